@@ -1,0 +1,222 @@
+//! What can go wrong on a stream of frames, and where.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::diagnosis::Suspect;
+use crate::escape::{Escaped, SpacedHex};
+use crate::layout::Malformed;
+
+/// Where on a stream something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the message on this stream; the first one is 1.
+    pub message: u64,
+    /// How many bytes came before that message's prefix.
+    pub offset: u64,
+}
+
+/// A stream that broke the protocol; it cannot be read any further.
+///
+/// Its text form is one line that says where, what, against which limit, and what the stream most
+/// likely is:
+///
+/// ```text
+/// message 1 at byte 0: length 1195725856 is over the limit of 8388608; prefix 47 45 54 20 "GET ";
+/// this looks like an HTTP request: the peer is a web client and does not frame its messages
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtocolError {
+    /// Where the failing frame starts.
+    pub at: Position,
+    /// The bytes of its prefix, as far as they came.
+    pub prefix: Vec<u8>,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// What the stream most likely is, where its bytes give it away.
+    pub suspect: Option<Suspect>,
+}
+
+/// What is wrong with a frame. All lengths are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The announced length is over the limit. Nothing was allocated for it.
+    OverLong {
+        /// The announced length of the payload.
+        length: u64,
+        /// The limit of this stream.
+        limit: usize,
+    },
+    /// The prefix is no length at all.
+    Malformed(Malformed),
+    /// The stream ended inside the prefix.
+    TruncatedPrefix {
+        /// How many bytes of the prefix came.
+        got: usize,
+        /// How many it needs.
+        want: usize,
+    },
+    /// The stream ended inside the payload.
+    TruncatedPayload {
+        /// How many bytes of the payload came.
+        got: u64,
+        /// How many were announced.
+        want: u64,
+    },
+    /// The message did not become complete in time.
+    Late {
+        /// How many bytes of the frame came, its prefix included.
+        got: u64,
+        /// How many bytes the frame has, if its prefix is complete.
+        want: Option<u64>,
+        /// How long it was given.
+        timeout: Duration,
+    },
+}
+
+/// Why no further message can be read.
+///
+/// It is final: the same error is returned again by every later read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The stream broke the protocol.
+    Protocol(ProtocolError),
+    /// The stream itself failed, for example by a reset.
+    Io {
+        /// What failed.
+        error: io::Error,
+        /// The message that was expected or under way.
+        at: Position,
+        /// How many bytes of that message's frame had come.
+        got: u64,
+    },
+}
+
+impl Clone for ReadError {
+    fn clone(&self) -> Self {
+        match self {
+            ReadError::Protocol(error) => ReadError::Protocol(error.clone()),
+            ReadError::Io { error, at, got } => {
+                ReadError::Io { error: same_again(error), at: *at, got: *got }
+            }
+        }
+    }
+}
+
+/// `io::Error` is not `Clone`: returns one of the same kind and text.
+pub(crate) fn same_again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// An operating system's error without the `(os error 32)` that Rust appends, in lower case as all
+/// other messages are.
+pub(crate) struct Plain<'a>(pub(crate) &'a io::Error);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        let mut letters = text.chars();
+        let first = letters.next().map(|c| c.to_ascii_lowercase());
+        // "No such file" but not "EOF": only a capital in front of a small letter is lowered.
+        let lower = letters.clone().next().is_some_and(char::is_lowercase);
+        match first.filter(|_| lower) {
+            Some(first) => write!(f, "{first}{}", letters.as_str()),
+            None => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} at byte {}", self.message, self.offset)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::OverLong { length, limit } => {
+                write!(f, "length {length} is over the limit of {limit}")
+            }
+            Fault::Malformed(malformed) => malformed.fmt(f),
+            Fault::TruncatedPrefix { got, want } => {
+                write!(f, "the stream ended inside the prefix: got {got} of {want} bytes")
+            }
+            Fault::TruncatedPayload { got, want } => {
+                write!(f, "the stream ended inside the payload: got {got} of {want} bytes")
+            }
+            Fault::Late { got, want: Some(want), timeout } => write!(
+                f,
+                "not complete within {}: got {got} of {want} bytes",
+                humantime::format_duration(*timeout)
+            ),
+            Fault::Late { got, want: None, timeout } => write!(
+                f,
+                "not complete within {}: got {got} bytes of the prefix",
+                humantime::format_duration(*timeout)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProtocolError { at, prefix, fault, suspect } = self;
+        write!(f, "{at}: {fault}")?;
+        if !prefix.is_empty() {
+            write!(f, "; prefix {} \"{}\"", SpacedHex(prefix), Escaped(prefix))?;
+        }
+        match (suspect, fault) {
+            (Some(suspect), _) => write!(f, "; {suspect}"),
+            (None, Fault::OverLong { .. }) => {
+                f.write_str("; if the sender means this length, raise the limit (--max-message)")
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Protocol(error) => error.fmt(f),
+            ReadError::Io { error, at, got: 0 } => write!(f, "{at}: {}", Plain(error)),
+            ReadError::Io { error, at, got } => {
+                write!(f, "{at}: {}, {got} bytes into it", Plain(error))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReadError::Protocol(error) => Some(error),
+            ReadError::Io { error, .. } => Some(error),
+        }
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Io { error, .. } => error.kind(),
+            ReadError::Protocol(ProtocolError { fault, .. }) => match fault {
+                Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => {
+                    io::ErrorKind::UnexpectedEof
+                }
+                Fault::Late { .. } => io::ErrorKind::TimedOut,
+                Fault::OverLong { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
+            },
+        };
+        io::Error::new(kind, error)
+    }
+}

@@ -1,0 +1,528 @@
+//! From bytes to messages.
+//!
+//! The reader does what every tutorial on length prefixes tells you to: `read_exact` the prefix,
+//! then `read_exact` the payload. What it adds is that nothing depends on luck:
+//!
+//! - *How far it got* is kept in the reader, not in a future. A layer below counts the bytes
+//!   ([`Source`]), so a read that was dropped goes on at `offset − start of the frame`, and every
+//!   error can say where it happened.
+//! - The limit is checked before anything is allocated, and memory follows the bytes that arrive.
+//! - Frames that lie whole in the read buffer are taken from it together, without being copied one
+//!   by one ([`Payloads`]).
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use event_listener::EventListener;
+use futures_lite::{AsyncRead, AsyncReadExt, Stream};
+
+use crate::diagnosis::{self, Evidence};
+use crate::error::{Fault, Position, ProtocolError, ReadError};
+use crate::layout::{Decoded, LONGEST_PREFIX, Layout, MAX_PAYLOAD};
+use crate::pool::{Lent, Pool};
+use crate::source::Source;
+
+/// The longest payload a reader or writer accepts unless told otherwise: 8 MiB.
+///
+/// The same as tokio-util's codec, so that what one side sends the other takes.
+pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
+
+/// Reads whole messages from a stream of bytes.
+///
+/// A read has three answers: a message, a clean end (the stream ended between two frames), or an
+/// error, after which the reader gives the same error for ever. It owns no buffer while it waits.
+///
+/// It is also a [`Stream`] of messages.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{FrameReader, Layout};
+///
+/// # futures_lite::future::block_on(async {
+/// let bytes: &[u8] = b"\0\0\0\x05hello\0\0\0\0";
+/// let mut reader = FrameReader::new(bytes);
+/// assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
+/// assert_eq!(reader.read().await?, Some(vec![])); // an empty message is a message
+/// assert_eq!(reader.read().await?, None);
+/// # Ok::<(), framelet::ReadError>(()) }).unwrap();
+/// ```
+pub struct FrameReader<R> {
+    source: Source<R>,
+    layout: Layout,
+    limit: usize,
+    /// How many messages are complete.
+    complete: u64,
+    /// The offset at which the frame under way starts.
+    start: u64,
+    prefix: [u8; LONGEST_PREFIX],
+    /// What the prefix says, once it is complete and was found good.
+    announced: Option<Announced>,
+    /// The payload under way; its first bytes are those that have come.
+    payload: Option<Lent>,
+    /// The place in the queue for memory, while there is none.
+    waiting: Option<EventListener>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy)]
+struct Announced {
+    prefix: usize,
+    payload: usize,
+}
+
+#[derive(Clone)]
+enum End {
+    Clean,
+    Error(Box<ReadError>),
+}
+
+/// Messages that were read together, in their order.
+///
+/// They lie in one buffer as they were received; no message has an allocation of its own.
+#[derive(Debug)]
+pub struct Payloads {
+    layout: Layout,
+    /// The message that had been incomplete before this read.
+    head: Option<Lent>,
+    /// Whole frames one after the other, from `from` to `to`.
+    run: Lent,
+    from: usize,
+    to: usize,
+    count: usize,
+    first: u64,
+}
+
+impl<R> FrameReader<R> {
+    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`] bytes.
+    pub fn new(inner: R) -> FrameReader<R> {
+        FrameReader::with_layout(inner, Layout::U32BE)
+    }
+
+    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`]
+    /// bytes or as many as the layout can say.
+    pub fn with_layout(inner: R, layout: Layout) -> FrameReader<R> {
+        let limit = default_limit(layout);
+        FrameReader::in_pool(inner, layout, limit, Pool::unbounded())
+    }
+
+    /// Sets the longest payload to accept, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    pub fn max_message(mut self, limit: usize) -> Result<FrameReader<R>, LimitError> {
+        self.limit = checked_limit(self.layout, Some(limit))?;
+        Ok(self)
+    }
+
+    /// Returns a reader whose memory is lent and counted by `pool`.
+    pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
+        FrameReader {
+            source: Source::new(inner, pool),
+            layout,
+            limit,
+            complete: 0,
+            start: 0,
+            prefix: [0; LONGEST_PREFIX],
+            announced: None,
+            payload: None,
+            waiting: None,
+            end: None,
+        }
+    }
+
+    /// Returns the position of the message that comes next or is under way.
+    pub fn position(&self) -> Position {
+        Position { message: self.complete + 1, offset: self.start }
+    }
+
+    /// Returns whether part of a message has come, but not yet all of it.
+    pub fn in_message(&self) -> bool {
+        self.end.is_none()
+            && self.source.offset() + self.source.buffered().len() as u64 > self.start
+    }
+
+    /// Returns a reference to the stream below.
+    pub fn get_ref(&self) -> &R {
+        self.source.get_ref()
+    }
+
+    /// Returns a mutable reference to the stream below. Reading from it puts this reader out of step.
+    pub fn get_mut(&mut self) -> &mut R {
+        self.source.get_mut()
+    }
+
+    /// Returns whether the last read waits for memory, not for its peer.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Ends the stream because the message under way took too long.
+    pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
+        let want = self.announced.map(|announced| (announced.prefix + announced.payload) as u64);
+        self.protocol_error(Fault::Late { got: self.got(), want, timeout }, None)
+    }
+
+    /// Returns how many bytes of the frame under way have come.
+    fn got(&self) -> u64 {
+        self.source.offset() - self.start
+    }
+
+    fn got_of_prefix(&self) -> usize {
+        usize::try_from(self.got()).map_or(LONGEST_PREFIX, |got| got.min(LONGEST_PREFIX))
+    }
+
+    /// Notes one more complete message; the next one starts here.
+    fn completed(&mut self, messages: usize) {
+        self.complete += messages as u64;
+        self.start = self.source.offset();
+        self.announced = None;
+    }
+
+    fn end_with(&mut self, error: ReadError) -> ReadError {
+        self.payload = None;
+        self.source.drop_buffer();
+        self.end = Some(End::Error(Box::new(error.clone())));
+        error
+    }
+
+    fn io_error(&mut self, error: io::Error) -> ReadError {
+        let error = ReadError::Io { error, at: self.position(), got: self.got() };
+        self.end_with(error)
+    }
+
+    /// Ends the stream with `fault`; `missing` says how many bytes of its payload did not come.
+    fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
+        let prefix = match self.announced {
+            Some(announced) => self.prefix[..announced.prefix].to_vec(),
+            None => self.prefix[..self.got_of_prefix()].to_vec(),
+        };
+        // The failing frame as far as it is at hand: the prefix, what came of the payload, and what
+        // is still in the read buffer.
+        let mut frame = prefix.clone();
+        if let (Some(payload), Some(announced)) = (&self.payload, self.announced) {
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix;
+            frame.extend_from_slice(&payload[..got.min(diagnosis::SAMPLE)]);
+        }
+        let rest = self.source.buffered();
+        frame.extend_from_slice(&rest[..rest.len().min(diagnosis::SAMPLE)]);
+        // A frame that starts the stream is a stream from its start, too.
+        let stream = self.source.from_start().or((self.start == 0).then_some(&frame[..]));
+        let suspect = diagnosis::diagnose(&Evidence {
+            layout: self.layout,
+            limit: self.limit,
+            frame: &frame,
+            stream,
+            missing,
+        });
+        let error = ProtocolError { at: self.position(), prefix, fault, suspect };
+        self.end_with(ReadError::Protocol(error))
+    }
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads the next message; `None` is the clean end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], and the same one again on every later call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    pub async fn read(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
+        poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    /// Reads at least one message, and with it all others that have already come, up to one read
+    /// buffer (64 KiB) of them; `None` is the clean end of the stream.
+    ///
+    /// This is the fast way: it copies and allocates nothing per message.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], and the same one again on every later call. Messages in front of the error are
+    /// returned first.
+    ///
+    /// # Cancel safety
+    ///
+    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    pub async fn read_batch(&mut self) -> Result<Option<Payloads>, ReadError> {
+        poll_fn(|cx| self.poll_batch(cx)).await
+    }
+
+    pub(crate) fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Payloads>, ReadError>> {
+        if !ready!(self.poll_bytes(cx))? {
+            return Poll::Ready(Ok(None));
+        }
+        let (mut head, mut whole) = (None, self.whole_frames());
+        if whole.count == 0 {
+            head = match ready!(self.poll_frame(cx))? {
+                Some(payload) => Some(payload),
+                None => return Poll::Ready(Ok(None)),
+            };
+            whole = self.whole_frames();
+        }
+        let first = self.complete + 1 - head.iter().len() as u64;
+        let (run, from) = self.source.take_run(whole.bytes);
+        self.completed(whole.count);
+        let count = whole.count + head.iter().len();
+        let to = from + whole.bytes;
+        Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
+        if !ready!(self.poll_bytes(cx))? {
+            return Poll::Ready(Ok(None));
+        }
+        // The common case, without the detour over a payload of its own: the frame is here already.
+        if !self.under_way()
+            && let Some((prefix, len)) =
+                whole_frame(self.layout, self.limit, self.source.buffered())
+        {
+            let payload = self.source.buffered()[prefix..len].to_vec();
+            self.source.consume(len);
+            self.completed(1);
+            return Poll::Ready(Ok(Some(payload)));
+        }
+        let payload = ready!(self.poll_frame(cx))?;
+        Poll::Ready(Ok(payload.map(Lent::into_vec)))
+    }
+
+    /// Sees to it that there is something to look at: an answer already given, a frame under way, or
+    /// bytes in the buffer. Returns `false` at the clean end of the stream.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        match &self.end {
+            None => {}
+            Some(End::Clean) => return Poll::Ready(Ok(false)),
+            Some(End::Error(error)) => return Poll::Ready(Err(ReadError::clone(error))),
+        }
+        if self.under_way() || !self.source.buffered().is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
+        match ready!(self.source.poll_fill(cx)) {
+            Ok(0) => {
+                self.end = Some(End::Clean);
+                Poll::Ready(Ok(false))
+            }
+            Ok(_) => Poll::Ready(Ok(true)),
+            Err(error) => Poll::Ready(Err(self.io_error(error))),
+        }
+    }
+
+    /// Returns whether bytes of the frame under way have been taken from the buffer.
+    fn under_way(&self) -> bool {
+        self.got() > 0
+    }
+
+    /// Reads one frame piece by piece: the prefix, then the payload.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Lent>, ReadError>> {
+        let announced = match self.announced {
+            Some(announced) => announced,
+            None => match ready!(self.poll_prefix(cx))? {
+                Some(announced) => *self.announced.insert(announced),
+                None => return Poll::Ready(Ok(None)),
+            },
+        };
+        ready!(self.poll_payload(cx, announced))?;
+        let payload = self.payload.take().unwrap_or_else(|| self.source.pool().empty());
+        self.completed(1);
+        Poll::Ready(Ok(Some(payload)))
+    }
+
+    fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
+        loop {
+            let got = self.got_of_prefix();
+            let need = match self.layout.decode(&self.prefix[..got]) {
+                Ok(Decoded::Incomplete { need }) => need,
+                Ok(Decoded::Prefix { prefix, payload }) => {
+                    return Poll::Ready(match usize::try_from(payload) {
+                        Ok(payload) if payload <= self.limit => {
+                            Ok(Some(Announced { prefix, payload }))
+                        }
+                        _ => {
+                            let fault = Fault::OverLong { length: payload, limit: self.limit };
+                            Err(self.protocol_error(fault, None))
+                        }
+                    });
+                }
+                Err(malformed) => {
+                    return Poll::Ready(
+                        Err(self.protocol_error(Fault::Malformed(malformed), None)),
+                    );
+                }
+            };
+            let mut read = self.source.read_exact(&mut self.prefix[got..need]);
+            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
+                return Poll::Ready(match (self.source.at_end(), self.got_of_prefix()) {
+                    (true, 0) => {
+                        self.end = Some(End::Clean);
+                        Ok(None)
+                    }
+                    (true, got) => {
+                        Err(self.protocol_error(Fault::TruncatedPrefix { got, want: need }, None))
+                    }
+                    (false, _) => Err(self.io_error(error)),
+                });
+            }
+        }
+    }
+
+    fn poll_payload(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: Announced,
+    ) -> Poll<Result<(), ReadError>> {
+        let want = announced.payload;
+        loop {
+            // Cannot fail: a frame is no longer than LONGEST_PREFIX + MAX_PAYLOAD.
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix;
+            if got == want {
+                return Poll::Ready(Ok(()));
+            }
+            let payload = self.payload.get_or_insert_with(|| self.source.pool().empty());
+            if got == payload.len() {
+                let coming = self.source.buffered().len();
+                ready!(payload.poll_grow(cx, &mut self.waiting, got, coming, want));
+            }
+            let until = payload.len().min(want);
+            let mut read = self.source.read_exact(&mut payload[got..until]);
+            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
+                if !self.source.at_end() {
+                    return Poll::Ready(Err(self.io_error(error)));
+                }
+                let (got, want) = (self.got() - announced.prefix as u64, want as u64);
+                let fault = Fault::TruncatedPayload { got, want };
+                return Poll::Ready(Err(self.protocol_error(fault, Some(want - got))));
+            }
+        }
+    }
+
+    /// Counts the frames that lie whole in the buffer, up to the first one that is incomplete or bad.
+    fn whole_frames(&self) -> Whole {
+        let buffered = self.source.buffered();
+        let mut whole = Whole { count: 0, bytes: 0 };
+        if self.under_way() {
+            return whole;
+        }
+        while let Some((_, len)) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
+            whole.bytes += len;
+            whole.count += 1;
+        }
+        whole
+    }
+}
+
+struct Whole {
+    count: usize,
+    bytes: usize,
+}
+
+/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a good one.
+#[inline]
+fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
+    let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
+    let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
+    let len = prefix + payload;
+    (len <= bytes.len()).then_some((prefix, len))
+}
+
+impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
+    type Item = Result<Vec<u8>, ReadError>;
+
+    /// An error comes once and then the stream has ended, as stream adapters expect it.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if matches!(self.end, Some(End::Error(_))) {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(ready!(self.poll_message(cx)).transpose())
+    }
+}
+
+impl<R> fmt::Debug for FrameReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("layout", &self.layout)
+            .field("max_message", &self.limit)
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Payloads {
+    /// Returns how many messages there are; at least one.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Returns the number of the first of them on its stream; the very first message is 1.
+    pub fn first_number(&self) -> u64 {
+        self.first
+    }
+
+    /// Returns the length of all payloads together, in bytes.
+    pub fn payload_bytes(&self) -> usize {
+        match self.layout.width() {
+            Some(width) => {
+                let head = self.head.as_ref();
+                let in_run = self.count - head.iter().len();
+                head.map_or(0, |head| head.len()) + (self.to - self.from) - in_run * width
+            }
+            None => self.iter().map(<[u8]>::len).sum(),
+        }
+    }
+
+    /// Returns the payloads in the order in which they were sent.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut run = &self.run[self.from..self.to];
+        let run = std::iter::from_fn(move || {
+            let (prefix, len) = whole_frame(self.layout, MAX_PAYLOAD, run)?;
+            let (frame, rest) = run.split_at(len);
+            run = rest;
+            Some(&frame[prefix..])
+        });
+        self.head.as_deref().into_iter().chain(run)
+    }
+}
+
+/// A limit that no frame of the layout can reach, so that it would promise what it cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitError {
+    /// The limit asked for, in bytes.
+    pub limit: usize,
+    /// The layout it was asked for.
+    pub layout: Layout,
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LimitError { limit, layout } = self;
+        let max = layout.max_payload();
+        write!(f, "a limit of {limit} bytes is more than a {layout} message can have ({max})")
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+fn default_limit(layout: Layout) -> usize {
+    DEFAULT_MAX_MESSAGE.min(layout.max_payload())
+}
+
+/// Returns the limit to use with `layout`: the one asked for if it makes sense, or the default.
+pub(crate) fn checked_limit(layout: Layout, limit: Option<usize>) -> Result<usize, LimitError> {
+    match limit {
+        Some(limit) if limit > layout.max_payload() => Err(LimitError { limit, layout }),
+        Some(limit) => Ok(limit),
+        None => Ok(default_limit(layout)),
+    }
+}

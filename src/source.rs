@@ -1,0 +1,163 @@
+//! A buffered stream that counts its bytes and borrows its buffer.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::AsyncRead;
+
+use crate::pool::{BUFFER, Lent, Pool};
+
+/// Up to this many bytes are copied out of the read buffer rather than taking it along, so that a
+/// trickle of small messages does not hold 64 KiB each.
+const COPIED: usize = 4096;
+
+/// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
+/// the pool while there are bytes in it, and the offset of the next byte.
+pub(crate) struct Source<R> {
+    inner: R,
+    pool: Pool,
+    /// Borrowed while `next < filled`.
+    buffer: Option<Vec<u8>>,
+    next: usize,
+    filled: usize,
+    /// How many bytes have been taken out of here.
+    offset: u64,
+    /// Whether the stream below has said that there is nothing more.
+    at_end: bool,
+}
+
+impl<R> Source<R> {
+    pub(crate) fn new(inner: R, pool: Pool) -> Source<R> {
+        Source { inner, pool, buffer: None, next: 0, filled: 0, offset: 0, at_end: false }
+    }
+
+    pub(crate) fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// Returns the bytes that have been read from below and not been taken out.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.next..self.filled])
+    }
+
+    /// Returns all bytes from the stream's first one to the last one buffered, if they are still here.
+    pub(crate) fn from_start(&self) -> Option<&[u8]> {
+        let buffer = self.buffer.as_ref()?;
+        (self.offset == self.next as u64).then_some(&buffer[..self.filled])
+    }
+
+    /// Takes `bytes` bytes out unseen.
+    pub(crate) fn consume(&mut self, bytes: usize) {
+        self.next += bytes;
+        self.offset += bytes as u64;
+        if self.next >= self.filled {
+            self.drop_buffer();
+        }
+    }
+
+    /// Takes the next `bytes` bytes out together; returns a buffer and where in it they start.
+    pub(crate) fn take_run(&mut self, bytes: usize) -> (Lent, usize) {
+        if bytes <= COPIED {
+            let taken = match bytes {
+                0 => self.pool.empty(),
+                _ => self.pool.keep(self.buffered()[..bytes].to_vec()),
+            };
+            self.consume(bytes);
+            return (taken, 0);
+        }
+        let (buffer, from) = (self.buffer.take().unwrap_or_default(), self.next);
+        let rest = &buffer[from + bytes..self.filled];
+        if !rest.is_empty() {
+            let mut next = self.pool.take_buffer();
+            next[..rest.len()].copy_from_slice(rest);
+            self.buffer = Some(next);
+        }
+        (self.next, self.filled) = (0, rest.len());
+        self.offset += bytes as u64;
+        (self.pool.keep(buffer), from)
+    }
+
+    /// Gives the buffer back with all that is in it.
+    pub(crate) fn drop_buffer(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.pool.give_buffer(buffer);
+        }
+        (self.next, self.filled) = (0, 0);
+    }
+}
+
+impl<R: AsyncRead + Unpin> Source<R> {
+    /// Reads once from below into the empty buffer; returns how many bytes came.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        debug_assert!(self.buffer.is_none());
+        let mut buffer = self.pool.take_buffer();
+        let read = self.poll_below(cx, &mut buffer);
+        match read {
+            Poll::Ready(Ok(filled)) if filled > 0 => {
+                self.buffer = Some(buffer);
+                (self.next, self.filled) = (0, filled);
+            }
+            _ => self.pool.give_buffer(buffer),
+        }
+        read
+    }
+
+    fn poll_below(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => {
+                    self.at_end = matches!(read, Ok(0));
+                    return Poll::Ready(read);
+                }
+            }
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Source<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.is_none() {
+            // A buffer in between would only cost a copy.
+            if buf.len() >= BUFFER {
+                let read = ready!(self.poll_below(cx, buf))?;
+                self.offset += read as u64;
+                return Poll::Ready(Ok(read));
+            }
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(0));
+            }
+        }
+        let read = buf.len().min(self.buffered().len());
+        buf[..read].copy_from_slice(&self.buffered()[..read]);
+        self.consume(read);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl<R> Drop for Source<R> {
+    fn drop(&mut self) {
+        self.drop_buffer();
+    }
+}

@@ -113,9 +113,10 @@ pub(crate) fn same_again(error: &io::Error) -> io::Error {
     }
 }
 
-/// An operating system's error without the `(os error 32)` that Rust appends, in lower case as all
-/// other messages are.
-pub(crate) struct Plain<'a>(pub(crate) &'a io::Error);
+/// Shows an operating system's error without the `(os error 32)` that Rust appends, and in lower case
+/// as all other messages are.
+#[derive(Debug)]
+pub struct Plain<'a>(pub &'a io::Error);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

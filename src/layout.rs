@@ -166,7 +166,7 @@ impl Layout {
             Field::Varint => {
                 let (mut rest, mut len) = (payload, 0);
                 loop {
-                    bytes[len] = (rest & 0x7f) as u8;
+                    bytes[len] = rest.to_le_bytes()[0] & 0x7f;
                     rest >>= 7;
                     if rest == 0 {
                         break len + 1;

@@ -1,18 +1,80 @@
 //! Whole messages over TCP.
-#![doc = "WIP"]
+//!
+//! TCP delivers a stream of bytes, not messages: one `read` may return half a message or three of
+//! them. framelet puts a length in front of each message, and the other side reads the length and then
+//! exactly that many bytes. **A message arrives whole, once, in order; and when something is wrong, you
+//! are told what, where, and what to do.**
+//!
+//! ```text
+//!   the bytes "hello" and an empty message, as u32be frames:
+//!
+//!   ┌─────────────┬────────────────┬─────────────┐
+//!   │ 00 00 00 05 │ 68 65 6c 6c 6f │ 00 00 00 00 │
+//!   └─────────────┴────────────────┴─────────────┘
+//!    prefix        payload          prefix
+//! ```
+//!
+//! # Examples
+//!
+//! ```
+//! use framelet::{FrameReader, FrameWriter};
+//! use smol::net::{TcpListener, TcpStream};
+//!
+//! # smol::block_on(async {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let mut writer = FrameWriter::new(TcpStream::connect(listener.local_addr()?).await?);
+//! let mut reader = FrameReader::new(listener.accept().await?.0);
+//!
+//! writer.send(b"hello").await?;
+//! writer.close().await?;
+//! assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
+//! assert_eq!(reader.read().await?, None);
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+//!
+//! # Layout
+//!
+//! Three layers, each of which knows only those above it in this list:
+//!
+//! - The *wire* is pure: [`Layout`] writes and reads prefixes, [`ProtocolError`] says what is wrong
+//!   with one, and [`Suspect`] what it most likely is instead.
+//! - The *stream* is asynchronous: [`FrameReader`] and [`FrameWriter`], over anything that implements
+//!   the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
+//! - The *program* runs on smol: [`serve`] puts the messages of many connections into a [`Sink`],
+//!   [`Client`] sends them, [`Address`] says where. [`Composer`] and [`OutputSink`] turn messages from
+//!   and into text.
+//!
+//! The binary `framelet` is a command line on top of these and uses nothing else.
 
+// Wire.
 mod diagnosis;
 mod error;
 mod escape;
 mod layout;
+
+// Stream.
 mod pool;
 mod reader;
 mod source;
 mod writer;
 
+// Program.
+mod client;
+mod connection;
+mod format;
+mod net;
+mod server;
+mod sink;
+mod watch;
+
+pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
-pub use error::{Fault, Position, ProtocolError, ReadError};
+pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
 pub use escape::Escaped;
+pub use format::{Composer, InputError, InputFault, InputFormat, OutputFormat, ParseFormatError};
 pub use layout::{Decoded, Layout, MAX_PAYLOAD, Malformed, ParseLayoutError, Prefix, TooLong};
-pub use reader::{DEFAULT_MAX_MESSAGE, FrameReader, LimitError, Payloads};
-pub use writer::{FrameWriter, WriteError};
+pub use net::{Address, Listener, ParseAddressError, Peer, Stream};
+pub use reader::{DEFAULT_MAX_MESSAGE, FrameReader, LimitError, Payloads, checked_limit};
+pub use server::{ServeError, ServeOptions, Summary, serve};
+pub use sink::{Batch, Message, OutputSink, Sink};
+pub use writer::{FrameWriter, WriteError, append_frame};

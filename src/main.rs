@@ -1,1 +1,18 @@
-fn main() {}
+//! The program: a command line on the library of the same name.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = match cli::arguments(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(failure) => return failure.report(),
+    };
+    let command = match cli::parse(&arguments) {
+        Ok(command) => command,
+        Err(exit) => return exit,
+    };
+    match cli::run(command) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -212,7 +212,7 @@ impl<R> FrameReader<R> {
         let rest = self.source.buffered();
         frame.extend_from_slice(&rest[..rest.len().min(diagnosis::SAMPLE)]);
         // A frame that starts the stream is a stream from its start, too.
-        let stream = self.source.from_start().or((self.start == 0).then_some(&frame[..]));
+        let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
         let suspect = diagnosis::diagnose(&Evidence {
             layout: self.layout,
             limit: self.limit,
@@ -514,12 +514,16 @@ impl fmt::Display for LimitError {
 
 impl std::error::Error for LimitError {}
 
-fn default_limit(layout: Layout) -> usize {
+pub(crate) fn default_limit(layout: Layout) -> usize {
     DEFAULT_MAX_MESSAGE.min(layout.max_payload())
 }
 
-/// Returns the limit to use with `layout`: the one asked for if it makes sense, or the default.
-pub(crate) fn checked_limit(layout: Layout, limit: Option<usize>) -> Result<usize, LimitError> {
+/// Returns the longest payload to allow in `layout`, in bytes: the one asked for, or the default.
+///
+/// # Errors
+///
+/// [`LimitError`] if no frame of the layout could ever reach the limit asked for.
+pub fn checked_limit(layout: Layout, limit: Option<usize>) -> Result<usize, LimitError> {
     match limit {
         Some(limit) if limit > layout.max_payload() => Err(LimitError { limit, layout }),
         Some(limit) => Ok(limit),

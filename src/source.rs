@@ -58,7 +58,7 @@ impl<R> Source<R> {
     }
 
     /// Returns all bytes from the stream's first one to the last one buffered, if they are still here.
-    pub(crate) fn from_start(&self) -> Option<&[u8]> {
+    pub(crate) fn since_start(&self) -> Option<&[u8]> {
         let buffer = self.buffer.as_ref()?;
         (self.offset == self.next as u64).then_some(&buffer[..self.filled])
     }

@@ -11,7 +11,7 @@ use futures_sink::Sink;
 
 use crate::error::{Plain, same_again};
 use crate::layout::{Layout, TooLong};
-use crate::reader::{LimitError, checked_limit};
+use crate::reader::{LimitError, checked_limit, default_limit};
 
 /// How many bytes may be queued before [`FrameWriter::feed`] writes them out first.
 const HIGH_WATER: usize = 64 * 1024;
@@ -70,13 +70,24 @@ pub enum WriteError {
     Io(io::Error),
 }
 
-/// Appends the frame of `payload` to `out`.
+/// Appends the frame of `payload` to `out`: the writer without a stream.
 ///
 /// # Errors
 ///
 /// [`TooLong`] if `payload` is longer than `limit` bytes or than `layout` can say; `out` is untouched.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{Layout, MAX_PAYLOAD, append_frame};
+///
+/// let mut out = Vec::new();
+/// append_frame(&mut out, Layout::U32BE, MAX_PAYLOAD, b"hi")?;
+/// assert_eq!(out, b"\0\0\0\x02hi");
+/// # Ok::<(), framelet::TooLong>(())
+/// ```
 #[inline]
-pub(crate) fn append_frame(
+pub fn append_frame(
     out: &mut Vec<u8>,
     layout: Layout,
     limit: usize,
@@ -108,7 +119,10 @@ impl<W> FrameWriter<W> {
     /// Returns a writer of frames in `layout`, with payloads of at most
     /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
     pub fn with_layout(inner: W, layout: Layout) -> FrameWriter<W> {
-        let limit = crate::DEFAULT_MAX_MESSAGE.min(layout.max_payload());
+        FrameWriter::with_limit(inner, layout, default_limit(layout))
+    }
+
+    pub(crate) fn with_limit(inner: W, layout: Layout, limit: usize) -> FrameWriter<W> {
         FrameWriter { inner, layout, limit, queue: Vec::new(), written: 0, failed: None }
     }
 

@@ -1,0 +1,292 @@
+//! What was typed, what it means, and how it ends.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use argh::FromArgs;
+use bytesize::ByteSize;
+use framelet::{InputError, InputFault, Layout, LimitError};
+
+mod decode;
+mod encode;
+mod send;
+mod serve;
+
+/// Where `serve` and `send` meet if nothing else is said.
+const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The network: refused, reset, closed early.
+    Network = 1,
+    /// The command line, a local file, or input that is not in its format.
+    Usage = 2,
+    /// The protocol: over-long, truncated, malformed.
+    Protocol = 3,
+    /// It took too long, or there were fewer replies than expected.
+    Timeout = 4,
+    /// Standard output was closed by its reader: what a shell shows for a program ended by SIGPIPE.
+    ClosedOutput = 141,
+}
+
+/// Why the program ends other than well: what to say, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: Some(message.into()) }
+    }
+
+    /// The failure of a write to standard output.
+    pub(crate) fn output(error: &io::Error) -> Failure {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            // Who closes a pipe has seen enough and needs no explanation.
+            return Failure { exit: Exit::ClosedOutput, message: None };
+        }
+        Failure::new(Exit::Usage, format!("cannot write to standard output: {}", plain(error)))
+    }
+
+    /// Says why and returns the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        if let Some(message) = self.message {
+            say(format_args!("{message}"));
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<LimitError> for Failure {
+    fn from(error: LimitError) -> Self {
+        Failure::new(Exit::Usage, format!("--max-message: {error}"))
+    }
+}
+
+impl From<InputError> for Failure {
+    fn from(error: InputError) -> Self {
+        let exit = match error.fault {
+            InputFault::TooLong { .. } | InputFault::Frame(_) => Exit::Protocol,
+            _ => Exit::Usage,
+        };
+        Failure::new(exit, error.to_string())
+    }
+}
+
+/// Writes a line to standard error. Where that is impossible there is nobody to tell.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "framelet: {line}");
+}
+
+/// Shows a system's error without Rust's `(os error 2)`.
+fn plain(error: &io::Error) -> String {
+    framelet::Plain(error).to_string()
+}
+
+/// Sends the library's log to standard error.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("framelet")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            say(*record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Starts the log: warnings and what an operator wants to see, all details, or errors only.
+fn start_log(verbose: bool, quiet: bool) -> Result<(), Failure> {
+    let level = match (verbose, quiet) {
+        (true, true) => {
+            return Err(Failure::new(Exit::Usage, "-v and -q contradict each other"));
+        }
+        (true, false) => log::LevelFilter::Debug,
+        (false, true) => log::LevelFilter::Error,
+        (false, false) => log::LevelFilter::Info,
+    };
+    if log::set_logger(&StandardError).is_ok() {
+        log::set_max_level(level);
+    }
+    Ok(())
+}
+
+/// framelet carries whole messages over TCP: it puts a length in front of each one.
+#[derive(FromArgs)]
+#[argh(
+    help_triggers("-h", "--help", "help"),
+    note = "Data goes to standard output, everything else to standard error.",
+    note = "ADDR is HOST:PORT, [IPV6]:PORT, :PORT (on 127.0.0.1) or unix:PATH.",
+    note = "SIZE takes k M G KiB MiB GiB, DURATION takes ms s m h."
+)]
+struct Arguments {
+    /// print the version
+    #[argh(switch)]
+    version: bool,
+
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub(crate) enum Command {
+    Serve(serve::Serve),
+    Send(send::Send),
+    Encode(encode::Encode),
+    Decode(decode::Decode),
+}
+
+/// What the help of each command ends with.
+const EXIT_CODES: &str = "
+Exit codes:
+  0    all that was asked for was done
+  1    network: refused, reset, closed early
+  2    usage, local files, or input that is not in its format
+  3    protocol: over-long, truncated, malformed
+  4    timed out, or fewer replies than --expect
+  141  standard output was closed by its reader, as after SIGPIPE
+";
+
+/// What the help of each command begins with.
+const EXAMPLES: [(&str, &str); 5] = [
+    ("", "framelet serve &  printf 'two\\nlines\\n\\n' | framelet send"),
+    ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
+    ("send", "printf 'two\\nlines\\n\\nanother message' | framelet send 127.0.0.1:4747"),
+    ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
+    ("decode", "framelet decode --output json < frames.bin"),
+];
+
+/// Returns the arguments as text.
+pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failure> {
+    arguments
+        .map(|argument| {
+            argument.into_string().map_err(|argument| {
+                Failure::new(Exit::Usage, format!("an argument is not UTF-8: {argument:?}"))
+            })
+        })
+        .collect()
+}
+
+/// Makes out what was typed. Help and version are printed right here.
+pub(crate) fn parse(arguments: &[String]) -> Result<Command, ExitCode> {
+    let arguments: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    let name = arguments.iter().find(|argument| !argument.starts_with('-')).copied();
+    let command = EXAMPLES.iter().find(|(command, _)| Some(*command) == name);
+    match Arguments::from_args(&["framelet"], &arguments) {
+        Ok(Arguments { version: true, .. }) => {
+            print(concat!("framelet ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        Ok(Arguments { command: Some(command), .. }) => Ok(command),
+        Ok(Arguments { command: None, .. }) => {
+            let message = "which command? serve, send, encode or decode (see framelet --help)";
+            Err(Failure::new(Exit::Usage, message).report())
+        }
+        Err(early) if early.status.is_ok() => {
+            let (_, example) = command.unwrap_or(&EXAMPLES[0]);
+            print(&format!("Example: {example}\n\n{}{EXIT_CODES}", early.output))
+        }
+        Err(early) => {
+            let see = command
+                .map_or("framelet --help".into(), |(name, _)| format!("framelet {name} --help"));
+            Err(Failure::new(Exit::Usage, usage_error(&early.output, &see)).report())
+        }
+    }
+}
+
+/// Makes one line of what is wrong with the command line.
+fn usage_error(output: &str, see: &str) -> String {
+    let what: Vec<&str> = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("Run "))
+        .collect();
+    let what = what.join(" ");
+    let (first, rest) = what.split_at(what.chars().next().map_or(0, char::len_utf8));
+    format!("{}{rest} (see {see})", first.to_lowercase())
+}
+
+fn print(text: &str) -> Result<Command, ExitCode> {
+    Err(match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => Failure::output(&error).report(),
+    })
+}
+
+/// Does what was asked for.
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(serve) => serve.run(),
+        Command::Send(send) => send.run(),
+        Command::Encode(encode) => encode.run(),
+        Command::Decode(decode) => decode.run(),
+    }
+}
+
+/// Parses a size: `1000`, `64k`, `8MiB`.
+fn size(text: &str) -> Result<usize, String> {
+    text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
+        "not a size; write bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"
+            .into()
+    })
+}
+
+/// Parses a duration: `500ms`, `30s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "not a duration; write a number with ms, s, m or h, as in 30s".into())
+}
+
+/// Parses a duration, or `off`.
+fn timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "off" => Ok(Timeout(None)),
+        _ => match duration(text)? {
+            Duration::ZERO => Err("cannot be zero; write off to wait for ever".into()),
+            duration => Ok(Timeout(Some(duration))),
+        },
+    }
+}
+
+/// A duration, or none.
+#[derive(Clone, Copy, Debug)]
+struct Timeout(Option<Duration>);
+
+/// Opens the file to read: the one named, or standard input. It is read past the buffer of std.
+fn open_input(file: Option<&str>) -> Result<File, Failure> {
+    let opened = match file {
+        None | Some("-") => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+        Some(path) => File::open(path),
+    };
+    opened.map_err(|error| {
+        let name = file.unwrap_or("standard input");
+        Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(&error)))
+    })
+}
+
+/// Says of a message that is too long for the layout that no limit can be raised for it.
+fn input_failure(error: InputError, layout: Layout) -> Failure {
+    match error.fault {
+        InputFault::TooLong { limit } if limit == layout.max_payload() => {
+            let record = error
+                .record
+                .map_or(String::new(), |record| format!("record {record} of the input: "));
+            let message =
+                format!("{record}message is over the {limit} bytes that {layout} can say");
+            Failure::new(Exit::Protocol, message)
+        }
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,63 @@
+//! `framelet decode`: frames to formats, without a network.
+
+use argh::FromArgs;
+use framelet::{
+    Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, Sink, checked_limit,
+};
+use futures_lite::future::block_on;
+use futures_lite::io::AssertAsync;
+
+use super::{Exit, Failure, open_input, plain, size};
+
+/// Turns frames into text or bytes, on standard output.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "decode",
+    help_triggers("-h", "--help"),
+    usage = "[FILE] [OPTIONS]",
+    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
+    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix."
+)]
+pub(crate) struct Decode {
+    /// what to read (default: standard input)
+    #[argh(positional)]
+    file: Option<String>,
+
+    /// how messages are printed (default: lines)
+    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
+    output: OutputFormat,
+
+    /// how prefixes are written (default: u32be)
+    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    layout: Layout,
+
+    /// longest message to accept (default: 8MiB)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    max_message: Option<usize>,
+}
+
+impl Decode {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let limit = checked_limit(self.layout, self.max_message)?;
+        // A file is always ready, so nothing here ever waits in a way that blocks more than itself.
+        let input = AssertAsync::new(open_input(self.file.as_deref())?);
+        let mut reader = FrameReader::with_layout(input, self.layout).max_message(limit)?;
+        let mut output =
+            OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
+        loop {
+            match block_on(reader.read_batch()) {
+                Ok(Some(payloads)) => output
+                    .commit(&[Batch::from(payloads)])
+                    .map_err(|error| Failure::output(&error))?,
+                Ok(None) => return Ok(()),
+                Err(ReadError::Io { error, .. }) => {
+                    let name = self.file.as_deref().unwrap_or("standard input");
+                    let message = format!("cannot read {name}: {}", plain(&error));
+                    return Err(Failure::new(Exit::Usage, message));
+                }
+                Err(error) => return Err(Failure::new(Exit::Protocol, error.to_string())),
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! `framelet send`: composes messages and sends them, and prints replies.
+
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use argh::FromArgs;
+use framelet::{
+    Address, Batch, Composer, FrameReader, InputFormat, Layout, OutputFormat, OutputSink, Payloads,
+    ReadError, Sink, Stream, append_frame, checked_limit,
+};
+use futures_lite::future::block_on;
+use futures_lite::{AsyncWriteExt, FutureExt, future};
+use log::debug;
+use smol::Timer;
+use smol::channel::{self, Receiver, Sender};
+
+use super::serve::parse_address;
+use super::{
+    DEFAULT_ADDRESS, Exit, Failure, Timeout, duration, input_failure, open_input, plain, say, size,
+    start_log, timeout,
+};
+
+/// How many chunks of composed messages wait to be sent at most.
+const AHEAD: usize = 4;
+
+/// The shortest and the longest wait between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Composes messages from standard input and sends them; prints replies, if there are any.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "send",
+    help_triggers("-h", "--help"),
+    usage = "[ADDR] [OPTIONS]",
+    note = "At the end of the input it waits until the server has closed the connection, too: then everything was read.",
+    note = "Formats (--input): text (lines up to an empty line), lines, nul, hex, base64, json, frames (u32be), whole.",
+    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
+    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix."
+)]
+pub(crate) struct Send {
+    /// where to connect to (default: 127.0.0.1:4747)
+    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    addr: String,
+
+    /// how messages are read (default: text)
+    #[argh(option, arg_name = "format")]
+    input: Option<InputFormat>,
+
+    /// send this message instead of standard input; may be repeated
+    #[argh(option, arg_name = "text")]
+    message: Vec<String>,
+
+    /// end after the first message
+    #[argh(switch)]
+    once: bool,
+
+    /// how replies are printed (default: lines)
+    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
+    output: OutputFormat,
+
+    /// wait for this many replies
+    #[argh(option, arg_name = "n", default = "0")]
+    expect: u64,
+
+    /// time to connect, and to wait for replies and for the end, or off (default: 10s)
+    #[argh(
+        option,
+        arg_name = "duration",
+        from_str_fn(timeout),
+        default = "Timeout(Some(Duration::from_secs(10)))"
+    )]
+    timeout: Timeout,
+
+    /// keep trying to connect for this long
+    #[argh(option, arg_name = "duration", from_str_fn(duration), default = "Duration::ZERO")]
+    retry: Duration,
+
+    /// how prefixes are written (default: u32be)
+    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    layout: Layout,
+
+    /// longest message to send or accept (default: 8MiB)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    max_message: Option<usize>,
+
+    /// say more
+    #[argh(switch, short = 'v')]
+    verbose: bool,
+}
+
+/// Whole frames, ready to be sent, and how many they are.
+#[derive(Default)]
+struct Chunk {
+    frames: Vec<u8>,
+    messages: u64,
+}
+
+/// What comes from the thread that composes: chunks, and at the end perhaps why it had to stop.
+type Composed = Result<Chunk, Failure>;
+
+impl Send {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        start_log(self.verbose, false)?;
+        let address = parse_address(&self.addr)?;
+        let limit = checked_limit(self.layout, self.max_message)?;
+        if !self.message.is_empty() && self.input.is_some() {
+            let message = "--message takes the place of the input, so --input has no use with it";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let terminal = self.message.is_empty() && io::stdin().is_terminal();
+        let composed = self.compose(limit)?;
+        block_on(async {
+            let stream = self.connect(&address).await?;
+            debug!("connected to {address}");
+            if terminal {
+                say(format_args!("connected to {address}; {}", self.how_to_send()));
+            }
+            self.exchange(stream, limit, &composed).await
+        })
+    }
+
+    fn how_to_send(&self) -> &'static str {
+        match self.input.unwrap_or_default() {
+            InputFormat::Text => "type lines, an empty line sends them; Ctrl-D ends",
+            InputFormat::Whole => "type a message; Ctrl-D sends it and ends",
+            InputFormat::Nul => "a NUL byte (Ctrl-@) sends what was typed; Ctrl-D ends",
+            InputFormat::Frames => "waiting for u32be frames on standard input; Ctrl-D ends",
+            _ => "each line is sent as a message; Ctrl-D ends",
+        }
+    }
+
+    /// Starts to compose messages, on a thread of its own: reading from a terminal cannot be given up.
+    fn compose(&self, limit: usize) -> Result<Receiver<Composed>, Failure> {
+        let (sender, receiver) = channel::bounded(AHEAD);
+        let (layout, once) = (self.layout, self.once);
+        if !self.message.is_empty() {
+            let mut chunk = Chunk::default();
+            let taken = if once { 1 } else { self.message.len() };
+            for message in self.message.iter().take(taken) {
+                append_frame(&mut chunk.frames, layout, limit, message.as_bytes())
+                    .map_err(|error| Failure::new(Exit::Protocol, error.to_string()))?;
+                chunk.messages += 1;
+            }
+            // Cannot fail: the queue is new and has room.
+            let _ = sender.try_send(Ok(chunk));
+            return Ok(receiver);
+        }
+        let composer = Composer::new(open_input(None)?, self.input.unwrap_or_default(), limit);
+        std::thread::Builder::new()
+            .name("framelet-input".into())
+            .spawn(move || compose(composer, layout, limit, once, &sender))
+            .map_err(|error| Failure::new(Exit::Usage, plain(&error)))?;
+        Ok(receiver)
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Stream, Failure> {
+        let started = Instant::now();
+        let mut backoff = BACKOFF.0;
+        loop {
+            let attempt = address.connect().or(self.timed_out(Err(io::ErrorKind::TimedOut.into())));
+            let error = match attempt.await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let left = self.retry.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Err(self.not_connected(address, &error));
+            }
+            debug!("cannot connect to {address}: {}; trying again", plain(&error));
+            // Many clients that lost the same server must not come back at the same moment.
+            let jitter = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
+            Timer::after(jitter.min(left)).await;
+            backoff = (2 * backoff).min(BACKOFF.1);
+        }
+    }
+
+    fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
+        let (exit, hint) = match error.kind() {
+            io::ErrorKind::TimedOut => (Exit::Timeout, String::new()),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound if self.retry.is_zero() => {
+                (Exit::Network, "; is the server running? (--retry 10s keeps trying)".into())
+            }
+            _ => (Exit::Network, String::new()),
+        };
+        let tried = match self.retry.is_zero() {
+            true => String::new(),
+            false => format!(" within {}", humantime::format_duration(self.retry)),
+        };
+        let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
+        Failure::new(exit, message)
+    }
+
+    /// Sends all messages and prints all replies, until both sides have ended.
+    async fn exchange(
+        &self,
+        mut stream: Stream,
+        limit: usize,
+        composed: &Receiver<Composed>,
+    ) -> Result<(), Failure> {
+        let mut reader =
+            FrameReader::with_layout(stream.clone(), self.layout).max_message(limit)?;
+        let mut output =
+            OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
+        let mut sending = pin!(send(&mut stream, composed));
+        let (mut sent, mut replies) = (None, 0);
+        loop {
+            if let Some(Sent { messages, .. }) = &sent
+                && self.expect > 0
+                && replies >= self.expect.max(*messages)
+            {
+                // Every message was answered, so every message was read.
+                break;
+            }
+            let event = match &sent {
+                None => {
+                    let read = async { Event::Received(reader.read_batch().await) };
+                    read.or(async { Event::Sent(sending.as_mut().await) }).await
+                }
+                Some(_) => {
+                    let read = async { Event::Received(reader.read_batch().await) };
+                    read.or(self.timed_out(Event::TimedOut)).await
+                }
+            };
+            match event {
+                Event::Sent(result) => sent = Some(result.map_err(|error| lost(&error))?),
+                Event::Received(Ok(Some(payloads))) => {
+                    replies += payloads.len() as u64;
+                    output
+                        .commit(&[Batch::from(payloads)])
+                        .map_err(|error| Failure::output(&error))?;
+                }
+                Event::Received(Ok(None)) if sent.is_some() => break,
+                Event::Received(Ok(None)) => {
+                    return Err(Failure::new(
+                        Exit::Network,
+                        "the server closed the connection before the end of the input; it may not have \
+                         read everything that was sent",
+                    ));
+                }
+                Event::Received(Err(ReadError::Io { error, .. })) => return Err(lost(&error)),
+                Event::Received(Err(error)) => {
+                    return Err(Failure::new(
+                        Exit::Protocol,
+                        format!("reply from the server: {error}"),
+                    ));
+                }
+                Event::TimedOut => return Err(self.not_closed(replies)),
+            }
+        }
+        let sent = sent.unwrap_or_default();
+        debug!("sent {} messages, received {replies} replies", sent.messages);
+        if let Some(failure) = sent.input {
+            return Err(failure);
+        }
+        if replies < self.expect {
+            let message = format!(
+                "the server closed the connection after {replies} of {} replies (--expect)",
+                self.expect
+            );
+            return Err(Failure::new(Exit::Timeout, message));
+        }
+        Ok(())
+    }
+
+    /// Waits for the timeout, then returns `result`.
+    async fn timed_out<T>(&self, result: T) -> T {
+        match self.timeout {
+            Timeout(Some(timeout)) => {
+                Timer::after(timeout).await;
+                result
+            }
+            Timeout(None) => future::pending().await,
+        }
+    }
+
+    fn not_closed(&self, replies: u64) -> Failure {
+        let timeout = humantime::format_duration(self.timeout.0.unwrap_or_default());
+        let message = if replies < self.expect {
+            format!(
+                "{replies} of {} replies came within {timeout} (--expect, --timeout)",
+                self.expect
+            )
+        } else {
+            format!(
+                "the server has not closed the connection within {timeout} of the end of the input \
+                 (--timeout); it may not have read everything"
+            )
+        };
+        Failure::new(Exit::Timeout, message)
+    }
+}
+
+enum Event {
+    Sent(io::Result<Sent>),
+    Received(Result<Option<Payloads>, ReadError>),
+    TimedOut,
+}
+
+/// What was sent, and why there was no more where the input is to blame.
+#[derive(Default)]
+struct Sent {
+    messages: u64,
+    input: Option<Failure>,
+}
+
+/// Sends what is composed, and then the end of the stream.
+async fn send(stream: &mut Stream, composed: &Receiver<Composed>) -> io::Result<Sent> {
+    let mut sent = Sent::default();
+    while let Ok(composed) = composed.recv().await {
+        match composed {
+            Ok(chunk) => {
+                stream.write_all(&chunk.frames).await?;
+                sent.messages += chunk.messages;
+            }
+            Err(failure) => sent.input = Some(failure),
+        }
+    }
+    stream.shutdown_write()?;
+    Ok(sent)
+}
+
+/// Composes messages and makes frames of them, a chunk for each read.
+fn compose(
+    mut composer: Composer<File>,
+    layout: Layout,
+    limit: usize,
+    once: bool,
+    chunks: &Sender<Composed>,
+) {
+    loop {
+        let mut chunk = Chunk::default();
+        let mut too_long = Ok(());
+        let more = composer.read(|message| {
+            if !(once && chunk.messages > 0) {
+                let appended = append_frame(&mut chunk.frames, layout, limit, message);
+                too_long = too_long.and(appended);
+                chunk.messages += 1;
+            }
+        });
+        let enough = once && chunk.messages > 0;
+        // The queue is closed if the connection is lost: then nobody wants any more.
+        if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {
+            return;
+        }
+        match more.and_then(|more| Ok(too_long.map(|()| more)?)) {
+            Ok(true) if !enough => {}
+            Ok(_) => return,
+            Err(error) => {
+                let _ = chunks.send_blocking(Err(input_failure(error, layout)));
+                return;
+            }
+        }
+    }
+}
+
+/// The connection failed while messages were under way.
+fn lost(error: &io::Error) -> Failure {
+    let message = format!(
+        "the connection to the server was lost: {}; messages may not have arrived",
+        plain(error)
+    );
+    Failure::new(Exit::Network, message)
+}

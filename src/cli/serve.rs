@@ -1,0 +1,200 @@
+//! `framelet serve`: receives messages and puts them into a sink.
+
+use argh::FromArgs;
+use async_signal::{Signal, Signals};
+use framelet::{Address, Layout, OutputFormat, OutputSink, ServeError, ServeOptions, Sink, serve};
+use futures_lite::{StreamExt, future};
+use log::{info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use smol::channel;
+
+use super::{
+    DEFAULT_ADDRESS, Exit, Failure, Timeout, duration, plain, say, size, start_log, timeout,
+};
+use std::io;
+use std::time::Duration;
+
+/// Receives messages and prints each one on standard output as it comes, whole.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help"),
+    usage = "[ADDR] [OPTIONS]",
+    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
+    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix.",
+    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it at once."
+)]
+pub(crate) struct Serve {
+    /// where to listen (default: 127.0.0.1:4747); port 0 lets the system choose
+    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    addr: String,
+
+    /// how messages are printed (default: lines)
+    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
+    output: OutputFormat,
+
+    /// send each message back
+    #[argh(switch)]
+    echo: bool,
+
+    /// how prefixes are written (default: u32be)
+    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    layout: Layout,
+
+    /// longest message to accept (default: 8MiB)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    max_message: Option<usize>,
+
+    /// how many connections at once (default: open files less 32, at most 10000)
+    #[argh(option, arg_name = "n")]
+    max_connections: Option<usize>,
+
+    /// time for a message from its first byte to its last, or off (default: 30s)
+    #[argh(option, arg_name = "duration", from_str_fn(timeout))]
+    message_timeout: Option<Timeout>,
+
+    /// how long a connection may be silent, or off (default: off)
+    #[argh(option, arg_name = "duration", from_str_fn(timeout))]
+    idle_timeout: Option<Timeout>,
+
+    /// payload held at once by all connections together (default: 64MiB)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    memory: Option<usize>,
+
+    /// time from SIGTERM or SIGINT to the end (default: 10s)
+    #[argh(
+        option,
+        arg_name = "duration",
+        from_str_fn(duration),
+        default = "Duration::from_secs(10)"
+    )]
+    grace: Duration,
+
+    /// say more: each connection, and more
+    #[argh(switch, short = 'v')]
+    verbose: bool,
+
+    /// say only errors, and where it listens
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        start_log(self.verbose, self.quiet)?;
+        check_threads()?;
+        raise_file_limit();
+        // On a thread that polls no reactor, so that events stay with the threads that run the
+        // connections.
+        future::block_on(smol::spawn(self.serve()))
+    }
+
+    async fn serve(self) -> Result<(), Failure> {
+        let address = parse_address(&self.addr)?;
+        let options = ServeOptions {
+            layout: self.layout,
+            max_message: self.max_message,
+            max_connections: self.max_connections,
+            message_timeout: match self.message_timeout {
+                Some(Timeout(timeout)) => timeout,
+                None => ServeOptions::default().message_timeout,
+            },
+            idle_timeout: self.idle_timeout.and_then(|Timeout(timeout)| timeout),
+            memory: self.memory,
+            grace: self.grace,
+            echo: self.echo,
+        };
+        options.check().map_err(failure)?;
+        let sink: Option<Box<dyn Sink>> = match self.output {
+            OutputFormat::None => None,
+            format => {
+                Some(Box::new(OutputSink::stdout(format).map_err(|error| Failure::output(&error))?))
+            }
+        };
+        let stopped = stop_signal()?;
+        let listener = address.listen().await.map_err(|error| {
+            Failure::new(Exit::Network, format!("cannot listen on {address}: {}", why(&error)))
+        })?;
+        match listener.address() {
+            Ok(address) => say(format_args!("listening on {address}")),
+            Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
+        }
+        let summary = serve(listener, options, sink, stopped).await.map_err(failure)?;
+        info!("{} messages over {} connections", summary.messages, summary.connections);
+        Ok(())
+    }
+}
+
+/// Returns a future that is ready once the first signal to end has come. The second one does not wait
+/// for anything.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(&error)))
+    })?;
+    let (stop, stopped) = channel::bounded::<()>(1);
+    smol::spawn(async move {
+        signals.next().await;
+        drop(stop);
+        if let Some(Ok(signal)) = signals.next().await {
+            warn!("ended at once by a second signal");
+            // As a shell shows a program that was ended by a signal.
+            std::process::exit(128 + signal as i32);
+        }
+    })
+    .detach();
+    Ok(async move {
+        // Closed by the drop above.
+        let _ = stopped.recv().await;
+    })
+}
+
+pub(super) fn parse_address(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("address {text:?}: {error}")))
+}
+
+/// Why it cannot listen, and what to do about the usual causes.
+fn why(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another server may be running there (port 0 picks a free port)"
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        _ => "",
+    };
+    format!("{}{hint}", plain(error))
+}
+
+fn failure(error: ServeError) -> Failure {
+    let exit = match &error {
+        ServeError::Sink { error, .. } if error.kind() == io::ErrorKind::BrokenPipe => {
+            Exit::ClosedOutput
+        }
+        ServeError::Sink { .. } => Exit::Usage,
+        ServeError::Unfinished { .. } => Exit::Timeout,
+        _ => Exit::Usage,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// With no threads the executor would wait for ever.
+fn check_threads() -> Result<(), Failure> {
+    match std::env::var("SMOL_THREADS").as_deref() {
+        Ok("0") => Err(Failure::new(
+            Exit::Usage,
+            "SMOL_THREADS=0 leaves no thread to serve on; unset it, or set it to 1 or more",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Each connection is an open file, and shells often allow only 1024 of those where the system allows
+/// more.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // If it fails, the limit is what it was, and the number of connections follows from it.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}

@@ -1,0 +1,402 @@
+//! Text or bytes to messages.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use futures_lite::future::block_on;
+use futures_lite::io::AssertAsync;
+
+use super::InputFormat;
+use super::output::payload_of_json;
+use crate::error::{Plain, ReadError};
+use crate::layout::{Layout, TooLong};
+use crate::pool::Pool;
+use crate::reader::FrameReader;
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 64 * 1024;
+
+/// Composes messages from a blocking source of text or bytes, such as standard input.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{Composer, InputFormat};
+///
+/// let mut composer = Composer::new(&b"a\nb\n\nc"[..], InputFormat::Text, 1024);
+/// let mut messages = Vec::new();
+/// while composer.read(|message| messages.push(message.to_vec()))? {}
+/// assert_eq!(messages, [&b"a\nb"[..], b"c"]);
+/// # Ok::<(), framelet::InputError>(())
+/// ```
+#[derive(Debug)]
+pub struct Composer<R>(Kind<R>);
+
+#[derive(Debug)]
+enum Kind<R> {
+    Records(Records<R>),
+    Frames(Box<FrameReader<AssertAsync<R>>>),
+}
+
+#[derive(Debug)]
+struct Records<R> {
+    source: R,
+    format: InputFormat,
+    limit: usize,
+    chunk: Vec<u8>,
+    /// The record that has no end yet.
+    unfinished: Vec<u8>,
+    /// The lines of the message that has no end yet; only in the format `text`.
+    composed: Option<Vec<u8>>,
+    /// The number of the current record; the first one is 1.
+    record: u64,
+    at_end: bool,
+}
+
+/// Input that cannot be read, or makes no message.
+///
+/// Messages in front of it have been composed.
+#[derive(Debug)]
+pub struct InputError {
+    /// The number of the line or record it is in, where there are such; the first one is 1.
+    pub record: Option<u64>,
+    /// What is wrong.
+    pub fault: InputFault,
+}
+
+/// What is wrong with the input.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InputFault {
+    /// A message is longer than allowed.
+    TooLong {
+        /// The longest payload allowed, in bytes.
+        limit: usize,
+    },
+    /// A record is not what its format asks for.
+    NotInFormat(String),
+    /// A frame is not one.
+    Frame(Box<ReadError>),
+    /// The source cannot be read.
+    Io(io::Error),
+}
+
+impl<R: Read> Composer<R> {
+    /// Returns a composer of messages of at most `limit` bytes from `source`.
+    pub fn new(source: R, format: InputFormat, limit: usize) -> Composer<R> {
+        if format == InputFormat::Frames {
+            let source = AssertAsync::new(source);
+            let limit = limit.min(Layout::U32BE.max_payload());
+            let reader = FrameReader::in_pool(source, Layout::U32BE, limit, Pool::unbounded());
+            return Composer(Kind::Frames(Box::new(reader)));
+        }
+        Composer(Kind::Records(Records {
+            source,
+            format,
+            limit,
+            chunk: vec![0; CHUNK],
+            unfinished: Vec::new(),
+            composed: None,
+            record: 1,
+            at_end: false,
+        }))
+    }
+
+    /// Reads once from the source and passes the messages that are now complete to `take`. Returns
+    /// `false` once the source has ended and every message was passed.
+    ///
+    /// # Errors
+    ///
+    /// [`InputError`]; it is final.
+    pub fn read(&mut self, take: impl FnMut(&[u8])) -> Result<bool, InputError> {
+        match &mut self.0 {
+            Kind::Records(records) => records.read(take),
+            // A blocking source is always ready, so this is no waiting within a wait.
+            Kind::Frames(reader) => match block_on(reader.read_batch()) {
+                Ok(Some(payloads)) => {
+                    payloads.iter().for_each(take);
+                    Ok(true)
+                }
+                Ok(None) => Ok(false),
+                Err(ReadError::Io { error, .. }) => {
+                    Err(InputError { record: None, fault: InputFault::Io(error) })
+                }
+                Err(error) => {
+                    Err(InputError { record: None, fault: InputFault::Frame(Box::new(error)) })
+                }
+            },
+        }
+    }
+}
+
+impl<R: Read> Records<R> {
+    fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, InputError> {
+        if self.at_end {
+            return Ok(false);
+        }
+        // The chunk is moved out so that records in it can be passed on without a copy.
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let read = loop {
+            match self.source.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let result = match read {
+            Ok(0) => self.finish(&mut take).map(|()| false),
+            Ok(filled) => self.split(&chunk[..filled], &mut take).map(|()| true),
+            Err(error) => Err(InputError { record: None, fault: InputFault::Io(error) }),
+        };
+        self.chunk = chunk;
+        result
+    }
+
+    fn split(&mut self, chunk: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+        if self.format == InputFormat::Whole {
+            return self.keep(chunk);
+        }
+        let delimiter = if self.format == InputFormat::Nul { 0 } else { b'\n' };
+        let mut from = 0;
+        for to in memchr::memchr_iter(delimiter, chunk) {
+            if self.unfinished.is_empty() {
+                self.compose(&chunk[from..to], take)?;
+            } else {
+                self.keep(&chunk[from..to])?;
+                let mut record = std::mem::take(&mut self.unfinished);
+                self.compose(&record, take)?;
+                record.clear();
+                record.shrink_to(CHUNK);
+                self.unfinished = record;
+            }
+            from = to + 1;
+            self.record += 1;
+        }
+        self.keep(&chunk[from..])
+    }
+
+    /// The source has ended: what has no end mark is complete now.
+    fn finish(&mut self, take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+        self.at_end = true;
+        let record = std::mem::take(&mut self.unfinished);
+        if self.format == InputFormat::Whole {
+            take(&record);
+        } else if !record.is_empty() {
+            self.compose(&record, take)?;
+        }
+        if let Some(composed) = self.composed.take() {
+            take(&composed);
+        }
+        Ok(())
+    }
+
+    /// Makes a message of a whole record, or adds it to one.
+    fn compose(&mut self, record: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+        let decoded = match self.format {
+            InputFormat::Text => return self.compose_text(record, take),
+            InputFormat::Hex => {
+                let digits: Vec<u8> =
+                    record.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+                HEXLOWER_PERMISSIVE
+                    .decode(&digits)
+                    .map_err(|error| format!("not hexadecimal: {error}"))
+            }
+            InputFormat::Base64 => {
+                BASE64.decode(record.trim_ascii()).map_err(|error| format!("not Base64: {error}"))
+            }
+            // An empty line carries no object, so it is not one that lacks a payload.
+            InputFormat::Json if record.trim_ascii().is_empty() => return Ok(()),
+            InputFormat::Json => payload_of_json(record),
+            InputFormat::Lines | InputFormat::Nul | InputFormat::Whole | InputFormat::Frames => {
+                self.check(record.len())?;
+                take(record);
+                return Ok(());
+            }
+        };
+        let payload = decoded.map_err(|what| self.error(InputFault::NotInFormat(what)))?;
+        self.check(payload.len())?;
+        take(&payload);
+        Ok(())
+    }
+
+    fn compose_text(
+        &mut self,
+        line: &[u8],
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<(), InputError> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            take(&self.composed.take().unwrap_or_default());
+            return Ok(());
+        }
+        let length = self.composed.as_ref().map_or(0, |composed| composed.len() + 1) + line.len();
+        self.check(length)?;
+        match &mut self.composed {
+            Some(composed) => {
+                composed.push(b'\n');
+                composed.extend_from_slice(line);
+            }
+            None => self.composed = Some(line.to_vec()),
+        }
+        Ok(())
+    }
+
+    /// Keeps part of a record, as long as its message can still be within the limit.
+    fn keep(&mut self, part: &[u8]) -> Result<(), InputError> {
+        let length = self.unfinished.len() + part.len();
+        // What an encoding can make of `limit` bytes at the most, and some room for the other fields.
+        let longest = match self.format {
+            InputFormat::Hex => self.limit.saturating_mul(3).saturating_add(CHUNK),
+            InputFormat::Base64 => self.limit.saturating_mul(2).saturating_add(CHUNK),
+            InputFormat::Json => self.limit.saturating_mul(6).saturating_add(CHUNK),
+            // The carriage return of a line end.
+            InputFormat::Text => self.limit.saturating_add(1),
+            _ => self.limit,
+        };
+        if length > longest {
+            return Err(self.error(InputFault::TooLong { limit: self.limit }));
+        }
+        self.unfinished.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn check(&self, length: usize) -> Result<(), InputError> {
+        match length > self.limit {
+            true => Err(self.error(InputFault::TooLong { limit: self.limit })),
+            false => Ok(()),
+        }
+    }
+
+    fn error(&self, fault: InputFault) -> InputError {
+        let counted = self.format != InputFormat::Whole;
+        InputError { record: counted.then_some(self.record), fault }
+    }
+}
+
+impl fmt::Display for InputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(record) = self.record {
+            write!(f, "record {record} of the input: ")?;
+        }
+        match &self.fault {
+            InputFault::TooLong { limit } => {
+                write!(f, "message is over the limit of {limit} bytes (--max-message)")
+            }
+            InputFault::NotInFormat(what) => f.write_str(what),
+            InputFault::Frame(error) => write!(f, "the input is not u32be frames: {error}"),
+            InputFault::Io(error) => write!(f, "cannot read the input: {}", Plain(error)),
+        }
+    }
+}
+
+impl std::error::Error for InputError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.fault {
+            InputFault::Frame(error) => Some(&**error),
+            InputFault::Io(error) => Some(error),
+            InputFault::TooLong { .. } | InputFault::NotInFormat(_) => None,
+        }
+    }
+}
+
+/// A message that the layout cannot carry, found after it was composed.
+impl From<TooLong> for InputError {
+    fn from(too_long: TooLong) -> Self {
+        InputError { record: None, fault: InputFault::NotInFormat(too_long.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A source that gives its bytes in pieces of random length.
+    struct Pieces<'a>(&'a [u8], fastrand::Rng);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let len = self.1.usize(1..=9).min(self.0.len()).min(buf.len());
+            buf[..len].copy_from_slice(&self.0[..len]);
+            self.0 = &self.0[len..];
+            Ok(len)
+        }
+    }
+
+    fn compose(input: &[u8], format: &str, limit: usize) -> (Vec<Vec<u8>>, Option<String>) {
+        let (format, mut found) = (format.parse().unwrap(), Vec::new());
+        for seed in 0..20 {
+            let source = Pieces(input, fastrand::Rng::with_seed(seed));
+            let mut composer = Composer::new(source, format, limit);
+            let mut messages = Vec::new();
+            let error = loop {
+                match composer.read(|message| messages.push(message.to_vec())) {
+                    Ok(true) => {}
+                    Ok(false) => break None,
+                    Err(error) => break Some(error.to_string()),
+                }
+            };
+            found.push((messages, error));
+        }
+        assert!(found.iter().all(|each| *each == found[0]), "pieces matter: {found:?}");
+        found.swap_remove(0)
+    }
+
+    #[track_caller]
+    fn check(input: &[u8], format: &str, messages: &[&[u8]]) {
+        let (found, error) = compose(input, format, 1000);
+        assert_eq!(
+            (found, error),
+            (messages.iter().map(|message| message.to_vec()).collect(), None)
+        );
+    }
+
+    #[test]
+    fn text_is_lines_up_to_an_empty_line() {
+        check(b"a\nb\n\nc", "text", &[b"a\nb", b"c"]);
+        check(b"a\nb\n\nc\n", "text", &[b"a\nb", b"c"]);
+        check(b"a\r\nb\r\n\r\nc\r\n", "text", &[b"a\nb", b"c"]);
+        check(b"\na\n\n\nb\n\n", "text", &[b"", b"a", b"", b"b"]);
+        check(b"", "text", &[]);
+    }
+
+    #[test]
+    fn lines_and_nul_keep_every_other_byte() {
+        check(b"a\r\n\nb\0c", "lines", &[b"a\r", b"", b"b\0c"]);
+        check(b"a\n\0\0b", "nul", &[b"a\n", b"", b"b"]);
+    }
+
+    #[test]
+    fn encoded_lines_are_decoded() {
+        check(b"00ff\n\n4A 4b\r\n", "hex", &[b"\0\xff", b"", b"JK"]);
+        check(b"AP8=\n\n", "base64", &[b"\0\xff", b""]);
+        check(
+            b"{\"payload\":\"a\\n\"}\n\n{\"payload_base64\":\"/w==\"}",
+            "json",
+            &[b"a\n", b"\xff"],
+        );
+        check(b"\0\0\0\x01a\0\0\0\0", "frames", &[b"a", b""]);
+        check(b"a\n\nb", "whole", &[b"a\n\nb"]);
+        check(b"", "whole", &[b""]);
+    }
+
+    #[test]
+    fn bad_records_are_named_and_those_before_are_not_lost() {
+        for (input, format, word) in [
+            (&b"00\nxy\n00\n"[..], "hex", "record 2 of the input: not hexadecimal"),
+            (b"AP8=\n!\n", "base64", "record 2 of the input: not Base64"),
+            (b"{\"payload\":\"\"}\n{}\n", "json", "record 2 of the input: neither payload"),
+            (b"\0\0\0\x01a\0\0\0\x05hel", "frames", "got 3 of 5"),
+            (
+                b"ok\n12345678901\n",
+                "lines",
+                "record 2 of the input: message is over the limit of 10",
+            ),
+            (b"ok\n\n12345\n67890\n", "text", "message is over the limit of 10"),
+        ] {
+            let (messages, error) = compose(input, format, 10);
+            assert_eq!(messages.len(), 1, "{format}");
+            let error = error.unwrap();
+            assert!(error.contains(word), "{format}: {error}");
+        }
+    }
+}

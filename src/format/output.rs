@@ -1,0 +1,191 @@
+//! Messages to text or bytes.
+
+use std::io::Write;
+
+use data_encoding::{BASE64, HEXLOWER};
+use serde_json::{Map, Value};
+
+use super::OutputFormat;
+use crate::escape::Escaped;
+use crate::layout::{Layout, MAX_PAYLOAD};
+use crate::sink::Message;
+use crate::writer::append_frame;
+
+impl OutputFormat {
+    /// Appends `message` to `out`. With `escaped`, what could drive a terminal is written as an escape.
+    pub(crate) fn append(self, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
+        let payload = message.payload;
+        match (self, escaped) {
+            (OutputFormat::None, _) => {}
+            (OutputFormat::Hex, _) => {
+                out.extend_from_slice(HEXLOWER.encode(payload).as_bytes());
+                out.push(b'\n');
+            }
+            (OutputFormat::Base64, _) => {
+                out.extend_from_slice(BASE64.encode(payload).as_bytes());
+                out.push(b'\n');
+            }
+            (OutputFormat::Json, _) => append_json(message, escaped, out),
+            (OutputFormat::Text | OutputFormat::Raw, true) => {
+                // Line feeds are what these formats are made of; the rest is escaped line by line.
+                for (index, line) in payload.split(|&byte| byte == b'\n').enumerate() {
+                    append_display(out, if index > 0 { "\n" } else { "" });
+                    append_display(out, Escaped(line));
+                }
+                append_display(out, if self == OutputFormat::Text { "\n\n" } else { "" });
+            }
+            (OutputFormat::Lines | OutputFormat::Nul | OutputFormat::Frames, true) => {
+                append_display(out, Escaped(payload));
+                out.push(b'\n');
+            }
+            (OutputFormat::Text, false) => {
+                out.extend_from_slice(payload);
+                // No lines at all and then an empty line: so an empty message is read back as one.
+                out.extend_from_slice(if payload.is_empty() { b"\n" } else { b"\n\n" });
+            }
+            (OutputFormat::Lines, false) => {
+                out.extend_from_slice(payload);
+                out.push(b'\n');
+            }
+            (OutputFormat::Nul, false) => {
+                out.extend_from_slice(payload);
+                out.push(0);
+            }
+            (OutputFormat::Raw, false) => out.extend_from_slice(payload),
+            (OutputFormat::Frames, false) => {
+                // Cannot fail: no message is longer than MAX_PAYLOAD.
+                let _ = append_frame(out, Layout::U32BE, MAX_PAYLOAD, payload);
+            }
+        }
+    }
+
+    /// Returns the bytes that follow a message's own, if all the format does is to append some.
+    pub(crate) fn terminator(self) -> Option<&'static [u8]> {
+        match self {
+            OutputFormat::Lines => Some(b"\n"),
+            OutputFormat::Nul => Some(b"\0"),
+            OutputFormat::Raw => Some(b""),
+            _ => None,
+        }
+    }
+}
+
+fn append_display(out: &mut Vec<u8>, text: impl std::fmt::Display) {
+    // Cannot fail: a Vec takes everything.
+    let _ = write!(out, "{text}");
+}
+
+fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
+    let mut object = String::from("{");
+    let mut field = |name: &str, value: Value| {
+        let comma = if object.len() > 1 { "," } else { "" };
+        object.push_str(&format!("{comma}\"{name}\":{value}"));
+    };
+    if let Some(received) = message.received {
+        field("time", humantime::format_rfc3339_millis(received).to_string().into());
+    }
+    if let Some(peer) = message.peer {
+        field("peer", peer.to_string().into());
+    }
+    if let Some(connection) = message.connection {
+        field("connection", connection.into());
+    }
+    field("number", message.number.into());
+    field("length", message.payload.len().into());
+    match std::str::from_utf8(message.payload) {
+        Ok(text) => field("payload", text.into()),
+        Err(_) => field("payload_base64", BASE64.encode(message.payload).into()),
+    }
+    object.push_str("}\n");
+    if !escaped {
+        out.extend_from_slice(object.as_bytes());
+        return;
+    }
+    // JSON itself escapes the control characters of ASCII; a terminal minds more than those.
+    for c in object.chars() {
+        let harmless = c == '\n' || c.is_ascii() || c.escape_debug().len() == 1;
+        if harmless {
+            append_display(out, c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                append_display(out, format_args!("\\u{unit:04x}"));
+            }
+        }
+    }
+}
+
+/// The payload that a JSON object of the format `json` carries.
+pub(super) fn payload_of_json(line: &[u8]) -> Result<Vec<u8>, String> {
+    let value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+    let Value::Object(object) = value else {
+        return Err("not a JSON object".into());
+    };
+    let text = |name: &str| -> Result<Option<&String>, String> {
+        match Map::get(&object, name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("{name} is not a string")),
+        }
+    };
+    match (text("payload")?, text("payload_base64")?) {
+        (Some(text), None) => Ok(text.clone().into_bytes()),
+        (None, Some(base64)) => BASE64
+            .decode(base64.as_bytes())
+            .map_err(|error| format!("payload_base64 is not Base64: {error}")),
+        (None, None) => Err("neither payload nor payload_base64 in the object".into()),
+        (Some(_), Some(_)) => Err("both payload and payload_base64 in the object".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(format: &str, payload: &[u8], escaped: bool) -> String {
+        let message = Message { payload, number: 12, connection: None, peer: None, received: None };
+        let mut out = Vec::new();
+        format.parse::<OutputFormat>().unwrap().append(&message, escaped, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_reaches_a_terminal_raw() {
+        let hostile = "a\u{1b}[2J\r\u{202e}\u{9b}\n\u{e000}\u{feff}z".as_bytes();
+        for format in ["text", "lines", "nul", "hex", "base64", "json", "frames", "raw", "none"] {
+            let shown = written(format, hostile, true);
+            let raw = shown
+                .chars()
+                .find(|&c| c != '\n' && c.escape_debug().len() > 1 && !"\\\"'".contains(c));
+            assert_eq!(raw, None, "{format}: {shown:?}");
+        }
+        // What is escaped for a terminal is still the same JSON.
+        let line = written("json", hostile, true);
+        assert_eq!(payload_of_json(line.as_bytes()).unwrap(), hostile);
+    }
+
+    #[test]
+    fn json_carries_any_bytes() {
+        assert_eq!(
+            written("json", b"abc", false),
+            "{\"number\":12,\"length\":3,\"payload\":\"abc\"}\n"
+        );
+        let odd = written("json", b"\xff\0", false);
+        assert_eq!(odd, "{\"number\":12,\"length\":2,\"payload_base64\":\"/wA=\"}\n");
+        assert_eq!(payload_of_json(odd.as_bytes()).unwrap(), b"\xff\0");
+    }
+
+    #[test]
+    fn objects_without_a_payload_say_what_is_missing() {
+        for (line, word) in [
+            ("nonsense", "not JSON"),
+            ("[1]", "not a JSON object"),
+            ("{}", "neither payload nor payload_base64"),
+            (r#"{"payload":1}"#, "payload is not a string"),
+            (r#"{"payload":"a","payload_base64":"YQ=="}"#, "both"),
+            (r#"{"payload_base64":"!"}"#, "not Base64"),
+        ] {
+            let error = payload_of_json(line.as_bytes()).unwrap_err();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! Addresses, and the streams and listeners behind them: TCP and Unix sockets alike.
+
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use smol::Async;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+/// How many connections the kernel queues until they are accepted; std hard-codes 128, which a burst
+/// overruns, and each overrun costs its client a second.
+const BACKLOG: i32 = 4096;
+
+/// How long a connection may be silent before the kernel asks whether the peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// Where to listen or to connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Address;
+///
+/// assert_eq!(":4747".parse::<Address>()?.to_string(), "127.0.0.1:4747");
+/// assert!("localhost".parse::<Address>().is_err()); // which port?
+/// # Ok::<(), framelet::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port. The host is a name or an IP address, without brackets.
+    Tcp {
+        /// The name or address.
+        host: String,
+        /// The port; 0 lets the system choose one to listen on.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP peer.
+    Tcp(SocketAddr),
+    /// A Unix socket's peer, which has no address of its own.
+    Unix,
+}
+
+/// A connected socket. Clones share it; one of them may read while another writes.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    socket: Connected,
+    /// Whether the last read took all there was, so that the next one had better wait first.
+    drained: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Connected {
+    Tcp(Arc<Async<std::net::TcpStream>>),
+    Unix(Arc<Async<UnixStream>>),
+}
+
+/// A socket that accepts connections. Dropping it stops listening and removes a Unix socket's file.
+#[derive(Debug)]
+pub struct Listener(Listening);
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(Arc<Async<std::net::TcpListener>>),
+    Unix(Async<UnixListener>, SocketFile),
+}
+
+/// Removes the file of a Unix socket when it is dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Address {
+    /// Listens here, with a backlog of 4096 connections.
+    ///
+    /// The file of a Unix socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for example if the address is in use or the name does not resolve.
+    pub async fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Address::Tcp { host, port } => {
+                let mut last = None;
+                for address in async_net::resolve((host.as_str(), *port)).await? {
+                    match listen_tcp(address) {
+                        Ok(listener) => return Ok(listener),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or_else(no_address))
+            }
+            Address::Unix(path) => listen_unix(path),
+        }
+    }
+
+    /// Connects to this address, trying each one that a name resolves to.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for example if the connection is refused or the name does not resolve.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the attempt is given up.
+    pub async fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Address::Tcp { host, port } => {
+                let mut last = None;
+                for address in async_net::resolve((host.as_str(), *port)).await? {
+                    match Async::<std::net::TcpStream>::connect(address).await {
+                        Ok(stream) => {
+                            // A message is written in one piece: waiting for more to fill a segment
+                            // would only delay it.
+                            stream.get_ref().set_nodelay(true)?;
+                            return Ok(Stream::new(Connected::Tcp(Arc::new(stream))));
+                        }
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or_else(no_address))
+            }
+            Address::Unix(path) => {
+                let stream = Async::<UnixStream>::connect(path).await?;
+                Ok(Stream::new(Connected::Unix(Arc::new(stream))))
+            }
+        }
+    }
+}
+
+fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait until the old connections have left the kernel's tables.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener(Listening::Tcp(Arc::new(Async::new(socket.into())?))))
+}
+
+fn listen_unix(path: &Path) -> io::Result<Listener> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Err(error) = socket.bind(&address) {
+        // The file outlives a server that was killed. If nobody answers there, it is a leftover; if
+        // it is no socket at all, connecting fails otherwise and the file is left alone.
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        let abandoned = UnixStream::connect(path).is_err_and(refused);
+        if error.kind() != io::ErrorKind::AddrInUse || !abandoned {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    let file = SocketFile(path.to_owned());
+    Ok(Listener(Listening::Unix(Async::new(socket.into())?, file)))
+}
+
+impl Listener {
+    /// Returns the address it listens on, with the port that the system has chosen.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn address(&self) -> io::Result<Address> {
+        match &self.0 {
+            Listening::Tcp(listener) => {
+                let address = listener.get_ref().local_addr()?;
+                Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
+            }
+            Listening::Unix(_, SocketFile(path)) => Ok(Address::Unix(path.clone())),
+        }
+    }
+
+    /// Sets the options that accepted TCP connections inherit: no delay, and keepalive after 300 s.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        if let Listening::Tcp(listener) = &self.0 {
+            let socket = SockRef::from(listener.get_ref());
+            socket.set_tcp_nodelay(true)?;
+            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        }
+        Ok(())
+    }
+
+    /// Accepts the next connection.
+    ///
+    /// # Errors
+    ///
+    /// The system's. None of them means that the listener is broken; the next call may succeed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no connection is lost.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match &self.0 {
+            Listening::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Stream::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
+            }
+            Listening::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::new(Connected::Unix(Arc::new(stream))), Peer::Unix))
+            }
+        }
+    }
+}
+
+impl From<async_net::TcpListener> for Listener {
+    fn from(listener: async_net::TcpListener) -> Self {
+        Listener(Listening::Tcp(listener.into()))
+    }
+}
+
+impl From<async_net::TcpStream> for Stream {
+    fn from(stream: async_net::TcpStream) -> Self {
+        Stream::new(Connected::Tcp(stream.into()))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Nothing to do about a failure: at worst the next server finds the leftover and replaces it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Stream {
+    fn new(socket: Connected) -> Stream {
+        Stream { socket, drained: false }
+    }
+
+    /// Ends the direction to the peer: it reads what was written, and then the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// The system's; a stream that is no longer connected is none.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        let shut = match &self.socket {
+            Connected::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write),
+            Connected::Unix(stream) => stream.get_ref().shutdown(Shutdown::Write),
+        };
+        shut.or_else(|error| match error.kind() {
+            io::ErrorKind::NotConnected => Ok(()),
+            _ => Err(error),
+        })
+    }
+
+    /// Makes the next read ask the kernel, even if it has not reported anything to read.
+    pub(crate) fn look_again(&mut self) {
+        self.drained = false;
+    }
+
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match &self.socket {
+            Connected::Tcp(stream) => stream.get_ref().read(buf),
+            Connected::Unix(stream) => stream.get_ref().read(buf),
+        }
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.socket {
+            Connected::Tcp(stream) => stream.get_ref().write_vectored(bufs),
+            Connected::Unix(stream) => stream.get_ref().write_vectored(bufs),
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            Connected::Tcp(stream) => stream.poll_readable(cx),
+            Connected::Unix(stream) => stream.poll_readable(cx),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.socket {
+            Connected::Tcp(stream) => stream.poll_writable(cx),
+            Connected::Unix(stream) => stream.poll_writable(cx),
+        }
+    }
+}
+
+/// Makes the end of a stream a reset, so that the peer does not take it for an orderly one, unless it
+/// is disarmed before it is dropped.
+#[derive(Debug)]
+pub(crate) struct ResetOnDrop {
+    stream: Stream,
+    armed: bool,
+}
+
+impl ResetOnDrop {
+    pub(crate) fn new(stream: &Stream) -> ResetOnDrop {
+        ResetOnDrop { stream: stream.clone(), armed: true }
+    }
+
+    pub(crate) fn disarm(&mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for ResetOnDrop {
+    fn drop(&mut self) {
+        if self.armed
+            && let Connected::Tcp(stream) = &self.stream.socket
+        {
+            // Where it fails the connection is already gone.
+            let _ = SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+fn would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            // A read that did not fill the buffer has emptied the socket: asking it again would only
+            // be told to wait.
+            if self.drained {
+                ready!(self.poll_readable(cx))?;
+                self.drained = false;
+            }
+            let read = self.read(buf);
+            self.drained = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < buf.len());
+            if !would_block(&read) {
+                return Poll::Ready(read);
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let written = self.write_vectored(bufs);
+            if !would_block(&written) {
+                return Poll::Ready(written);
+            }
+            ready!(self.poll_writable(cx))?;
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}
+
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseAddressError(&'static str);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.is_empty() {
+                true => Err(ParseAddressError(
+                    "a path must follow unix:, as in unix:/run/framelet.sock",
+                )),
+                false => Ok(Address::Unix(path.into())),
+            };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError(
+            "a port is missing; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH",
+        ))?;
+        let port = port.parse().map_err(|_| {
+            ParseAddressError("the port must be a number from 0 to 65535, after the last colon")
+        })?;
+        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+            Some(Some(bracketed)) => bracketed,
+            Some(None) => {
+                return Err(ParseAddressError("a closing bracket is missing: [IPV6]:PORT"));
+            }
+            None if host.contains(':') => {
+                return Err(ParseAddressError("an IPv6 address goes in brackets: [::1]:4747"));
+            }
+            None if host.is_empty() => "127.0.0.1",
+            None => host,
+        };
+        Ok(Address::Tcp { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for ParseAddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ParseAddressError {}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_one_text_form_for_both_directions() {
+        for text in ["127.0.0.1:4747", "localhost:0", "[::1]:4747", "unix:/run/a b.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!(":0".parse::<Address>().unwrap().to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn texts_that_are_no_address_say_what_is_missing() {
+        for (text, word) in [
+            ("localhost", "port is missing"),
+            ("localhost:http", "number"),
+            ("localhost:65536", "number"),
+            ("::1:4747", "brackets"),
+            ("[::1:4747", "closing bracket"),
+            ("unix:", "path"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_leftover_socket_file_is_replaced_and_one_in_use_is_not() {
+        smol::block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("socket");
+            let address = Address::Unix(path.clone());
+            drop(UnixListener::bind(&path).unwrap());
+            assert!(path.exists());
+            let listener = address.listen().await.unwrap();
+            assert_eq!(address.listen().await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            drop(listener);
+            assert!(!path.exists());
+            std::fs::write(&path, "precious").unwrap();
+            assert!(address.listen().await.is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        });
+    }
+
+    #[test]
+    fn accepted_connections_have_no_delay_and_keepalive() {
+        smol::block_on(async {
+            let listener = ":0".parse::<Address>().unwrap().listen().await.unwrap();
+            listener.prepare().unwrap();
+            let _client = listener.address().unwrap().connect().await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let Connected::Tcp(stream) = &stream.socket else { panic!("not TCP") };
+            let socket = SockRef::from(stream.get_ref());
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        });
+    }
+}

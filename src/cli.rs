@@ -149,7 +149,60 @@ pub(crate) enum Command {
     Decode(decode::Decode),
 }
 
-/// What the help of each command ends with.
+/// What the help of a command has besides what the options themselves say.
+struct Help {
+    command: &'static str,
+    /// What it begins with.
+    example: &'static str,
+    sections: &'static [&'static str],
+}
+
+const HELP: [Help; 5] = [
+    Help {
+        command: "",
+        example: r"framelet serve &  printf 'two\nlines\n\n' | framelet send",
+        sections: &[EXIT_CODES],
+    },
+    Help {
+        command: "serve",
+        example: "framelet serve 127.0.0.1:4747 --output json >> messages.json",
+        sections: &[OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
+    },
+    Help {
+        command: "send",
+        example: r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747",
+        sections: &[INPUT_FORMATS, OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
+    },
+    Help {
+        command: "encode",
+        example: "framelet encode --input lines < lines.txt > frames.bin",
+        sections: &[INPUT_FORMATS, LAYOUTS, EXIT_CODES],
+    },
+    Help {
+        command: "decode",
+        example: "framelet decode --output json < frames.bin",
+        sections: &[OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
+    },
+];
+
+const INPUT_FORMATS: &str = "
+Formats to read (--input), one message each:
+  text (lines up to an empty line), lines, nul (up to a NUL byte), hex, base64,
+  json (objects with payload or payload_base64), frames (u32be), whole (all)
+";
+
+const OUTPUT_FORMATS: &str = "
+Formats to print (--output), one message each:
+  lines, text (with an empty line behind it), nul, hex, base64, json, frames
+  (u32be), raw (nothing in between), none
+";
+
+const LAYOUTS: &str = "
+Layouts (--layout):
+  u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, with +self appended
+  if the length counts its own prefix
+";
+
 const EXIT_CODES: &str = "
 Exit codes:
   0    all that was asked for was done
@@ -159,15 +212,6 @@ Exit codes:
   4    timed out, or fewer replies than --expect
   141  standard output was closed by its reader, as after SIGPIPE
 ";
-
-/// What the help of each command begins with.
-const EXAMPLES: [(&str, &str); 5] = [
-    ("", "framelet serve &  printf 'two\\nlines\\n\\n' | framelet send"),
-    ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
-    ("send", "printf 'two\\nlines\\n\\nanother message' | framelet send 127.0.0.1:4747"),
-    ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
-    ("decode", "framelet decode --output json < frames.bin"),
-];
 
 /// Returns the arguments as text.
 pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failure> {
@@ -184,7 +228,7 @@ pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Vec
 pub(crate) fn parse(arguments: &[String]) -> Result<Command, ExitCode> {
     let arguments: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     let name = arguments.iter().find(|argument| !argument.starts_with('-')).copied();
-    let command = EXAMPLES.iter().find(|(command, _)| Some(*command) == name);
+    let help = HELP.iter().find(|help| Some(help.command) == name).unwrap_or(&HELP[0]);
     match Arguments::from_args(&["framelet"], &arguments) {
         Ok(Arguments { version: true, .. }) => {
             print(concat!("framelet ", env!("CARGO_PKG_VERSION"), "\n"))
@@ -195,19 +239,18 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, ExitCode> {
             Err(Failure::new(Exit::Usage, message).report())
         }
         Err(early) if early.status.is_ok() => {
-            let (_, example) = command.unwrap_or(&EXAMPLES[0]);
-            print(&format!("Example: {example}\n\n{}{EXIT_CODES}", early.output))
+            let Help { example, sections, .. } = help;
+            print(&format!("Example: {example}\n\n{}{}", early.output, sections.concat()))
         }
         Err(early) => {
-            let see = command
-                .map_or("framelet --help".into(), |(name, _)| format!("framelet {name} --help"));
-            Err(Failure::new(Exit::Usage, usage_error(&early.output, &see)).report())
+            let message = usage_error(&early.output, help.command);
+            Err(Failure::new(Exit::Usage, message).report())
         }
     }
 }
 
 /// Makes one line of what is wrong with the command line.
-fn usage_error(output: &str, see: &str) -> String {
+fn usage_error(output: &str, command: &str) -> String {
     let what: Vec<&str> = output
         .lines()
         .map(str::trim)
@@ -215,7 +258,8 @@ fn usage_error(output: &str, see: &str) -> String {
         .collect();
     let what = what.join(" ");
     let (first, rest) = what.split_at(what.chars().next().map_or(0, char::len_utf8));
-    format!("{}{rest} (see {see})", first.to_lowercase())
+    let space = if command.is_empty() { "" } else { " " };
+    format!("{}{rest} (see framelet {command}{space}--help)", first.to_lowercase())
 }
 
 fn print(text: &str) -> Result<Command, ExitCode> {

@@ -46,6 +46,8 @@
 //!
 //! The binary `framelet` is a command line on top of these and uses nothing else.
 
+#![warn(clippy::unwrap_used)]
+
 // Wire.
 mod diagnosis;
 mod error;
@@ -78,3 +80,8 @@ pub use reader::{DEFAULT_MAX_MESSAGE, FrameReader, LimitError, Payloads, checked
 pub use server::{ServeError, ServeOptions, Summary, serve};
 pub use sink::{Batch, Message, OutputSink, Sink};
 pub use writer::{FrameWriter, WriteError, append_frame};
+
+/// The examples of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

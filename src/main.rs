@@ -1,5 +1,7 @@
 //! The program: a command line on the library of the same name.
 
+#![warn(clippy::unwrap_used)]
+
 mod cli;
 
 fn main() -> std::process::ExitCode {

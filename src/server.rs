@@ -332,7 +332,12 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
                         Plain(&error)
                     );
                 }
-                Timer::after(backoff).await;
+                // Where descriptors ran out, the end of a connection frees one.
+                let freed = server.ended.listen();
+                let wait = async {
+                    Timer::after(backoff).await;
+                };
+                wait.or(freed).await;
                 backoff = (2 * backoff).min(ACCEPT_BACKOFF.1);
             }
         }

@@ -11,14 +11,7 @@ use super::{Exit, Failure, open_input, plain, size};
 
 /// Turns frames into text or bytes, on standard output.
 #[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "decode",
-    help_triggers("-h", "--help"),
-    usage = "[FILE] [OPTIONS]",
-    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
-    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix."
-)]
+#[argh(subcommand, name = "decode", help_triggers("-h", "--help"), usage = "[FILE] [OPTIONS]")]
 pub(crate) struct Decode {
     /// what to read (default: standard input)
     #[argh(positional)]

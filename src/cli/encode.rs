@@ -9,14 +9,7 @@ use super::{Failure, input_failure, open_input, size};
 
 /// Turns text or bytes into frames, on standard output.
 #[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "encode",
-    help_triggers("-h", "--help"),
-    usage = "[FILE] [OPTIONS]",
-    note = "Formats (--input): lines, text (lines up to an empty line), nul, hex, base64, json, frames (u32be), whole.",
-    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix."
-)]
+#[argh(subcommand, name = "encode", help_triggers("-h", "--help"), usage = "[FILE] [OPTIONS]")]
 pub(crate) struct Encode {
     /// what to read (default: standard input)
     #[argh(positional)]

@@ -35,10 +35,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
     name = "send",
     help_triggers("-h", "--help"),
     usage = "[ADDR] [OPTIONS]",
-    note = "At the end of the input it waits until the server has closed the connection, too: then everything was read.",
-    note = "Formats (--input): text (lines up to an empty line), lines, nul, hex, base64, json, frames (u32be), whole.",
-    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
-    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix."
+    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it."
 )]
 pub(crate) struct Send {
     /// where to connect to (default: 127.0.0.1:4747)
@@ -49,7 +46,7 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "format")]
     input: Option<InputFormat>,
 
-    /// send this message instead of standard input; may be repeated
+    /// send this text instead of standard input; may be repeated
     #[argh(option, arg_name = "text")]
     message: Vec<String>,
 
@@ -61,7 +58,7 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
     output: OutputFormat,
 
-    /// wait for this many replies
+    /// wait for this many replies before ending the connection
     #[argh(option, arg_name = "n", default = "0")]
     expect: u64,
 
@@ -74,7 +71,7 @@ pub(crate) struct Send {
     )]
     timeout: Timeout,
 
-    /// keep trying to connect for this long
+    /// keep trying to connect for this long, as in 10s
     #[argh(option, arg_name = "duration", from_str_fn(duration), default = "Duration::ZERO")]
     retry: Duration,
 
@@ -196,7 +193,7 @@ impl Send {
     /// Sends all messages and prints all replies, until both sides have ended.
     async fn exchange(
         &self,
-        mut stream: Stream,
+        stream: Stream,
         limit: usize,
         composed: &Receiver<Composed>,
     ) -> Result<(), Failure> {
@@ -204,25 +201,26 @@ impl Send {
             FrameReader::with_layout(stream.clone(), self.layout).max_message(limit)?;
         let mut output =
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(&mut stream, composed));
-        let (mut sent, mut replies) = (None, 0);
+        let mut sending = pin!(send(stream.clone(), composed));
+        let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         loop {
             if let Some(Sent { messages, .. }) = &sent
-                && self.expect > 0
-                && replies >= self.expect.max(*messages)
+                && replies >= self.expect
             {
-                // Every message was answered, so every message was read.
-                break;
+                if self.expect > 0 && replies >= *messages {
+                    // Every message was answered, so every message was read.
+                    break;
+                }
+                // Only now: many servers drop the replies they still owe to a client that has ended.
+                if !half_closed {
+                    stream.shutdown_write().map_err(|error| lost(&error))?;
+                    half_closed = true;
+                }
             }
+            let read = async { Event::Received(reader.read_batch().await) };
             let event = match &sent {
-                None => {
-                    let read = async { Event::Received(reader.read_batch().await) };
-                    read.or(async { Event::Sent(sending.as_mut().await) }).await
-                }
-                Some(_) => {
-                    let read = async { Event::Received(reader.read_batch().await) };
-                    read.or(self.timed_out(Event::TimedOut)).await
-                }
+                None => read.or(async { Event::Sent(sending.as_mut().await) }).await,
+                Some(_) => read.or(self.timed_out(Event::TimedOut)).await,
             };
             match event {
                 Event::Sent(result) => sent = Some(result.map_err(|error| lost(&error))?),
@@ -306,8 +304,8 @@ struct Sent {
     input: Option<Failure>,
 }
 
-/// Sends what is composed, and then the end of the stream.
-async fn send(stream: &mut Stream, composed: &Receiver<Composed>) -> io::Result<Sent> {
+/// Sends what is composed.
+async fn send(mut stream: Stream, composed: &Receiver<Composed>) -> io::Result<Sent> {
     let mut sent = Sent::default();
     while let Ok(composed) = composed.recv().await {
         match composed {
@@ -318,7 +316,6 @@ async fn send(stream: &mut Stream, composed: &Receiver<Composed>) -> io::Result<
             Err(failure) => sent.input = Some(failure),
         }
     }
-    stream.shutdown_write()?;
     Ok(sent)
 }
 

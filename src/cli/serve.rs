@@ -21,9 +21,7 @@ use std::time::Duration;
     name = "serve",
     help_triggers("-h", "--help"),
     usage = "[ADDR] [OPTIONS]",
-    note = "Formats (--output): lines, text (a message and an empty line), nul, hex, base64, json, frames (u32be), raw, none.",
-    note = "Layouts: u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, +self if the length counts its own prefix.",
-    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it at once."
+    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it\nat once."
 )]
 pub(crate) struct Serve {
     /// where to listen (default: 127.0.0.1:4747); port 0 lets the system choose

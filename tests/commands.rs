@@ -1,0 +1,684 @@
+//! The commands as a user runs them: what they print, what they say, and how they end.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::program::{FRAMELET, PATIENCE, Server, closed, frame, framelet, read_frame, unframe};
+use rustix::process::Signal;
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Checks the exit code, and that what was said is one line with these words.
+#[track_caller]
+fn check(output: &Output, code: i32, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for words in words {
+        assert!(said.contains(words), "{words:?} is missing in {said:?}");
+    }
+    let lines = usize::from(!words.is_empty());
+    assert_eq!(said.lines().count(), lines, "{said}");
+    assert!(said.is_empty() || said.starts_with("framelet: "), "{said}");
+}
+
+fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
+    let address = server.address.to_string();
+    framelet(&[&["send", &address], arguments].concat(), input)
+}
+
+/// A server that does as it is told, once, in a thread of its own.
+fn odd_server(act: impl FnOnce(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || act(listener.accept().unwrap().0));
+    address
+}
+
+/// Reads until the client has ended its direction.
+fn read_all(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+// ---- send and serve
+
+#[test]
+fn lines_up_to_an_empty_line_are_a_message() {
+    let server = Server::start(&["--output", "json"]);
+    let output = send(&server, &[], b"a\nb\n\nc");
+    check(&output, 0, &[]);
+    let output = String::from_utf8(server.stop().output).unwrap();
+    let lines: Vec<serde_json::Value> =
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["payload"], "a\nb");
+    assert_eq!(lines[1]["payload"], "c");
+    assert_eq!((&lines[1]["connection"], &lines[1]["number"]), (&1.into(), &2.into()));
+    assert!(lines[1]["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
+    assert!(humantime::parse_rfc3339(lines[1]["time"].as_str().unwrap()).is_ok());
+}
+
+#[test]
+fn a_message_is_printed_at_once_while_its_connection_stays_open() {
+    let server = Server::start(&[]);
+    let mut stream = server.connect();
+    stream.write_all(&frame(b"now")).unwrap();
+    server.wait_for_output(4);
+    stream.write_all(&frame(b"and now")).unwrap();
+    server.wait_for_output(12);
+    assert_eq!(server.stop().output, b"now\nand now\n");
+}
+
+#[test]
+fn what_send_has_succeeded_with_is_written() {
+    let server = Server::start(&["--output", "frames"]);
+    for round in 1..20_u8 {
+        let message = vec![round; 100_000];
+        check(&send(&server, &["--input", "whole"], &message), 0, &[]);
+        // No waiting: the server closes only once it has written everything.
+        server.wait_for_output(usize::from(round) * 100_004);
+    }
+}
+
+#[test]
+fn messages_of_many_clients_are_never_mixed() {
+    let server = Server::start(&["--output", "lines"]);
+    thread::scope(|scope| {
+        for client in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let line = client.to_string().repeat(300 * (client + 1));
+                let input = format!("{line}\n").repeat(500);
+                check(&send(server, &["--input", "lines"], input.as_bytes()), 0, &[]);
+            });
+        }
+    });
+    let output = String::from_utf8(server.stop().output).unwrap();
+    assert_eq!(output.lines().count(), 8 * 500);
+    for line in output.lines() {
+        let client: usize = line[..1].parse().unwrap();
+        assert_eq!(line, client.to_string().repeat(300 * (client + 1)));
+    }
+}
+
+#[test]
+fn replies_are_printed_and_waited_for() {
+    let server = Server::start(&["--echo", "--output", "none"]);
+    let output = send(&server, &["--expect", "3", "--input", "lines"], b"a\nb\nc\n");
+    check(&output, 0, &[]);
+    assert_eq!(output.stdout, b"a\nb\nc\n");
+    let output = send(&server, &["--message", "x", "--message", "y", "--output", "hex"], b"");
+    assert_eq!(output.stdout, b"78\n79\n");
+    let output = send(&server, &["--message", "x", "--expect", "2", "--timeout", "200ms"], b"");
+    check(&output, 4, &["1 of 2 replies came within 200ms"]);
+}
+
+#[test]
+fn a_server_that_drops_the_replies_to_a_client_that_has_ended_can_be_talked_to() {
+    // As many do: the end of the input is taken for the end of the conversation.
+    let address = odd_server(|mut stream| {
+        let message = read_frame(&mut stream).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        stream.set_nonblocking(true).unwrap();
+        if stream.read(&mut [0]).is_err() {
+            stream.set_nonblocking(false).unwrap();
+            stream.write_all(&frame(&message)).unwrap();
+        }
+    });
+    let output = framelet(&["send", &address, "--message", "ask", "--expect", "1"], b"");
+    check(&output, 0, &[]);
+    assert_eq!(output.stdout, b"ask\n");
+}
+
+#[test]
+fn once_ends_after_the_first_message() {
+    let server = Server::start(&[]);
+    check(&send(&server, &["--once"], b"first\nmessage\n\nsecond\n"), 0, &[]);
+    check(&send(&server, &["--once", "--message", "a", "--message", "b"], b""), 0, &[]);
+    assert_eq!(server.stop().output, b"first\nmessage\na\n");
+}
+
+#[test]
+fn unix_sockets_work_like_ports() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("framelet.sock");
+    let address = format!("unix:{}", path.display());
+    let mut child = Command::new(FRAMELET)
+        .args(["serve", &address, "--output", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It is there once it listens: the client tries until then.
+    check(&framelet(&["send", &address, "--message", "hi", "--retry", "20s"], b""), 0, &[]);
+    assert!(UnixStream::connect(&path).is_ok());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, Signal::INT).unwrap();
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(
+        output.contains(r#""peer":"unix","connection":1,"number":1,"length":2,"payload":"hi""#)
+    );
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_client_can_be_started_before_its_server() {
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    drop(reserved);
+    let client = {
+        let address = address.clone();
+        thread::spawn(move || {
+            framelet(&["send", &address, "--message", "hi", "--retry", "30s", "-v"], b"")
+        })
+    };
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", &address]);
+    let server = Server::spawn(command);
+    assert!(client.join().unwrap().status.success());
+    assert_eq!(server.stop().output, b"hi\n");
+}
+
+// ---- what the log says
+
+#[test]
+fn a_health_probe_is_not_worth_a_line() {
+    for (verbose, lines) in [(false, 0), (true, 2)] {
+        let server = Server::start(if verbose { &["-v"] } else { &[] });
+        let mut stream = server.connect();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert!(closed(&mut stream));
+        let log = server.stop().log;
+        assert_eq!(log.matches("connection 1 ").count(), lines, "{log}");
+    }
+}
+
+#[test]
+fn quiet_says_where_it_listens_and_nothing_else() {
+    let server = Server::start(&["-q"]);
+    let mut stream = server.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(closed(&mut stream));
+    let log = server.stop().log;
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.starts_with("framelet: listening on 127.0.0.1:"), "{log}");
+}
+
+#[test]
+fn serve_and_decode_say_the_same_of_the_same_bytes() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"{\"event\":\"start\"}\n",
+        b"\x05\0\0\0hello",
+        b"\0\0\0\x09hello\0\0\0\x09world",
+        b"\0\0\0\x05hel",
+        b"\0\0",
+    ] {
+        let decoded = said(&framelet(&["decode", "--output", "none"], bytes));
+        let decoded = decoded.strip_prefix("framelet: ").unwrap();
+        let server = Server::start(&["--output", "none"]);
+        let mut stream = server.connect();
+        stream.write_all(bytes).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        assert!(closed(&mut stream));
+        let log = server.stop().log;
+        let logged = log.lines().find(|line| line.contains("connection 1 ")).unwrap();
+        assert!(logged.ends_with(decoded.trim_end()), "{logged}\n{decoded}");
+    }
+}
+
+#[test]
+fn an_error_ends_its_own_connection_only() {
+    let server = Server::start(&["--output", "lines"]);
+    let mut good = server.connect();
+    good.write_all(&frame(b"before")).unwrap();
+    server.wait_for_output(7);
+    let mut bad = server.connect();
+    bad.write_all(&[frame(b"kept"), b"\xff\xff\xff\xff".to_vec()].concat()).unwrap();
+    assert!(closed(&mut bad));
+    good.write_all(&frame(b"after")).unwrap();
+    server.wait_for_output(18);
+    assert_eq!(server.stop().output, b"before\nkept\nafter\n");
+}
+
+#[test]
+fn a_late_message_is_named_with_what_came_of_it() {
+    let server = Server::start(&["--message-timeout", "100ms", "--layout", "u16be"]);
+    let mut stream = server.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(closed(&mut stream));
+    let log = server.stop().log;
+    assert!(log.contains("not complete within 100ms: got 18 of 18247 bytes"), "{log}");
+    assert!(log.contains("HTTP request"), "{log}");
+}
+
+// ---- how serve ends
+
+#[test]
+fn a_message_under_way_has_until_the_end_of_the_grace_period() {
+    let server = Server::start(&["--grace", "20s"]);
+    let mut stream = server.connect();
+    stream.write_all(b"\0\0\0\x05hel").unwrap();
+    let mut idle = server.connect();
+    idle.write_all(&frame(b"idle")).unwrap();
+    server.wait_for_output(5);
+    server.signal(Signal::TERM);
+    assert!(closed(&mut idle), "an idle connection is closed at once");
+    stream.write_all(b"lo").unwrap();
+    assert!(closed(&mut stream));
+    let left = server.wait();
+    assert!(left.status.success());
+    assert_eq!(left.output, b"idle\nhello\n");
+}
+
+#[test]
+fn what_is_not_complete_by_then_is_reset() {
+    let server = Server::start(&["--grace", "200ms"]);
+    let mut stream = server.connect();
+    stream.write_all(b"\0\0\0\x05hel").unwrap();
+    // A later connection is served, so the first one has been read.
+    let mut later = server.connect();
+    later.write_all(&frame(b"x")).unwrap();
+    server.wait_for_output(2);
+    let left = server.stop();
+    assert!(left.status.success());
+    assert!(left.log.contains("1 connections had not ended in time (--grace) and were reset"));
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (second, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let server = Server::start(&["--grace", "1h"]);
+        let mut stream = server.connect();
+        stream.write_all(&[frame(b"x"), b"\0\0\0\x05hel".to_vec()].concat()).unwrap();
+        server.wait_for_output(2);
+        server.signal(Signal::TERM);
+        server.wait_for_log("ending 1 connections", 1);
+        server.signal(second);
+        let left = server.wait();
+        assert_eq!(left.status.code(), Some(code));
+        assert!(left.log.contains("ended at once by a second signal"));
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_server_in_words_and_misleads_no_client() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = Command::new(FRAMELET)
+        .args(["serve", ":0"])
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut log, &mut line).unwrap();
+    let address = line.trim_end().rsplit(' ').next().unwrap().to_owned();
+    let output = framelet(&["send", &address, "--message", "lost"], b"");
+    check(&output, 1, &["connection to the server was lost: connection reset by peer"]);
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains("no space left on device; 1 messages received were not written"),
+        "{rest}"
+    );
+}
+
+#[test]
+fn a_closed_pipe_ends_the_server_with_a_line() {
+    let mut child = Command::new(FRAMELET)
+        .args(["serve", ":0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut log, &mut line).unwrap();
+    let address = line.trim_end().rsplit(' ').next().unwrap().to_owned();
+    framelet(&["send", &address, "--message", "lost"], b"");
+    assert_eq!(child.wait().unwrap().code(), Some(141));
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("broken pipe; 1 messages received were not written"), "{rest}");
+}
+
+// ---- how send ends
+
+#[test]
+fn a_server_that_is_not_there_is_named_with_what_to_do() {
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    drop(reserved);
+    let output = framelet(&["send", &address, "--message", "x"], b"");
+    check(&output, 1, &[&format!("cannot connect to {address}: connection refused"), "--retry"]);
+    let output = framelet(&["send", &address, "--message", "x", "--retry", "100ms"], b"");
+    check(&output, 1, &["within 100ms: connection refused"]);
+    let output = framelet(&["send", "unix:/nonexistent/socket", "--message", "x"], b"");
+    check(&output, 1, &["no such file or directory"]);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_named() {
+    let arguments = ["send", "no-such-host.invalid:4747", "--message", "x", "--timeout", "50s"];
+    check(&framelet(&arguments, b""), 1, &["cannot connect to no-such-host.invalid:4747"]);
+    check(&framelet(&["serve", "no-such-host.invalid:4747"], b""), 1, &["cannot listen on"]);
+}
+
+#[test]
+fn a_server_that_goes_away_ends_the_client_while_it_waits_for_input() {
+    for reset in [false, true] {
+        let address = odd_server(move |mut stream| {
+            read_frame(&mut stream).unwrap();
+            if reset {
+                let linger = Some(Duration::ZERO);
+                socket2::SockRef::from(&stream).set_linger(linger).unwrap();
+            }
+        });
+        let mut child = Command::new(FRAMELET)
+            .args(["send", &address])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut keyboard = child.stdin.take().unwrap();
+        keyboard.write_all(b"first\n\n").unwrap();
+        // Nothing more is typed, and the input does not end.
+        let output = child.wait_with_output().unwrap();
+        let words = if reset {
+            "was lost: connection reset"
+        } else {
+            "closed the connection before the end"
+        };
+        check(&output, 1, &[words]);
+        drop(keyboard);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_close_is_said_in_words() {
+    let address = odd_server(|mut stream| {
+        read_all(&mut stream);
+        thread::sleep(PATIENCE);
+    });
+    let started = Instant::now();
+    let output = framelet(&["send", &address, "--message", "x", "--timeout", "300ms"], b"");
+    check(
+        &output,
+        4,
+        &["has not closed the connection within 300ms", "may not have read everything"],
+    );
+    assert!(started.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn a_reset_at_the_end_is_a_failure() {
+    let address = odd_server(|mut stream| {
+        read_all(&mut stream);
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let output = framelet(&["send", &address, "--message", "x"], b"");
+    check(&output, 1, &["was lost: connection reset by peer"]);
+}
+
+#[test]
+fn fewer_replies_than_expected_are_a_failure() {
+    let address = odd_server(|mut stream| {
+        read_frame(&mut stream).unwrap();
+        stream.write_all(&frame(b"only one")).unwrap();
+    });
+    let output = framelet(&["send", &address, "--message", "x", "--expect", "2"], b"");
+    check(&output, 4, &["closed the connection after 1 of 2 replies (--expect)"]);
+    assert_eq!(output.stdout, b"only one\n");
+}
+
+#[test]
+fn a_reply_that_is_no_frame_is_diagnosed() {
+    let address = odd_server(|mut stream| {
+        read_frame(&mut stream).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let output = framelet(&["send", &address, "--message", "x", "--expect", "1"], b"");
+    check(
+        &output,
+        3,
+        &["reply from the server: message 1 at byte 0", "looks like an HTTP response"],
+    );
+}
+
+#[test]
+fn bad_input_ends_send_but_what_came_before_it_is_sent() {
+    let server = Server::start(&["--output", "hex"]);
+    check(
+        &send(&server, &["--input", "hex"], b"00\nxy\n11\n"),
+        2,
+        &["record 2 of the input: not hex"],
+    );
+    check(&send(&server, &["--input", "json"], b"{\"payload\":\"a\"}\n[]"), 2, &["record 2"]);
+    let long = [&b"ok\n"[..], &[b'x'; 101]].concat();
+    let output = send(&server, &["--input", "lines", "--max-message", "100"], &long);
+    check(&output, 3, &["record 2 of the input", "over the limit of 100 bytes (--max-message)"]);
+    let output = send(&server, &["--input", "frames"], &[frame(b"z"), b"\0\0".to_vec()].concat());
+    check(&output, 3, &["not u32be frames: message 2 at byte 5", "got 2 of 4 bytes"]);
+    let output = send(&server, &["--layout", "u8", "--input", "lines"], &[b'x'; 256]);
+    check(&output, 3, &["over the 255 bytes that u8 can say"]);
+    assert_eq!(server.stop().output, b"00\n61\n6f6b\n7a\n");
+}
+
+// ---- filters
+
+#[test]
+fn json_is_exact_for_any_bytes_in_both_directions() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut messages: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    messages.push((0..=255).collect());
+    messages.push(Vec::new());
+    messages.push("\u{2028}\u{1f600}\"\\/\u{0}".into());
+    messages.extend((0..500).map(|_| (0..random.usize(..200)).map(|_| random.u8(..)).collect()));
+    let frames: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+    for format in ["json", "hex", "base64", "frames"] {
+        let decoded = framelet(&["decode", "--output", format], &frames);
+        check(&decoded, 0, &[]);
+        let encoded = framelet(&["encode", "--input", format], &decoded.stdout);
+        check(&encoded, 0, &[]);
+        assert!(encoded.stdout == frames, "{format}");
+    }
+}
+
+#[test]
+fn formats_are_exact_for_what_they_can_express() {
+    for (format, messages) in [
+        ("text", &[&b"a\nb"[..], b"", b"c"][..]),
+        ("lines", &[b"a\r", b"", b"\xff\0"]),
+        ("nul", &[b"a\n\n", b"", b"\xff\r"]),
+    ] {
+        let frames: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+        let decoded = framelet(&["decode", "--output", format], &frames);
+        let encoded = framelet(&["encode", "--input", format], &decoded.stdout);
+        assert_eq!(unframe(&encoded.stdout), messages, "{format}");
+    }
+    let raw = framelet(&["decode", "--output", "raw"], &[frame(b"a"), frame(b"b")].concat());
+    assert_eq!(raw.stdout, b"ab");
+    let none = framelet(&["decode", "--output", "none"], &frame(b"a"));
+    assert_eq!(none.stdout, b"");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_left_in_peace() {
+    for arguments in [&["decode"][..], &["encode", "--input", "lines"]] {
+        let mut child = Command::new(FRAMELET)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        // Frames to one of them, and lines to the other.
+        let _ = child.stdin.take().unwrap().write_all(&frame(b"x\n"));
+        check(&child.wait_with_output().unwrap(), 141, &[]);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_or_written_are_named() {
+    check(
+        &framelet(&["decode", "/nonexistent"], b""),
+        2,
+        &["cannot read /nonexistent: no such file"],
+    );
+    check(&framelet(&["decode", "/"], b""), 2, &["cannot read /: is a directory"]);
+    check(&framelet(&["encode", "/"], b""), 2, &["is a directory"]);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = Command::new(FRAMELET)
+        .arg("decode")
+        .stdin(Stdio::piped())
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&frame(b"x")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    check(&output, 2, &["cannot write to standard output: no space left on device"]);
+}
+
+#[test]
+fn a_file_can_be_named_instead_of_standard_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("frames");
+    std::fs::write(&path, frame(b"from a file")).unwrap();
+    let output = framelet(&["decode", path.to_str().unwrap()], b"");
+    assert_eq!(output.stdout, b"from a file\n");
+}
+
+// ---- usage
+
+#[test]
+fn what_makes_no_sense_is_refused_and_says_why() {
+    for (arguments, words) in [
+        (&["serve", "nonsense"][..], "a port is missing"),
+        (&["serve", ":0", "--layout", "u32"], "which byte order? write u32be"),
+        (
+            &["serve", ":0", "--layout", "u8", "--max-message", "300"],
+            "more than a u8 message can have (255)",
+        ),
+        (&["serve", ":0", "--memory", "1k"], "do not hold one message"),
+        (&["serve", ":0", "--max-connections", "0"], "cannot be zero"),
+        (&["serve", ":0", "--idle-timeout", "0s"], "write off to wait for ever"),
+        (&["serve", ":0", "--message-timeout", "5"], "not a duration"),
+        (&["serve", ":0", "--max-message", "8 potatoes"], "not a size"),
+        (&["serve", ":0", "--output", "xml"], "the formats are text lines nul"),
+        (&["serve", ":0", "-v", "-q"], "contradict each other"),
+        (&["serve", ":0", "extra"], "unrecognized argument: extra (see framelet serve --help)"),
+        (&["send", ":1", "--input", "raw"], "the formats are text lines nul"),
+        (&["send", ":1", "--input", "lines", "--message", "x"], "--input has no use with it"),
+        (&["send", "::1:4747"], "brackets"),
+        (&["decode", "--max-message"], "no value provided for option '--max-message'"),
+        (&["bake"], "unrecognized argument: bake (see framelet --help)"),
+        (&[], "which command?"),
+    ] {
+        check(&framelet(arguments, b""), 2, &[words]);
+    }
+}
+
+#[test]
+fn no_thread_to_serve_on_is_refused_rather_than_waited_for() {
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", ":0"]).env("SMOL_THREADS", "0");
+    check(&common::program::run(command, b""), 2, &["SMOL_THREADS=0"]);
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let server = Server::start(&[]);
+    let output = framelet(&["serve", &server.address.to_string()], b"");
+    check(&output, 1, &["cannot listen on 127.0.0.1:", "address already in use"]);
+}
+
+#[test]
+fn help_begins_with_an_example_and_names_the_exit_codes() {
+    for arguments in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["send", "-h"],
+        &["encode", "-h"],
+        &["decode", "-h"],
+    ] {
+        let output = framelet(arguments, b"");
+        check(&output, 0, &[]);
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.starts_with("Example: "), "{help}");
+        for code in ["0  ", "1  ", "2  ", "3  ", "4  ", "141"] {
+            assert!(help.contains(&format!("\n  {code}  ")), "{help}");
+        }
+    }
+    let version = framelet(&["--version"], b"").stdout;
+    assert_eq!(version, format!("framelet {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+}
+
+#[test]
+fn the_readme_shows_the_help_as_it_is() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    for command in ["serve", "send", "encode", "decode"] {
+        let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
+        assert!(
+            readme.contains(help.trim_end()),
+            "the help of {command} in the README should be:\n{help}"
+        );
+    }
+}
+
+// ---- a person at a terminal
+
+#[cfg(target_os = "linux")]
+#[test]
+fn at_a_terminal_send_says_how_and_sends_after_an_empty_line() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let server = Server::start(&[]);
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let side = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let child = Command::new(FRAMELET)
+        .args(["send", &server.address.to_string()])
+        .stdin(side)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keyboard = std::fs::File::from(terminal);
+    keyboard.write_all(b"typed\nby hand\n\n").unwrap();
+    server.wait_for_output("typed\nby hand\n".len());
+    // Ctrl-D.
+    keyboard.write_all(b"\x04").unwrap();
+    let output = child.wait_with_output().unwrap();
+    check(&output, 0, &["connected to 127.0.0.1:", "an empty line sends them; Ctrl-D ends"]);
+}
+
+/// The end-to-end scripts, so that `cargo test` alone covers them.
+#[test]
+fn the_end_to_end_script_passes() {
+    let mut command = Command::new("bash");
+    command.arg("scripts/e2e.sh").env("FRAMELET", FRAMELET);
+    let output = common::program::run(command, b"");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}\n{}", said(&output));
+    assert!(shown.trim_end().ends_with(" passed, 0 failed"), "{shown}");
+}

@@ -1,0 +1,281 @@
+//! Runs the built binary as a user does, and waits for what it says, never for time.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take before the test fails: much longer than it takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The path of the binary.
+pub(crate) const FRAMELET: &str = env!("CARGO_BIN_EXE_framelet");
+
+/// Returns the path of an example, which `cargo test` builds beside the binary.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let path = PathBuf::from(FRAMELET).with_file_name("examples").join(name);
+    assert!(path.exists(), "{path:?} is missing: run `cargo build --examples` first");
+    path
+}
+
+/// Text that grows while a program runs.
+#[derive(Debug, Default)]
+struct Growing {
+    text: Mutex<(Vec<u8>, bool)>,
+    grown: Condvar,
+}
+
+impl Growing {
+    fn follow(mut source: impl Read + Send + 'static) -> Arc<Growing> {
+        let growing = Arc::<Growing>::default();
+        let shared = Arc::clone(&growing);
+        thread::spawn(move || {
+            let mut chunk = vec![0; 64 * 1024];
+            loop {
+                let read = source.read(&mut chunk).unwrap_or(0);
+                let mut text = shared.text.lock().unwrap();
+                text.0.extend_from_slice(&chunk[..read]);
+                text.1 |= read == 0;
+                shared.grown.notify_all();
+                if read == 0 {
+                    return;
+                }
+            }
+        });
+        growing
+    }
+
+    /// Waits until `found` finds something, and returns it.
+    fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = self.text.lock().unwrap();
+        loop {
+            if let Some(found) = found(&text.0) {
+                return found;
+            }
+            let so_far = || String::from_utf8_lossy(&text.0[..text.0.len().min(4000)]).into_owned();
+            assert!(!text.1, "the program ended before {what}; it had said: {}", so_far());
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what} did not come; it had said: {}", so_far());
+            text = self.grown.wait_timeout(text, left).unwrap().0;
+        }
+    }
+
+    /// Waits until there is nothing more to come, and returns everything.
+    fn all(&self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut text = self.text.lock().unwrap();
+        while !text.1 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the output did not end");
+            text = self.grown.wait_timeout(text, left).unwrap().0;
+        }
+        text.0.clone()
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.text.lock().unwrap().0.clone()
+    }
+}
+
+/// A running server; it is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    output: Arc<Growing>,
+    log: Arc<Growing>,
+}
+
+/// What a server left behind.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) status: ExitStatus,
+    pub(crate) output: Vec<u8>,
+    pub(crate) log: String,
+    /// How long it took to end.
+    pub(crate) took: Duration,
+}
+
+impl Server {
+    /// Starts `framelet serve` on a free port.
+    pub(crate) fn start(arguments: &[&str]) -> Server {
+        let mut command = Command::new(FRAMELET);
+        command.args(["serve", "127.0.0.1:0"]).args(arguments);
+        Server::spawn(command)
+    }
+
+    /// Starts a program that says `listening on ADDR` on standard error.
+    pub(crate) fn spawn(mut command: Command) -> Server {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Growing::follow(child.stdout.take().unwrap());
+        let log: ChildStderr = child.stderr.take().unwrap();
+        let log = Growing::follow(log);
+        let address = log.wait("the listening line", |log| {
+            let log = str::from_utf8(log).ok()?;
+            let (_, rest) = log.split_once("listening on ")?;
+            rest.split_once('\n')?.0.parse().ok()
+        });
+        Server { child, address, output, log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Waits until the log contains `text` at least `times` times.
+    pub(crate) fn wait_for_log(&self, text: &str, times: usize) {
+        self.log.wait(&format!("{times} times {text:?}"), |log| {
+            (String::from_utf8_lossy(log).matches(text).count() >= times).then_some(())
+        });
+    }
+
+    /// Waits until the output has at least `len` bytes.
+    pub(crate) fn wait_for_output(&self, len: usize) {
+        self.output.wait(&format!("{len} bytes"), |output| (output.len() >= len).then_some(()));
+    }
+
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.so_far()).into_owned()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Ends the server in good order.
+    pub(crate) fn stop(self) -> Left {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits until the server has ended.
+    pub(crate) fn wait(mut self) -> Left {
+        let started = Instant::now();
+        let status = wait_for(&mut self.child);
+        let log = String::from_utf8_lossy(&self.log.all()).into_owned();
+        Left { status, output: self.output.all(), log, took: started.elapsed() }
+    }
+
+    /// Returns the memory the process holds, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    }
+
+    /// Returns the processor time the process has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // The unit of these two fields is a hundredth of a second on every Linux.
+        Duration::from_millis(10 * ticks)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_for(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("the program did not end");
+        }
+        // There is nothing in std to wait for but the end itself, without a limit.
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs `framelet` with `input` to its end.
+pub(crate) fn framelet<S: AsRef<OsStr>>(arguments: &[S], input: &[u8]) -> Output {
+    let mut command = Command::new(FRAMELET);
+    command.args(arguments);
+    run(command, input)
+}
+
+/// Runs a command with `input` to its end.
+pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // It may end without having read everything: that is for the caller to judge.
+    let writing = thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = Growing::follow(child.stdout.take().unwrap());
+    let errors = Growing::follow(child.stderr.take().unwrap());
+    let status = wait_for(&mut child);
+    let _ = writing.join();
+    Output { status, stdout: output.all(), stderr: errors.all() }
+}
+
+/// Returns a `u32be` frame.
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    framelet::append_frame(&mut frame, framelet::Layout::U32BE, framelet::MAX_PAYLOAD, payload)
+        .unwrap();
+    frame
+}
+
+/// Reads one `u32be` frame; `None` at the end of the stream, be it clean or not.
+pub(crate) fn read_frame(stream: &mut impl Read) -> Option<Vec<u8>> {
+    let mut prefix = [0; 4];
+    stream.read_exact(&mut prefix).ok()?;
+    let mut payload = vec![0; u32::from_be_bytes(prefix).try_into().unwrap()];
+    stream.read_exact(&mut payload).ok()?;
+    Some(payload)
+}
+
+/// Returns whether the peer has closed or reset the stream; waits until it does.
+pub(crate) fn closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 1]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
+}
+
+/// Returns the payloads of all `u32be` frames; panics if they do not end with a whole one.
+pub(crate) fn unframe(mut frames: &[u8]) -> Vec<Vec<u8>> {
+    let mut payloads = Vec::new();
+    while !frames.is_empty() {
+        payloads.push(read_frame(&mut frames).expect("a whole frame"));
+    }
+    payloads
+}
+
+/// Returns the lines of a text file.
+pub(crate) fn lines(file: impl Read) -> Vec<String> {
+    BufReader::new(file).lines().map(Result::unwrap).collect()
+}

@@ -1,0 +1,144 @@
+//! The conformance cases against the program itself: `framelet decode` and `framelet serve`.
+//!
+//! The reader and the writer meet the same cases in `conformance.rs`, in all kinds of pieces.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Shutdown;
+
+use common::program::{Server, closed, framelet, unframe};
+use common::vectors::{ReadCase, Vectors};
+use data_encoding::BASE64;
+use serde_json::Value;
+
+/// Checks what the program has said about the end of a case; `said` is empty if it said nothing.
+fn check_end(case: &ReadCase, said: &str) {
+    let Some(failure) = &case.failure else {
+        assert_eq!(said, "", "{}: {}", case.id, case.title);
+        return;
+    };
+    assert!(said.contains(&failure.at.to_string()), "{}: {said:?}", case.id);
+    for words in &failure.says {
+        assert!(said.contains(words), "{}: {words:?} is missing in {said:?}", case.id);
+    }
+    assert_eq!(said.trim_end().lines().count(), 1, "{}: one line, not {said:?}", case.id);
+}
+
+#[test]
+fn decode_gives_the_messages_and_says_what_is_wrong() {
+    let cases = Vectors::load().reads;
+    assert!(cases.len() > 50, "only {} cases", cases.len());
+    for case in cases {
+        let (layout, limit) = (case.layout.to_string(), case.limit.to_string());
+        let arguments =
+            ["decode", "--layout", &layout, "--max-message", &limit, "--output", "frames"];
+        let output = framelet(&arguments, &case.input);
+        assert!(unframe(&output.stdout) == case.messages, "{}: {}", case.id, case.title);
+        let code = if case.failure.is_some() { 3 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{}: {}", case.id, case.title);
+        check_end(&case, &String::from_utf8(output.stderr).unwrap());
+    }
+}
+
+#[test]
+fn serve_gives_the_messages_and_says_what_is_wrong() {
+    let mut alike = BTreeMap::<(String, usize), Vec<ReadCase>>::new();
+    for case in Vectors::load().reads {
+        alike.entry((case.layout.to_string(), case.limit)).or_default().push(case);
+    }
+    for ((layout, limit), cases) in alike {
+        let limit = limit.to_string();
+        let server =
+            Server::start(&["--layout", &layout, "--max-message", &limit, "--output", "json"]);
+        for case in &cases {
+            // One connection after the other, so that they are numbered like the cases.
+            let mut stream = server.connect();
+            let pieces =
+                if case.pieces.is_empty() { vec![case.input.len()] } else { case.pieces.clone() };
+            let mut rest = &case.input[..];
+            for piece in pieces {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                // The server need not read on after an error.
+                if stream.write_all(now).is_err() {
+                    break;
+                }
+                rest = later;
+            }
+            let _ = stream.write_all(rest);
+            let _ = stream.shutdown(Shutdown::Write);
+            assert!(closed(&mut stream), "{}: {}", case.id, case.title);
+        }
+        let left = server.stop();
+        let mut received = BTreeMap::<u64, Vec<Vec<u8>>>::new();
+        for line in String::from_utf8(left.output).unwrap().lines() {
+            let message: Value = serde_json::from_str(line).unwrap();
+            let of_connection =
+                received.entry(message["connection"].as_u64().unwrap()).or_default();
+            let payload = match &message["payload"] {
+                Value::String(text) => text.clone().into_bytes(),
+                _ => BASE64.decode(message["payload_base64"].as_str().unwrap().as_bytes()).unwrap(),
+            };
+            of_connection.push(payload);
+            assert_eq!(message["number"], of_connection.len());
+            assert_eq!(message["length"], of_connection.last().unwrap().len());
+        }
+        for (case, connection) in cases.iter().zip(1..) {
+            let messages = received.remove(&connection).unwrap_or_default();
+            assert!(messages == case.messages, "{}: {}", case.id, case.title);
+            let said = left
+                .log
+                .lines()
+                .find(|line| line.starts_with(&format!("framelet: connection {connection} ")));
+            check_end(case, said.unwrap_or_default());
+        }
+    }
+}
+
+#[test]
+fn encode_writes_the_same_bytes_as_the_writer() {
+    for case in Vectors::load().writes {
+        let (layout, limit) = (case.layout.to_string(), case.limit.to_string());
+        let arguments =
+            ["encode", "--layout", &layout, "--max-message", &limit, "--input", "frames"];
+        let frames: Vec<u8> = case
+            .payloads
+            .iter()
+            .flat_map(|payload| common::program::frame(&payload.bytes))
+            .collect();
+        let output = framelet(&arguments, &frames);
+        if case.payloads.iter().all(|payload| payload.refused.is_none()) {
+            assert_eq!(output.status.code(), Some(0), "{}: {}", case.id, case.title);
+            assert!(output.stdout == case.output, "{}: {}", case.id, case.title);
+        } else {
+            // The writer goes on behind a payload that it has refused; a filter ends there.
+            assert_eq!(output.status.code(), Some(3), "{}: {}", case.id, case.title);
+            assert!(case.output.starts_with(&output.stdout), "{}: {}", case.id, case.title);
+            assert!(!output.stderr.is_empty());
+        }
+    }
+}
+
+#[test]
+fn limits_that_no_message_can_reach_are_refused_by_every_command() {
+    for case in Vectors::load().limits {
+        let (layout, limit) = (case.layout.to_string(), case.limit.to_string());
+        for command in ["encode", "decode"] {
+            let output = framelet(&[command, "--layout", &layout, "--max-message", &limit], b"");
+            let said = String::from_utf8(output.stderr).unwrap();
+            let code = if case.refused.is_some() { 2 } else { 0 };
+            assert_eq!(output.status.code(), Some(code), "{command} {}: {said}", case.id);
+            for words in case.refused.iter().flatten() {
+                assert!(said.contains(words), "{command} {}: {said}", case.id);
+            }
+        }
+        if case.refused.is_some() {
+            for command in ["serve", "send"] {
+                let output =
+                    framelet(&[command, ":0", "--layout", &layout, "--max-message", &limit], b"");
+                assert_eq!(output.status.code(), Some(2), "{command} {}", case.id);
+            }
+        }
+    }
+}

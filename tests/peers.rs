@@ -1,0 +1,103 @@
+//! Speaks with the codec that most Rust programs use, over real sockets and in both directions.
+
+mod common;
+
+use std::process::Command;
+
+use common::program::{FRAMELET, Server, framelet, run, unframe};
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::bytes::Bytes;
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+
+/// The same layout in tokio-util's words.
+fn codec(layout: &str) -> LengthDelimitedCodec {
+    let mut builder = LengthDelimitedCodec::builder();
+    builder.max_frame_length(8 << 20);
+    match layout {
+        "u32be" => builder.big_endian().length_field_length(4),
+        "u16le" => builder.little_endian().length_field_length(2),
+        "u24be" => builder.big_endian().length_field_length(3),
+        "u64le" => builder.little_endian().length_field_length(8),
+        // tokio-util takes the adjustment away when it writes.
+        "u32be+self" => builder.big_endian().length_field_length(4).length_adjustment(-4),
+        _ => panic!("no words for {layout}"),
+    };
+    builder.new_codec()
+}
+
+const LAYOUTS: [&str; 5] = ["u32be", "u16le", "u24be", "u64le", "u32be+self"];
+
+fn messages() -> Vec<Vec<u8>> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut lengths = vec![0, 1, 4, 255, 256, 4096, 65_531, 65_535];
+    lengths.extend((0..200).map(|_| random.usize(..300)));
+    lengths.iter().map(|&len| (0..len).map(|_| random.u8(..)).collect()).collect()
+}
+
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap()
+}
+
+#[test]
+fn a_tokio_client_and_this_server_understand_each_other() {
+    for layout in LAYOUTS {
+        let server = Server::start(&["--layout", layout, "--echo", "--output", "frames"]);
+        let echoed = tokio_runtime().block_on(async {
+            let stream = TcpStream::connect(server.address).await.unwrap();
+            let (mut sink, stream) = Framed::new(stream, codec(layout)).split::<Bytes>();
+            let sending = async {
+                for message in messages() {
+                    sink.feed(message.into()).await.unwrap();
+                }
+                sink.close().await.unwrap();
+            };
+            let receiving = stream.map(|message| message.unwrap().to_vec()).collect::<Vec<_>>();
+            futures_util::join!(sending, receiving).1
+        });
+        assert!(echoed == messages(), "{layout}");
+        assert!(unframe(&server.stop().output) == messages(), "{layout}");
+    }
+}
+
+#[test]
+fn this_client_and_a_tokio_server_understand_each_other() {
+    for layout in LAYOUTS {
+        let runtime = tokio_runtime();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let client = std::thread::spawn(move || {
+            let frames =
+                messages().into_iter().flat_map(|message| common::program::frame(&message));
+            let mut command = Command::new(FRAMELET);
+            command.args(["send", &address, "--layout", layout]);
+            command.args(["--input", "frames", "--output", "frames"]);
+            run(command, &frames.collect::<Vec<u8>>())
+        });
+        let received = runtime.block_on(async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut framed = Framed::new(stream, codec(layout));
+            let mut received = Vec::new();
+            while let Some(message) = framed.next().await {
+                let message = message.unwrap();
+                received.push(message.to_vec());
+                framed.send(message.freeze()).await.unwrap();
+            }
+            received
+        });
+        let output = client.join().unwrap();
+        assert!(output.status.success(), "{layout}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(received == messages(), "{layout}");
+        assert!(unframe(&output.stdout) == messages(), "{layout}");
+    }
+}
+
+#[test]
+fn what_tokio_refuses_is_refused_here_too() {
+    let frame =
+        framelet(&["encode", "--input", "whole", "--max-message", "9MiB"], &[0; (8 << 20) + 1]);
+    let mut codec = codec("u32be");
+    let mut bytes = frame.stdout[..].into();
+    assert!(tokio_util::codec::Decoder::decode(&mut codec, &mut bytes).is_err());
+    assert_eq!(framelet(&["decode"], &frame.stdout).status.code(), Some(3));
+}

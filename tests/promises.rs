@@ -1,0 +1,362 @@
+//! The promises of the server, each with its number: what it withstands, and at what cost.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::program::{FRAMELET, Server, closed, frame, read_frame, unframe};
+
+const MIB: usize = 1 << 20;
+
+/// Waits until the server has gone through all that was sent to it so far: it serves connections in
+/// turn, and this one comes last.
+fn catch_up(server: &Server) {
+    let mut stream = server.connect();
+    stream.write_all(&frame(b"catch up")).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+}
+
+/// P1.
+#[test]
+fn an_over_long_message_is_refused_at_once_and_allocates_nothing() {
+    let server = Server::start(&["--output", "none", "--max-message", "1000"]);
+    catch_up(&server);
+    let before = server.memory();
+    for round in 0..5 {
+        let mut streams: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+        for (index, stream) in streams.iter_mut().enumerate() {
+            let length: u32 = [1001, 0x7fff_ffff, 0xffff_fffe][index % 3];
+            stream.write_all(&length.to_be_bytes()).unwrap();
+        }
+        assert!(streams.iter_mut().all(closed), "round {round}");
+    }
+    let growth = server.memory().saturating_sub(before);
+    assert!(growth < 4 * MIB, "grew by {growth} bytes");
+    let log = server.stop().log;
+    for length in [1001, 0x7fff_ffff, 0xffff_fffe_u32] {
+        let told = format!("length {length} is over the limit of 1000");
+        assert!(log.matches(&told).count() >= 330, "{told}");
+    }
+}
+
+/// P2.
+#[test]
+fn what_is_only_announced_takes_no_memory() {
+    let server = Server::start(&["--output", "none", "--echo"]);
+    catch_up(&server);
+    let before = server.memory();
+    let announced: Vec<TcpStream> = (0..500)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(&(8 * MIB as u32).to_be_bytes()).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream
+        })
+        .collect();
+    catch_up(&server);
+    let growth = server.memory().saturating_sub(before);
+    assert!(growth < 16 * MIB, "grew by {growth} bytes");
+    drop(announced);
+}
+
+/// P4.
+#[test]
+fn the_limit_of_connections_holds_and_frees_places_again() {
+    let server = Server::start(&["--output", "none", "--echo", "--max-connections", "10", "-v"]);
+    for round in 1..=2 {
+        let mut streams: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
+        let served = streams
+            .iter_mut()
+            .map(|stream| {
+                // The server may have closed it already.
+                let _ = stream.write_all(&frame(b"me?"));
+                read_frame(stream).is_some()
+            })
+            .filter(|&served| served)
+            .count();
+        assert_eq!(served, 10, "round {round}");
+        drop(streams);
+        server.wait_for_log(": closed after 1 messages", 10 * round);
+    }
+    assert!(server.stop().log.contains("10 connections are open, the limit (--max-connections)"));
+}
+
+/// P6.
+#[test]
+fn slow_senders_are_ended_and_the_others_keep_their_rate() {
+    let server = Server::start(&["--output", "none", "--echo", "--message-timeout", "5s"]);
+    let slow: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let good: Vec<_> = (0..10)
+            .map(|_| {
+                scope.spawn(|| {
+                    // A hundred a second, on a schedule: what is late is still counted as it comes.
+                    let (mut stream, started, mut replies) = (server.connect(), Instant::now(), 0);
+                    while !done.load(Ordering::Relaxed) {
+                        stream.write_all(&frame(&[b'g'; 64])).unwrap();
+                        read_frame(&mut stream).expect("an echo");
+                        replies += 1;
+                        let next = started + Duration::from_millis(10) * replies;
+                        thread::sleep(next.saturating_duration_since(Instant::now()));
+                    }
+                    f64::from(replies) / started.elapsed().as_secs_f64()
+                })
+            })
+            .collect();
+        let trickling: Vec<_> = slow
+            .into_iter()
+            .map(|mut stream| {
+                scope.spawn(move || {
+                    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                    let started = Instant::now();
+                    let _ = stream.write_all(&1000_u32.to_be_bytes());
+                    // One byte a second; the read in between takes that second.
+                    while started.elapsed() < Duration::from_secs(20) {
+                        match stream.read(&mut [0]) {
+                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                                let _ = stream.write_all(b"x");
+                            }
+                            _ => return started.elapsed(),
+                        }
+                    }
+                    panic!("a slow sender was not ended");
+                })
+            })
+            .collect();
+        for slow in trickling {
+            let after = slow.join().unwrap();
+            assert!((5.0..7.0).contains(&after.as_secs_f64()), "ended after {after:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+        for good in good {
+            let rate = good.join().unwrap();
+            assert!(rate >= 90.0, "only {rate} of 100 echoes a second");
+        }
+    });
+    let log = server.stop().log;
+    assert_eq!(log.matches("not complete within 5s: got ").count(), 200, "{log}");
+}
+
+/// P7.
+#[test]
+fn a_silent_connection_is_closed() {
+    let server = Server::start(&["--idle-timeout", "2s"]);
+    let mut stream = server.connect();
+    stream.write_all(&frame(b"then nothing")).unwrap();
+    let started = Instant::now();
+    assert!(closed(&mut stream));
+    let after = started.elapsed().as_secs_f64();
+    assert!((2.0..4.0).contains(&after), "closed after {after} s");
+    assert!(server.stop().log.contains("the peer was idle for 2s (--idle-timeout)"));
+}
+
+/// P8.
+#[test]
+fn running_out_of_file_descriptors_costs_little_and_heals() {
+    let mut command = Command::new("bash");
+    let limited = format!("ulimit -n 64; exec '{FRAMELET}' serve :0 --echo --max-connections 1000");
+    command.args(["-c", &limited]).process_group(0);
+    let server = Server::spawn(command);
+    let mut streams: Vec<TcpStream> = (0..200).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&frame(b"hello")).unwrap();
+    }
+    // The first ones are served, the others wait in the kernel.
+    read_frame(&mut streams[0]).unwrap();
+    server.wait_for_log("cannot accept connections", 1);
+    let (cpu, started) = (server.cpu(), Instant::now());
+    // This is about what happens while nothing happens.
+    thread::sleep(Duration::from_secs(10));
+    let used = (server.cpu() - cpu).as_secs_f64() / started.elapsed().as_secs_f64();
+    assert!(used < 0.05, "used {used} of a core");
+    let lines = server.log().matches("cannot accept").count();
+    assert!(lines <= 25, "{lines} lines");
+
+    let waiting = (1..200)
+        .find(|&index| {
+            streams[index].set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            read_frame(&mut streams[index]).is_none()
+        })
+        .expect("one that is not served");
+    streams[waiting].set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let freed = Instant::now();
+    drop(streams.remove(0));
+    read_frame(&mut streams[waiting - 1]).expect("an echo");
+    let after = freed.elapsed().as_secs_f64();
+    assert!(after <= 1.1, "served {after} s after a place was free");
+}
+
+/// P9.
+#[test]
+fn a_cut_stream_leaves_whole_messages_and_one_line_in_the_log() {
+    let server = Server::start(&["--output", "frames"]);
+    let messages = [&b"first"[..], b"", b"the third"];
+    let script: Vec<u8> = messages.iter().flat_map(|message| frame(message)).collect();
+    let mut expected = Vec::new();
+    let mut truncated = 0;
+    for cut in 0..=script.len() {
+        let mut stream = server.connect();
+        stream.write_all(&script[..cut]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert!(closed(&mut stream));
+        let (mut whole, mut end) = (0, 0);
+        while whole < 3 && end + 4 + messages[whole].len() <= cut {
+            end += 4 + messages[whole].len();
+            expected.push(messages[whole].to_vec());
+            whole += 1;
+        }
+        truncated += usize::from(cut > end);
+    }
+    let left = server.stop();
+    assert_eq!(unframe(&left.output), expected);
+    assert_eq!(left.log.matches("the stream ended inside the ").count(), truncated);
+    assert_eq!(left.log.matches("connection ").count(), truncated, "{}", left.log);
+}
+
+/// P18.
+#[test]
+fn the_end_under_load_is_in_good_order() {
+    let server = Server::start(&["--output", "frames", "--grace", "10s"]);
+    let sent: [AtomicU64; 4] = Default::default();
+    let address = server.address;
+    let left = thread::scope(|scope| {
+        for (sender, sent) in sent.iter().enumerate() {
+            let mut stream = server.connect();
+            scope.spawn(move || {
+                // Bounded: two million messages are far more than fit into the time.
+                for number in 0..2_000_000_u64 {
+                    let message =
+                        [&[u8::try_from(sender).unwrap()], &number.to_be_bytes()[..]].concat();
+                    if stream.write_all(&frame(&message)).is_err() {
+                        return;
+                    }
+                    sent.store(number + 1, Ordering::Relaxed);
+                }
+                panic!("the server took everything");
+            });
+        }
+        server.wait_for_output(MIB);
+        let left = server.stop();
+        // The senders end by themselves, since the server is gone.
+        left
+    });
+    assert!(left.status.success(), "{:?}: {}", left.status, left.log);
+    assert!(left.took < Duration::from_secs(10), "took {:?}", left.took);
+    assert!(TcpStream::connect(address).is_err());
+    let messages = unframe(&left.output);
+    let mut next = [0; 4];
+    for message in &messages {
+        let sender = usize::from(message[0]);
+        assert_eq!(message[1..], u64::to_be_bytes(next[sender]), "in order, without a gap");
+        next[sender] += 1;
+    }
+    for (sender, sent) in sent.iter().enumerate() {
+        assert!(next[sender] > 0 && next[sender] <= sent.load(Ordering::Relaxed) + 1);
+    }
+    // What was read was committed, to the last message.
+    assert!(
+        left.log.contains(&format!("{} messages over 4 connections", messages.len())),
+        "{}",
+        left.log
+    );
+}
+
+/// P20.
+#[test]
+fn a_burst_of_connections_is_served_at_once() {
+    // Half of them in this process, half in the server: more than many shells allow by default.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let server = Server::start(&["--output", "none", "--echo"]);
+    // Other programs share this machine, so the best of a few bursts counts.
+    let slowest = (0..5).map(|_| smol::block_on(burst(server.address, 1000))).min().unwrap();
+    assert!(slowest < Duration::from_millis(500), "the slowest took {slowest:?}");
+}
+
+/// Connects `count` times at once; returns how long the slowest had to wait for its echo.
+async fn burst(address: std::net::SocketAddr, count: usize) -> Duration {
+    let started = Instant::now();
+    let clients: Vec<_> = (0..count)
+        .map(|_| {
+            smol::spawn(async move {
+                let stream = smol::net::TcpStream::connect(address).await.expect("a connection");
+                let mut client = framelet::Client::new(stream, framelet::Layout::U32BE);
+                client.send(b"hello").await.unwrap();
+                assert_eq!(client.receive().await.unwrap().unwrap(), b"hello");
+                (client, started.elapsed())
+            })
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    let mut open = Vec::new();
+    for client in clients {
+        let (client, took) = client.await;
+        slowest = slowest.max(took);
+        open.push(client);
+    }
+    slowest
+}
+
+const HOSTILE: &[u8] = "\u{1b}[2J\u{1b}]0;owned\u{7}\r\nfake\u{202e}line\u{9b}".as_bytes();
+
+/// P22.
+#[test]
+fn a_message_cannot_attack_the_reader_of_the_log() {
+    let server = Server::start(&["--output", "none", "-v"]);
+    for start in [&b"\x1b[2J"[..], b"\r\n\xe2\x80", HOSTILE] {
+        let mut stream = server.connect();
+        stream.write_all(start).unwrap();
+        stream.write_all(HOSTILE).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        assert!(closed(&mut stream));
+    }
+    let log = server.stop().log;
+    assert_eq!(log.matches("is over the limit").count(), 3, "{log}");
+    let raw = log.chars().find(|&c| c != '\n' && (c.is_control() || c == '\u{202e}'));
+    assert_eq!(raw, None, "{log:?}");
+    assert!(log.lines().all(|line| line.starts_with("framelet: ")), "{log}");
+}
+
+/// P22.
+#[test]
+fn a_message_cannot_drive_the_terminal_that_shows_it() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    for format in ["text", "lines", "nul", "json", "raw", "frames"] {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let side = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let mut child = Command::new(FRAMELET)
+            .args(["decode", "--output", format])
+            .stdin(std::process::Stdio::piped())
+            .stdout(side)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&frame(HOSTILE)).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+        let mut shown = vec![0; 4096];
+        let read = std::fs::File::from(terminal).read(&mut shown).unwrap();
+        let shown = String::from_utf8(shown[..read].to_vec()).unwrap();
+        assert!(shown.contains("fake"), "{shown:?}");
+        // The terminal itself puts a carriage return in front of each line feed.
+        let raw = shown.replace("\r\n", "\n");
+        let raw = raw.chars().find(|&c| c != '\n' && (c.is_control() || c == '\u{202e}'));
+        assert_eq!(raw, None, "{format}: {shown:?}");
+    }
+}

@@ -140,7 +140,7 @@ impl Connection {
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
         }
-        let message = self.reader.position().message;
+        let message = self.reader.at().message;
         let phase = match self.reader.in_message() {
             true => Phase::InMessage,
             false => Phase::Idle,

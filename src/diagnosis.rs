@@ -98,8 +98,9 @@ pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
     let start = evidence.stream.unwrap_or(evidence.frame);
     foreign_protocol(start)
         .or_else(|| missing_a_prefix(evidence))
-        .or_else(|| another_layout_fits(evidence))
+        .or_else(|| a_like_layout_fits(evidence))
         .or_else(|| other_order_is_plausible(evidence))
+        .or_else(|| any_layout_fits(evidence))
         .or_else(|| unframed_text(evidence.frame))
 }
 
@@ -122,22 +123,34 @@ fn missing_a_prefix(evidence: &Evidence<'_>) -> Option<Suspect> {
         .then_some(Suspect::Count { layout })
 }
 
-/// Another layout that reads the stream from its start as whole messages.
-fn another_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
-    let stream = evidence.stream?;
-    let stream = &stream[..stream.len().min(SAMPLE)];
-    let likeliest = [evidence.layout.other_count(), evidence.layout.other_order()];
-    let (layout, length) = likeliest
-        .into_iter()
-        .flatten()
-        // One-byte prefixes and varints fit nearly any text, so they would be found everywhere.
-        .chain(Layout::all().filter(|layout| layout.width().is_some_and(|width| width > 1)))
-        .filter(|&layout| layout != evidence.layout)
-        .find_map(|layout| Some((layout, whole_messages(layout, evidence.limit, stream)?)))?;
-    if Some(layout) == evidence.layout.other_count() {
+/// A layout that differs in one point and reads the stream from its start as whole messages.
+fn a_like_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
+    let other_count = evidence.layout.other_count();
+    let likeliest = [other_count, evidence.layout.other_order()];
+    let (layout, length) = first_that_fits(evidence, likeliest.into_iter().flatten())?;
+    if Some(layout) == other_count {
         return Some(Suspect::Count { layout });
     }
     Some(Suspect::Layout { layout, length })
+}
+
+/// Any layout that does. This comes after the other byte order: where a read ended in the middle of
+/// a message, what has come of it may by chance be a whole message of a layout far from this one.
+fn any_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
+    // One-byte prefixes and varints fit nearly any text, so they would be found everywhere.
+    let wide = Layout::all().filter(|layout| layout.width().is_some_and(|width| width > 1));
+    let others = wide.filter(|&layout| layout != evidence.layout);
+    let (layout, length) = first_that_fits(evidence, others)?;
+    Some(Suspect::Layout { layout, length })
+}
+
+fn first_that_fits(
+    evidence: &Evidence<'_>,
+    mut layouts: impl Iterator<Item = Layout>,
+) -> Option<(Layout, u64)> {
+    let stream = evidence.stream?;
+    let stream = &stream[..stream.len().min(SAMPLE)];
+    layouts.find_map(|layout| Some((layout, whole_messages(layout, evidence.limit, stream)?)))
 }
 
 /// Returns the length of the first message if `stream` is read without an error under `layout`:

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -158,10 +159,10 @@ fn listen_unix(path: &Path) -> io::Result<Listener> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Err(error) = socket.bind(&address) {
-        // The file outlives a server that was killed. If nobody answers there, it is a leftover; if
-        // it is no socket at all, connecting fails otherwise and the file is left alone.
+        // The file outlives a server that was killed: if nobody answers there, it is a leftover.
+        let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        let abandoned = UnixStream::connect(path).is_err_and(refused);
+        let abandoned = is_socket && UnixStream::connect(path).is_err_and(refused);
         if error.kind() != io::ErrorKind::AddrInUse || !abandoned {
             return Err(error);
         }

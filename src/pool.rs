@@ -64,8 +64,10 @@ struct Idle {
 /// A buffer on loan, and the bytes kept in it.
 #[derive(Debug)]
 pub(crate) struct Lent {
+    /// The buffer. What is behind `len` is left over from somebody else's messages.
     bytes: Vec<u8>,
-    /// How many bytes of it are counted in the pool.
+    len: usize,
+    /// How many bytes are counted in the pool.
     counted: usize,
     overdraft: bool,
     pool: Pool,
@@ -147,12 +149,12 @@ impl Pool {
     pub(crate) fn keep(&self, bytes: Vec<u8>) -> Lent {
         let counted = bytes.len();
         self.0.kept.fetch_add(counted, Ordering::Relaxed);
-        Lent { bytes, counted, overdraft: false, pool: self.clone() }
+        Lent { bytes, len: counted, counted, overdraft: false, pool: self.clone() }
     }
 
     /// Returns a buffer with no bytes, to be grown.
     pub(crate) fn empty(&self) -> Lent {
-        Lent { bytes: Vec::new(), counted: 0, overdraft: false, pool: self.clone() }
+        Lent { bytes: Vec::new(), len: 0, counted: 0, overdraft: false, pool: self.clone() }
     }
 
     fn poll_until(
@@ -212,6 +214,7 @@ impl Lent {
             if self.try_count(large.len() - self.counted) {
                 large[..got].copy_from_slice(&self.bytes[..got]);
                 self.bytes = large;
+                self.len = want;
                 return Poll::Ready(());
             }
             pool.give_large(large);
@@ -219,6 +222,7 @@ impl Lent {
         ready!(pool.poll_until(cx, listener, || self.try_count(len - self.counted)));
         self.bytes.reserve_exact(len - self.bytes.len());
         self.bytes.resize(len, 0);
+        self.len = len;
         Poll::Ready(())
     }
 
@@ -237,19 +241,21 @@ impl Lent {
 
     /// Takes the bytes out, and stops counting them.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.len);
         mem::take(&mut self.bytes)
     }
 }
 
 impl Pool {
-    /// Takes the smallest idle buffer of at least `len` bytes.
+    /// Takes the smallest idle buffer of at least `len` bytes, unless that is more than twice as much:
+    /// all of it is counted.
     fn take_large(&self, len: usize) -> Option<Vec<u8>> {
         let mut idle = self.idle();
         let (index, _) = idle
             .large
             .iter()
             .enumerate()
-            .filter(|(_, buffer)| buffer.len() >= len)
+            .filter(|(_, buffer)| (len..=2 * len).contains(&buffer.len()))
             .min_by_key(|(_, buffer)| buffer.len())?;
         let buffer = idle.large.swap_remove(index);
         idle.unneeded_large = idle.unneeded_large.min(idle.large.len());
@@ -270,13 +276,13 @@ impl std::ops::Deref for Lent {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..self.len]
     }
 }
 
 impl std::ops::DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[..self.len]
     }
 }
 
@@ -353,6 +359,22 @@ mod tests {
         assert!(block_on(poll_once(&mut room)).is_none());
         drop(kept);
         block_on(room);
+    }
+
+    #[test]
+    fn a_used_buffer_shows_nothing_of_the_message_before() {
+        let pool = Pool::new(64 << 20, 8 << 20);
+        let mut first = pool.empty();
+        assert!(grow(&mut first, 200_000));
+        first.fill(b'1');
+        drop(first);
+        let mut second = pool.empty();
+        assert!(grow(&mut second, 150_000));
+        assert_eq!(second.len(), 150_000);
+        assert_eq!(pool.kept(), 200_000, "the whole buffer is in use");
+        second.fill(b'2');
+        assert_eq!(second.into_vec(), vec![b'2'; 150_000]);
+        assert_eq!(pool.kept(), 0);
     }
 
     #[test]

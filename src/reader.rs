@@ -137,7 +137,7 @@ impl<R> FrameReader<R> {
     }
 
     /// Returns the position of the message that comes next or is under way.
-    pub fn position(&self) -> Position {
+    pub fn at(&self) -> Position {
         Position { message: self.complete + 1, offset: self.start }
     }
 
@@ -192,7 +192,7 @@ impl<R> FrameReader<R> {
     }
 
     fn io_error(&mut self, error: io::Error) -> ReadError {
-        let error = ReadError::Io { error, at: self.position(), got: self.got() };
+        let error = ReadError::Io { error, at: self.at(), got: self.got() };
         self.end_with(error)
     }
 
@@ -220,7 +220,7 @@ impl<R> FrameReader<R> {
             stream,
             missing,
         });
-        let error = ProtocolError { at: self.position(), prefix, fault, suspect };
+        let error = ProtocolError { at: self.at(), prefix, fault, suspect };
         self.end_with(ReadError::Protocol(error))
     }
 }
@@ -453,7 +453,7 @@ impl<R> fmt::Debug for FrameReader<R> {
         f.debug_struct("FrameReader")
             .field("layout", &self.layout)
             .field("max_message", &self.limit)
-            .field("position", &self.position())
+            .field("position", &self.at())
             .finish_non_exhaustive()
     }
 }

@@ -58,7 +58,7 @@ fn what_is_only_announced_takes_no_memory() {
     let announced: Vec<TcpStream> = (0..500)
         .map(|_| {
             let mut stream = server.connect();
-            stream.write_all(&(8 * MIB as u32).to_be_bytes()).unwrap();
+            stream.write_all(&u32::try_from(8 * MIB).unwrap().to_be_bytes()).unwrap();
             stream.write_all(b"x").unwrap();
             stream
         })

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub(crate) mod program;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

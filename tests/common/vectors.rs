@@ -141,7 +141,7 @@ impl ReadCase {
             layout,
             limit,
             input: bytes(fields.get("input")),
-            pieces: list(fields.maybe("pieces"), |piece| number(piece)),
+            pieces: list(fields.maybe("pieces"), number),
             messages: Vec::new(),
             failure: None,
         };

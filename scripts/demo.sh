@@ -5,6 +5,7 @@
 # Needs bash, the coreutils, sed and grep, and cargo to build framelet (FRAMELET=…
 # names a program that is already built). Leaves nothing behind but the build.
 
+# shellcheck disable=SC2317,SC2329 # some functions are called by their names in variables
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -30,7 +31,7 @@ work_dir
 
 # ---- what is sent: for each client, a file
 
-printf 'Grüße aus Köln,\n\n  こんにちは 👋\n"so long"' >"$WORK/sent-1"
+printf 'Grüße aus Köln,\n\n  こんにちは 👋\nbis bald!' >"$WORK/sent-1"
 : >"$WORK/sent-2"
 seq --format "message %.0f of $LINES_SENT" "$LINES_SENT" >"$WORK/sent-3"
 head -c "$LARGE" /dev/urandom >"$WORK/sent-4"
@@ -40,7 +41,7 @@ head -c "$LARGE" /dev/urandom >"$WORK/sent-4"
 start_server server --output json --verbose || die "the server does not start"
 received=$WORK/server.out
 log=$WORK/server.err
-say "the server listens:  framelet serve 127.0.0.1:0 --output json  ($ADDR)"
+say "the server listens on $ADDR:  framelet serve 127.0.0.1:0 --output json --verbose"
 
 # Gives a client its input once all of them are connected.
 feed() {
@@ -113,12 +114,12 @@ verify() {
     [ "$count" -eq "$2" ] || die "client $1 sent $2 messages, and $count arrived"
     difference=$(messages_of "$1" | "$3" 2>&1 | cmp - "$WORK/sent-$1" 2>&1) ||
         die "what arrived from client $1 is not what it sent: $difference"
-    printf '  client %s: %5d messages, %7d bytes: as they were sent\n' "$1" "$count" "$(stat -c %s "$WORK/sent-$1")"
+    printf '  client %s: %5d sent, %5d arrived, %7d bytes, all equal\n' "$1" "$2" "$count" "$(stat -c %s "$WORK/sent-$1")"
 }
 
 say "compared with what was sent:"
 verify 1 1 unescaped_text
-verify 2 1 text
+verify 2 1 unescaped_text
 verify 3 "$LINES_SENT" text
 verify 4 1 binary
 total=$(wc -l <"$received")
@@ -127,8 +128,9 @@ total=$(wc -l <"$received")
 # ---- what is no message is told apart
 
 say
-say "a web client comes to the wrong port:  printf 'GET / HTTP/1.1\\r\\n\\r\\n' >/dev/tcp/${ADDR/://}"
-printf 'GET / HTTP/1.1\r\n\r\n' >"/dev/tcp/${ADDR/://}"
+say "a web client comes to the wrong port:  GET / HTTP/1.1"
+printf 'GET / HTTP/1.1\r\n\r\n' >"$WORK/request"
+cat "$WORK/request" >"/dev/tcp/${ADDR/://}" # in one write: the server hangs up after the first
 wait_for_line "$log" 'looks like an HTTP request' "$SERVER_PID" || die "the server does not say so: $WHY"
 say "the server's log:"
 fold -s -w 96 <<<"$LINE" | sed 's/^/  /'

@@ -17,7 +17,7 @@ use smol::Timer;
 use crate::connection::{Connection, Outcome};
 use crate::error::Plain;
 use crate::layout::Layout;
-use crate::net::{Listener, Peer, Stream};
+use crate::net::{Listener, Peer, ResetOnDrop, Stream};
 use crate::pool::Pool;
 use crate::reader::{LimitError, checked_limit};
 use crate::sink::{Origin, Queue, Sink, Writer};
@@ -312,11 +312,15 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
                 let open = server.open().len();
                 if open < server.max_connections {
                     server.admit(stream, peer, writer.map(Writer::queue));
-                } else if let Some(refused) = refusals.due() {
-                    warn!(
-                        "{refused} refused, the last one from {peer}: {open} connections are open, \
-                         the limit (--max-connections)"
-                    );
+                } else {
+                    // What it may have sent already is not read, so its end must not look orderly.
+                    drop(ResetOnDrop::new(&stream));
+                    if let Some(refused) = refusals.due() {
+                        warn!(
+                            "{refused} refused, the last one from {peer}: {open} connections are \
+                             open, the limit (--max-connections)"
+                        );
+                    }
                 }
                 turn += 1;
                 if turn % ACCEPTS_A_TURN == 0 {

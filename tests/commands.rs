@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, PATIENCE, Server, closed, frame, framelet, read_frame, unframe};
+use common::program::{
+    FRAMELET, PATIENCE, Server, closed, frame, framelet, read_frame, terminal, unframe,
+};
 use rustix::process::Signal;
 
 fn said(output: &Output) -> String {
@@ -648,14 +650,8 @@ fn the_readme_shows_the_help_as_it_is() {
 #[cfg(target_os = "linux")]
 #[test]
 fn at_a_terminal_send_says_how_and_sends_after_an_empty_line() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
     let server = Server::start(&[]);
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let side = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let (mut keyboard, side) = terminal();
     let child = Command::new(FRAMELET)
         .args(["send", &server.address.to_string()])
         .stdin(side)
@@ -663,7 +659,6 @@ fn at_a_terminal_send_says_how_and_sends_after_an_empty_line() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut keyboard = std::fs::File::from(terminal);
     keyboard.write_all(b"typed\nby hand\n\n").unwrap();
     server.wait_for_output("typed\nby hand\n".len());
     // Ctrl-D.

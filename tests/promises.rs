@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, Server, closed, frame, read_frame, unframe};
+use common::program::{FRAMELET, Server, closed, frame, read_frame, terminal, unframe};
 
 const MIB: usize = 1 << 20;
 
@@ -332,14 +332,8 @@ fn a_message_cannot_attack_the_reader_of_the_log() {
 /// P22.
 #[test]
 fn a_message_cannot_drive_the_terminal_that_shows_it() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
     for format in ["text", "lines", "nul", "json", "raw", "frames"] {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&terminal).unwrap();
-        unlockpt(&terminal).unwrap();
-        let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-        let side = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let (mut terminal, side) = terminal();
         let mut child = Command::new(FRAMELET)
             .args(["decode", "--output", format])
             .stdin(std::process::Stdio::piped())
@@ -351,7 +345,7 @@ fn a_message_cannot_drive_the_terminal_that_shows_it() {
         drop(stdin);
         assert!(child.wait().unwrap().success());
         let mut shown = vec![0; 4096];
-        let read = std::fs::File::from(terminal).read(&mut shown).unwrap();
+        let read = terminal.read(&mut shown).unwrap();
         let shown = String::from_utf8(shown[..read].to_vec()).unwrap();
         assert!(shown.contains("fake"), "{shown:?}");
         // The terminal itself puts a carriage return in front of each line feed.

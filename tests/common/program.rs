@@ -1,15 +1,17 @@
 //! Runs the built binary as a user does, and waits for what it says, never for time.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// How long anything may take before the test fails: much longer than it takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -275,7 +277,12 @@ pub(crate) fn unframe(mut frames: &[u8]) -> Vec<Vec<u8>> {
     payloads
 }
 
-/// Returns the lines of a text file.
-pub(crate) fn lines(file: impl Read) -> Vec<String> {
-    BufReader::new(file).lines().map(Result::unwrap).collect()
+/// Returns both sides of a new terminal: the person's and the program's.
+pub(crate) fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
+    let program = File::options().read(true).write(true).open(name).unwrap();
+    (File::from(person), program)
 }

@@ -364,7 +364,7 @@ ended "… and goes on until it is told to end" 0 'abcd\n' TERM
 serve --max-connections 1 --verbose
 connect
 logs "--max-connections 1: the first is served" 'connection 1 from'
-check "… the second is not: exit code 1" ends 'a' 1 'the server' send "$ADDR"
+check "… the second is not: exit code 1" ends 'a' 1 'reset by peer' send "$ADDR"
 logs "… the server says why" '1 connections are open, the limit (--max-connections)'
 hang_up
 logs "… until the first has gone" 'closed without a message'

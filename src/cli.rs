@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
 use bytesize::ByteSize;
-use framelet::{InputError, InputFault, Layout, LimitError};
+use framelet::{
+    Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile, append_frame,
+};
 
 mod decode;
 mod encode;
+mod log;
 mod send;
 mod serve;
 
@@ -58,8 +60,9 @@ impl Failure {
     /// Says why and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
-            say(format_args!("{message}"));
+            log::say(message);
         }
+        log::flush();
         ExitCode::from(self.exit as u8)
     }
 }
@@ -70,57 +73,9 @@ impl From<LimitError> for Failure {
     }
 }
 
-impl From<InputError> for Failure {
-    fn from(error: InputError) -> Self {
-        let exit = match error.fault {
-            InputFault::TooLong { .. } | InputFault::Frame(_) => Exit::Protocol,
-            _ => Exit::Usage,
-        };
-        Failure::new(exit, error.to_string())
-    }
-}
-
-/// Writes a line to standard error. Where that is impossible there is nobody to tell.
-fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "framelet: {line}");
-}
-
 /// Shows a system's error without Rust's `(os error 2)`.
 fn plain(error: &io::Error) -> String {
     framelet::Plain(error).to_string()
-}
-
-/// Sends the library's log to standard error.
-struct StandardError;
-
-impl log::Log for StandardError {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("framelet")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            say(*record.args());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// Starts the log: warnings and what an operator wants to see, all details, or errors only.
-fn start_log(verbose: bool, quiet: bool) -> Result<(), Failure> {
-    let level = match (verbose, quiet) {
-        (true, true) => {
-            return Err(Failure::new(Exit::Usage, "-v and -q contradict each other"));
-        }
-        (true, false) => log::LevelFilter::Debug,
-        (false, true) => log::LevelFilter::Error,
-        (false, false) => log::LevelFilter::Info,
-    };
-    if log::set_logger(&StandardError).is_ok() {
-        log::set_max_level(level);
-    }
-    Ok(())
 }
 
 /// framelet carries whole messages over TCP: it puts a length in front of each one.
@@ -271,12 +226,14 @@ fn print(text: &str) -> Result<Command, ExitCode> {
 
 /// Does what was asked for.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    match command {
+    let result = match command {
         Command::Serve(serve) => serve.run(),
         Command::Send(send) => send.run(),
         Command::Encode(encode) => encode.run(),
         Command::Decode(decode) => decode.run(),
-    }
+    };
+    log::flush();
+    result
 }
 
 /// Parses a size: `1000`, `64k`, `8MiB`.
@@ -308,29 +265,82 @@ fn timeout(text: &str) -> Result<Timeout, String> {
 #[derive(Clone, Copy, Debug)]
 struct Timeout(Option<Duration>);
 
-/// Opens the file to read: the one named, or standard input. It is read past the buffer of std.
-fn open_input(file: Option<&str>) -> Result<File, Failure> {
-    let opened = match file {
-        None | Some("-") => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-        Some(path) => File::open(path),
-    };
-    opened.map_err(|error| {
-        let name = file.unwrap_or("standard input");
-        Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(&error)))
-    })
+/// Parses a number of things.
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "not a number; write digits only".into())
 }
 
-/// Says of a message that is too long for the layout that no limit can be raised for it.
-fn input_failure(error: InputError, layout: Layout) -> Failure {
-    match error.fault {
-        InputFault::TooLong { limit } if limit == layout.max_payload() => {
-            let record = error
-                .record
-                .map_or(String::new(), |record| format!("record {record} of the input: "));
-            let message =
-                format!("{record}message is over the {limit} bytes that {layout} can say");
-            Failure::new(Exit::Protocol, message)
+/// Opens the file to read: the one named, or standard input.
+fn open_input(file: Option<&str>) -> Result<PatientFile, Failure> {
+    let opened = match file {
+        None => PatientFile::stdin(),
+        Some(path) => File::open(path).map(PatientFile::from),
+    };
+    opened.map_err(|error| cannot_read(file, &error))
+}
+
+fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
+    let name = file.unwrap_or("standard input");
+    Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(error)))
+}
+
+/// Whole frames, ready to be sent or written, and how many they are.
+#[derive(Default)]
+struct Chunk {
+    frames: Vec<u8>,
+    messages: u64,
+}
+
+/// Composes frames from input.
+struct Framer {
+    composer: Composer<PatientFile>,
+    file: Option<String>,
+    layout: Layout,
+    limit: usize,
+}
+
+impl Framer {
+    fn new(
+        file: Option<String>,
+        format: InputFormat,
+        layout: Layout,
+        limit: usize,
+    ) -> Result<Framer, Failure> {
+        let composer = Composer::new(open_input(file.as_deref())?, format, limit);
+        Ok(Framer { composer, file, layout, limit })
+    }
+
+    /// Reads once and appends the frames of the messages that are now complete, at most `most` of
+    /// them, to `chunk`. Returns `false` at the end of the input.
+    fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
+        let (layout, limit) = (self.layout, self.limit);
+        let read = self.composer.read(|message| {
+            // Cannot fail: the composer has the same limit, and the layout can say it.
+            if chunk.messages < most
+                && append_frame(&mut chunk.frames, layout, limit, message).is_ok()
+            {
+                chunk.messages += 1;
+            }
+        });
+        read.map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: InputError) -> Failure {
+        let record =
+            error.record.map_or(String::new(), |number| format!("record {number} of the input: "));
+        match error.fault {
+            InputFault::Io(error) => cannot_read(self.file.as_deref(), &error),
+            // No other limit would help.
+            InputFault::TooLong { limit } if limit == self.layout.max_payload() => {
+                let layout = self.layout;
+                let message =
+                    format!("{record}message is over the {limit} bytes that {layout} can say");
+                Failure::new(Exit::Protocol, message)
+            }
+            InputFault::TooLong { .. } | InputFault::Frame(_) => {
+                Failure::new(Exit::Protocol, error.to_string())
+            }
+            _ => Failure::new(Exit::Usage, error.to_string()),
         }
-        _ => error.into(),
     }
 }

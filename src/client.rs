@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 
 use crate::error::ReadError;
-use crate::layout::Layout;
-use crate::net::{Address, Stream};
-use crate::reader::{FrameReader, LimitError};
+use crate::layout::{Layout, LimitError};
+use crate::net::{Address, Socket};
+use crate::reader::FrameReader;
 use crate::writer::{FrameWriter, WriteError};
 
 /// One connection to a server.
@@ -26,12 +26,13 @@ use crate::writer::{FrameWriter, WriteError};
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    reader: FrameReader<Stream>,
-    writer: FrameWriter<Stream>,
+    reader: FrameReader<Socket>,
+    writer: FrameWriter<Socket>,
 }
 
 /// Why a client could not finish.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum FinishError {
     /// What was queued could not be sent.
     Write(WriteError),
@@ -54,7 +55,7 @@ impl Client {
     }
 
     /// Returns a client that speaks frames in `layout` over a connected stream.
-    pub fn new(stream: impl Into<Stream>, layout: Layout) -> Client {
+    pub fn new(stream: impl Into<Socket>, layout: Layout) -> Client {
         let stream = stream.into();
         Client {
             reader: FrameReader::with_layout(stream.clone(), layout),
@@ -145,7 +146,7 @@ impl Client {
     }
 
     /// Returns the two halves, to be used by two tasks.
-    pub fn split(self) -> (FrameReader<Stream>, FrameWriter<Stream>) {
+    pub fn split(self) -> (FrameReader<Socket>, FrameWriter<Socket>) {
         (self.reader, self.writer)
     }
 }

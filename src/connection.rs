@@ -1,20 +1,25 @@
 //! One connection of the server, from its first byte to its end.
+//!
+//! For a sender without acknowledgements the end of the connection is the only word it ever gets. So
+//! the end is orderly only if the peer had ended its own direction and everything it sent is committed.
+//! In all other cases it is a reset.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::future;
+use futures_lite::{AsyncWrite, future};
+use log::{debug, info, warn};
 
-use crate::error::ReadError;
-use crate::net::{ResetOnDrop, Stream};
+use crate::error::{Plain, ReadError};
+use crate::net::Socket;
 use crate::reader::{FrameReader, Payloads};
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
 use crate::watch::{Order, Phase};
-use crate::writer::{FrameWriter, WriteError};
 
 /// How many full reads a connection may take before other tasks get their turn: half a megabyte. A
 /// judgement; at four it costs a percent of throughput, at thirty others begin to wait for milliseconds.
@@ -22,18 +27,20 @@ const READS_A_TURN: u32 = 8;
 
 /// How a connection ended.
 pub(crate) enum Outcome {
-    /// Its peer ended it, and all is committed.
+    /// Its peer ended it, and all is committed. The only orderly end.
     Closed,
     /// The server ended, and all that had come is committed.
     Drained,
     /// Its peer was silent for too long.
     Idle(Duration),
+    /// Its peer did not take its replies.
+    NotTaken(Duration),
     /// It was cut off by the end of the server.
     Aborted,
     /// What came was no message, or the stream failed.
     Read(ReadError),
     /// Replies could not be sent.
-    Write(WriteError),
+    Write(io::Error),
     /// The sink takes no more.
     SinkGone,
 }
@@ -41,35 +48,41 @@ pub(crate) enum Outcome {
 pub(crate) struct Connection {
     server: Arc<Server>,
     origin: Arc<Origin>,
-    reader: FrameReader<Stream>,
-    replies: Option<FrameWriter<Stream>>,
+    reader: FrameReader<Socket>,
+    replies: Option<Socket>,
     queue: Option<Queue>,
+    /// How many messages have come.
     received: u64,
     /// The message under way and the tick at which its first byte was seen.
     message_since: (u64, u64),
+    /// The offset up to which the stream is read once the server ends: what had come by then.
+    read_until: Option<u64>,
 }
 
 impl Connection {
     pub(crate) fn new(
         server: Arc<Server>,
         origin: Arc<Origin>,
-        stream: Stream,
+        socket: Socket,
         queue: Option<Queue>,
     ) -> Connection {
-        let replies = server.echo.then(|| {
-            // Cannot fail: the reader has the same limit.
-            FrameWriter::with_limit(stream.clone(), server.layout, server.max_message)
-        });
+        let replies = server.echo.then(|| socket.clone());
         let pool = server.pool.clone();
-        let reader = FrameReader::in_pool(stream, server.layout, server.max_message, pool);
-        Connection { server, origin, reader, replies, queue, received: 0, message_since: (0, 0) }
+        Connection {
+            reader: FrameReader::in_pool(socket, server.layout, server.max_message, pool),
+            server,
+            origin,
+            replies,
+            queue,
+            received: 0,
+            message_since: (0, 0),
+            read_until: None,
+        }
     }
 
     /// Serves the connection to its end; returns how many messages came and how it ended.
     pub(crate) async fn run(mut self) -> (u64, Outcome) {
         let origin = Arc::clone(&self.origin);
-        // Until it is known to be orderly, an end by whatever cause is a reset.
-        let mut reset = ResetOnDrop::new(self.reader.get_ref());
         let outcome = {
             let mut serving = pin!(self.serve());
             poll_fn(|cx| {
@@ -82,8 +95,9 @@ impl Connection {
             })
             .await
         };
-        if outcome.is_orderly() {
-            reset.disarm();
+        match outcome {
+            Outcome::Closed => self.reader.get_ref().end_in_order(),
+            _ => self.reader.get_ref().spoil(),
         }
         (self.received, outcome)
     }
@@ -91,6 +105,7 @@ impl Connection {
     async fn serve(&mut self) -> Outcome {
         let mut reads = 0;
         loop {
+            let last = self.is_read_until_the_end();
             let payloads = match poll_fn(|cx| self.poll_payloads(cx)).await {
                 Ok(payloads) => Arc::new(payloads),
                 Err(outcome) => return self.settle(outcome).await,
@@ -102,10 +117,17 @@ impl Connection {
                     return Outcome::SinkGone;
                 }
             }
-            if let Err(outcome) = self.echo(&payloads).await {
-                return outcome;
+            if let Some(replies) = &mut self.replies {
+                let sent = echo(replies, &payloads, &self.origin, &self.server).await;
+                if let Err(outcome) = sent {
+                    return self.settle(outcome).await;
+                }
             }
             drop(payloads);
+            if last {
+                // What was read is more than had come by then: this sender does not stop by itself.
+                return self.settle(Outcome::Drained).await;
+            }
             reads += 1;
             if reads % READS_A_TURN == 0 {
                 future::yield_now().await;
@@ -115,19 +137,30 @@ impl Connection {
 
     /// Reads the next messages, and notes what is waited for where it has to wait.
     fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Payloads, Outcome>> {
-        if self.server.draining() {
-            // What is to be read before the end is what the kernel has, not what it has told us of.
+        let watch = &self.origin.watch;
+        let late = watch.order() == Order::Expired;
+        let draining = self.server.draining();
+        if late || draining {
+            // What counts is what the kernel has, not what it has told us of.
             self.reader.get_mut().look_again();
         }
-        match self.reader.poll_batch(cx) {
-            Poll::Ready(read) => {
-                self.origin.watch.enter(Phase::Busy, 0);
-                Poll::Ready(match read {
-                    Ok(Some(payloads)) => Ok(payloads),
-                    Ok(None) => Err(Outcome::Closed),
-                    Err(error) => Err(Outcome::Read(error)),
-                })
+        if draining && self.read_until.is_none() {
+            self.read_until = Some(self.reader.received() + self.reader.get_ref().unread());
+        }
+        let read = self.reader.poll_batch(cx);
+        if read.is_ready() {
+            watch.enter(Phase::Busy, 0);
+        }
+        match read {
+            Poll::Ready(Ok(Some(payloads))) => {
+                if late {
+                    // The sweep came just as something arrived.
+                    watch.forgive();
+                }
+                Poll::Ready(Ok(payloads))
             }
+            Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(error))),
             Poll::Pending => self.poll_wait(),
         }
     }
@@ -151,10 +184,10 @@ impl Connection {
             if as_before {
                 return Poll::Ready(Err(self.expire()));
             }
-            // The sweep came just as something arrived.
+            // Since the sweep something has arrived, but no whole message.
             watch.forgive();
         }
-        if phase == Phase::Idle && self.server.draining() {
+        if self.is_read_until_the_end() {
             return Poll::Ready(Err(Outcome::Drained));
         }
         if !as_before {
@@ -168,6 +201,11 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Returns whether the server ends and every message that had begun to arrive by then has been read.
+    fn is_read_until_the_end(&self) -> bool {
+        self.read_until.is_some_and(|until| self.reader.at().offset >= until)
+    }
+
     fn expire(&mut self) -> Outcome {
         match (self.reader.in_message(), self.server.message_timeout) {
             (true, Some(timeout)) => Outcome::Read(self.reader.expire(timeout)),
@@ -175,40 +213,8 @@ impl Connection {
         }
     }
 
-    /// Sends the messages back, if that is what this server does.
-    async fn echo(&mut self, payloads: &Payloads) -> Result<(), Outcome> {
-        let Some(replies) = &mut self.replies else {
-            // Senders that learn early that the server ends do not have to be cut off.
-            if self.server.draining() {
-                let _ = self.reader.get_ref().shutdown_write();
-            }
-            return Ok(());
-        };
-        let (server, origin) = (&self.server, &self.origin);
-        let mut sending = pin!(async {
-            for payload in payloads.iter() {
-                replies.feed(payload).await?;
-            }
-            replies.flush().await
-        });
-        poll_fn(|cx| match sending.as_mut().poll(cx) {
-            Poll::Ready(sent) => {
-                origin.watch.enter(Phase::Busy, 0);
-                Poll::Ready(sent.map_err(Outcome::Write))
-            }
-            Poll::Pending if origin.watch.order() == Order::Expired => {
-                Poll::Ready(Err(Outcome::Idle(server.idle_timeout.unwrap_or_default())))
-            }
-            Poll::Pending => {
-                origin.watch.enter(Phase::Writing, server.now());
-                Poll::Pending
-            }
-        })
-        .await
-    }
-
-    /// Waits until all that has come is committed: only then may the peer see the end of the stream,
-    /// for it takes that as a sign that nothing was lost.
+    /// Waits until all that has come is committed: an orderly end says that it is, and also whoever is
+    /// reset shall have lost nothing that was read.
     async fn settle(&mut self, outcome: Outcome) -> Outcome {
         if self.queue.is_some() {
             self.origin.watch.enter(Phase::Closing, self.server.now());
@@ -222,9 +228,81 @@ impl Connection {
     }
 }
 
-impl Outcome {
-    /// Whether the peer may take the end of the connection for a sign that all is well.
-    fn is_orderly(&self) -> bool {
-        matches!(self, Outcome::Closed | Outcome::Drained | Outcome::Idle(_))
+/// Sends messages back, from the buffer in which they were received.
+async fn echo(
+    socket: &mut Socket,
+    payloads: &Payloads,
+    origin: &Origin,
+    server: &Server,
+) -> Result<(), Outcome> {
+    let (watch, mut sent, mut waiting) = (&origin.watch, 0, false);
+    poll_fn(|cx| {
+        loop {
+            let mut rest = sent;
+            let mut parts = payloads.frames().map(|part| {
+                let (_, unsent) = part.split_at(part.len().min(rest));
+                rest -= part.len() - unsent.len();
+                IoSlice::new(unsent)
+            });
+            // Parts that are empty or sent are in front; most batches have one part only.
+            parts.sort_by_key(|part| !part.is_empty());
+            let empty = parts.iter().take_while(|part| part.is_empty()).count();
+            if empty == parts.len() {
+                watch.enter(Phase::Busy, 0);
+                return Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut *socket).poll_write_vectored(cx, &parts[empty..]) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(bytes)) => {
+                    sent += bytes;
+                    // It takes something: its time starts anew.
+                    waiting = false;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
+                Poll::Pending if waiting && watch.order() == Order::Expired => {
+                    let timeout = server.message_timeout.unwrap_or_default();
+                    return Poll::Ready(Err(Outcome::NotTaken(timeout)));
+                }
+                Poll::Pending => {
+                    if !waiting {
+                        watch.enter(Phase::Writing, server.now());
+                        watch.forgive();
+                        waiting = true;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// The one place where the end of a connection is logged.
+pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
+    let who = format_args!("connection {} from {}", origin.connection, origin.peer);
+    match outcome {
+        Outcome::Closed if messages == 0 => debug!("{who}: closed without a message"),
+        Outcome::Closed => debug!("{who}: closed after {messages} messages"),
+        Outcome::Drained => {
+            debug!("{who}: reset by the end of the server, after {messages} messages")
+        }
+        Outcome::Idle(timeout) => info!(
+            "{who}: reset after {messages} messages, since the peer was idle for {} (--idle-timeout)",
+            humantime::format_duration(*timeout)
+        ),
+        Outcome::NotTaken(timeout) => warn!(
+            "{who}: reset after {messages} messages, since the peer took nothing of its replies for {} \
+             (--message-timeout)",
+            humantime::format_duration(*timeout)
+        ),
+        Outcome::Aborted => {
+            warn!("{who}: cut off by the end of the server, after {messages} messages")
+        }
+        Outcome::Read(error) => warn!("{who}: {error}"),
+        Outcome::Write(error) => warn!("{who}: cannot send replies: {}", Plain(error)),
+        Outcome::SinkGone => debug!("{who}: reset, since the sink takes no more messages"),
     }
 }

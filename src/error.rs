@@ -41,6 +41,7 @@ pub struct ProtocolError {
 
 /// What is wrong with a frame. All lengths are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The announced length is over the limit. Nothing was allocated for it.
     OverLong {
@@ -80,6 +81,7 @@ pub enum Fault {
 ///
 /// It is final: the same error is returned again by every later read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The stream broke the protocol.
     Protocol(ProtocolError),
@@ -113,8 +115,11 @@ pub(crate) fn same_again(error: &io::Error) -> io::Error {
     }
 }
 
+/// For the program's own messages; not part of the interface.
+///
 /// Shows an operating system's error without the `(os error 32)` that Rust appends, and in lower case
 /// as all other messages are.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Plain<'a>(pub &'a io::Error);
 

@@ -26,6 +26,7 @@ pub use input::{Composer, InputError, InputFault};
 
 /// How messages are read from text or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum InputFormat {
     /// Lines up to an empty line are a message, without the last line end; `\r\n` ends a line, too. An
     /// empty line with no line before it is an empty message.
@@ -49,6 +50,7 @@ pub enum InputFormat {
 
 /// How messages are written as text or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OutputFormat {
     /// The message, and an empty line.
     Text,

@@ -25,6 +25,11 @@ pub(crate) const LONGEST_PREFIX: usize = 8;
 /// can address no more.
 pub const MAX_PAYLOAD: usize = 0x7fff_ffff;
 
+/// The longest payload a reader or writer accepts unless told otherwise: 8 MiB.
+///
+/// The same as tokio-util's codec, so that what one side sends the other takes.
+pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
+
 /// A varint prefix holds 32 bits, seven to a byte: five bytes at most.
 const LONGEST_VARINT: usize = 5;
 
@@ -94,6 +99,7 @@ pub enum Decoded {
 
 /// A prefix that no length can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Malformed {
     /// A length that counts its own prefix is smaller than that prefix.
     SmallerThanItself {
@@ -117,6 +123,15 @@ pub struct TooLong {
     pub limit: usize,
     /// The layout, where it is its field that is too small.
     pub field: Option<Layout>,
+}
+
+/// A limit that no frame of the layout can reach, so that it would promise what it cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitError {
+    /// The limit asked for, in bytes.
+    pub limit: usize,
+    /// The layout it was asked for.
+    pub layout: Layout,
 }
 
 /// An encoded prefix; dereferences to its bytes.
@@ -219,6 +234,24 @@ impl Layout {
         }
     }
 
+    /// Returns the longest payload to allow, in bytes: the one asked for, or
+    /// [`DEFAULT_MAX_MESSAGE`] as far as the layout can say it.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if no frame of the layout could ever reach the limit asked for.
+    pub fn limit(self, asked: Option<usize>) -> Result<usize, LimitError> {
+        match asked {
+            Some(limit) if limit > self.max_payload() => Err(LimitError { limit, layout: self }),
+            Some(limit) => Ok(limit),
+            None => Ok(self.default_limit()),
+        }
+    }
+
+    pub(crate) fn default_limit(self) -> usize {
+        DEFAULT_MAX_MESSAGE.min(self.max_payload())
+    }
+
     /// Returns the layout that differs only in the byte order, where there is an order.
     pub(crate) fn other_order(self) -> Option<Layout> {
         match self.field {
@@ -270,6 +303,15 @@ fn decode_varint(frame: &[u8]) -> Result<Decoded, Malformed> {
 impl Default for Layout {
     fn default() -> Self {
         Layout::U32BE
+    }
+}
+
+impl Prefix {
+    /// Returns the prefix that stands in these bytes, [`LONGEST_PREFIX`] of them at most.
+    pub(crate) fn new(field: &[u8]) -> Prefix {
+        let mut bytes = [0; LONGEST_PREFIX];
+        bytes[..field.len()].copy_from_slice(field);
+        Prefix { bytes, len: field.len() }
     }
 }
 
@@ -374,6 +416,16 @@ impl fmt::Display for TooLong {
 }
 
 impl std::error::Error for TooLong {}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LimitError { limit, layout } = self;
+        let max = layout.max_payload();
+        write!(f, "a limit of {limit} bytes is more than a {layout} message can have ({max})")
+    }
+}
+
+impl std::error::Error for LimitError {}
 
 #[cfg(test)]
 mod tests {

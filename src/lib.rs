@@ -63,21 +63,29 @@ mod writer;
 // Program.
 mod client;
 mod connection;
+mod file;
 mod format;
 mod net;
+mod options;
 mod server;
 mod sink;
+mod sweep;
 mod watch;
 
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
 pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
 pub use escape::Escaped;
+pub use file::PatientFile;
 pub use format::{Composer, InputError, InputFault, InputFormat, OutputFormat, ParseFormatError};
-pub use layout::{Decoded, Layout, MAX_PAYLOAD, Malformed, ParseLayoutError, Prefix, TooLong};
-pub use net::{Address, Listener, ParseAddressError, Peer, Stream};
-pub use reader::{DEFAULT_MAX_MESSAGE, FrameReader, LimitError, Payloads, checked_limit};
-pub use server::{ServeError, ServeOptions, Summary, serve};
+pub use layout::{
+    DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
+    Prefix, TooLong,
+};
+pub use net::{Address, Listener, ParseAddressError, Peer, Socket};
+pub use options::{ServeError, ServeOptions};
+pub use reader::{FrameReader, Payloads};
+pub use server::{Summary, serve};
 pub use sink::{Batch, Message, OutputSink, Sink};
 pub use writer::{FrameWriter, WriteError, append_frame};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -13,15 +13,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::io::ioctl_fionread;
 use smol::Async;
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 
 /// How many connections the kernel queues until they are accepted; std hard-codes 128, which a burst
 /// overruns, and each overrun costs its client a second.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// How long a connection may be silent before the kernel asks whether the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// The longest path of a Unix socket, in bytes; Linux has room for 108 with the NUL byte behind it.
+const LONGEST_PATH: usize = 107;
 
 /// Where to listen or to connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
 ///
@@ -35,6 +39,7 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// # Ok::<(), framelet::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Address {
     /// A TCP port. The host is a name or an IP address, without brackets.
     Tcp {
@@ -49,6 +54,7 @@ pub enum Address {
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Peer {
     /// A TCP peer.
     Tcp(SocketAddr),
@@ -58,8 +64,8 @@ pub enum Peer {
 
 /// A connected socket. Clones share it; one of them may read while another writes.
 #[derive(Clone, Debug)]
-pub struct Stream {
-    socket: Connected,
+pub struct Socket {
+    connected: Connected,
     /// Whether the last read took all there was, so that the next one had better wait first.
     drained: bool,
 }
@@ -77,12 +83,16 @@ pub struct Listener(Listening);
 #[derive(Debug)]
 enum Listening {
     Tcp(Arc<Async<std::net::TcpListener>>),
-    Unix(Async<UnixListener>, SocketFile),
+    // The file goes first: a server that starts in between finds a free place, not a leftover.
+    Unix(SocketFile, Async<UnixListener>),
 }
 
-/// Removes the file of a Unix socket when it is dropped.
+/// Removes the file of a Unix socket when it is dropped, if it is still the same.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
 
 impl Address {
     /// Listens here, with a backlog of 4096 connections.
@@ -117,7 +127,7 @@ impl Address {
     /// # Cancel safety
     ///
     /// If the future is dropped, the attempt is given up.
-    pub async fn connect(&self) -> io::Result<Stream> {
+    pub async fn connect(&self) -> io::Result<Socket> {
         match self {
             Address::Tcp { host, port } => {
                 let mut last = None;
@@ -127,7 +137,7 @@ impl Address {
                             // A message is written in one piece: waiting for more to fill a segment
                             // would only delay it.
                             stream.get_ref().set_nodelay(true)?;
-                            return Ok(Stream::new(Connected::Tcp(Arc::new(stream))));
+                            return Ok(Socket::new(Connected::Tcp(Arc::new(stream))));
                         }
                         Err(error) => last = Some(error),
                     }
@@ -136,7 +146,7 @@ impl Address {
             }
             Address::Unix(path) => {
                 let stream = Async::<UnixStream>::connect(path).await?;
-                Ok(Stream::new(Connected::Unix(Arc::new(stream))))
+                Ok(Socket::new(Connected::Unix(Arc::new(stream))))
             }
         }
     }
@@ -147,7 +157,7 @@ fn no_address() -> io::Error {
 }
 
 fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restart must not wait until the old connections have left the kernel's tables.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -156,22 +166,37 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
 }
 
 fn listen_unix(path: &Path) -> io::Result<Listener> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let address = SockAddr::unix(path).map_err(|_| {
+        let length = path.as_os_str().len();
+        invalid(format!("a Unix socket's path can have at most {LONGEST_PATH} bytes, not {length}"))
+    })?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        if !std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+            return Err(invalid("there is a file of that name that is no socket".into()));
+        }
         // The file outlives a server that was killed: if nobody answers there, it is a leftover.
-        let is_socket = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_socket());
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        let abandoned = is_socket && UnixStream::connect(path).is_err_and(refused);
-        if error.kind() != io::ErrorKind::AddrInUse || !abandoned {
+        if !UnixStream::connect(path).is_err_and(refused) {
             return Err(error);
         }
         std::fs::remove_file(path)?;
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
-    let file = SocketFile(path.to_owned());
-    Ok(Listener(Listening::Unix(Async::new(socket.into())?, file)))
+    let file = SocketFile { path: path.to_owned(), inode: inode(path) };
+    Ok(Listener(Listening::Unix(file, Async::new(socket.into())?)))
+}
+
+fn invalid(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
 }
 
 impl Listener {
@@ -186,16 +211,19 @@ impl Listener {
                 let address = listener.get_ref().local_addr()?;
                 Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
             }
-            Listening::Unix(_, SocketFile(path)) => Ok(Address::Unix(path.clone())),
+            Listening::Unix(file, _) => Ok(Address::Unix(file.path.clone())),
         }
     }
 
-    /// Sets the options that accepted TCP connections inherit: no delay, and keepalive after 300 s.
+    /// Sets the options that accepted TCP connections inherit: no delay, keepalive after 300 s, and an
+    /// end by a reset unless [`Socket::end_in_order`] was called. The last one holds even if the
+    /// process is killed.
     pub(crate) fn prepare(&self) -> io::Result<()> {
         if let Listening::Tcp(listener) = &self.0 {
             let socket = SockRef::from(listener.get_ref());
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+            socket.set_linger(Some(Duration::ZERO))?;
         }
         Ok(())
     }
@@ -209,15 +237,15 @@ impl Listener {
     /// # Cancel safety
     ///
     /// If the future is dropped, no connection is lost.
-    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.0 {
             Listening::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                Ok((Stream::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
+                Ok((Socket::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
             }
-            Listening::Unix(listener, _) => {
+            Listening::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::new(Connected::Unix(Arc::new(stream))), Peer::Unix))
+                Ok((Socket::new(Connected::Unix(Arc::new(stream))), Peer::Unix))
             }
         }
     }
@@ -229,22 +257,24 @@ impl From<async_net::TcpListener> for Listener {
     }
 }
 
-impl From<async_net::TcpStream> for Stream {
+impl From<async_net::TcpStream> for Socket {
     fn from(stream: async_net::TcpStream) -> Self {
-        Stream::new(Connected::Tcp(stream.into()))
+        Socket::new(Connected::Tcp(stream.into()))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Nothing to do about a failure: at worst the next server finds the leftover and replaces it.
-        let _ = std::fs::remove_file(&self.0);
+        if self.inode.is_some() && self.inode == inode(&self.path) {
+            // At worst the next server finds the leftover and replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
-impl Stream {
-    fn new(socket: Connected) -> Stream {
-        Stream { socket, drained: false }
+impl Socket {
+    fn new(connected: Connected) -> Socket {
+        Socket { connected, drained: false }
     }
 
     /// Ends the direction to the peer: it reads what was written, and then the end of the stream.
@@ -253,7 +283,7 @@ impl Stream {
     ///
     /// The system's; a stream that is no longer connected is none.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        let shut = match &self.socket {
+        let shut = match &self.connected {
             Connected::Tcp(stream) => stream.get_ref().shutdown(Shutdown::Write),
             Connected::Unix(stream) => stream.get_ref().shutdown(Shutdown::Write),
         };
@@ -263,65 +293,66 @@ impl Stream {
         })
     }
 
+    /// Lets the end of an accepted connection look orderly. Unless this was called, it is a reset, by
+    /// whatever cause it comes: so a peer never takes an early end for a sign that all is well.
+    pub(crate) fn end_in_order(&self) {
+        if let Connected::Tcp(stream) = &self.connected {
+            // Where it fails the connection is already gone.
+            let _ = SockRef::from(stream.get_ref()).set_linger(None);
+        }
+    }
+
+    /// Marks the end of a connection that is not orderly where there is no reset to tell it by: on a
+    /// Unix socket, by half a frame. A prefix of any layout, or the payload it announces, goes on
+    /// behind this byte.
+    pub(crate) fn spoil(&self) {
+        if let Connected::Unix(stream) = &self.connected {
+            // Where it fails nobody listens any more.
+            let _ = stream.get_ref().write(&[0xff]);
+        }
+    }
+
+    /// Returns how many bytes the kernel has received that were not read yet.
+    pub(crate) fn unread(&self) -> u64 {
+        let unread = match &self.connected {
+            Connected::Tcp(stream) => ioctl_fionread(stream.get_ref()),
+            Connected::Unix(stream) => ioctl_fionread(stream.get_ref()),
+        };
+        unread.unwrap_or(0)
+    }
+
     /// Makes the next read ask the kernel, even if it has not reported anything to read.
     pub(crate) fn look_again(&mut self) {
         self.drained = false;
     }
 
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        match &self.socket {
+        match &self.connected {
             Connected::Tcp(stream) => stream.get_ref().read(buf),
             Connected::Unix(stream) => stream.get_ref().read(buf),
         }
     }
 
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match &self.socket {
-            Connected::Tcp(stream) => stream.get_ref().write_vectored(bufs),
-            Connected::Unix(stream) => stream.get_ref().write_vectored(bufs),
+        // A plain write is cheaper than a vectored one of a single part.
+        match (&self.connected, bufs) {
+            (Connected::Tcp(stream), [buf]) => stream.get_ref().write(buf),
+            (Connected::Tcp(stream), bufs) => stream.get_ref().write_vectored(bufs),
+            (Connected::Unix(stream), bufs) => stream.get_ref().write_vectored(bufs),
         }
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.socket {
+        match &self.connected {
             Connected::Tcp(stream) => stream.poll_readable(cx),
             Connected::Unix(stream) => stream.poll_readable(cx),
         }
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.socket {
+        match &self.connected {
             Connected::Tcp(stream) => stream.poll_writable(cx),
             Connected::Unix(stream) => stream.poll_writable(cx),
-        }
-    }
-}
-
-/// Makes the end of a stream a reset, so that the peer does not take it for an orderly one, unless it
-/// is disarmed before it is dropped.
-#[derive(Debug)]
-pub(crate) struct ResetOnDrop {
-    stream: Stream,
-    armed: bool,
-}
-
-impl ResetOnDrop {
-    pub(crate) fn new(stream: &Stream) -> ResetOnDrop {
-        ResetOnDrop { stream: stream.clone(), armed: true }
-    }
-
-    pub(crate) fn disarm(&mut self) {
-        self.armed = false;
-    }
-}
-
-impl Drop for ResetOnDrop {
-    fn drop(&mut self) {
-        if self.armed
-            && let Connected::Tcp(stream) = &self.stream.socket
-        {
-            // Where it fails the connection is already gone.
-            let _ = SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO));
         }
     }
 }
@@ -330,7 +361,7 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -352,7 +383,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -488,21 +519,23 @@ mod tests {
             drop(listener);
             assert!(!path.exists());
             std::fs::write(&path, "precious").unwrap();
-            assert!(address.listen().await.is_err());
+            let error = address.listen().await.unwrap_err();
+            assert!(error.to_string().contains("no socket"), "{error}");
             assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         });
     }
 
     #[test]
-    fn accepted_connections_have_no_delay_and_keepalive() {
+    fn accepted_connections_inherit_their_options() {
         smol::block_on(async {
             let listener = ":0".parse::<Address>().unwrap().listen().await.unwrap();
             listener.prepare().unwrap();
             let _client = listener.address().unwrap().connect().await.unwrap();
             let (stream, _) = listener.accept().await.unwrap();
-            let Connected::Tcp(stream) = &stream.socket else { panic!("not TCP") };
+            let Connected::Tcp(stream) = &stream.connected else { panic!("not TCP") };
             let socket = SockRef::from(stream.get_ref());
             assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
         });
     }
 }

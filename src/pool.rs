@@ -30,7 +30,8 @@ const FIRST_STEP: usize = 4096;
 /// batch on its way to a sink holds one.
 const IDLE_BUFFERS: usize = 32;
 
-/// How many bytes of large payload buffers are kept for the next large payload.
+/// How many bytes of large payload buffers are kept for the next large payload at most; less where the
+/// memory is small.
 const IDLE_LARGE: usize = 16 * 1024 * 1024;
 
 /// Lends buffers and counts what is kept in them.
@@ -76,7 +77,7 @@ pub(crate) struct Lent {
 impl Pool {
     /// Returns a pool that keeps at most `memory` bytes, in payloads of at most `largest`.
     pub(crate) fn new(memory: usize, largest: usize) -> Pool {
-        Pool::with(memory.saturating_sub(largest), IDLE_LARGE)
+        Pool::with(memory.saturating_sub(largest), IDLE_LARGE.min(memory / 4))
     }
 
     /// Returns the pool of all readers that were given no other: it counts, but never waits.

@@ -22,14 +22,9 @@ use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
 use crate::diagnosis::{self, Evidence};
 use crate::error::{Fault, Position, ProtocolError, ReadError};
-use crate::layout::{Decoded, LONGEST_PREFIX, Layout, MAX_PAYLOAD};
+use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, MAX_PAYLOAD, Prefix};
 use crate::pool::{Lent, Pool};
 use crate::source::Source;
-
-/// The longest payload a reader or writer accepts unless told otherwise: 8 MiB.
-///
-/// The same as tokio-util's codec, so that what one side sends the other takes.
-pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
 /// Reads whole messages from a stream of bytes.
 ///
@@ -87,8 +82,8 @@ enum End {
 #[derive(Debug)]
 pub struct Payloads {
     layout: Layout,
-    /// The message that had been incomplete before this read.
-    head: Option<Lent>,
+    /// The message that had been incomplete before this read: its prefix and its payload.
+    head: Option<(Prefix, Lent)>,
     /// Whole frames one after the other, from `from` to `to`.
     run: Lent,
     from: usize,
@@ -98,15 +93,15 @@ pub struct Payloads {
 }
 
 impl<R> FrameReader<R> {
-    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`] bytes.
+    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes.
     pub fn new(inner: R) -> FrameReader<R> {
         FrameReader::with_layout(inner, Layout::U32BE)
     }
 
-    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`]
+    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE)
     /// bytes or as many as the layout can say.
     pub fn with_layout(inner: R, layout: Layout) -> FrameReader<R> {
-        let limit = default_limit(layout);
+        let limit = layout.default_limit();
         FrameReader::in_pool(inner, layout, limit, Pool::unbounded())
     }
 
@@ -116,7 +111,7 @@ impl<R> FrameReader<R> {
     ///
     /// [`LimitError`] if no frame of the layout could ever reach that limit.
     pub fn max_message(mut self, limit: usize) -> Result<FrameReader<R>, LimitError> {
-        self.limit = checked_limit(self.layout, Some(limit))?;
+        self.limit = self.layout.limit(Some(limit))?;
         Ok(self)
     }
 
@@ -155,6 +150,11 @@ impl<R> FrameReader<R> {
     /// Returns a mutable reference to the stream below. Reading from it puts this reader out of step.
     pub fn get_mut(&mut self) -> &mut R {
         self.source.get_mut()
+    }
+
+    /// Returns how many bytes have been received in all, taken or not.
+    pub(crate) fn received(&self) -> u64 {
+        self.source.offset() + self.source.buffered().len() as u64
     }
 
     /// Returns whether the last read waits for memory, not for its peer.
@@ -266,7 +266,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let (mut head, mut whole) = (None, self.whole_frames());
         if whole.count == 0 {
             head = match ready!(self.poll_frame(cx))? {
-                Some(payload) => Some(payload),
+                Some(frame) => Some(frame),
                 None => return Poll::Ready(Ok(None)),
             };
             whole = self.whole_frames();
@@ -293,8 +293,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             self.completed(1);
             return Poll::Ready(Ok(Some(payload)));
         }
-        let payload = ready!(self.poll_frame(cx))?;
-        Poll::Ready(Ok(payload.map(Lent::into_vec)))
+        let frame = ready!(self.poll_frame(cx))?;
+        Poll::Ready(Ok(frame.map(|(_, payload)| payload.into_vec())))
     }
 
     /// Sees to it that there is something to look at: an answer already given, a frame under way, or
@@ -325,7 +325,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Reads one frame piece by piece: the prefix, then the payload.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Lent>, ReadError>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Prefix, Lent)>, ReadError>> {
         let announced = match self.announced {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {
@@ -335,8 +338,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         };
         ready!(self.poll_payload(cx, announced))?;
         let payload = self.payload.take().unwrap_or_else(|| self.source.pool().empty());
+        let prefix = Prefix::new(&self.prefix[..announced.prefix]);
         self.completed(1);
-        Poll::Ready(Ok(Some(payload)))
+        Poll::Ready(Ok(Some((prefix, payload))))
     }
 
     fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
@@ -474,9 +478,8 @@ impl Payloads {
     pub fn payload_bytes(&self) -> usize {
         match self.layout.width() {
             Some(width) => {
-                let head = self.head.as_ref();
-                let in_run = self.count - head.iter().len();
-                head.map_or(0, |head| head.len()) + (self.to - self.from) - in_run * width
+                let frames: usize = self.frames().iter().map(|part| part.len()).sum();
+                frames - self.count * width
             }
             None => self.iter().map(<[u8]>::len).sum(),
         }
@@ -491,42 +494,15 @@ impl Payloads {
             run = rest;
             Some(&frame[prefix..])
         });
-        self.head.as_deref().into_iter().chain(run)
+        self.head.iter().map(|(_, payload)| &payload[..]).chain(run)
     }
-}
 
-/// A limit that no frame of the layout can reach, so that it would promise what it cannot hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitError {
-    /// The limit asked for, in bytes.
-    pub limit: usize,
-    /// The layout it was asked for.
-    pub layout: Layout,
-}
-
-impl fmt::Display for LimitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LimitError { limit, layout } = self;
-        let max = layout.max_payload();
-        write!(f, "a limit of {limit} bytes is more than a {layout} message can have ({max})")
-    }
-}
-
-impl std::error::Error for LimitError {}
-
-pub(crate) fn default_limit(layout: Layout) -> usize {
-    DEFAULT_MAX_MESSAGE.min(layout.max_payload())
-}
-
-/// Returns the longest payload to allow in `layout`, in bytes: the one asked for, or the default.
-///
-/// # Errors
-///
-/// [`LimitError`] if no frame of the layout could ever reach the limit asked for.
-pub fn checked_limit(layout: Layout, limit: Option<usize>) -> Result<usize, LimitError> {
-    match limit {
-        Some(limit) if limit > layout.max_payload() => Err(LimitError { limit, layout }),
-        Some(limit) => Ok(limit),
-        None => Ok(default_limit(layout)),
+    /// Returns the frames as they were received; the parts follow each other, and may be empty.
+    pub fn frames(&self) -> [&[u8]; 3] {
+        let (prefix, payload) = match &self.head {
+            Some((prefix, payload)) => (&prefix[..], &payload[..]),
+            None => (&[][..], &[][..]),
+        };
+        [prefix, payload, &self.run[self.from..self.to]]
     }
 }

@@ -1,7 +1,6 @@
 //! Accepts connections, gives each a task of its own, and ends in good order.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -14,27 +13,15 @@ use futures_lite::{FutureExt, future};
 use log::{debug, error, info, warn};
 use smol::Timer;
 
-use crate::connection::{Connection, Outcome};
+use crate::connection::{Connection, report};
 use crate::error::Plain;
 use crate::layout::Layout;
-use crate::net::{Listener, Peer, ResetOnDrop, Stream};
+use crate::net::{BACKLOG, Listener, Peer, Socket};
+use crate::options::{ServeError, ServeOptions, max_connections};
 use crate::pool::Pool;
-use crate::reader::{LimitError, checked_limit};
-use crate::sink::{Origin, Queue, Sink, Writer};
-use crate::watch::{Order, Phase};
-
-/// The file descriptors that are left to everything but connections.
-const SPARE_DESCRIPTORS: u64 = 32;
-
-/// The most connections that are served at once unless told otherwise.
-const MAX_CONNECTIONS: usize = 10_000;
-
-/// The memory for payloads unless told otherwise, in bytes; more if two messages would not fit.
-const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
-
-/// The bounds of the time between two sweeps.
-const MIN_TICK: Duration = Duration::from_millis(10);
-const MAX_TICK: Duration = Duration::from_secs(1);
+use crate::sink::{Origin, Sink, Writer};
+use crate::sweep::{Sweep, tick};
+use crate::watch::Order;
 
 /// The shortest and longest wait after a failed accept. The kernel keeps the connection meanwhile.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -48,86 +35,9 @@ const ACCEPTS_A_TURN: u32 = 64;
 /// The part of the grace period after which connections are cut; the rest is the sink's.
 const GRACE_FOR_CONNECTIONS: f64 = 0.8;
 
-/// How a server treats its connections.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::ServeOptions;
-///
-/// let options = ServeOptions { echo: true, ..ServeOptions::default() };
-/// ```
-#[derive(Clone, Debug)]
-pub struct ServeOptions {
-    /// How prefixes are written, in both directions. Default: `u32be`.
-    pub layout: Layout,
-    /// The longest payload to accept, in bytes. Default: 8 MiB, or what the layout can say.
-    pub max_message: Option<usize>,
-    /// How many connections are served at once; more are closed as soon as they come. Default: the
-    /// limit of open files less 32, at most 10,000.
-    pub max_connections: Option<usize>,
-    /// How long a message may take from its first byte to its last. Default: 30 s.
-    pub message_timeout: Option<Duration>,
-    /// How long a connection may be silent between messages. Default: for ever.
-    pub idle_timeout: Option<Duration>,
-    /// How many bytes of payload are held at once, of all connections together. Where there are more
-    /// to come, connections wait. Default: 64 MiB, or twice the longest message.
-    pub memory: Option<usize>,
-    /// How long ending may take. Default: 10 s.
-    pub grace: Duration,
-    /// Whether each message is sent back.
-    pub echo: bool,
-}
-
-impl Default for ServeOptions {
-    fn default() -> Self {
-        ServeOptions {
-            layout: Layout::U32BE,
-            max_message: None,
-            max_connections: None,
-            message_timeout: Some(Duration::from_secs(30)),
-            idle_timeout: None,
-            memory: None,
-            grace: Duration::from_secs(10),
-            echo: false,
-        }
-    }
-}
-
-impl ServeOptions {
-    /// Checks that the options make sense together, as [`serve`] does before anything else.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError::Limit`], [`ServeError::Memory`] or [`ServeError::Zero`].
-    pub fn check(&self) -> Result<(), ServeError> {
-        self.checked().map(|_| ())
-    }
-
-    /// Returns the longest message and the memory to use, both in bytes.
-    fn checked(&self) -> Result<(usize, usize), ServeError> {
-        let max_message =
-            checked_limit(self.layout, self.max_message).map_err(ServeError::Limit)?;
-        let memory = self.memory.unwrap_or(DEFAULT_MEMORY.max(2 * max_message));
-        if memory < max_message {
-            return Err(ServeError::Memory { memory, max_message });
-        }
-        let zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
-        for (is_zero, what) in [
-            (self.max_connections == Some(0), "the number of connections (--max-connections)"),
-            (zero(self.message_timeout), "the time for a message (--message-timeout)"),
-            (zero(self.idle_timeout), "the time for silence (--idle-timeout)"),
-        ] {
-            if is_zero {
-                return Err(ServeError::Zero(what));
-            }
-        }
-        Ok((max_message, memory))
-    }
-}
-
 /// What a server has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// How many messages it has received.
     pub messages: u64,
@@ -135,37 +45,6 @@ pub struct Summary {
     pub connections: u64,
     /// How many connections it closed at the end of the grace period, before they had ended.
     pub cut: usize,
-}
-
-/// Why a server did not start, or did not end as it should.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The limit cannot be reached in the layout.
-    Limit(LimitError),
-    /// The memory does not hold even one message of the longest allowed.
-    Memory {
-        /// The memory asked for, in bytes.
-        memory: usize,
-        /// The longest message, in bytes.
-        max_message: usize,
-    },
-    /// Something has no sense when it is zero.
-    Zero(&'static str),
-    /// The system refused something at the start.
-    Start(io::Error),
-    /// The sink failed.
-    Sink {
-        /// Why.
-        error: io::Error,
-        /// How many messages had been received and are not known to be committed.
-        uncommitted: u64,
-    },
-    /// The sink did not take everything within the grace period.
-    Unfinished {
-        /// How many messages had been received and are not known to be committed.
-        uncommitted: u64,
-    },
 }
 
 /// What all connections share.
@@ -180,8 +59,8 @@ pub(crate) struct Server {
     max_connections: usize,
     grace: Duration,
     /// How long a tick of `clock` is.
-    tick: Duration,
-    clock: AtomicU64,
+    pub(crate) tick: Duration,
+    pub(crate) clock: AtomicU64,
     draining: AtomicBool,
     open: Mutex<HashMap<u64, Arc<Origin>>>,
     /// Notified whenever a connection has ended.
@@ -196,9 +75,14 @@ pub(crate) struct Server {
 /// Each accepted connection is a task of its own on smol's executor. Without a sink, messages are
 /// counted and dropped.
 ///
-/// In good order means: nothing more is accepted; what peers have sent is read, idle connections are
-/// closed, and incomplete messages have until near the end of the grace period; the sink commits
-/// everything. A connection that the sink has not heard out is reset, never closed as if all were well.
+/// In good order means: nothing more is accepted; what peers had sent by then is read, and incomplete
+/// messages have until near the end of the grace period; the sink commits everything.
+///
+/// A connection has an orderly end only if its peer had ended its own direction and everything it sent
+/// is committed. All others are reset, also those that are idle when the server ends: what is on its
+/// way to them from a peer will not be read, and the peer must not take the end for a sign that it was.
+/// Even a server that is killed resets its connections. A Unix socket knows no reset; there, the end is
+/// marked by one byte, `ff`, which is half a frame in every layout, unless the server was killed.
 ///
 /// Run it as a task, `block_on(smol::spawn(serve(…)))`: a thread that polls the reactor itself, as
 /// [`smol::block_on`] does, takes events away from the threads that run the connections.
@@ -210,7 +94,8 @@ pub(crate) struct Server {
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, it stops accepting, and the connections go on by themselves.
+/// If the future is dropped, it stops accepting, and the connections go on by themselves, without any
+/// time limits.
 ///
 /// # Examples
 ///
@@ -244,8 +129,7 @@ pub async fn serve(
     let server = Arc::new(Server::new(&options)?);
     listener.prepare().map_err(ServeError::Start)?;
     let mut writer = sink.map(Writer::start).transpose().map_err(ServeError::Start)?;
-    // Dropping a task cancels it, so the sweep ends with this function.
-    let _sweep = smol::spawn(sweep(Arc::clone(&server)));
+    let _sweep = Sweep::start(&server).map_err(ServeError::Start)?;
 
     let told_to_stop = async {
         shutdown.await;
@@ -255,9 +139,12 @@ pub async fn serve(
         .or(async { Err(sink_failure(writer.as_ref()).await) })
         .or(accept(&server, &listener, writer.as_ref()))
         .await;
+    let deadline = Instant::now().checked_add(server.grace);
+    if stopped.is_ok() {
+        accept_the_last(&server, &listener, writer.as_ref()).await;
+    }
     drop(listener);
 
-    let deadline = Instant::now() + server.grace;
     let drained = match stopped {
         Ok(()) => {
             let drain = async { Ok(server.drain().await) };
@@ -275,7 +162,7 @@ pub async fn serve(
     };
     if let Some(writer) = &mut writer {
         let in_time = async {
-            Timer::at(deadline).await;
+            deadline.map_or_else(Timer::never, Timer::at).await;
             Ok(())
         };
         let finished = writer.finish().or(in_time).await;
@@ -307,21 +194,9 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
     let mut turn = 0;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
+            Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF.0;
-                let open = server.open().len();
-                if open < server.max_connections {
-                    server.admit(stream, peer, writer.map(Writer::queue));
-                } else {
-                    // What it may have sent already is not read, so its end must not look orderly.
-                    drop(ResetOnDrop::new(&stream));
-                    if let Some(refused) = refusals.due() {
-                        warn!(
-                            "{refused} refused, the last one from {peer}: {open} connections are \
-                             open, the limit (--max-connections)"
-                        );
-                    }
-                }
+                server.admit(socket, peer, writer, &mut refusals);
                 turn += 1;
                 if turn % ACCEPTS_A_TURN == 0 {
                     future::yield_now().await;
@@ -344,6 +219,22 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
                 wait.or(freed).await;
                 backoff = (2 * backoff).min(ACCEPT_BACKOFF.1);
             }
+        }
+    }
+}
+
+/// Accepts what had connected before the end: those peers may have sent everything and be gone.
+async fn accept_the_last(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) {
+    let mut refusals = Seldom::default();
+    for _ in 0..BACKLOG {
+        match future::poll_once(listener.accept()).await {
+            Some(Ok((socket, peer))) => server.admit(socket, peer, writer, &mut refusals),
+            Some(Err(error)) if is_peers_own(&error) => {}
+            Some(Err(error)) => {
+                warn!("cannot accept the last connections: {}", Plain(&error));
+                return;
+            }
+            None => return,
         }
     }
 }
@@ -376,38 +267,9 @@ impl Seldom {
     }
 }
 
-/// Looks at every connection once a tick, and ends those that have waited too long.
-async fn sweep(server: Arc<Server>) {
-    loop {
-        Timer::after(server.tick).await;
-        let now = server.clock.fetch_add(1, Ordering::Relaxed) + 1;
-        for origin in server.open().values() {
-            let (phase, since) = origin.watch.phase();
-            let timeout = match phase {
-                Phase::InMessage => server.message_timeout,
-                Phase::Idle | Phase::Writing => server.idle_timeout,
-                Phase::Busy | Phase::Closing => None,
-            };
-            // The phase began at any time within its first tick: one more makes sure that nobody is
-            // cut off early.
-            let over = timeout.is_some_and(|timeout| {
-                let ticks = timeout.as_nanos().div_ceil(server.tick.as_nanos());
-                u128::from(now - since) > ticks
-            });
-            if over {
-                origin.watch.tell(Order::Expired);
-            }
-        }
-        server.pool.trim();
-    }
-}
-
 impl Server {
     fn new(options: &ServeOptions) -> Result<Server, ServeError> {
         let (max_message, memory) = options.checked()?;
-        // A quarter of the shortest timeout is fine enough, and once a second is little work.
-        let shortest = options.message_timeout.into_iter().chain(options.idle_timeout).min();
-        let tick = shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK));
         Ok(Server {
             layout: options.layout,
             max_message,
@@ -417,7 +279,7 @@ impl Server {
             pool: Pool::new(memory, max_message),
             max_connections: max_connections(options.max_connections),
             grace: options.grace,
-            tick,
+            tick: tick(options.message_timeout.into_iter().chain(options.idle_timeout)),
             clock: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             open: Mutex::default(),
@@ -437,8 +299,26 @@ impl Server {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Gives a connection a task of its own, which reports how it ended.
-    fn admit(self: &Arc<Self>, stream: Stream, peer: Peer, queue: Option<Queue>) {
+    /// Gives a connection a task of its own, which reports how it ended; or refuses it.
+    fn admit(
+        self: &Arc<Self>,
+        socket: Socket,
+        peer: Peer,
+        writer: Option<&Writer>,
+        refusals: &mut Seldom,
+    ) {
+        let open = self.open().len();
+        if open >= self.max_connections {
+            socket.spoil();
+            if let Some(refused) = refusals.due() {
+                warn!(
+                    "{refused} refused, the last one from {peer}: {open} connections are open, the \
+                     limit (--max-connections)"
+                );
+            }
+            return;
+        }
+        let queue = writer.map(Writer::queue);
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         debug!("connection {number} from {peer}: open");
         let origin = Arc::new(Origin::new(number, peer));
@@ -446,7 +326,7 @@ impl Server {
         let server = Arc::clone(self);
         smol::spawn(async move {
             let connection =
-                Connection::new(Arc::clone(&server), Arc::clone(&origin), stream, queue);
+                Connection::new(Arc::clone(&server), Arc::clone(&origin), socket, queue);
             let outcome = AssertUnwindSafe(connection.run()).catch_unwind().await;
             let messages = match outcome {
                 Ok((messages, outcome)) => {
@@ -482,7 +362,7 @@ impl Server {
         self.all_ended().or(time_is_up).await;
         let cut = self.open().len();
         if cut > 0 {
-            warn!("{cut} connections had not ended in time (--grace) and were reset");
+            warn!("{cut} connections had not ended in time (--grace) and were cut off");
             self.abort_all().await;
         }
         cut
@@ -510,81 +390,7 @@ impl Server {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Origin>>> {
+    pub(crate) fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Origin>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The one place where the end of a connection is logged.
-fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
-    let who = format_args!("connection {} from {}", origin.connection, origin.peer);
-    match outcome {
-        Outcome::Closed if messages == 0 => debug!("{who}: closed without a message"),
-        Outcome::Closed => debug!("{who}: closed after {messages} messages"),
-        Outcome::Drained => {
-            debug!("{who}: closed by the end of the server, after {messages} messages")
-        }
-        Outcome::Idle(timeout) => info!(
-            "{who}: closed after {messages} messages, since the peer was idle for {} (--idle-timeout)",
-            humantime::format_duration(*timeout)
-        ),
-        Outcome::Aborted => {
-            warn!("{who}: reset by the end of the server, after {messages} messages")
-        }
-        Outcome::Read(error) => warn!("{who}: {error}"),
-        Outcome::Write(error) => warn!("{who}: cannot send replies: {error}"),
-        Outcome::SinkGone => debug!("{who}: reset, since the sink takes no more messages"),
-    }
-}
-
-/// Returns the limit to use: the one asked for, or as many as there are file descriptors for.
-fn max_connections(asked: Option<usize>) -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let room = files.map_or(usize::MAX, |files| {
-        usize::try_from(files.saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX)
-    });
-    let max = asked.unwrap_or(MAX_CONNECTIONS.min(room)).max(1);
-    if max > room {
-        warn!(
-            "{max} connections may need more than the {} open files this process may have \
-             (ulimit -n); what is over that waits",
-            room.saturating_add(32)
-        );
-    }
-    max
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Limit(error) => error.fmt(f),
-            ServeError::Memory { memory, max_message } => write!(
-                f,
-                "{memory} bytes of memory (--memory) do not hold one message of {max_message} bytes \
-                 (--max-message)"
-            ),
-            ServeError::Zero(what) => write!(f, "{what} cannot be zero"),
-            ServeError::Start(error) => Plain(error).fmt(f),
-            ServeError::Sink { error, uncommitted } => write!(
-                f,
-                "cannot put messages into the sink: {}; {uncommitted} messages received were not \
-                 written, or not all of them",
-                Plain(error)
-            ),
-            ServeError::Unfinished { uncommitted } => write!(
-                f,
-                "{uncommitted} messages received were not written by the end of the grace period"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ServeError::Limit(error) => Some(error),
-            ServeError::Start(error) | ServeError::Sink { error, .. } => Some(error),
-            _ => None,
-        }
     }
 }

@@ -59,6 +59,7 @@ pub trait Sink: Send {
 
 /// A payload, with where it came from.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Message<'a> {
     /// The bytes that were sent.
     pub payload: &'a [u8],

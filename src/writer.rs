@@ -10,8 +10,7 @@ use futures_lite::AsyncWrite;
 use futures_sink::Sink;
 
 use crate::error::{Plain, same_again};
-use crate::layout::{Layout, TooLong};
-use crate::reader::{LimitError, checked_limit, default_limit};
+use crate::layout::{Layout, LimitError, Prefix, TooLong};
 
 /// How many bytes may be queued before [`FrameWriter::feed`] writes them out first.
 const HIGH_WATER: usize = 64 * 1024;
@@ -63,6 +62,7 @@ pub struct FrameWriter<W> {
 
 /// Why a message was not written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The message is too long. Nothing of it was written, and the stream is as good as before.
     TooLong(TooLong),
@@ -101,7 +101,7 @@ pub fn append_frame(
 }
 
 #[inline]
-fn checked_prefix(layout: Layout, limit: usize, length: usize) -> Result<crate::Prefix, TooLong> {
+fn checked_prefix(layout: Layout, limit: usize, length: usize) -> Result<Prefix, TooLong> {
     let prefix = layout.encode(length)?;
     if length > limit {
         return Err(TooLong { length, limit, field: None });
@@ -119,10 +119,7 @@ impl<W> FrameWriter<W> {
     /// Returns a writer of frames in `layout`, with payloads of at most
     /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
     pub fn with_layout(inner: W, layout: Layout) -> FrameWriter<W> {
-        FrameWriter::with_limit(inner, layout, default_limit(layout))
-    }
-
-    pub(crate) fn with_limit(inner: W, layout: Layout, limit: usize) -> FrameWriter<W> {
+        let limit = layout.default_limit();
         FrameWriter { inner, layout, limit, queue: Vec::new(), written: 0, failed: None }
     }
 
@@ -132,7 +129,7 @@ impl<W> FrameWriter<W> {
     ///
     /// [`LimitError`] if no frame of the layout could ever reach that limit.
     pub fn max_message(mut self, limit: usize) -> Result<FrameWriter<W>, LimitError> {
-        self.limit = checked_limit(self.layout, Some(limit))?;
+        self.limit = self.layout.limit(Some(limit))?;
         Ok(self)
     }
 

@@ -296,7 +296,7 @@ fn what_is_not_complete_by_then_is_reset() {
     server.wait_for_output(2);
     let left = server.stop();
     assert!(left.status.success());
-    assert!(left.log.contains("1 connections had not ended in time (--grace) and were reset"));
+    assert!(left.log.contains("1 connections had not ended in time (--grace) and were cut off"));
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
@@ -579,7 +579,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
             &["serve", ":0", "--layout", "u8", "--max-message", "300"],
             "more than a u8 message can have (255)",
         ),
-        (&["serve", ":0", "--memory", "1k"], "do not hold one message"),
+        (&["serve", ":0", "--memory", "1k"], "do not hold two messages"),
         (&["serve", ":0", "--max-connections", "0"], "cannot be zero"),
         (&["serve", ":0", "--idle-timeout", "0s"], "write off to wait for ever"),
         (&["serve", ":0", "--message-timeout", "5"], "not a duration"),

@@ -1,17 +1,20 @@
 //! `framelet decode`: frames to formats, without a network.
 
 use argh::FromArgs;
-use framelet::{
-    Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, Sink, checked_limit,
-};
+use framelet::{Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, Sink};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
-use super::{Exit, Failure, open_input, plain, size};
+use super::{Exit, Failure, cannot_read, open_input, size};
 
 /// Turns frames into text or bytes, on standard output.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "decode", help_triggers("-h", "--help"), usage = "[FILE] [OPTIONS]")]
+#[argh(
+    subcommand,
+    name = "decode",
+    help_triggers("-h", "--help", "help"),
+    usage = "[FILE] [OPTIONS]"
+)]
 pub(crate) struct Decode {
     /// what to read (default: standard input)
     #[argh(positional)]
@@ -32,7 +35,7 @@ pub(crate) struct Decode {
 
 impl Decode {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let limit = checked_limit(self.layout, self.max_message)?;
+        let limit = self.layout.limit(self.max_message)?;
         // A file is always ready, so nothing here ever waits in a way that blocks more than itself.
         let input = AssertAsync::new(open_input(self.file.as_deref())?);
         let mut reader = FrameReader::with_layout(input, self.layout).max_message(limit)?;
@@ -45,9 +48,7 @@ impl Decode {
                     .map_err(|error| Failure::output(&error))?,
                 Ok(None) => return Ok(()),
                 Err(ReadError::Io { error, .. }) => {
-                    let name = self.file.as_deref().unwrap_or("standard input");
-                    let message = format!("cannot read {name}: {}", plain(&error));
-                    return Err(Failure::new(Exit::Usage, message));
+                    return Err(cannot_read(self.file.as_deref(), &error));
                 }
                 Err(error) => return Err(Failure::new(Exit::Protocol, error.to_string())),
             }

@@ -1,15 +1,20 @@
 //! `framelet encode`: formats to frames, without a network.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use argh::FromArgs;
-use framelet::{Composer, InputFormat, Layout, append_frame, checked_limit};
+use framelet::{InputFormat, Layout, PatientFile};
 
-use super::{Failure, input_failure, open_input, size};
+use super::{Chunk, Failure, Framer, size};
 
 /// Turns text or bytes into frames, on standard output.
 #[derive(FromArgs)]
-#[argh(subcommand, name = "encode", help_triggers("-h", "--help"), usage = "[FILE] [OPTIONS]")]
+#[argh(
+    subcommand,
+    name = "encode",
+    help_triggers("-h", "--help", "help"),
+    usage = "[FILE] [OPTIONS]"
+)]
 pub(crate) struct Encode {
     /// what to read (default: standard input)
     #[argh(positional)]
@@ -30,25 +35,16 @@ pub(crate) struct Encode {
 
 impl Encode {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let limit = checked_limit(self.layout, self.max_message)?;
-        let input = open_input(self.file.as_deref())?;
-        let mut composer = Composer::new(input, self.input, limit);
-        let mut output = io::stdout().lock();
-        let mut frames = Vec::new();
+        let limit = self.layout.limit(self.max_message)?;
+        let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
+        let mut output = PatientFile::stdout().map_err(|error| Failure::output(&error))?;
+        let mut chunk = Chunk::default();
         loop {
-            frames.clear();
-            let mut too_long = Ok(());
-            let more = composer.read(|message| {
-                let appended = append_frame(&mut frames, self.layout, limit, message);
-                too_long = too_long.and(appended);
-            });
+            chunk.frames.clear();
+            let more = framer.read(&mut chunk, u64::MAX);
             // What was composed before an error is good.
-            output
-                .write_all(&frames)
-                .and_then(|()| output.flush())
-                .map_err(|error| Failure::output(&error))?;
-            let more = more.and_then(|more| Ok(too_long.map(|()| more)?));
-            if !more.map_err(|error| input_failure(error, self.layout))? {
+            output.write_all(&chunk.frames).map_err(|error| Failure::output(&error))?;
+            if !more? {
                 return Ok(());
             }
         }

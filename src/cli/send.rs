@@ -1,25 +1,24 @@
 //! `framelet send`: composes messages and sends them, and prints replies.
 
-use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use ::log::debug;
 use argh::FromArgs;
 use framelet::{
-    Address, Batch, Composer, FrameReader, InputFormat, Layout, OutputFormat, OutputSink, Payloads,
-    ReadError, Sink, Stream, append_frame, checked_limit,
+    Address, Batch, Fault, FrameReader, InputFormat, Layout, OutputFormat, OutputSink, Payloads,
+    ProtocolError, ReadError, Sink, Socket, append_frame,
 };
 use futures_lite::future::block_on;
-use futures_lite::{AsyncWriteExt, FutureExt, future};
-use log::debug;
+use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 
 use super::serve::parse_address;
 use super::{
-    DEFAULT_ADDRESS, Exit, Failure, Timeout, duration, input_failure, open_input, plain, say, size,
-    start_log, timeout,
+    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, count, duration, log, plain, size,
+    timeout,
 };
 
 /// How many chunks of composed messages wait to be sent at most.
@@ -33,7 +32,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[argh(
     subcommand,
     name = "send",
-    help_triggers("-h", "--help"),
+    help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
     note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it."
 )]
@@ -59,10 +58,11 @@ pub(crate) struct Send {
     output: OutputFormat,
 
     /// wait for this many replies before ending the connection
-    #[argh(option, arg_name = "n", default = "0")]
+    #[argh(option, arg_name = "n", from_str_fn(count), default = "0")]
     expect: u64,
 
-    /// time to connect, and to wait for replies and for the end, or off (default: 10s)
+    /// time to connect; to wait for replies once everything is sent; and to wait for the end of the
+    /// connection; or off (default: 10s)
     #[argh(
         option,
         arg_name = "duration",
@@ -88,21 +88,14 @@ pub(crate) struct Send {
     verbose: bool,
 }
 
-/// Whole frames, ready to be sent, and how many they are.
-#[derive(Default)]
-struct Chunk {
-    frames: Vec<u8>,
-    messages: u64,
-}
-
 /// What comes from the thread that composes: chunks, and at the end perhaps why it had to stop.
 type Composed = Result<Chunk, Failure>;
 
 impl Send {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        start_log(self.verbose, false)?;
+        log::start(self.verbose, false)?;
         let address = parse_address(&self.addr)?;
-        let limit = checked_limit(self.layout, self.max_message)?;
+        let limit = self.layout.limit(self.max_message)?;
         if !self.message.is_empty() && self.input.is_some() {
             let message = "--message takes the place of the input, so --input has no use with it";
             return Err(Failure::new(Exit::Usage, message));
@@ -113,7 +106,7 @@ impl Send {
             let stream = self.connect(&address).await?;
             debug!("connected to {address}");
             if terminal {
-                say(format_args!("connected to {address}; {}", self.how_to_send()));
+                log::say(format!("connected to {address}; {}", self.how_to_send()));
             }
             self.exchange(stream, limit, &composed).await
         })
@@ -145,19 +138,23 @@ impl Send {
             let _ = sender.try_send(Ok(chunk));
             return Ok(receiver);
         }
-        let composer = Composer::new(open_input(None)?, self.input.unwrap_or_default(), limit);
+        let framer = Framer::new(None, self.input.unwrap_or_default(), layout, limit)?;
         std::thread::Builder::new()
             .name("framelet-input".into())
-            .spawn(move || compose(composer, layout, limit, once, &sender))
+            .spawn(move || compose(framer, once, &sender))
             .map_err(|error| Failure::new(Exit::Usage, plain(&error)))?;
         Ok(receiver)
     }
 
-    async fn connect(&self, address: &Address) -> Result<Stream, Failure> {
+    async fn connect(&self, address: &Address) -> Result<Socket, Failure> {
         let started = Instant::now();
         let mut backoff = BACKOFF.0;
         loop {
-            let attempt = address.connect().or(self.timed_out(Err(io::ErrorKind::TimedOut.into())));
+            let timed_out = async {
+                self.timer().await;
+                Err(io::ErrorKind::TimedOut.into())
+            };
+            let attempt = address.connect().or(timed_out);
             let error = match attempt.await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
@@ -193,37 +190,41 @@ impl Send {
     /// Sends all messages and prints all replies, until both sides have ended.
     async fn exchange(
         &self,
-        stream: Stream,
+        socket: Socket,
         limit: usize,
         composed: &Receiver<Composed>,
     ) -> Result<(), Failure> {
         let mut reader =
-            FrameReader::with_layout(stream.clone(), self.layout).max_message(limit)?;
+            FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
         let mut output =
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(stream.clone(), composed));
+        let mut sending = pin!(send(socket.clone(), composed));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
+        // When to give up waiting: nothing is waited for while there is something to send.
+        let mut give_up = Timer::never();
         loop {
-            if let Some(Sent { messages, .. }) = &sent
-                && replies >= self.expect
-            {
-                if self.expect > 0 && replies >= *messages {
-                    // Every message was answered, so every message was read.
-                    break;
-                }
+            if sent.is_some() && !half_closed && replies >= self.expect {
                 // Only now: many servers drop the replies they still owe to a client that has ended.
-                if !half_closed {
-                    stream.shutdown_write().map_err(|error| lost(&error))?;
-                    half_closed = true;
-                }
+                socket.shutdown_write().map_err(|error| lost(&error))?;
+                half_closed = true;
+                give_up = self.timer();
             }
             let read = async { Event::Received(reader.read_batch().await) };
             let event = match &sent {
                 None => read.or(async { Event::Sent(sending.as_mut().await) }).await,
-                Some(_) => read.or(self.timed_out(Event::TimedOut)).await,
+                Some(_) => {
+                    let timed_out = async {
+                        (&mut give_up).await;
+                        Event::TimedOut
+                    };
+                    read.or(timed_out).await
+                }
             };
             match event {
-                Event::Sent(result) => sent = Some(result.map_err(|error| lost(&error))?),
+                Event::Sent(result) => {
+                    sent = Some(result.map_err(|error| lost(&error))?);
+                    give_up = self.timer();
+                }
                 Event::Received(Ok(Some(payloads))) => {
                     replies += payloads.len() as u64;
                     output
@@ -239,12 +240,7 @@ impl Send {
                     ));
                 }
                 Event::Received(Err(ReadError::Io { error, .. })) => return Err(lost(&error)),
-                Event::Received(Err(error)) => {
-                    return Err(Failure::new(
-                        Exit::Protocol,
-                        format!("reply from the server: {error}"),
-                    ));
-                }
+                Event::Received(Err(error)) => return Err(self.bad_reply(&error)),
                 Event::TimedOut => return Err(self.not_closed(replies)),
             }
         }
@@ -263,15 +259,24 @@ impl Send {
         Ok(())
     }
 
-    /// Waits for the timeout, then returns `result`.
-    async fn timed_out<T>(&self, result: T) -> T {
-        match self.timeout {
-            Timeout(Some(timeout)) => {
-                Timer::after(timeout).await;
-                result
-            }
-            Timeout(None) => future::pending().await,
+    fn timer(&self) -> Timer {
+        self.timeout.0.map_or_else(Timer::never, Timer::after)
+    }
+
+    fn bad_reply(&self, error: &ReadError) -> Failure {
+        if let ReadError::Protocol(ProtocolError {
+            fault: Fault::TruncatedPrefix { .. },
+            prefix,
+            ..
+        }) = error
+            && self.addr.starts_with("unix:")
+            && prefix == &[0xff]
+        {
+            // How a framelet server ends a connection where there is no reset.
+            let message = "the server cut the connection; messages may not have arrived";
+            return Failure::new(Exit::Network, message);
         }
+        Failure::new(Exit::Protocol, format!("reply from the server: {error}"))
     }
 
     fn not_closed(&self, replies: u64) -> Failure {
@@ -305,12 +310,12 @@ struct Sent {
 }
 
 /// Sends what is composed.
-async fn send(mut stream: Stream, composed: &Receiver<Composed>) -> io::Result<Sent> {
+async fn send(mut socket: Socket, composed: &Receiver<Composed>) -> io::Result<Sent> {
     let mut sent = Sent::default();
     while let Ok(composed) = composed.recv().await {
         match composed {
             Ok(chunk) => {
-                stream.write_all(&chunk.frames).await?;
+                socket.write_all(&chunk.frames).await?;
                 sent.messages += chunk.messages;
             }
             Err(failure) => sent.input = Some(failure),
@@ -320,33 +325,21 @@ async fn send(mut stream: Stream, composed: &Receiver<Composed>) -> io::Result<S
 }
 
 /// Composes messages and makes frames of them, a chunk for each read.
-fn compose(
-    mut composer: Composer<File>,
-    layout: Layout,
-    limit: usize,
-    once: bool,
-    chunks: &Sender<Composed>,
-) {
+fn compose(mut framer: Framer, once: bool, chunks: &Sender<Composed>) {
+    let most = if once { 1 } else { u64::MAX };
     loop {
         let mut chunk = Chunk::default();
-        let mut too_long = Ok(());
-        let more = composer.read(|message| {
-            if !(once && chunk.messages > 0) {
-                let appended = append_frame(&mut chunk.frames, layout, limit, message);
-                too_long = too_long.and(appended);
-                chunk.messages += 1;
-            }
-        });
-        let enough = once && chunk.messages > 0;
+        let more = framer.read(&mut chunk, most);
+        let enough = chunk.messages >= most;
         // The queue is closed if the connection is lost: then nobody wants any more.
         if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {
             return;
         }
-        match more.and_then(|more| Ok(too_long.map(|()| more)?)) {
+        match more {
             Ok(true) if !enough => {}
             Ok(_) => return,
-            Err(error) => {
-                let _ = chunks.send_blocking(Err(input_failure(error, layout)));
+            Err(failure) => {
+                let _ = chunks.send_blocking(Err(failure));
                 return;
             }
         }

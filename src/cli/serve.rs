@@ -8,9 +8,8 @@ use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smol::channel;
 
-use super::{
-    DEFAULT_ADDRESS, Exit, Failure, Timeout, duration, plain, say, size, start_log, timeout,
-};
+use super::log::{self as log_lines, say};
+use super::{DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, plain, size, timeout};
 use std::io;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use std::time::Duration;
 #[argh(
     subcommand,
     name = "serve",
-    help_triggers("-h", "--help"),
+    help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
     note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it\nat once."
 )]
@@ -45,10 +44,11 @@ pub(crate) struct Serve {
     max_message: Option<usize>,
 
     /// how many connections at once (default: open files less 32, at most 10000)
-    #[argh(option, arg_name = "n")]
-    max_connections: Option<usize>,
+    #[argh(option, arg_name = "n", from_str_fn(count))]
+    max_connections: Option<u64>,
 
-    /// time for a message from its first byte to its last, or off (default: 30s)
+    /// time for a message from its first byte to its last, and for a peer to take replies, or off
+    /// (default: 30s)
     #[argh(option, arg_name = "duration", from_str_fn(timeout))]
     message_timeout: Option<Timeout>,
 
@@ -56,7 +56,8 @@ pub(crate) struct Serve {
     #[argh(option, arg_name = "duration", from_str_fn(timeout))]
     idle_timeout: Option<Timeout>,
 
-    /// payload held at once by all connections together (default: 64MiB)
+    /// how much of what was received may wait for the output, all connections together (default: 64MiB,
+    /// or two messages)
     #[argh(option, arg_name = "size", from_str_fn(size))]
     memory: Option<usize>,
 
@@ -80,7 +81,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        start_log(self.verbose, self.quiet)?;
+        log_lines::start(self.verbose, self.quiet)?;
         check_threads()?;
         raise_file_limit();
         // On a thread that polls no reactor, so that events stay with the threads that run the
@@ -93,7 +94,9 @@ impl Serve {
         let options = ServeOptions {
             layout: self.layout,
             max_message: self.max_message,
-            max_connections: self.max_connections,
+            max_connections: self
+                .max_connections
+                .map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
             message_timeout: match self.message_timeout {
                 Some(Timeout(timeout)) => timeout,
                 None => ServeOptions::default().message_timeout,
@@ -112,10 +115,13 @@ impl Serve {
         };
         let stopped = stop_signal()?;
         let listener = address.listen().await.map_err(|error| {
-            Failure::new(Exit::Network, format!("cannot listen on {address}: {}", why(&error)))
+            Failure::new(
+                Exit::Network,
+                format!("cannot listen on {address}: {}", why(&address, &error)),
+            )
         })?;
         match listener.address() {
-            Ok(address) => say(format_args!("listening on {address}")),
+            Ok(address) => say(format!("listening on {address}")),
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
         let summary = serve(listener, options, sink, stopped).await.map_err(failure)?;
@@ -136,6 +142,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
         drop(stop);
         if let Some(Ok(signal)) = signals.next().await {
             warn!("ended at once by a second signal");
+            log_lines::flush();
             // As a shell shows a program that was ended by a signal.
             std::process::exit(128 + signal as i32);
         }
@@ -152,13 +159,18 @@ pub(super) fn parse_address(text: &str) -> Result<Address, Failure> {
 }
 
 /// Why it cannot listen, and what to do about the usual causes.
-fn why(error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => {
+fn why(address: &Address, error: &io::Error) -> String {
+    let hint = match (address, error.kind()) {
+        (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {
             "; another server may be running there (port 0 picks a free port)"
         }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-        io::ErrorKind::AddrNotAvailable => "; this machine does not have that address",
+        (Address::Tcp { .. }, io::ErrorKind::PermissionDenied) => {
+            "; ports below 1024 need a privilege"
+        }
+        (Address::Tcp { .. }, io::ErrorKind::AddrNotAvailable) => {
+            "; this machine does not have that address"
+        }
+        (_, io::ErrorKind::AddrInUse) => "; another server is running there",
         _ => "",
     };
     format!("{}{hint}", plain(error))

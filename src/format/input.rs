@@ -10,7 +10,7 @@ use futures_lite::io::AssertAsync;
 use super::InputFormat;
 use super::output::payload_of_json;
 use crate::error::{Plain, ReadError};
-use crate::layout::{Layout, TooLong};
+use crate::layout::Layout;
 use crate::pool::Pool;
 use crate::reader::FrameReader;
 
@@ -37,6 +37,8 @@ pub struct Composer<R>(Kind<R>);
 enum Kind<R> {
     Records(Records<R>),
     Frames(Box<FrameReader<AssertAsync<R>>>),
+    /// By an error.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -108,9 +110,10 @@ impl<R: Read> Composer<R> {
     ///
     /// # Errors
     ///
-    /// [`InputError`]; it is final.
+    /// [`InputError`]; behind it there is nothing more, and the next call returns `false`.
     pub fn read(&mut self, take: impl FnMut(&[u8])) -> Result<bool, InputError> {
-        match &mut self.0 {
+        let read = match &mut self.0 {
+            Kind::Ended => Ok(false),
             Kind::Records(records) => records.read(take),
             // A blocking source is always ready, so this is no waiting within a wait.
             Kind::Frames(reader) => match block_on(reader.read_batch()) {
@@ -126,7 +129,11 @@ impl<R: Read> Composer<R> {
                     Err(InputError { record: None, fault: InputFault::Frame(Box::new(error)) })
                 }
             },
+        };
+        if read.is_err() {
+            self.0 = Kind::Ended;
         }
+        read
     }
 }
 
@@ -296,13 +303,6 @@ impl std::error::Error for InputError {
             InputFault::Io(error) => Some(error),
             InputFault::TooLong { .. } | InputFault::NotInFormat(_) => None,
         }
-    }
-}
-
-/// A message that the layout cannot carry, found after it was composed.
-impl From<TooLong> for InputError {
-    fn from(too_long: TooLong) -> Self {
-        InputError { record: None, fault: InputFault::NotInFormat(too_long.to_string()) }
     }
 }
 

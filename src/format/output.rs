@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::{BASE64, Encoding, HEXLOWER};
+use humantime::format_rfc3339_millis;
 use serde_json::{Map, Value};
 
 use super::OutputFormat;
@@ -18,11 +19,11 @@ impl OutputFormat {
         match (self, escaped) {
             (OutputFormat::None, _) => {}
             (OutputFormat::Hex, _) => {
-                out.extend_from_slice(HEXLOWER.encode(payload).as_bytes());
+                append_encoded(out, &HEXLOWER, payload);
                 out.push(b'\n');
             }
             (OutputFormat::Base64, _) => {
-                out.extend_from_slice(BASE64.encode(payload).as_bytes());
+                append_encoded(out, &BASE64, payload);
                 out.push(b'\n');
             }
             (OutputFormat::Json, _) => append_json(message, escaped, out),
@@ -76,42 +77,52 @@ fn append_display(out: &mut Vec<u8>, text: impl std::fmt::Display) {
 }
 
 fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
-    let mut object = String::from("{");
-    let mut field = |name: &str, value: Value| {
-        let comma = if object.len() > 1 { "," } else { "" };
-        object.push_str(&format!("{comma}\"{name}\":{value}"));
-    };
+    let from = out.len();
+    out.push(b'{');
     if let Some(received) = message.received {
-        field("time", humantime::format_rfc3339_millis(received).to_string().into());
+        append_display(out, format_args!("\"time\":\"{}\",", format_rfc3339_millis(received)));
     }
     if let Some(peer) = message.peer {
-        field("peer", peer.to_string().into());
+        append_display(out, format_args!("\"peer\":\"{peer}\","));
     }
     if let Some(connection) = message.connection {
-        field("connection", connection.into());
+        append_display(out, format_args!("\"connection\":{connection},"));
     }
-    field("number", message.number.into());
-    field("length", message.payload.len().into());
+    let (number, length) = (message.number, message.payload.len());
+    append_display(out, format_args!("\"number\":{number},\"length\":{length},"));
     match std::str::from_utf8(message.payload) {
-        Ok(text) => field("payload", text.into()),
-        Err(_) => field("payload_base64", BASE64.encode(message.payload).into()),
+        Ok(text) => {
+            out.extend_from_slice(b"\"payload\":");
+            // Cannot fail: a Vec takes everything.
+            let _ = serde_json::to_writer(&mut *out, text);
+        }
+        Err(_) => {
+            out.extend_from_slice(b"\"payload_base64\":\"");
+            append_encoded(out, &BASE64, message.payload);
+            out.push(b'"');
+        }
     }
-    object.push_str("}\n");
-    if !escaped {
-        out.extend_from_slice(object.as_bytes());
-        return;
-    }
-    // JSON itself escapes the control characters of ASCII; a terminal minds more than those.
-    for c in object.chars() {
-        let harmless = c == '\n' || c.is_ascii() || c.escape_debug().len() == 1;
-        if harmless {
-            append_display(out, c);
-        } else {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                append_display(out, format_args!("\\u{unit:04x}"));
+    out.extend_from_slice(b"}\n");
+    if escaped {
+        // JSON itself escapes the control characters of ASCII; a terminal minds more than those.
+        let object = String::from_utf8_lossy(&out[from..]).into_owned();
+        out.truncate(from);
+        for c in object.chars() {
+            if c.is_ascii() || c.escape_debug().len() == 1 {
+                append_display(out, c);
+            } else {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    append_display(out, format_args!("\\u{unit:04x}"));
+                }
             }
         }
     }
+}
+
+fn append_encoded(out: &mut Vec<u8>, encoding: &Encoding, payload: &[u8]) {
+    let from = out.len();
+    out.resize(from + encoding.encode_len(payload.len()), 0);
+    encoding.encode_mut(payload, &mut out[from..]);
 }
 
 /// The payload that a JSON object of the format `json` carries.

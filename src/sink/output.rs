@@ -1,11 +1,9 @@
 //! A sink that writes messages to a file, a pipe or a terminal in one of the formats.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Write};
-
-use rustix::event::{PollFd, PollFlags, poll};
+use std::io::{self, Write};
 
 use super::{Batch, Sink};
+use crate::file::PatientFile;
 use crate::format::OutputFormat;
 
 /// How many bytes are gathered before they are written.
@@ -24,7 +22,7 @@ const KEPT: usize = 2 * WRITE;
 /// written as an escape.
 #[derive(Debug)]
 pub struct OutputSink {
-    file: File,
+    file: PatientFile,
     format: OutputFormat,
     escaped: bool,
     buffer: Vec<u8>,
@@ -32,7 +30,8 @@ pub struct OutputSink {
 
 impl OutputSink {
     /// Returns a sink that writes to `file`.
-    pub fn new(file: File, format: OutputFormat) -> OutputSink {
+    pub fn new(file: impl Into<PatientFile>, format: OutputFormat) -> OutputSink {
+        let file = file.into();
         let escaped = file.is_terminal();
         OutputSink { file, format, escaped, buffer: Vec::new() }
     }
@@ -41,15 +40,13 @@ impl OutputSink {
     ///
     /// # Errors
     ///
-    /// The system's, if standard output is closed.
+    /// The system's, if there are no more file descriptors.
     pub fn stdout(format: OutputFormat) -> io::Result<OutputSink> {
-        use std::os::fd::AsFd;
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(OutputSink::new(file, format))
+        Ok(OutputSink::new(PatientFile::stdout()?, format))
     }
 
     fn write_buffer(&mut self) -> io::Result<()> {
-        let written = write_all(&mut self.file, &self.buffer);
+        let written = self.file.write_all(&self.buffer);
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
         written
@@ -63,7 +60,7 @@ impl Sink for OutputSink {
             match terminator {
                 Some(terminator) if message.payload.len() >= LARGE => {
                     self.write_buffer()?;
-                    write_all(&mut self.file, message.payload)?;
+                    self.file.write_all(message.payload)?;
                     self.buffer.extend_from_slice(terminator);
                 }
                 _ => self.format.append(&message, self.escaped, &mut self.buffer),
@@ -74,24 +71,4 @@ impl Sink for OutputSink {
         }
         self.write_buffer()
     }
-}
-
-/// As `Write::write_all`, but a file that was set to be non-blocking, as some parents do with the
-/// standard output of their children, is waited for.
-fn write_all(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -114,22 +114,39 @@ impl Server {
     }
 
     /// Starts a program that says `listening on ADDR` on standard error.
-    pub(crate) fn spawn(mut command: Command) -> Server {
+    pub(crate) fn spawn(command: Command) -> Server {
+        let mut server = Server::spawn_stalled(command);
+        server.resume();
+        server
+    }
+
+    /// The same, but what it writes is not read yet.
+    pub(crate) fn spawn_stalled(mut command: Command) -> Server {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let output = Growing::follow(child.stdout.take().unwrap());
-        let log: ChildStderr = child.stderr.take().unwrap();
-        let log = Growing::follow(log);
+        let log = Growing::follow(child.stderr.take().unwrap());
         let address = log.wait("the listening line", |log| {
             let log = str::from_utf8(log).ok()?;
             let (_, rest) = log.split_once("listening on ")?;
-            rest.split_once('\n')?.0.parse().ok()
+            Some(rest.split_once('\n')?.0.to_owned())
         });
-        Server { child, address, output, log }
+        // A Unix socket's address is none of these.
+        let address = address.parse().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));
+        Server { child, address, output: Arc::default(), log }
+    }
+
+    /// Reads what it writes from now on.
+    pub(crate) fn resume(&mut self) {
+        self.output = Growing::follow(self.child.stdout.take().unwrap());
+    }
+
+    /// Returns how many bytes it has written that nobody has read.
+    pub(crate) fn unread_output(&self) -> u64 {
+        rustix::io::ioctl_fionread(self.child.stdout.as_ref().unwrap()).unwrap()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -175,6 +192,9 @@ impl Server {
         let started = Instant::now();
         let status = wait_for(&mut self.child);
         let log = String::from_utf8_lossy(&self.log.all()).into_owned();
+        if self.child.stdout.is_some() {
+            self.resume();
+        }
         Left { status, output: self.output.all(), log, took: started.elapsed() }
     }
 

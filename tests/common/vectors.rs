@@ -203,7 +203,7 @@ impl Failure {
             Fault::Malformed(_) => Kind::Malformed,
             Fault::TruncatedPrefix { got, want } => Kind::TruncatedPrefix { got, want },
             Fault::TruncatedPayload { got, want } => Kind::TruncatedPayload { got, want },
-            Fault::Late { .. } => return Err(format!("there was no hurry: {error}")),
+            _ => return Err(format!("there was no hurry: {error}")),
         };
         if (kind, *at, &prefix[..]) != (self.kind, self.at, &self.prefix[..]) {
             return Err(format!("{kind:?} {at:?} {prefix:x?} where this was due: {self:?}"));

@@ -1,0 +1,107 @@
+//! What is said on standard error.
+//!
+//! Lines are written by a thread of their own: nobody may be reading standard error, and a server that
+//! waits there would serve nobody and could not even be ended. Lines that find the queue full are
+//! dropped and counted.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::{Exit, Failure};
+
+/// How many lines wait at most.
+const QUEUE: usize = 4096;
+
+/// How long the end of the program waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+enum Entry {
+    Line(String),
+    /// Everything in front of this has been written once the channel is closed.
+    Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
+}
+
+static QUEUED: OnceLock<SyncSender<Entry>> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the log: warnings and what an operator wants to see, all details, or errors only.
+pub(crate) fn start(verbose: bool, quiet: bool) -> Result<(), Failure> {
+    let level = match (verbose, quiet) {
+        (true, true) => {
+            return Err(Failure::new(Exit::Usage, "-v and -q contradict each other"));
+        }
+        (true, false) => log::LevelFilter::Debug,
+        (false, true) => log::LevelFilter::Error,
+        (false, false) => log::LevelFilter::Info,
+    };
+    let (sender, entries) = sync_channel(QUEUE);
+    let writing = thread::Builder::new().name("framelet-log".into()).spawn(|| write_all(entries));
+    if writing.is_ok() && QUEUED.set(sender).is_ok() && log::set_logger(&StandardError).is_ok() {
+        log::set_max_level(level);
+    }
+    Ok(())
+}
+
+fn write_all(entries: Receiver<Entry>) {
+    for entry in entries {
+        if let Entry::Line(line) = entry {
+            write(&line);
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            write(&format!("{dropped} lines were dropped, since nobody read them in time"));
+        }
+    }
+}
+
+fn write(line: &str) {
+    // Where that is impossible there is nobody to tell.
+    let _ = writeln!(io::stderr(), "framelet: {line}");
+}
+
+/// Says a line.
+pub(crate) fn say(line: impl Into<String>) {
+    let line = line.into();
+    match QUEUED.get() {
+        None => write(&line),
+        Some(queue) => match queue.try_send(Entry::Line(line)) {
+            Err(TrySendError::Full(_)) => {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(TrySendError::Disconnected(_)) | Ok(()) => {}
+        },
+    }
+}
+
+/// Waits until all lines are written, but not for ever.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUED.get() {
+        let (done, written) = sync_channel(0);
+        if queue.try_send(Entry::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(LAST_LINES);
+        }
+    }
+}
+
+/// Takes the library's log.
+struct StandardError;
+
+impl log::Log for StandardError {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("framelet")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            say(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {
+        flush();
+    }
+}

@@ -1,0 +1,84 @@
+//! Files as the standard streams are: past the buffers of std, and patient.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// A file that is waited for, even if it was set to be non-blocking, as some parents do with the
+/// standard streams of their children.
+#[derive(Debug)]
+pub struct PatientFile(File);
+
+impl PatientFile {
+    /// Returns standard input, past the buffer of [`std::io::stdin`].
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there are no more file descriptors.
+    pub fn stdin() -> io::Result<PatientFile> {
+        PatientFile::of(&io::stdin())
+    }
+
+    /// Returns standard output, past the buffer of [`std::io::stdout`].
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there are no more file descriptors.
+    pub fn stdout() -> io::Result<PatientFile> {
+        PatientFile::of(&io::stdout())
+    }
+
+    fn of(stream: &impl AsFd) -> io::Result<PatientFile> {
+        Ok(PatientFile(File::from(stream.as_fd().try_clone_to_owned()?)))
+    }
+
+    /// Returns whether it is a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.0.is_terminal()
+    }
+
+    fn wait(&self, flags: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(&self.0, flags)], None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl From<File> for PatientFile {
+    fn from(file: File) -> Self {
+        PatientFile(file)
+    }
+}
+
+impl Read for PatientFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::IN)?
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Write for PatientFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT)?
+                }
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}

@@ -1,0 +1,80 @@
+//! The time limits of all connections, looked after once a second.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::server::Server;
+use crate::watch::{Order, Phase};
+
+/// The bounds of the time between two sweeps.
+const MIN_TICK: Duration = Duration::from_millis(10);
+const MAX_TICK: Duration = Duration::from_secs(1);
+
+/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough, and once a
+/// second is little work.
+pub(crate) fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
+    let shortest = timeouts.into_iter().min();
+    shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))
+}
+
+/// Looks at every connection once a tick, and ends those that have waited too long; until it is
+/// dropped.
+///
+/// It has a thread of its own, since a timer of the reactor would be armed anew in the kernel for each
+/// of the reactor's waits, and that is as often as there are messages.
+pub(crate) struct Sweep(thread::Thread, Arc<AtomicBool>);
+
+impl Sweep {
+    pub(crate) fn start(server: &Arc<Server>) -> io::Result<Sweep> {
+        let (server, stop) = (Arc::clone(server), Arc::<AtomicBool>::default());
+        let stopped = Arc::clone(&stop);
+        let sweeping = thread::Builder::new().name("framelet-sweep".into()).spawn(move || {
+            let mut next = Instant::now() + server.tick;
+            while !stopped.load(Ordering::Relaxed) {
+                let left = next.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    server.sweep();
+                    next = Instant::now() + server.tick;
+                } else {
+                    thread::park_timeout(left);
+                }
+            }
+        })?;
+        Ok(Sweep(sweeping.thread().clone(), stop))
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.unpark();
+    }
+}
+
+impl Server {
+    /// Ends the connections that have waited too long, and gives memory back that is not needed.
+    fn sweep(&self) {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        for origin in self.open().values() {
+            let (phase, since) = origin.watch.phase();
+            let timeout = match phase {
+                Phase::InMessage | Phase::Writing => self.message_timeout,
+                Phase::Idle => self.idle_timeout,
+                Phase::Busy | Phase::Closing => None,
+            };
+            // The phase began at any time within its first tick: one more makes sure that nobody is
+            // cut off early.
+            let over = timeout.is_some_and(|timeout| {
+                let ticks = timeout.as_nanos().div_ceil(self.tick.as_nanos());
+                u128::from(now.saturating_sub(since)) > ticks
+            });
+            if over {
+                origin.watch.tell(Order::Expired);
+            }
+        }
+        self.pool.trim();
+    }
+}

@@ -82,7 +82,12 @@ pub struct Listener(Listening);
 
 #[derive(Debug)]
 enum Listening {
-    Tcp(Arc<Async<std::net::TcpListener>>),
+    Tcp {
+        listener: Arc<Async<std::net::TcpListener>>,
+        /// Whether accepted connections inherit their options. A listener that others have opened may
+        /// hold connections from before it could be given any.
+        inherits: bool,
+    },
     // The file goes first: a server that starts in between finds a free place, not a leftover.
     Unix(SocketFile, Async<UnixListener>),
 }
@@ -161,8 +166,19 @@ fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
     // A restart must not wait until the old connections have left the kernel's tables.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    // Before it listens: a connection has the options that its listener had when it came in.
+    set_options(&SockRef::from(&socket))?;
     socket.listen(BACKLOG)?;
-    Ok(Listener(Listening::Tcp(Arc::new(Async::new(socket.into())?))))
+    let listener = Arc::new(Async::new(socket.into())?);
+    Ok(Listener(Listening::Tcp { listener, inherits: true }))
+}
+
+/// Sets what an accepted connection has: no delay, keepalive after 300 s, and an end by a reset unless
+/// [`Socket::end_in_order`] was called. The last one holds even if the process is killed.
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_linger(Some(Duration::ZERO))
 }
 
 fn listen_unix(path: &Path) -> io::Result<Listener> {
@@ -207,25 +223,12 @@ impl Listener {
     /// The system's.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
-            Listening::Tcp(listener) => {
+            Listening::Tcp { listener, .. } => {
                 let address = listener.get_ref().local_addr()?;
                 Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
             }
             Listening::Unix(file, _) => Ok(Address::Unix(file.path.clone())),
         }
-    }
-
-    /// Sets the options that accepted TCP connections inherit: no delay, keepalive after 300 s, and an
-    /// end by a reset unless [`Socket::end_in_order`] was called. The last one holds even if the
-    /// process is killed.
-    pub(crate) fn prepare(&self) -> io::Result<()> {
-        if let Listening::Tcp(listener) = &self.0 {
-            let socket = SockRef::from(listener.get_ref());
-            socket.set_tcp_nodelay(true)?;
-            socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-            socket.set_linger(Some(Duration::ZERO))?;
-        }
-        Ok(())
     }
 
     /// Accepts the next connection.
@@ -239,8 +242,11 @@ impl Listener {
     /// If the future is dropped, no connection is lost.
     pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match &self.0 {
-            Listening::Tcp(listener) => {
+            Listening::Tcp { listener, inherits } => {
                 let (stream, address) = listener.accept().await?;
+                if !inherits {
+                    set_options(&SockRef::from(stream.get_ref()))?;
+                }
                 Ok((Socket::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
             }
             Listening::Unix(_, listener) => {
@@ -253,7 +259,7 @@ impl Listener {
 
 impl From<async_net::TcpListener> for Listener {
     fn from(listener: async_net::TcpListener) -> Self {
-        Listener(Listening::Tcp(listener.into()))
+        Listener(Listening::Tcp { listener: listener.into(), inherits: false })
     }
 }
 
@@ -526,16 +532,18 @@ mod tests {
     }
 
     #[test]
-    fn accepted_connections_inherit_their_options() {
+    fn accepted_connections_have_their_options() {
         smol::block_on(async {
-            let listener = ":0".parse::<Address>().unwrap().listen().await.unwrap();
-            listener.prepare().unwrap();
-            let _client = listener.address().unwrap().connect().await.unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
-            let Connected::Tcp(stream) = &stream.connected else { panic!("not TCP") };
-            let socket = SockRef::from(stream.get_ref());
-            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
-            assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+            let opened_here = ":0".parse::<Address>().unwrap().listen().await.unwrap();
+            let others = async_net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            for listener in [opened_here, Listener::from(others)] {
+                let _client = listener.address().unwrap().connect().await.unwrap();
+                let (socket, _) = listener.accept().await.unwrap();
+                let Connected::Tcp(stream) = &socket.connected else { panic!("not TCP") };
+                let socket = SockRef::from(stream.get_ref());
+                assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+                assert_eq!(socket.linger().unwrap(), Some(Duration::ZERO));
+            }
         });
     }
 }

@@ -127,7 +127,6 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Summary, ServeError> {
     let server = Arc::new(Server::new(&options)?);
-    listener.prepare().map_err(ServeError::Start)?;
     let mut writer = sink.map(Writer::start).transpose().map_err(ServeError::Start)?;
     let _sweep = Sweep::start(&server).map_err(ServeError::Start)?;
 

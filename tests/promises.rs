@@ -69,6 +69,81 @@ fn what_is_only_announced_takes_no_memory() {
     drop(announced);
 }
 
+/// Waits until the server's memory is what `holds` asks for; returns the last reading.
+fn memory_becomes(server: &Server, holds: impl Fn(usize) -> bool) -> usize {
+    let started = Instant::now();
+    loop {
+        let memory = server.memory();
+        if holds(memory) || started.elapsed() > Duration::from_secs(20) {
+            return memory;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_many_connections_hold_together_is_bounded() {
+    let server = Server::start(&["--output", "none", "--memory", "16MiB"]);
+    catch_up(&server);
+    let before = server.memory();
+    let half_sent: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.set_nonblocking(true).unwrap();
+            let announced = u32::try_from(8 * MIB).unwrap();
+            stream.write_all(&announced.to_be_bytes()).unwrap();
+            // As much as the kernels take: the server stops reading when it holds enough.
+            let _ = stream.write(&vec![0; MIB]);
+            stream
+        })
+        .collect();
+    // It does take some, and it stays at that.
+    let filled = memory_becomes(&server, |memory| memory > before + 4 * MIB);
+    assert!(filled > before + 4 * MIB, "only {filled} bytes");
+    thread::sleep(Duration::from_millis(500));
+    let growth = server.memory().saturating_sub(before);
+    assert!(growth < 18 * MIB, "grew by {growth} bytes");
+    drop(half_sent);
+}
+
+#[test]
+fn memory_comes_back_after_a_large_message() {
+    let server = Server::start(&["--output", "none", "--max-message", "64MiB"]);
+    catch_up(&server);
+    let before = server.memory();
+    let mut stream = server.connect();
+    stream.write_all(&frame(&vec![1; 64 * MIB])).unwrap();
+    catch_up(&server);
+    assert!(server.peak_memory() > before + 60 * MIB, "the message was never held");
+    // The connection stays open: it is the message that is gone.
+    let after = memory_becomes(&server, |memory| memory < before + 2 * MIB);
+    assert!(after < before + 2 * MIB, "{} bytes more than before", after - before);
+}
+
+#[test]
+fn an_endless_stream_of_empty_messages_leaves_the_others_their_turn() {
+    let server = Server::start(&["--output", "none"]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut stream = server.connect();
+                let started = Instant::now();
+                while !done.load(Ordering::Relaxed) && started.elapsed() < Duration::from_secs(60) {
+                    stream.write_all(&[0; 64 * 1024]).unwrap();
+                }
+            });
+        }
+        for _ in 0..50 {
+            let started = Instant::now();
+            catch_up(&server);
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(5), "another client had to wait for {took:?}");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
 /// P4.
 #[test]
 fn the_limit_of_connections_holds_and_frees_places_again() {

@@ -200,8 +200,17 @@ impl Server {
 
     /// Returns the memory the process holds, in bytes.
     pub(crate) fn memory(&self) -> usize {
+        self.status("VmRSS:")
+    }
+
+    /// Returns the most memory the process ever held, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, field: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
     }
 

@@ -68,7 +68,7 @@ impl Default for ServeOptions {
 }
 
 impl ServeOptions {
-    /// Checks that the options make sense together, as [`serve`] does before anything else.
+    /// Checks that the options make sense together, as [`serve`](crate::serve) does before anything else.
     ///
     /// # Errors
     ///

@@ -57,6 +57,7 @@ fn a_read_of_a_large_message_that_is_dropped_loses_nothing() {
     }
 }
 
+/// P10: ten thousand streams.
 #[test]
 fn random_streams_of_random_layouts_give_identical_messages_in_random_pieces() {
     let mut random = fastrand::Rng::with_seed(4);

@@ -83,7 +83,7 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "size", from_str_fn(size))]
     max_message: Option<usize>,
 
-    /// say more
+    /// say more: attempts to connect, and how much was sent
     #[argh(switch, short = 'v')]
     verbose: bool,
 }

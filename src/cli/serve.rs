@@ -70,7 +70,7 @@ pub(crate) struct Serve {
     )]
     grace: Duration,
 
-    /// say more: each connection, and more
+    /// say more: the beginning and the end of each connection
     #[argh(switch, short = 'v')]
     verbose: bool,
 

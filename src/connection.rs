@@ -45,6 +45,14 @@ pub(crate) enum Outcome {
     SinkGone,
 }
 
+/// How far the replies to one batch have got.
+#[derive(Default)]
+struct Echo {
+    sent: usize,
+    /// Whether the peer takes nothing just now.
+    waiting: bool,
+}
+
 pub(crate) struct Connection {
     server: Arc<Server>,
     origin: Arc<Origin>,
@@ -81,7 +89,10 @@ impl Connection {
     }
 
     /// Serves the connection to its end; returns how many messages came and how it ended.
-    pub(crate) async fn run(mut self) -> (u64, Outcome) {
+    ///
+    /// It is boxed since a future keeps a copy of what is moved into it at each level, and there are as
+    /// many of these as there are idle connections.
+    pub(crate) async fn run(mut self: Box<Self>) -> (u64, Outcome) {
         let origin = Arc::clone(&self.origin);
         let outcome = {
             let mut serving = pin!(self.serve());
@@ -117,11 +128,10 @@ impl Connection {
                     return Outcome::SinkGone;
                 }
             }
-            if let Some(replies) = &mut self.replies {
-                let sent = echo(replies, &payloads, &self.origin, &self.server).await;
-                if let Err(outcome) = sent {
-                    return self.settle(outcome).await;
-                }
+            let mut echo = Echo::default();
+            let echoed = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await;
+            if let Err(outcome) = echoed {
+                return self.settle(outcome).await;
             }
             drop(payloads);
             if last {
@@ -213,32 +223,17 @@ impl Connection {
         }
     }
 
-    /// Waits until all that has come is committed: an orderly end says that it is, and also whoever is
-    /// reset shall have lost nothing that was read.
-    async fn settle(&mut self, outcome: Outcome) -> Outcome {
-        if self.queue.is_some() {
-            self.origin.watch.enter(Phase::Closing, self.server.now());
-            poll_fn(|_| match self.origin.committed() >= self.received {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            })
-            .await;
-        }
-        outcome
-    }
-}
-
-/// Sends messages back, from the buffer in which they were received.
-async fn echo(
-    socket: &mut Socket,
-    payloads: &Payloads,
-    origin: &Origin,
-    server: &Server,
-) -> Result<(), Outcome> {
-    let (watch, mut sent, mut waiting) = (&origin.watch, 0, false);
-    poll_fn(|cx| {
+    /// Sends messages back, if that is what this server does, from the buffer in which they came.
+    fn poll_echo(
+        &mut self,
+        cx: &mut Context<'_>,
+        payloads: &Payloads,
+        echo: &mut Echo,
+    ) -> Poll<Result<(), Outcome>> {
+        let Some(socket) = &mut self.replies else { return Poll::Ready(Ok(())) };
+        let watch = &self.origin.watch;
         loop {
-            let mut rest = sent;
+            let mut rest = echo.sent;
             let mut parts = payloads.frames().map(|part| {
                 let (_, unsent) = part.split_at(part.len().min(rest));
                 rest -= part.len() - unsent.len();
@@ -256,28 +251,41 @@ async fn echo(
                     return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
                 }
                 Poll::Ready(Ok(bytes)) => {
-                    sent += bytes;
+                    echo.sent += bytes;
                     // It takes something: its time starts anew.
-                    waiting = false;
+                    echo.waiting = false;
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
-                Poll::Pending if waiting && watch.order() == Order::Expired => {
-                    let timeout = server.message_timeout.unwrap_or_default();
+                Poll::Pending if echo.waiting && watch.order() == Order::Expired => {
+                    let timeout = self.server.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
                 Poll::Pending => {
-                    if !waiting {
-                        watch.enter(Phase::Writing, server.now());
+                    if !echo.waiting {
+                        watch.enter(Phase::Writing, self.server.now());
                         watch.forgive();
-                        waiting = true;
+                        echo.waiting = true;
                     }
                     return Poll::Pending;
                 }
             }
         }
-    })
-    .await
+    }
+
+    /// Waits until all that has come is committed: an orderly end says that it is, and also whoever is
+    /// reset shall have lost nothing that was read.
+    async fn settle(&mut self, outcome: Outcome) -> Outcome {
+        if self.queue.is_some() {
+            self.origin.watch.enter(Phase::Closing, self.server.now());
+            poll_fn(|_| match self.origin.committed() >= self.received {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+        }
+        outcome
+    }
 }
 
 /// The one place where the end of a connection is logged.

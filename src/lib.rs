@@ -49,28 +49,28 @@
 #![warn(clippy::unwrap_used)]
 
 // Wire.
-mod diagnosis;
+mod diagnosis; // what an impossible prefix most likely is
 mod error;
-mod escape;
-mod layout;
+mod escape; // text that is safe to show
+mod layout; // how a prefix is written
 
 // Stream.
-mod pool;
-mod reader;
-mod source;
-mod writer;
+mod pool; // all memory that holds received bytes
+mod reader; // from bytes to messages
+mod source; // what the reader reads from
+mod writer; // from messages to bytes
 
 // Program.
 mod client;
-mod connection;
-mod file;
-mod format;
-mod net;
-mod options;
-mod server;
-mod sink;
-mod sweep;
-mod watch;
+mod connection; // one connection of the server
+mod file; // the standard streams
+mod format; // messages as text or bytes outside the wire
+mod net; // addresses and sockets
+mod options; // of the server
+mod server; // accepts, and ends in good order
+mod sink; // where messages go
+mod sweep; // time limits
+mod watch; // what a connection waits for
 
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;

@@ -325,7 +325,7 @@ impl Server {
         let server = Arc::clone(self);
         smol::spawn(async move {
             let connection =
-                Connection::new(Arc::clone(&server), Arc::clone(&origin), socket, queue);
+                Box::new(Connection::new(Arc::clone(&server), Arc::clone(&origin), socket, queue));
             let outcome = AssertUnwindSafe(connection.run()).catch_unwind().await;
             let messages = match outcome {
                 Ok((messages, outcome)) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use smol::channel::{self, Receiver, Sender};
+use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use crate::net::Peer;
 use crate::reader::Payloads;
@@ -223,7 +223,14 @@ impl Queue {
     /// Hands a batch on, waiting while the queue is full.
     pub(crate) async fn send(&self, batch: Batch) -> Result<(), SinkGone> {
         self.counts.queued.fetch_add(batch.len() as u64, Ordering::SeqCst);
-        self.queue.send(batch).await.map_err(|_| SinkGone)
+        match self.queue.try_send(batch) {
+            Ok(()) => Ok(()),
+            // Boxed, so that only who waits here has the room for it.
+            Err(TrySendError::Full(batch)) => {
+                Box::pin(self.queue.send(batch)).await.map_err(|_| SinkGone)
+            }
+            Err(TrySendError::Closed(_)) => Err(SinkGone),
+        }
     }
 }
 

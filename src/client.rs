@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 
+use crate::address::Address;
 use crate::error::ReadError;
 use crate::layout::{Layout, LimitError};
-use crate::net::{Address, Socket};
+use crate::net::Socket;
 use crate::reader::FrameReader;
 use crate::writer::{FrameWriter, WriteError};
 

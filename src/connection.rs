@@ -16,7 +16,8 @@ use log::{debug, info, warn};
 
 use crate::error::{Plain, ReadError};
 use crate::net::Socket;
-use crate::reader::{FrameReader, Payloads};
+use crate::payloads::Payloads;
+use crate::reader::FrameReader;
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
 use crate::watch::{Order, Phase};

@@ -55,12 +55,14 @@ mod escape; // text that is safe to show
 mod layout; // how a prefix is written
 
 // Stream.
+mod payloads; // messages that were read together
 mod pool; // all memory that holds received bytes
 mod reader; // from bytes to messages
 mod source; // what the reader reads from
 mod writer; // from messages to bytes
 
 // Program.
+mod address;
 mod client;
 mod connection; // one connection of the server
 mod file; // the standard streams
@@ -72,6 +74,7 @@ mod sink; // where messages go
 mod sweep; // time limits
 mod watch; // what a connection waits for
 
+pub use address::{Address, ParseAddressError};
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
 pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
@@ -82,9 +85,10 @@ pub use layout::{
     DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
     Prefix, TooLong,
 };
-pub use net::{Address, Listener, ParseAddressError, Peer, Socket};
+pub use net::{Listener, Peer, Socket};
 pub use options::{ServeError, ServeOptions};
-pub use reader::{FrameReader, Payloads};
+pub use payloads::Payloads;
+pub use reader::FrameReader;
 pub use server::{Summary, serve};
 pub use sink::{Batch, Message, OutputSink, Sink};
 pub use writer::{FrameWriter, WriteError, append_frame};

@@ -22,7 +22,8 @@ use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
 use crate::diagnosis::{self, Evidence};
 use crate::error::{Fault, Position, ProtocolError, ReadError};
-use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, MAX_PAYLOAD, Prefix};
+use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
+use crate::payloads::{Payloads, whole_frame};
 use crate::pool::{Lent, Pool};
 use crate::source::Source;
 
@@ -74,22 +75,6 @@ struct Announced {
 enum End {
     Clean,
     Error(Box<ReadError>),
-}
-
-/// Messages that were read together, in their order.
-///
-/// They lie in one buffer as they were received; no message has an allocation of its own.
-#[derive(Debug)]
-pub struct Payloads {
-    layout: Layout,
-    /// The message that had been incomplete before this read: its prefix and its payload.
-    head: Option<(Prefix, Lent)>,
-    /// Whole frames one after the other, from `from` to `to`.
-    run: Lent,
-    from: usize,
-    to: usize,
-    count: usize,
-    first: u64,
 }
 
 impl<R> FrameReader<R> {
@@ -431,15 +416,6 @@ struct Whole {
     bytes: usize,
 }
 
-/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a good one.
-#[inline]
-fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
-    let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
-    let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
-    let len = prefix + payload;
-    (len <= bytes.len()).then_some((prefix, len))
-}
-
 impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
     type Item = Result<Vec<u8>, ReadError>;
 
@@ -459,50 +435,5 @@ impl<R> fmt::Debug for FrameReader<R> {
             .field("max_message", &self.limit)
             .field("position", &self.at())
             .finish_non_exhaustive()
-    }
-}
-
-impl Payloads {
-    /// Returns how many messages there are; at least one.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Returns the number of the first of them on its stream; the very first message is 1.
-    pub fn first_number(&self) -> u64 {
-        self.first
-    }
-
-    /// Returns the length of all payloads together, in bytes.
-    pub fn payload_bytes(&self) -> usize {
-        match self.layout.width() {
-            Some(width) => {
-                let frames: usize = self.frames().iter().map(|part| part.len()).sum();
-                frames - self.count * width
-            }
-            None => self.iter().map(<[u8]>::len).sum(),
-        }
-    }
-
-    /// Returns the payloads in the order in which they were sent.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut run = &self.run[self.from..self.to];
-        let run = std::iter::from_fn(move || {
-            let (prefix, len) = whole_frame(self.layout, MAX_PAYLOAD, run)?;
-            let (frame, rest) = run.split_at(len);
-            run = rest;
-            Some(&frame[prefix..])
-        });
-        self.head.iter().map(|(_, payload)| &payload[..]).chain(run)
-    }
-
-    /// Returns the frames as they were received; the parts follow each other, and may be empty.
-    pub fn frames(&self) -> [&[u8]; 3] {
-        let (prefix, payload) = match &self.head {
-            Some((prefix, payload)) => (&prefix[..], &payload[..]),
-            None => (&[][..], &[][..]),
-        };
-        [prefix, payload, &self.run[self.from..self.to]]
     }
 }

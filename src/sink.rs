@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use crate::net::Peer;
-use crate::reader::Payloads;
+use crate::payloads::Payloads;
 use crate::watch::Watch;
 
 mod output;

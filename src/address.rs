@@ -1,0 +1,113 @@
+//! Where to listen or to connect to, as text.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where to listen or to connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Address;
+///
+/// assert_eq!(":4747".parse::<Address>()?.to_string(), "127.0.0.1:4747");
+/// assert!("localhost".parse::<Address>().is_err()); // which port?
+/// # Ok::<(), framelet::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address {
+    /// A TCP port. The host is a name or an IP address, without brackets.
+    Tcp {
+        /// The name or address.
+        host: String,
+        /// The port; 0 lets the system choose one to listen on.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseAddressError(&'static str);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.is_empty() {
+                true => Err(ParseAddressError(
+                    "a path must follow unix:, as in unix:/run/framelet.sock",
+                )),
+                false => Ok(Address::Unix(path.into())),
+            };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError(
+            "a port is missing; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH",
+        ))?;
+        let port = port.parse().map_err(|_| {
+            ParseAddressError("the port must be a number from 0 to 65535, after the last colon")
+        })?;
+        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+            Some(Some(bracketed)) => bracketed,
+            Some(None) => {
+                return Err(ParseAddressError("a closing bracket is missing: [IPV6]:PORT"));
+            }
+            None if host.contains(':') => {
+                return Err(ParseAddressError("an IPv6 address goes in brackets: [::1]:4747"));
+            }
+            None if host.is_empty() => "127.0.0.1",
+            None => host,
+        };
+        Ok(Address::Tcp { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for ParseAddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for ParseAddressError {}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_one_text_form_for_both_directions() {
+        for text in ["127.0.0.1:4747", "localhost:0", "[::1]:4747", "unix:/run/a b.sock"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!(":0".parse::<Address>().unwrap().to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn texts_that_are_no_address_say_what_is_missing() {
+        for (text, word) in [
+            ("localhost", "port is missing"),
+            ("localhost:http", "number"),
+            ("localhost:65536", "number"),
+            ("::1:4747", "brackets"),
+            ("[::1:4747", "closing bracket"),
+            ("unix:", "path"),
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

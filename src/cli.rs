@@ -9,7 +9,8 @@ use std::time::Duration;
 use argh::FromArgs;
 use bytesize::ByteSize;
 use framelet::{
-    Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile, append_frame,
+    Address, Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile,
+    append_frame,
 };
 
 mod decode;
@@ -224,16 +225,25 @@ fn print(text: &str) -> Result<Command, ExitCode> {
     })
 }
 
-/// Does what was asked for.
-pub(crate) fn run(command: Command) -> Result<(), Failure> {
+/// Does what was asked for; returns the exit code.
+pub(crate) fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Serve(serve) => serve.run(),
         Command::Send(send) => send.run(),
         Command::Encode(encode) => encode.run(),
         Command::Decode(decode) => decode.run(),
     };
-    log::flush();
-    result
+    match result {
+        Ok(()) => {
+            log::flush();
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.report(),
+    }
+}
+
+fn parse_address(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("address {text:?}: {error}")))
 }
 
 /// Parses a size: `1000`, `64k`, `8MiB`.
@@ -326,16 +336,15 @@ impl Framer {
     }
 
     fn failure(&self, error: InputError) -> Failure {
-        let record =
-            error.record.map_or(String::new(), |number| format!("record {number} of the input: "));
+        let record = error.record;
         match error.fault {
             InputFault::Io(error) => cannot_read(self.file.as_deref(), &error),
             // No other limit would help.
             InputFault::TooLong { limit } if limit == self.layout.max_payload() => {
                 let layout = self.layout;
-                let message =
-                    format!("{record}message is over the {limit} bytes that {layout} can say");
-                Failure::new(Exit::Protocol, message)
+                let what = format!("message is over the {limit} bytes that {layout} can say");
+                let error = InputError { record, fault: InputFault::NotInFormat(what) };
+                Failure::new(Exit::Protocol, error.to_string())
             }
             InputFault::TooLong { .. } | InputFault::Frame(_) => {
                 Failure::new(Exit::Protocol, error.to_string())

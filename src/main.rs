@@ -13,8 +13,5 @@ fn main() -> std::process::ExitCode {
         Ok(command) => command,
         Err(exit) => return exit,
     };
-    match cli::run(command) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    cli::run(command)
 }

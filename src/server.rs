@@ -26,7 +26,7 @@ use crate::watch::Order;
 /// The shortest and longest wait after a failed accept. The kernel keeps the connection meanwhile.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// How often a line that an outsider can cause is logged at most.
+/// How often refused connections, and failures to accept any, are logged at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many connections are accepted before other tasks get their turn.

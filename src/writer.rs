@@ -287,10 +287,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Poll::Ready(Ok(()))
     }
 
-    pub(crate) fn poll_flush_queue(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), WriteError>> {
+    fn poll_flush_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
         ready!(self.poll_write_queue(cx))?;
         match ready!(Pin::new(&mut self.inner).poll_flush(cx)) {
             Ok(()) => Poll::Ready(Ok(())),

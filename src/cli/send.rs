@@ -15,10 +15,9 @@ use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 
-use super::serve::parse_address;
 use super::{
-    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, count, duration, log, plain, size,
-    timeout,
+    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, count, duration, log, parse_address,
+    plain, size, timeout,
 };
 
 /// How many chunks of composed messages wait to be sent at most.

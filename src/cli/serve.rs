@@ -9,7 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use smol::channel;
 
 use super::log::{self as log_lines, say};
-use super::{DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, plain, size, timeout};
+use super::{
+    DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
+};
 use std::io;
 use std::time::Duration;
 
@@ -152,10 +154,6 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
         // Closed by the drop above.
         let _ = stopped.recv().await;
     })
-}
-
-pub(super) fn parse_address(text: &str) -> Result<Address, Failure> {
-    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("address {text:?}: {error}")))
 }
 
 /// Why it cannot listen, and what to do about the usual causes.

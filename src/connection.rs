@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
 use crate::watch::{Order, Phase};
 
-/// How many full reads a connection may take before other tasks get their turn: half a megabyte. A
-/// judgement; at four it costs a percent of throughput, at thirty others begin to wait for milliseconds.
+/// How many reads a connection may take before other tasks get their turn: half a megabyte if they are
+/// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
+/// milliseconds.
 const READS_A_TURN: u32 = 8;
 
 /// How a connection ended.
@@ -39,7 +41,7 @@ pub(crate) enum Outcome {
     /// It was cut off by the end of the server.
     Aborted,
     /// What came was no message, or the stream failed.
-    Read(ReadError),
+    Read(Box<ReadError>),
     /// Replies could not be sent.
     Write(io::Error),
     /// The sink takes no more.
@@ -54,11 +56,11 @@ struct Echo {
     waiting: bool,
 }
 
+/// There are as many of these as there are idle connections, so their size counts.
 pub(crate) struct Connection {
     server: Arc<Server>,
     origin: Arc<Origin>,
     reader: FrameReader<Socket>,
-    replies: Option<Socket>,
     queue: Option<Queue>,
     /// How many messages have come.
     received: u64,
@@ -66,6 +68,10 @@ pub(crate) struct Connection {
     message_since: (u64, u64),
     /// The offset up to which the stream is read once the server ends: what had come by then.
     read_until: Option<u64>,
+    /// The number that the next batch of the whole server has if no other connection gets one before.
+    next_batch: u64,
+    /// How many reads there were since others had their turn.
+    reads: u32,
 }
 
 impl Connection {
@@ -75,25 +81,35 @@ impl Connection {
         socket: Socket,
         queue: Option<Queue>,
     ) -> Connection {
-        let replies = server.echo.then(|| socket.clone());
         let pool = server.pool.clone();
         Connection {
             reader: FrameReader::in_pool(socket, server.layout, server.max_message, pool),
             server,
             origin,
-            replies,
             queue,
             received: 0,
             message_since: (0, 0),
             read_until: None,
+            next_batch: 0,
+            reads: 0,
         }
     }
 
-    /// Serves the connection to its end; returns how many messages came and how it ended.
-    ///
-    /// It is boxed since a future keeps a copy of what is moved into it at each level, and there are as
-    /// many of these as there are idle connections.
-    pub(crate) async fn run(mut self: Box<Self>) -> (u64, Outcome) {
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    pub(crate) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// Returns how many messages have come.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Serves the connection to its end, and returns how it ended.
+    pub(crate) async fn run(&mut self) -> Outcome {
         let origin = Arc::clone(&self.origin);
         let outcome = {
             let mut serving = pin!(self.serve());
@@ -111,43 +127,69 @@ impl Connection {
             Outcome::Closed => self.reader.get_ref().end_in_order(),
             _ => self.reader.get_ref().spoil(),
         }
-        (self.received, outcome)
+        outcome
     }
 
     async fn serve(&mut self) -> Outcome {
-        let mut reads = 0;
+        let outcome = self.receive().await;
+        if !matches!(outcome, Outcome::SinkGone) {
+            self.settle().await;
+        }
+        outcome
+    }
+
+    /// Receives messages and hands them on, until there are no more to come.
+    async fn receive(&mut self) -> Outcome {
         loop {
             let last = self.is_read_until_the_end();
             let payloads = match poll_fn(|cx| self.poll_payloads(cx)).await {
-                Ok(payloads) => Arc::new(payloads),
-                Err(outcome) => return self.settle(outcome).await,
+                Ok(payloads) => payloads,
+                Err(outcome) => return outcome,
             };
             self.received += payloads.len() as u64;
             if let Some(queue) = &self.queue {
                 let batch = Batch::received_from(Arc::clone(&self.origin), Arc::clone(&payloads));
-                if queue.send(batch).await.is_err() {
+                if let Some(sending) = queue.send(batch)
+                    && sending.await.is_err()
+                {
                     return Outcome::SinkGone;
                 }
             }
             let mut echo = Echo::default();
-            let echoed = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await;
-            if let Err(outcome) = echoed {
-                return self.settle(outcome).await;
+            if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
+                return outcome;
             }
             drop(payloads);
             if last {
                 // What was read is more than had come by then: this sender does not stop by itself.
-                return self.settle(Outcome::Drained).await;
+                return Outcome::Drained;
             }
-            reads += 1;
-            if reads % READS_A_TURN == 0 {
+            if self.ends_its_turn() {
                 future::yield_now().await;
             }
+            // Waiting costs several system calls, and asking once more only one. While others had
+            // their turn, or the peer its reply, there has often come something.
+            self.reader.get_mut().look_again();
         }
     }
 
+    /// Returns whether other tasks have their turn before the next read: now and then if they have
+    /// nothing to do, as far as one can see, and after each read if they have.
+    fn ends_its_turn(&mut self) -> bool {
+        let batch = self.server.batches.fetch_add(1, Ordering::Relaxed);
+        let others_work = batch != self.next_batch;
+        self.next_batch = batch + 1;
+        self.reads += 1;
+        let ends =
+            self.reads >= READS_A_TURN || (others_work && self.reader.get_ref().is_drained());
+        if ends {
+            self.reads = 0;
+        }
+        ends
+    }
+
     /// Reads the next messages, and notes what is waited for where it has to wait.
-    fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Payloads, Outcome>> {
+    fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Payloads>, Outcome>> {
         let watch = &self.origin.watch;
         let late = watch.order() == Order::Expired;
         let draining = self.server.draining();
@@ -168,15 +210,15 @@ impl Connection {
                     // The sweep came just as something arrived.
                     watch.forgive();
                 }
-                Poll::Ready(Ok(payloads))
+                Poll::Ready(Ok(Arc::new(payloads)))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(error))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
             Poll::Pending => self.poll_wait(),
         }
     }
 
-    fn poll_wait(&mut self) -> Poll<Result<Payloads, Outcome>> {
+    fn poll_wait(&mut self) -> Poll<Result<Arc<Payloads>, Outcome>> {
         let (watch, now) = (&self.origin.watch, self.server.now());
         if self.reader.waits_for_memory() {
             // The time until there is memory is not the sender's fault.
@@ -219,7 +261,7 @@ impl Connection {
 
     fn expire(&mut self) -> Outcome {
         match (self.reader.in_message(), self.server.message_timeout) {
-            (true, Some(timeout)) => Outcome::Read(self.reader.expire(timeout)),
+            (true, Some(timeout)) => Outcome::Read(Box::new(self.reader.expire(timeout))),
             _ => Outcome::Idle(self.server.idle_timeout.unwrap_or_default()),
         }
     }
@@ -231,7 +273,10 @@ impl Connection {
         payloads: &Payloads,
         echo: &mut Echo,
     ) -> Poll<Result<(), Outcome>> {
-        let Some(socket) = &mut self.replies else { return Poll::Ready(Ok(())) };
+        if !self.server.echo {
+            return Poll::Ready(Ok(()));
+        }
+        let socket = self.reader.get_mut();
         let watch = &self.origin.watch;
         loop {
             let mut rest = echo.sent;
@@ -276,7 +321,7 @@ impl Connection {
 
     /// Waits until all that has come is committed: an orderly end says that it is, and also whoever is
     /// reset shall have lost nothing that was read.
-    async fn settle(&mut self, outcome: Outcome) -> Outcome {
+    async fn settle(&self) {
         if self.queue.is_some() {
             self.origin.watch.enter(Phase::Closing, self.server.now());
             poll_fn(|_| match self.origin.committed() >= self.received {
@@ -285,7 +330,6 @@ impl Connection {
             })
             .await;
         }
-        outcome
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Layout {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Field {
-    Fixed { width: usize, little: bool },
+    Fixed { width: u8, little: bool },
     Varint,
 }
 
@@ -170,6 +170,7 @@ impl Layout {
         let mut bytes = [0; LONGEST_PREFIX];
         let len = match self.field {
             Field::Fixed { width, little } => {
+                let width = usize::from(width);
                 let number = payload as u64 + if self.counts_itself { width as u64 } else { 0 };
                 if little {
                     bytes = number.to_le_bytes();
@@ -202,7 +203,7 @@ impl Layout {
     #[inline]
     pub fn decode(self, frame: &[u8]) -> Result<Decoded, Malformed> {
         let (width, little) = match self.field {
-            Field::Fixed { width, little } => (width, little),
+            Field::Fixed { width, little } => (usize::from(width), little),
             Field::Varint => return decode_varint(frame),
         };
         let Some(field) = frame.get(..width) else {
@@ -228,7 +229,7 @@ impl Layout {
     pub fn max_payload(self) -> usize {
         match self.field {
             Field::Fixed { width, .. } if width < 4 => {
-                (1 << (8 * width)) - 1 - if self.counts_itself { width } else { 0 }
+                (1 << (8 * width)) - 1 - if self.counts_itself { usize::from(width) } else { 0 }
             }
             _ => MAX_PAYLOAD,
         }
@@ -276,7 +277,7 @@ impl Layout {
     /// Returns the width of the field in bytes, where it has a fixed one.
     pub(crate) fn width(self) -> Option<usize> {
         match self.field {
-            Field::Fixed { width, .. } => Some(width),
+            Field::Fixed { width, .. } => Some(usize::from(width)),
             Field::Varint => None,
         }
     }

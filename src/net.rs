@@ -303,6 +303,11 @@ impl Socket {
         unread.unwrap_or(0)
     }
 
+    /// Returns whether the last read has taken all there was.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained
+    }
+
     /// Makes the next read ask the kernel, even if it has not reported anything to read.
     pub(crate) fn look_again(&mut self) {
         self.drained = false;

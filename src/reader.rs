@@ -58,8 +58,9 @@ pub struct FrameReader<R> {
     prefix: [u8; LONGEST_PREFIX],
     /// What the prefix says, once it is complete and was found good.
     announced: Option<Announced>,
-    /// The payload under way; its first bytes are those that have come.
-    payload: Option<Lent>,
+    /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
+    /// between two messages and have none.
+    payload: Option<Box<Lent>>,
     /// The place in the queue for memory, while there is none.
     waiting: Option<EventListener>,
     end: Option<End>,
@@ -322,7 +323,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             },
         };
         ready!(self.poll_payload(cx, announced))?;
-        let payload = self.payload.take().unwrap_or_else(|| self.source.pool().empty());
+        let payload =
+            self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
         let prefix = Prefix::new(&self.prefix[..announced.prefix]);
         self.completed(1);
         Poll::Ready(Ok(Some((prefix, payload))))
@@ -378,7 +380,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if got == want {
                 return Poll::Ready(Ok(()));
             }
-            let payload = self.payload.get_or_insert_with(|| self.source.pool().empty());
+            let payload = self.payload.get_or_insert_with(|| Box::new(self.source.pool().empty()));
             if got == payload.len() {
                 let coming = self.source.buffered().len();
                 ready!(payload.poll_grow(cx, &mut self.waiting, got, coming, want));

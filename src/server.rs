@@ -13,7 +13,7 @@ use futures_lite::{FutureExt, future};
 use log::{debug, error, info, warn};
 use smol::Timer;
 
-use crate::connection::{Connection, report};
+use crate::connection::{Connection, Outcome, report};
 use crate::error::Plain;
 use crate::layout::Layout;
 use crate::net::{BACKLOG, Listener, Peer, Socket};
@@ -67,6 +67,8 @@ pub(crate) struct Server {
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
+    /// How many batches all connections have received together.
+    pub(crate) batches: AtomicU64,
 }
 
 /// Receives messages over `listener` and puts them into `sink`, until `shutdown` is ready; then it
@@ -222,6 +224,20 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
     }
 }
 
+/// Closes a connection, which has ended by a panic if there is no `outcome`.
+fn close(connection: Connection, outcome: Option<Outcome>) {
+    let (server, origin) = (Arc::clone(connection.server()), Arc::clone(connection.origin()));
+    let (number, messages) = (origin.connection, connection.received());
+    match outcome {
+        Some(outcome) => report(&origin, messages, &outcome),
+        None => error!("connection {number} from {}: ended by a bug in framelet", origin.peer),
+    }
+    drop(connection);
+    server.messages.fetch_add(messages, Ordering::Relaxed);
+    server.open().remove(&number);
+    server.ended.notify(usize::MAX);
+}
+
 /// Accepts what had connected before the end: those peers may have sent everything and be gone.
 async fn accept_the_last(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) {
     let mut refusals = Seldom::default();
@@ -285,6 +301,7 @@ impl Server {
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
         })
     }
 
@@ -322,24 +339,11 @@ impl Server {
         debug!("connection {number} from {peer}: open");
         let origin = Arc::new(Origin::new(number, peer));
         self.open().insert(number, Arc::clone(&origin));
-        let server = Arc::clone(self);
+        let mut connection = Connection::new(Arc::clone(self), origin, socket, queue);
+        // It stays where the task has it: each future that it moved into would hold a copy.
         smol::spawn(async move {
-            let connection =
-                Box::new(Connection::new(Arc::clone(&server), Arc::clone(&origin), socket, queue));
             let outcome = AssertUnwindSafe(connection.run()).catch_unwind().await;
-            let messages = match outcome {
-                Ok((messages, outcome)) => {
-                    report(&origin, messages, &outcome);
-                    messages
-                }
-                Err(_) => {
-                    error!("connection {number} from {}: ended by a bug in framelet", origin.peer);
-                    0
-                }
-            };
-            server.messages.fetch_add(messages, Ordering::Relaxed);
-            server.open().remove(&number);
-            server.ended.notify(usize::MAX);
+            close(connection, outcome.ok());
         })
         .detach();
     }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -209,6 +210,9 @@ pub(crate) struct Queue {
     counts: Arc<Counts>,
 }
 
+/// The rest of handing a batch on.
+pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
+
 /// The sink has failed; what is handed to it now goes nowhere.
 #[derive(Debug)]
 pub(crate) struct SinkGone;
@@ -220,16 +224,15 @@ impl fmt::Display for SinkGone {
 }
 
 impl Queue {
-    /// Hands a batch on, waiting while the queue is full.
-    pub(crate) async fn send(&self, batch: Batch) -> Result<(), SinkGone> {
+    /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
+    /// for: in a box, so that only who waits has the room for it.
+    pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
         self.counts.queued.fetch_add(batch.len() as u64, Ordering::SeqCst);
         match self.queue.try_send(batch) {
-            Ok(()) => Ok(()),
-            // Boxed, so that only who waits here has the room for it.
-            Err(TrySendError::Full(batch)) => {
-                Box::pin(self.queue.send(batch)).await.map_err(|_| SinkGone)
+            Ok(()) => None,
+            Err(TrySendError::Full(batch) | TrySendError::Closed(batch)) => {
+                Some(Box::pin(async move { self.queue.send(batch).await.map_err(|_| SinkGone) }))
             }
-            Err(TrySendError::Closed(_)) => Err(SinkGone),
         }
     }
 }

@@ -202,6 +202,17 @@ impl Layout {
     /// [`Malformed`] if these bytes can start no frame, whatever follows.
     #[inline]
     pub fn decode(self, frame: &[u8]) -> Result<Decoded, Malformed> {
+        // The default gets a path of its own, one load instead of a loop, that is short enough to
+        // become part of the caller's own loop.
+        if let (Layout::U32BE, &[a, b, c, d, ..]) = (self, frame) {
+            let number = u32::from_be_bytes([a, b, c, d]);
+            return Ok(Decoded::Prefix { prefix: 4, payload: u64::from(number) });
+        }
+        self.decode_any(frame)
+    }
+
+    #[inline(never)]
+    fn decode_any(self, frame: &[u8]) -> Result<Decoded, Malformed> {
         let (width, little) = match self.field {
             Field::Fixed { width, little } => (usize::from(width), little),
             Field::Varint => return decode_varint(frame),
@@ -209,11 +220,10 @@ impl Layout {
         let Some(field) = frame.get(..width) else {
             return Ok(Decoded::Incomplete { need: width });
         };
-        let number = match (field, little) {
-            // The default gets a path of its own: one load instead of a loop.
-            (&[a, b, c, d], false) => u64::from(u32::from_be_bytes([a, b, c, d])),
-            (_, false) => field.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)),
-            (_, true) => field.iter().rfold(0, |number, &byte| number << 8 | u64::from(byte)),
+        let append = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
+        let number = match little {
+            false => field.iter().fold(0, append),
+            true => field.iter().rfold(0, append),
         };
         if !self.counts_itself {
             return Ok(Decoded::Prefix { prefix: width, payload: number });

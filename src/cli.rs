@@ -295,10 +295,17 @@ fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
 }
 
 /// Whole frames, ready to be sent or written, and how many they are.
-#[derive(Default)]
 struct Chunk {
     frames: Vec<u8>,
     messages: u64,
+}
+
+impl Chunk {
+    /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
+    /// half as much for the prefixes.
+    fn new() -> Chunk {
+        Chunk { frames: Vec::with_capacity(96 * 1024), messages: 0 }
+    }
 }
 
 /// Composes frames from input.

@@ -172,11 +172,11 @@ impl Layout {
             Field::Fixed { width, little } => {
                 let width = usize::from(width);
                 let number = payload as u64 + if self.counts_itself { width as u64 } else { 0 };
-                if little {
-                    bytes = number.to_le_bytes();
-                } else {
-                    bytes[..width].copy_from_slice(&number.to_be_bytes()[8 - width..]);
-                }
+                bytes = match little {
+                    true => number.to_le_bytes(),
+                    // Its last `width` bytes come first.
+                    false => (number << (64 - 8 * width)).to_be_bytes(),
+                };
                 width
             }
             Field::Varint => {
@@ -323,6 +323,14 @@ impl Prefix {
         let mut bytes = [0; LONGEST_PREFIX];
         bytes[..field.len()].copy_from_slice(field);
         Prefix { bytes, len: field.len() }
+    }
+
+    /// Appends it to `out`: all of its room and then as much of it off again, since that is two
+    /// instructions where a copy of a length that varies is a call.
+    #[inline]
+    pub(crate) fn append_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes);
+        out.truncate(out.len() - (LONGEST_PREFIX - self.len));
     }
 }
 

@@ -10,7 +10,7 @@ use futures_lite::AsyncWrite;
 use futures_sink::Sink;
 
 use crate::error::{Plain, same_again};
-use crate::layout::{Layout, LimitError, Prefix, TooLong};
+use crate::layout::{LONGEST_PREFIX, Layout, LimitError, Prefix, TooLong};
 
 /// How many bytes may be queued before [`FrameWriter::feed`] writes them out first.
 const HIGH_WATER: usize = 64 * 1024;
@@ -94,8 +94,8 @@ pub fn append_frame(
     payload: &[u8],
 ) -> Result<(), TooLong> {
     let prefix = checked_prefix(layout, limit, payload.len())?;
-    out.reserve(prefix.len() + payload.len());
-    out.extend_from_slice(&prefix);
+    out.reserve(LONGEST_PREFIX + payload.len());
+    prefix.append_to(out);
     out.extend_from_slice(payload);
     Ok(())
 }
@@ -239,7 +239,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             Err(too_long) => return Poll::Ready(Err(WriteError::TooLong(too_long))),
         };
         ready!(self.poll_below_high_water(cx))?;
-        self.queue.extend_from_slice(&prefix);
+        prefix.append_to(&mut self.queue);
         if payload.len() < LARGE {
             self.queue.extend_from_slice(payload);
             return Poll::Ready(Ok(()));

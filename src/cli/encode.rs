@@ -38,7 +38,7 @@ impl Encode {
         let limit = self.layout.limit(self.max_message)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
         let mut output = PatientFile::stdout().map_err(|error| Failure::output(&error))?;
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk::new();
         loop {
             chunk.frames.clear();
             let more = framer.read(&mut chunk, u64::MAX);

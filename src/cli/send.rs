@@ -126,7 +126,7 @@ impl Send {
         let (sender, receiver) = channel::bounded(AHEAD);
         let (layout, once) = (self.layout, self.once);
         if !self.message.is_empty() {
-            let mut chunk = Chunk::default();
+            let mut chunk = Chunk::new();
             let taken = if once { 1 } else { self.message.len() };
             for message in self.message.iter().take(taken) {
                 append_frame(&mut chunk.frames, layout, limit, message.as_bytes())
@@ -327,7 +327,7 @@ async fn send(mut socket: Socket, composed: &Receiver<Composed>) -> io::Result<S
 fn compose(mut framer: Framer, once: bool, chunks: &Sender<Composed>) {
     let most = if once { 1 } else { u64::MAX };
     loop {
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk::new();
         let more = framer.read(&mut chunk, most);
         let enough = chunk.messages >= most;
         // The queue is closed if the connection is lost: then nobody wants any more.

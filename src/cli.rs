@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use argh::FromArgs;
-use bytesize::ByteSize;
 use framelet::{
     Address, Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile,
     append_frame,
 };
+use parse_size::parse_size;
 
 mod decode;
 mod encode;
@@ -248,7 +248,7 @@ fn parse_address(text: &str) -> Result<Address, Failure> {
 
 /// Parses a size: `1000`, `64k`, `8MiB`.
 fn size(text: &str) -> Result<usize, String> {
-    text.parse::<ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
+    parse_size(text).ok().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| {
         "not a size; write bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"
             .into()
     })

@@ -32,8 +32,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// How many connections are accepted before other tasks get their turn.
 const ACCEPTS_A_TURN: u32 = 64;
 
-/// The part of the grace period after which connections are cut; the rest is the sink's.
-const GRACE_FOR_CONNECTIONS: f64 = 0.8;
+/// The part of the grace period that is the sink's, after connections were cut: one in this many.
+const GRACE_FOR_SINK: u32 = 5;
 
 /// What a server has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -360,7 +360,7 @@ impl Server {
             origin.watch.wake();
         }
         let time_is_up = async {
-            Timer::after(self.grace.mul_f64(GRACE_FOR_CONNECTIONS)).await;
+            Timer::after(self.grace - self.grace / GRACE_FOR_SINK).await;
         };
         self.all_ended().or(time_is_up).await;
         let cut = self.open().len();

@@ -164,8 +164,8 @@ impl Send {
             }
             debug!("cannot connect to {address}: {}; trying again", plain(&error));
             // Many clients that lost the same server must not come back at the same moment.
-            let jitter = backoff.mul_f64(0.5 + fastrand::f64() / 2.0);
-            Timer::after(jitter.min(left)).await;
+            let jitter = backoff / 2 * fastrand::u32(0..=1000) / 1000;
+            Timer::after((backoff / 2 + jitter).min(left)).await;
             backoff = (2 * backoff).min(BACKOFF.1);
         }
     }

@@ -8,8 +8,8 @@ use futures_lite::AsyncRead;
 
 use crate::pool::{BUFFER, Lent, Pool};
 
-/// Up to this many bytes are copied out of the read buffer rather than taking it along, so that a
-/// trickle of small messages does not hold 64 KiB each.
+/// Up to this many bytes are copied out of the read buffer rather than holding on to it, so that a
+/// trickle of small messages, or the start of one, does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
 /// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
@@ -17,7 +17,7 @@ const COPIED: usize = 4096;
 pub(crate) struct Source<R> {
     inner: R,
     pool: Pool,
-    /// Borrowed while `next < filled`.
+    /// Borrowed while `next < filled`; or the rest of such a one, in a buffer of its own.
     buffer: Option<Vec<u8>>,
     next: usize,
     filled: usize,
@@ -74,32 +74,57 @@ impl<R> Source<R> {
 
     /// Takes the next `bytes` bytes out together; returns a buffer and where in it they start.
     pub(crate) fn take_run(&mut self, bytes: usize) -> (Lent, usize) {
-        if bytes <= COPIED {
-            let taken = match bytes {
-                0 => self.pool.empty(),
-                _ => self.pool.keep(self.buffered()[..bytes].to_vec()),
-            };
-            self.consume(bytes);
-            return (taken, 0);
+        let from = self.next;
+        if bytes > COPIED {
+            let (buffer, rest) =
+                (self.buffer.take().unwrap_or_default(), from + bytes..self.filled);
+            self.offset += bytes as u64;
+            self.hold(&buffer[rest]);
+            return (self.pool.keep(buffer), from);
         }
-        let (buffer, from) = (self.buffer.take().unwrap_or_default(), self.next);
-        let rest = &buffer[from + bytes..self.filled];
-        if !rest.is_empty() {
-            let mut next = self.pool.take_buffer();
-            next[..rest.len()].copy_from_slice(rest);
-            self.buffer = Some(next);
+        let taken = match bytes {
+            0 => self.pool.empty(),
+            _ => self.pool.keep(self.buffered()[..bytes].to_vec()),
+        };
+        self.consume(bytes);
+        // The very first read stays together: the start of a stream tells best what it is.
+        if self.buffered().len() <= COPIED
+            && self.since_start().is_none()
+            && let Some(buffer) = self.buffer.take()
+        {
+            self.hold(&buffer[self.next..self.filled]);
+            self.give_back(buffer);
         }
+        (taken, 0)
+    }
+
+    /// Makes `rest` all that is in the buffer. Thousands of connections may be between two reads with
+    /// the start of a message left over, so a short one gets no more room than it needs.
+    fn hold(&mut self, rest: &[u8]) {
         (self.next, self.filled) = (0, rest.len());
-        self.offset += bytes as u64;
-        (self.pool.keep(buffer), from)
+        self.buffer = match rest.len() {
+            0 => None,
+            1..=COPIED => Some(rest.to_vec()),
+            _ => {
+                let mut buffer = self.pool.take_buffer();
+                buffer[..rest.len()].copy_from_slice(rest);
+                Some(buffer)
+            }
+        };
     }
 
     /// Gives the buffer back with all that is in it.
     pub(crate) fn drop_buffer(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.pool.give_buffer(buffer);
+            self.give_back(buffer);
         }
         (self.next, self.filled) = (0, 0);
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        if buffer.len() == BUFFER {
+            self.pool.give_buffer(buffer);
+        }
     }
 }
 

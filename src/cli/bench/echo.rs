@@ -256,7 +256,7 @@ impl<'a> Echo<'a> {
                 let Some(waiting) = echoing.waiting.pop_front() else { break };
                 if waiting.counts {
                     self.tally.messages += 1;
-                    self.tally.ended = now;
+                    self.tally.ended = self.tally.ended.max(now);
                     record(&mut self.tally.latency, now - waiting.due);
                     if self.rate.is_some() {
                         record(&mut self.tally.from_send, now - waiting.sent);

@@ -106,8 +106,7 @@ impl<'a> Flood<'a> {
     }
 
     fn fail(&mut self, token: usize, fault: Fault) {
-        if let Some(flooding) = self.connections[token].take() {
-            self.tally.unasked += flooding.unasked;
+        if self.connections[token].take().is_some() {
             self.open -= 1;
             self.tally.fail(fault);
         }

@@ -451,7 +451,7 @@ fn an_interrupt_ends_it_early_with_what_was_measured() {
             }
         });
         let child = Command::new(FRAMELET)
-            .args(["bench", &address, "--duration", "1h", "--warm-up", "0s", "--json"])
+            .args(["bench", &address, "--duration", "50s", "--warm-up", "0s", "--json"])
             .args(["--connections", "1"])
             .args(mode)
             .stdout(Stdio::piped())
@@ -463,7 +463,9 @@ fn an_interrupt_ends_it_early_with_what_was_measured() {
         kill_process(pid, Signal::INT).unwrap();
         let output = child.wait_with_output().unwrap();
         check(&output, 0, &[]);
-        assert!(json(&output)["messages"].as_u64().unwrap() >= 100, "{}", text(&output));
+        let json = json(&output);
+        assert!(json["messages"].as_u64().unwrap() >= 100, "{json}");
+        assert!(json["seconds"].as_f64().unwrap() < 40.0, "it was not ended by the signal: {json}");
     }
 }
 

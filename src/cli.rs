@@ -13,6 +13,12 @@ use framelet::{
 };
 use parse_size::parse_size;
 
+// The only place that knows whether this build has it.
+#[cfg(feature = "bench")]
+mod bench;
+#[cfg(not(feature = "bench"))]
+#[path = "cli/no_bench.rs"]
+mod bench;
 mod decode;
 mod encode;
 mod log;
@@ -103,6 +109,7 @@ pub(crate) enum Command {
     Send(send::Send),
     Encode(encode::Encode),
     Decode(decode::Decode),
+    Bench(bench::Bench),
 }
 
 /// What the help of a command has besides what the options themselves say.
@@ -113,7 +120,7 @@ struct Help {
     sections: &'static [&'static str],
 }
 
-const HELP: [Help; 5] = [
+const HELP: [Help; 6] = [
     Help {
         command: "",
         example: r"framelet serve &  printf 'two\nlines\n\n' | framelet send",
@@ -138,6 +145,11 @@ const HELP: [Help; 5] = [
         command: "decode",
         example: "framelet decode --output json < frames.bin",
         sections: &[OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
+    },
+    Help {
+        command: "bench",
+        example: "framelet serve --echo --output none &  framelet bench --echo --rate 10000",
+        sections: &[LAYOUTS, EXIT_CODES],
     },
 ];
 
@@ -191,7 +203,8 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, ExitCode> {
         }
         Ok(Arguments { command: Some(command), .. }) => Ok(command),
         Ok(Arguments { command: None, .. }) => {
-            let message = "which command? serve, send, encode or decode (see framelet --help)";
+            let message =
+                "which command? serve, send, encode, decode or bench (see framelet --help)";
             Err(Failure::new(Exit::Usage, message).report())
         }
         Err(early) if early.status.is_ok() => {
@@ -232,6 +245,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Send(send) => send.run(),
         Command::Encode(encode) => encode.run(),
         Command::Decode(decode) => decode.run(),
+        Command::Bench(bench) => bench.run(),
     };
     match result {
         Ok(()) => {
@@ -244,6 +258,17 @@ pub(crate) fn run(command: Command) -> ExitCode {
 
 fn parse_address(text: &str) -> Result<Address, Failure> {
     text.parse().map_err(|error| Failure::new(Exit::Usage, format!("address {text:?}: {error}")))
+}
+
+/// The failure to connect. `tried` says for how long, `hint` what to do if nobody listens there.
+fn cannot_connect(address: &Address, tried: &str, error: &io::Error, hint: &str) -> Failure {
+    let (exit, hint) = match error.kind() {
+        io::ErrorKind::TimedOut => (Exit::Timeout, ""),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => (Exit::Network, hint),
+        _ => (Exit::Network, ""),
+    };
+    let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
+    Failure::new(exit, message)
 }
 
 /// Parses a size: `1000`, `64k`, `8MiB`.

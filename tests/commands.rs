@@ -10,38 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{
-    FRAMELET, PATIENCE, Server, closed, frame, framelet, read_frame, terminal, unframe,
+    FRAMELET, PATIENCE, Server, check, closed, frame, framelet, odd_server, read_frame,
+    readme_shows_help_of, said, terminal, unframe,
 };
 use rustix::process::Signal;
-
-fn said(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Checks the exit code, and that what was said is one line with these words.
-#[track_caller]
-fn check(output: &Output, code: i32, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    for words in words {
-        assert!(said.contains(words), "{words:?} is missing in {said:?}");
-    }
-    let lines = usize::from(!words.is_empty());
-    assert_eq!(said.lines().count(), lines, "{said}");
-    assert!(said.is_empty() || said.starts_with("framelet: "), "{said}");
-}
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
     let address = server.address.to_string();
     framelet(&[&["send", &address], arguments].concat(), input)
-}
-
-/// A server that does as it is told, once, in a thread of its own.
-fn odd_server(act: impl FnOnce(TcpStream) + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    thread::spawn(move || act(listener.accept().unwrap().0));
-    address
 }
 
 /// Reads until the client has ended its direction.
@@ -635,13 +611,8 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
 
 #[test]
 fn the_readme_shows_the_help_as_it_is() {
-    let readme = std::fs::read_to_string("README.md").unwrap();
     for command in ["serve", "send", "encode", "decode"] {
-        let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
-        assert!(
-            readme.contains(help.trim_end()),
-            "the help of {command} in the README should be:\n{help}"
-        );
+        readme_shows_help_of(command);
     }
 }
 

@@ -16,8 +16,8 @@ use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 
 use super::{
-    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, count, duration, log, parse_address,
-    plain, size, timeout,
+    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
+    parse_address, plain, size, timeout,
 };
 
 /// How many chunks of composed messages wait to be sent at most.
@@ -171,19 +171,11 @@ impl Send {
     }
 
     fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
-        let (exit, hint) = match error.kind() {
-            io::ErrorKind::TimedOut => (Exit::Timeout, String::new()),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound if self.retry.is_zero() => {
-                (Exit::Network, "; is the server running? (--retry 10s keeps trying)".into())
-            }
-            _ => (Exit::Network, String::new()),
+        let (tried, hint) = match self.retry.is_zero() {
+            true => (String::new(), "; is the server running? (--retry 10s keeps trying)"),
+            false => (format!(" within {}", humantime::format_duration(self.retry)), ""),
         };
-        let tried = match self.retry.is_zero() {
-            true => String::new(),
-            false => format!(" within {}", humantime::format_duration(self.retry)),
-        };
-        let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
-        Failure::new(exit, message)
+        cannot_connect(address, &tried, error, hint)
     }
 
     /// Sends all messages and prints all replies, until both sides have ended.

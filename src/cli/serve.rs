@@ -134,7 +134,7 @@ impl Serve {
 
 /// Returns a future that is ready once the first signal to end has come. The second one does not wait
 /// for anything.
-fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(|error| {
         Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(&error)))
     })?;
@@ -187,11 +187,11 @@ fn failure(error: ServeError) -> Failure {
 }
 
 /// With no threads the executor would wait for ever.
-fn check_threads() -> Result<(), Failure> {
+pub(super) fn check_threads() -> Result<(), Failure> {
     match std::env::var("SMOL_THREADS").as_deref() {
         Ok("0") => Err(Failure::new(
             Exit::Usage,
-            "SMOL_THREADS=0 leaves no thread to serve on; unset it, or set it to 1 or more",
+            "SMOL_THREADS=0 leaves no thread to run on; unset it, or set it to 1 or more",
         )),
         _ => Ok(()),
     }
@@ -199,7 +199,7 @@ fn check_threads() -> Result<(), Failure> {
 
 /// Each connection is an open file, and shells often allow only 1024 of those where the system allows
 /// more.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         // If it fails, the limit is what it was, and the number of connections follows from it.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -270,6 +270,43 @@ pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
     let status = wait_for(&mut child);
     let _ = writing.join();
     Output { status, stdout: output.all(), stderr: errors.all() }
+}
+
+/// Returns what a command has said on standard error.
+pub(crate) fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Checks the exit code, and that what was said is one line with these words.
+#[track_caller]
+pub(crate) fn check(output: &Output, code: i32, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for words in words {
+        assert!(said.contains(words), "{words:?} is missing in {said:?}");
+    }
+    let lines = usize::from(!words.is_empty());
+    assert_eq!(said.lines().count(), lines, "{said}");
+    assert!(said.is_empty() || said.starts_with("framelet: "), "{said}");
+}
+
+/// A server that does as it is told, once, in a thread of its own.
+pub(crate) fn odd_server(act: impl FnOnce(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || act(listener.accept().unwrap().0));
+    address
+}
+
+/// Checks that the README has the help of a command, word for word.
+#[track_caller]
+pub(crate) fn readme_shows_help_of(command: &str) {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
+    assert!(
+        readme.contains(help.trim_end()),
+        "the help of {command} in the README should be:\n{help}"
+    );
 }
 
 /// Returns a `u32be` frame.

@@ -1,0 +1,392 @@
+//! `framelet bench`: loads a server, and measures what it takes and how fast it answers.
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use argh::FromArgs;
+use framelet::{Address, Layout};
+use mio::Poll;
+use socket2::Socket;
+
+use super::serve::{check_threads, raise_file_limit, stop_signal};
+use super::{
+    DEFAULT_ADDRESS, Exit, Failure, Timeout, cannot_connect, count, duration, log, parse_address,
+    plain, size, timeout,
+};
+use block::Block;
+use connection::Connection;
+use echo::{Echo, Echoing, Rate};
+use flood::{Flood, Flooding};
+use load::{Times, Traffic, drive};
+use progress::Progress;
+use report::Report;
+use schedule::{FASTEST, Schedule};
+use tally::Tally;
+
+mod block; // the frames to send
+mod connection; // a socket, and how it can fail
+mod echo; // round trips
+mod flood; // one way
+mod load; // the event loop of a thread
+mod progress; // the line that shows how it goes
+mod report; // what is printed at the end
+mod schedule; // when messages are due
+mod tally; // what was measured
+
+/// How long it is measured if nothing is said.
+const DURATION: Duration = Duration::from_secs(10);
+
+/// Loads a server with messages: as many as it takes, or with --echo round trips.
+#[derive(FromArgs)]
+#[argh(
+    subcommand,
+    name = "bench",
+    help_triggers("-h", "--help", "help"),
+    usage = "[ADDR] [OPTIONS]",
+    note = "Without --echo it floods: each connection writes as fast as it can, then waits\nuntil the server has closed it, too.",
+    note = "With --rate a latency counts from the time a message was due, so that a server\nthat stalls cannot hide what waited for it."
+)]
+pub(crate) struct Bench {
+    /// where to connect to (default: 127.0.0.1:4747)
+    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    addr: String,
+
+    /// send a message on each connection, wait for its reply, and so on; the server must send each
+    /// message back
+    #[argh(switch)]
+    echo: bool,
+
+    /// with --echo: send as many messages a second over all connections, whether or not replies come
+    #[argh(option, arg_name = "n", from_str_fn(count))]
+    rate: Option<u64>,
+
+    /// how many connections (default: 4)
+    #[argh(option, arg_name = "n", from_str_fn(count), default = "4")]
+    connections: u64,
+
+    /// how many threads drive them (default: 1)
+    #[argh(option, arg_name = "n", from_str_fn(count), default = "1")]
+    threads: u64,
+
+    /// length of the messages, or a range of lengths, as in 1..4KiB (default: 64)
+    #[argh(option, arg_name = "size", from_str_fn(sizes), default = "64..=64")]
+    size: RangeInclusive<usize>,
+
+    /// how long to measure (default: 10s)
+    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    duration: Option<Duration>,
+
+    /// how many messages to measure, in place of --duration
+    #[argh(option, arg_name = "n", from_str_fn(count))]
+    count: Option<u64>,
+
+    /// time in front of it, which does not count (default: 1s)
+    #[argh(
+        option,
+        arg_name = "duration",
+        from_str_fn(super::duration),
+        default = "Duration::from_secs(1)"
+    )]
+    warm_up: Duration,
+
+    /// how prefixes are written (default: u32be)
+    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    layout: Layout,
+
+    /// time to connect; and how long nothing may happen while a reply or the end of a connection is
+    /// awaited; or off (default: 10s)
+    #[argh(
+        option,
+        arg_name = "duration",
+        from_str_fn(timeout),
+        default = "Timeout(Some(Duration::from_secs(10)))"
+    )]
+    timeout: Timeout,
+
+    /// print the figures as one JSON object
+    #[argh(switch)]
+    json: bool,
+}
+
+/// What is to be done, with nothing contradictory in it.
+struct Plan {
+    address: Address,
+    layout: Layout,
+    sizes: RangeInclusive<usize>,
+    connections: usize,
+    threads: usize,
+    mode: Mode,
+    warm_up: Duration,
+    length: Length,
+    timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Flood,
+    Echo,
+    /// Messages per second.
+    Rate(u64),
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Time(Duration),
+    Messages(u64),
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        log::start(false, false)?;
+        check_threads()?;
+        let (json, plan) = (self.json, self.plan()?);
+        let block = Block::new(plan.layout, plan.sizes.clone())
+            .map_err(|error| usage("--size", &error.to_string()))?;
+        raise_file_limit();
+        let sockets = plan.connect()?;
+        let stop = stop_flag()?;
+        let tally = plan.measure(&block, sockets, &stop)?;
+        let report = Report { plan: &plan, tally: &tally };
+        let text = if json { report.json() } else { report.text() };
+        io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
+        plan.failure(&tally).map_or(Ok(()), Err)
+    }
+
+    fn plan(self) -> Result<Plan, Failure> {
+        let address = parse_address(&self.addr)?;
+        let mode = match (self.echo, self.rate) {
+            (false, None) => Mode::Flood,
+            (true, None) => Mode::Echo,
+            (true, Some(rate)) if (1..=FASTEST).contains(&rate) => Mode::Rate(rate),
+            (true, Some(_)) => return Err(usage("--rate", "must be from 1 to 1000000000")),
+            (false, Some(_)) => return Err(usage("--rate", "goes with --echo only")),
+        };
+        let length = match (self.duration, self.count) {
+            (Some(_), Some(_)) => {
+                return Err(usage("--count", "takes the place of --duration; give one of them"));
+            }
+            (_, Some(0)) => return Err(usage("--count", "cannot be zero")),
+            (_, Some(messages)) => Length::Messages(messages),
+            (Some(Duration::ZERO), None) => return Err(usage("--duration", "cannot be zero")),
+            (time, None) => Length::Time(time.unwrap_or(DURATION)),
+        };
+        let (connections, threads) = (some(self.connections), some(self.threads));
+        let connections = connections.ok_or_else(|| usage("--connections", "cannot be zero"))?;
+        let threads = threads.ok_or_else(|| usage("--threads", "cannot be zero"))?;
+        if threads > connections {
+            let why = "cannot be more than --connections: each connection has one thread";
+            return Err(usage("--threads", why));
+        }
+        self.layout
+            .encode(*self.size.end())
+            .map_err(|error| usage("--size", &error.to_string()))?;
+        Ok(Plan {
+            address,
+            layout: self.layout,
+            sizes: self.size,
+            connections,
+            threads,
+            mode,
+            warm_up: self.warm_up,
+            length,
+            timeout: self.timeout.0,
+        })
+    }
+}
+
+impl Plan {
+    fn connect(&self) -> Result<Vec<Socket>, Failure> {
+        let failed = |error| cannot_connect(&self.address, "", &error, "; is the server running?");
+        let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
+        (0..self.connections)
+            .map(|_| connection::connect(&addresses, self.timeout).map_err(failed))
+            .collect()
+    }
+
+    /// Loads the server from all threads, and returns what they have measured together.
+    fn measure(
+        &self,
+        block: &Block,
+        sockets: Vec<Socket>,
+        stop: &AtomicBool,
+    ) -> Result<Tally, Failure> {
+        let mut shares: Vec<Vec<(usize, Socket)>> = Vec::new();
+        shares.resize_with(self.threads, Vec::new);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            shares[number % self.threads].push((number, socket));
+        }
+        let seen: Vec<AtomicU64> = shares.iter().map(|_| AtomicU64::new(0)).collect();
+        let start = Instant::now();
+        let times = Times {
+            start,
+            measure: start + self.warm_up,
+            end: match (self.mode, self.length) {
+                // The schedule has an end of its own.
+                (Mode::Rate(_), _) | (_, Length::Messages(_)) => None,
+                (_, Length::Time(time)) => Some(start + self.warm_up + time),
+            },
+            timeout: self.timeout,
+        };
+        let tally = thread::scope(|scope| {
+            let (done, running) = std::sync::mpsc::channel::<()>();
+            let threads: Vec<_> = shares
+                .into_iter()
+                .enumerate()
+                .map(|(thread, share)| {
+                    let (seen, done) = (&seen[thread], done.clone());
+                    scope.spawn(move || {
+                        // Dropped at the end, however it comes.
+                        let _done = done;
+                        self.drive(block, share, thread, times, stop, seen)
+                    })
+                })
+                .collect();
+            drop(done);
+            let mut progress = Progress::new(self.warm_up, start);
+            if io::stderr().is_terminal() {
+                progress.show_until_done(&running, || {
+                    seen.iter().map(|seen| seen.load(Ordering::Relaxed)).sum()
+                });
+            }
+            let mut all: Option<Tally> = None;
+            for thread in threads {
+                let tally = match thread.join() {
+                    Ok(tally) => tally?,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                };
+                match &mut all {
+                    None => all = Some(tally),
+                    Some(all) => all.add(tally),
+                }
+            }
+            Ok(all.unwrap_or_else(|| Tally::new(start)))
+        });
+        tally.map_err(|error: io::Error| {
+            Failure::new(Exit::Usage, format!("cannot wait for sockets: {}", plain(&error)))
+        })
+    }
+
+    /// Drives some of the connections.
+    fn drive(
+        &self,
+        block: &Block,
+        sockets: Vec<(usize, Socket)>,
+        thread: usize,
+        times: Times,
+        stop: &AtomicBool,
+        seen: &AtomicU64,
+    ) -> io::Result<Tally> {
+        let mut poll = Poll::new()?;
+        let mut connections = Vec::with_capacity(sockets.len());
+        for (token, (number, socket)) in sockets.into_iter().enumerate() {
+            let connection = Connection::new(number + 1, socket, block.beginning(number));
+            connection.register(poll.registry(), token)?;
+            connections.push((connection, self.share(number)));
+        }
+        if let Mode::Flood = self.mode {
+            let flooding = connections.into_iter().map(|(c, share)| Flooding::new(c, share));
+            let flood = Flood::new(block, flooding.collect(), times.start);
+            return finish(flood, &mut poll, times, stop, seen);
+        }
+        let echoing = connections.into_iter().map(|(c, share)| Echoing::new(c, block, share));
+        let echo = Echo::new(block, echoing.collect(), self.rate(thread, times), times.start);
+        finish(echo, &mut poll, times, stop, seen)
+    }
+
+    /// Returns how many messages a connection sends once it counts, if that decides.
+    fn share(&self, connection: usize) -> Option<u64> {
+        match (self.mode, self.length) {
+            (Mode::Rate(_), _) | (_, Length::Time(_)) => None,
+            (_, Length::Messages(messages)) => {
+                let all = self.connections as u64;
+                Some(messages / all + u64::from((connection as u64) < messages % all))
+            }
+        }
+    }
+
+    /// Returns what a thread sends at a rate.
+    fn rate(&self, thread: usize, times: Times) -> Option<Rate> {
+        let Mode::Rate(rate) = self.mode else { return None };
+        let schedule = Schedule::new(rate);
+        let first = schedule.first(self.warm_up);
+        let end = match self.length {
+            Length::Messages(messages) => first.saturating_add(messages),
+            Length::Time(time) => schedule.first(self.warm_up + time),
+        };
+        let (next, step) = (thread as u64, self.threads as u64);
+        Some(Rate { schedule, start: times.start, next, step, first, end, turn: 0 })
+    }
+
+    /// Returns why it did not end well, if so.
+    fn failure(&self, tally: &Tally) -> Option<Failure> {
+        let fault = tally.faults.first()?;
+        let exit = if tally.only_timed_out() { Exit::Timeout } else { Exit::Network };
+        let (errors, all, text) = (tally.errors, self.connections, &fault.text);
+        Some(Failure::new(exit, format!("{errors} of {all} connections failed; {text}")))
+    }
+}
+
+fn finish(
+    mut traffic: impl Traffic,
+    poll: &mut Poll,
+    times: Times,
+    stop: &AtomicBool,
+    seen: &AtomicU64,
+) -> io::Result<Tally> {
+    drive(&mut traffic, poll, times, stop, seen)?;
+    Ok(traffic.into_tally())
+}
+
+/// Returns a flag that the first signal to end sets. The second one ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::<AtomicBool>::default();
+    let (stopped, set) = (stop_signal()?, Arc::clone(&flag));
+    smol::spawn(async move {
+        stopped.await;
+        set.store(true, Ordering::Relaxed);
+    })
+    .detach();
+    Ok(flag)
+}
+
+fn usage(option: &str, why: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{option}: {why}"))
+}
+
+/// Returns a number of things, unless it is none.
+fn some(number: u64) -> Option<usize> {
+    usize::try_from(number).ok().filter(|&number| number > 0)
+}
+
+/// Parses a size or a range of them: `64`, `1..4KiB`; both ends are in it.
+fn sizes(text: &str) -> Result<RangeInclusive<usize>, String> {
+    let Some((least, most)) = text.split_once("..") else {
+        return size(text).map(|size| size..=size);
+    };
+    let (least, most) = (size(least)?, size(most)?);
+    match least <= most {
+        true => Ok(least..=most),
+        false => Err(format!("the range is empty; write {most}..{least}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_one_or_a_range() {
+        assert_eq!(sizes("64"), Ok(64..=64));
+        assert_eq!(sizes("0..4KiB"), Ok(0..=4096));
+        assert_eq!(sizes("5..5"), Ok(5..=5));
+        assert_eq!(sizes("5..4"), Err("the range is empty; write 4..5".into()));
+        for text in ["", "..", "1..", "..1", "1...2", "x", "-1"] {
+            assert!(sizes(text).is_err(), "{text}");
+        }
+    }
+}

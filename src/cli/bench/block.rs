@@ -1,0 +1,217 @@
+//! The frames to send, prepared in advance, and positions in the endless stream they make.
+
+use std::ops::RangeInclusive;
+
+use framelet::{Layout, MAX_PAYLOAD, TooLong, append_frame};
+
+/// How many bytes a block has at least: few enough for the cache of a core, and more than a socket
+/// usually takes at once.
+const LEAST: usize = 256 * 1024;
+
+/// How many frames of differing sizes make a block, unless it gets too large.
+const VARIETY: usize = 1024;
+
+/// From this size on a block needs no more variety.
+const LARGE: usize = 8 * 1024 * 1024;
+
+/// The same sizes and bytes in every run, so that runs can be compared.
+const SEED: u64 = 4747;
+
+/// Whole frames, sent over and over.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Vec<u8>,
+    /// Where each frame ends.
+    ends: Vec<usize>,
+    /// How many bytes of payload are in front of each frame, and in all of them.
+    payload: Vec<u64>,
+}
+
+/// A place in the stream that a block makes when it is sent over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// How often the whole block was passed.
+    round: u64,
+    /// The frame in the block that this place is in.
+    frame: usize,
+    /// The byte in the block.
+    at: usize,
+}
+
+impl Block {
+    /// Prepares frames with payloads of random sizes within `sizes`.
+    pub(super) fn new(layout: Layout, sizes: RangeInclusive<usize>) -> Result<Block, TooLong> {
+        let mut random = fastrand::Rng::with_seed(SEED);
+        // Each payload is a piece of this, so that no two neighbours are alike.
+        let mut noise = vec![0; 2 * sizes.end() + 256];
+        random.fill(&mut noise);
+        let mut block = Block { bytes: Vec::new(), ends: Vec::new(), payload: vec![0] };
+        let variety = if sizes.start() == sizes.end() { 1 } else { VARIETY };
+        let mut payload = 0;
+        while block.bytes.len() < LEAST || block.ends.len() < variety && block.bytes.len() < LARGE {
+            let size = random.usize(sizes.clone());
+            let from = random.usize(..=noise.len() - size);
+            append_frame(&mut block.bytes, layout, MAX_PAYLOAD, &noise[from..from + size])?;
+            payload += size as u64;
+            block.ends.push(block.bytes.len());
+            block.payload.push(payload);
+        }
+        Ok(block)
+    }
+
+    /// Returns the place where one of several connections begins: each one elsewhere.
+    pub(super) fn beginning(&self, connection: usize) -> Cursor {
+        let frame = connection % self.ends.len();
+        Cursor { round: 0, frame, at: self.start(frame) }
+    }
+
+    /// Returns the bytes from a place on, as far as they lie together and not beyond `until`.
+    pub(super) fn bytes(&self, from: Cursor, until: Option<Cursor>) -> &[u8] {
+        match until {
+            Some(until) if until.round == from.round => &self.bytes[from.at..until.at],
+            _ => &self.bytes[from.at..],
+        }
+    }
+
+    /// Moves on by some of what [`Block::bytes`] has returned; returns how many frames that ended.
+    pub(super) fn advance(&self, cursor: &mut Cursor, bytes: usize) -> u64 {
+        cursor.at += bytes;
+        let ended = self.ends[cursor.frame..].partition_point(|&end| end <= cursor.at);
+        cursor.frame += ended;
+        if cursor.frame == self.ends.len() {
+            *cursor = Cursor { round: cursor.round + 1, frame: 0, at: 0 };
+        }
+        ended as u64
+    }
+
+    /// Returns the place that is `frames` frames behind the one that begins at or in front of `from`.
+    pub(super) fn skip(&self, from: Cursor, frames: u64) -> Cursor {
+        let all = self.ends.len() as u64;
+        let frame = from.frame as u64 + frames;
+        let round = from.round + frame / all;
+        let frame = usize::try_from(frame % all).expect("less than the length of a vector");
+        Cursor { round, frame, at: self.start(frame) }
+    }
+
+    /// Returns the end of the frame that a place lies in; the place itself if it is in between.
+    pub(super) fn round_up(&self, from: Cursor) -> Cursor {
+        self.skip(from, u64::from(self.inside(from)))
+    }
+
+    /// Returns how many frames ended up to a place.
+    pub(super) fn frames(&self, cursor: Cursor) -> u64 {
+        cursor.round * self.ends.len() as u64 + cursor.frame as u64
+    }
+
+    /// Returns how many frames began in front of a place.
+    pub(super) fn begun(&self, cursor: Cursor) -> u64 {
+        self.frames(cursor) + u64::from(self.inside(cursor))
+    }
+
+    /// Returns how many bytes of payload the frames have that ended up to a place.
+    pub(super) fn payload(&self, cursor: Cursor) -> u64 {
+        cursor.round * self.payload[self.ends.len()] + self.payload[cursor.frame]
+    }
+
+    /// Returns how far into its frame a place is.
+    pub(super) fn offset(&self, cursor: Cursor) -> usize {
+        cursor.at - self.start(cursor.frame)
+    }
+
+    fn inside(&self, cursor: Cursor) -> bool {
+        self.offset(cursor) > 0
+    }
+
+    fn start(&self, frame: usize) -> usize {
+        frame.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use framelet::Decoded;
+
+    use super::*;
+
+    /// Returns the length of the prefix and of the payload that a frame begins with.
+    fn lengths(layout: Layout, frame: &[u8]) -> (usize, usize) {
+        match layout.decode(frame).unwrap() {
+            Decoded::Prefix { prefix, payload } => (prefix, payload.try_into().unwrap()),
+            incomplete => panic!("{incomplete:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_is_large_enough_and_whole_in_every_layout() {
+        for layout in Layout::all() {
+            for sizes in [0..=0, 1..=1, 0..=200, 64..=64, 100..=100] {
+                let block = Block::new(layout, sizes.clone()).unwrap();
+                assert!(block.bytes.len() >= LEAST);
+                let (mut at, mut payload) = (0, 0);
+                for (frame, &end) in block.ends.iter().enumerate() {
+                    let (prefix, length) = lengths(layout, &block.bytes[at..]);
+                    assert!(sizes.contains(&length));
+                    assert_eq!(block.payload[frame], payload);
+                    at += prefix + length;
+                    payload += length as u64;
+                    assert_eq!(at, end);
+                }
+                assert_eq!(at, block.bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_reach_both_ends_of_their_range() {
+        let block = Block::new(Layout::U32BE, 3..=6).unwrap();
+        let sizes: Vec<u64> = block.payload.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        for size in 3..=6 {
+            assert!(sizes.contains(&size));
+        }
+        assert!(sizes.iter().all(|size| (3..=6).contains(size)));
+    }
+
+    #[test]
+    fn large_messages_make_one_of_a_kind_and_several_of_a_range() {
+        let length = |sizes| Block::new(Layout::U32BE, sizes).unwrap().ends.len();
+        assert_eq!(length(1 << 20..=1 << 20), 1);
+        assert!((8..40).contains(&length(1..=1 << 20)));
+    }
+
+    #[test]
+    fn a_size_that_the_layout_cannot_say_is_refused() {
+        assert!(Block::new("u8".parse().unwrap(), 256..=256).is_err());
+    }
+
+    #[test]
+    fn moving_in_pieces_counts_each_frame_once() {
+        let block = Block::new(Layout::U32BE, 0..=1000).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        let begin = block.beginning(7);
+        let (mut cursor, mut ended, mut passed) = (begin, 0, 0);
+        while ended < 5000 {
+            let bytes = block.bytes(cursor, None);
+            let piece = random.usize(1..=bytes.len().min(3000));
+            passed += piece;
+            ended += block.advance(&mut cursor, piece);
+            assert_eq!(block.frames(cursor) - block.frames(begin), ended);
+            let up = block.round_up(cursor);
+            assert_eq!(block.frames(up), block.begun(cursor));
+            assert_eq!(block.bytes(up, Some(up)), b"");
+        }
+        let whole = block.skip(begin, ended);
+        assert_eq!(block.frames(whole), block.frames(cursor));
+        let payload = block.payload(cursor) - block.payload(begin);
+        assert_eq!(payload + 4 * ended, (passed - block.offset(cursor)) as u64);
+    }
+
+    #[test]
+    fn bytes_end_at_the_limit_or_with_the_block() {
+        let block = Block::new(Layout::U32BE, 64..=64).unwrap();
+        let begin = block.beginning(0);
+        assert_eq!(block.bytes(begin, Some(block.skip(begin, 3))).len(), 3 * 68);
+        let far = block.skip(begin, 3 * block.ends.len() as u64);
+        assert_eq!(block.bytes(begin, Some(far)).len(), block.bytes.len());
+        assert_eq!(block.skip(begin, block.ends.len() as u64).at, 0);
+    }
+}

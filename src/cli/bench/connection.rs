@@ -1,0 +1,171 @@
+//! One connection of the load: its socket, how far it has written, and how it can fail.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use framelet::Address;
+use futures_lite::FutureExt;
+use futures_lite::future::block_on;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use smol::Timer;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::block::{Block, Cursor};
+use crate::cli::plain;
+
+/// Why a connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Reset, or another error of the system.
+    Lost,
+    /// The server ended it before its time.
+    ClosedEarly,
+    /// A reply was not what was sent.
+    WrongReply,
+    /// Nothing happened for too long.
+    TimedOut,
+}
+
+/// The failure of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+}
+
+/// A connected socket that does not block, and its place in the stream of frames.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Which one it is, from 1 on.
+    number: usize,
+    socket: Socket,
+    /// What was written.
+    pub(super) written: Cursor,
+    /// What is to be written for now; without a limit if there is none.
+    pub(super) until: Option<Cursor>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrote {
+    /// There was nothing to write.
+    Nothing,
+    /// The socket took all it was given; so many frames ended in it.
+    All(u64),
+    /// The socket is full now.
+    Part(u64),
+}
+
+/// Finds out where to connect to.
+pub(super) fn resolve(address: &Address, timeout: Option<Duration>) -> io::Result<Vec<SockAddr>> {
+    let addresses: Vec<SockAddr> = match address {
+        Address::Tcp { host, port } => {
+            let timed_out = async {
+                timeout.map_or_else(Timer::never, Timer::after).await;
+                Err(io::ErrorKind::TimedOut.into())
+            };
+            let resolved = block_on(async_net::resolve((host.as_str(), *port)).or(timed_out))?;
+            resolved.into_iter().map(SockAddr::from).collect()
+        }
+        Address::Unix(path) => vec![SockAddr::unix(path)?],
+        _ => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    Ok(addresses)
+}
+
+/// Connects to the first of several addresses that answers.
+pub(super) fn connect(addresses: &[SockAddr], timeout: Option<Duration>) -> io::Result<Socket> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match connect_to(address, timeout) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn connect_to(address: &SockAddr, timeout: Option<Duration>) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    match timeout {
+        // Without blocking, a Unix socket would fail where the server is slow to accept.
+        Some(_) if address.domain() == Domain::UNIX => {
+            socket.set_write_timeout(timeout)?;
+            socket.connect(address).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+                _ => error,
+            })?;
+        }
+        Some(timeout) => socket.connect_timeout(address, timeout)?,
+        None => socket.connect(address)?,
+    }
+    if address.domain() != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+impl Connection {
+    pub(super) fn new(number: usize, socket: Socket, begin: Cursor) -> Connection {
+        Connection { number, socket, written: begin, until: None }
+    }
+
+    /// Lets the poller report each change of the socket, once and for all.
+    pub(super) fn register(&self, registry: &Registry, token: usize) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), Token(token), interests)
+    }
+
+    /// Writes once.
+    pub(super) fn write(&mut self, block: &Block) -> Result<Wrote, Fault> {
+        let bytes = block.bytes(self.written, self.until);
+        if bytes.is_empty() {
+            return Ok(Wrote::Nothing);
+        }
+        let written = match self.socket.write(bytes) {
+            Ok(written) => written,
+            Err(error) if passing(&error) => 0,
+            Err(error) => return Err(self.lost(&error)),
+        };
+        let whole = written == bytes.len();
+        let frames = block.advance(&mut self.written, written);
+        Ok(if whole { Wrote::All(frames) } else { Wrote::Part(frames) })
+    }
+
+    /// Reads once: `None` if there is nothing now, 0 bytes at the end of the stream.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
+        match self.socket.read(buffer) {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if passing(&error) => Ok(None),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    /// Ends the direction to the server.
+    pub(super) fn half_close(&mut self) -> Result<(), Fault> {
+        match self.socket.shutdown(Shutdown::Write) {
+            // The reset that caused it is read next.
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(self.lost(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn fault(&self, kind: Kind, what: impl std::fmt::Display) -> Fault {
+        Fault { kind, text: format!("connection {}: {what}", self.number) }
+    }
+
+    fn lost(&self, error: &io::Error) -> Fault {
+        let what = format_args!("the connection to the server was lost: {}", plain(error));
+        self.fault(Kind::Lost, what)
+    }
+}
+
+/// Whether the same call may succeed later. With no handler that interrupts anything, the second case
+/// does not occur.
+fn passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,397 @@
+//! Round trips: closed loop, where each reply lets the next message go, or at a rate.
+//!
+//! An echo server sends back the very bytes it was sent, so that the replies are the same endless
+//! stream of frames as the messages.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::block::{Block, Cursor};
+use super::connection::{Connection, Fault, Kind, Wrote};
+use super::load::{Ready, Traffic};
+use super::schedule::Schedule;
+use super::tally::{Tally, record};
+
+/// Takes all replies that are usually there at once.
+const BUFFER: usize = 64 * 1024;
+
+/// The poller counts in whole milliseconds and wakes up late rather than early: closer than this to a
+/// message that is due, it is asked without waiting.
+const SPIN: Duration = Duration::from_millis(2);
+const EARLY: Duration = Duration::from_millis(1);
+
+pub(super) struct Echo<'a> {
+    block: &'a Block,
+    connections: Vec<Option<Echoing>>,
+    open: usize,
+    rate: Option<Rate>,
+    /// Messages without a reply, on all connections.
+    awaited: u64,
+    started: bool,
+    measuring: bool,
+    ending: bool,
+    buffer: Vec<u8>,
+    /// The connections that have something to write, while it is found out what is due.
+    touched: Vec<usize>,
+    tally: Tally,
+}
+
+/// What one thread sends at a rate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) schedule: Schedule,
+    pub(super) start: Instant,
+    /// Its next message, and how far it is from there to the one after that: the messages in between
+    /// are those of the other threads.
+    pub(super) next: u64,
+    pub(super) step: u64,
+    /// The first message that counts.
+    pub(super) first: u64,
+    /// The first message that is not sent any more.
+    pub(super) end: u64,
+    /// The connection whose turn it is.
+    pub(super) turn: usize,
+}
+
+pub(super) struct Echoing {
+    connection: Connection,
+    begin: Cursor,
+    /// How many messages are still to be sent once it counts, if that decides.
+    left: Option<u64>,
+    /// Up to where the replies came.
+    read: Cursor,
+    /// The messages without a reply, in order.
+    waiting: VecDeque<Waiting>,
+    /// How many of them the socket has taken nothing of.
+    unsent: usize,
+    /// How many frames the socket has taken something of, as the block counts them.
+    begun: u64,
+    /// Where it began to count.
+    mark: Option<Cursor>,
+}
+
+struct Waiting {
+    due: Instant,
+    sent: Instant,
+    counts: bool,
+}
+
+impl Echoing {
+    pub(super) fn new(mut connection: Connection, block: &Block, share: Option<u64>) -> Echoing {
+        let begin = connection.written;
+        connection.until = Some(begin);
+        Echoing {
+            connection,
+            begin,
+            left: share,
+            read: begin,
+            waiting: VecDeque::new(),
+            unsent: 0,
+            begun: block.begun(begin),
+            mark: None,
+        }
+    }
+
+    /// Adds a message to those that are to be written. Returns whether it is the only one.
+    fn add(&mut self, block: &Block, due: Instant, counts: bool) -> bool {
+        let until = self.connection.until.unwrap_or(self.connection.written);
+        let only = until == self.connection.written;
+        if counts && self.mark.is_none() {
+            self.mark = Some(until);
+        }
+        self.connection.until = Some(block.skip(until, 1));
+        self.waiting.push_back(Waiting { due, sent: due, counts });
+        self.unsent += 1;
+        only
+    }
+
+    /// Writes all there is to write, or as much as the socket takes.
+    fn write(&mut self, block: &Block, now: Instant) -> Result<(), Fault> {
+        loop {
+            let wrote = self.connection.write(block)?;
+            let begun = block.begun(self.connection.written);
+            while self.begun < begun {
+                let first = self.waiting.len() - self.unsent;
+                self.waiting[first].sent = now;
+                self.unsent -= 1;
+                self.begun += 1;
+            }
+            // What was to be written may go round the end of the block.
+            if !matches!(wrote, Wrote::All(_))
+                || Some(self.connection.written) == self.connection.until
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares replies with what was sent. Returns how many ended.
+    fn compare(&mut self, block: &Block, mut replies: &[u8]) -> Result<u64, Fault> {
+        let mut ended = 0;
+        while !replies.is_empty() {
+            let sent = block.bytes(self.read, Some(self.connection.written));
+            let (now, later) = replies.split_at(sent.len().min(replies.len()));
+            if now.is_empty() {
+                let what = "wrong reply: the server sent more than it was sent";
+                return Err(self.connection.fault(Kind::WrongReply, what));
+            }
+            if now != &sent[..now.len()] {
+                return Err(self.wrong(block, now, sent));
+            }
+            ended += block.advance(&mut self.read, now.len());
+            replies = later;
+        }
+        Ok(ended)
+    }
+
+    fn wrong(&mut self, block: &Block, replies: &[u8], sent: &[u8]) -> Fault {
+        let same = replies.iter().zip(sent).take_while(|(reply, sent)| reply == sent).count();
+        let mut place = self.read;
+        block.advance(&mut place, same);
+        let number = block.frames(place) - block.frames(self.begin) + 1;
+        self.connection.fault(
+            Kind::WrongReply,
+            format_args!(
+                "wrong reply: reply {number} differs from what was sent at byte {} of its frame: {:02x} \
+                 instead of {:02x}",
+                block.offset(place),
+                replies[same],
+                sent[same]
+            ),
+        )
+    }
+}
+
+impl<'a> Echo<'a> {
+    pub(super) fn new(
+        block: &'a Block,
+        connections: Vec<Echoing>,
+        rate: Option<Rate>,
+        now: Instant,
+    ) -> Echo<'a> {
+        let open = connections.len();
+        Echo {
+            block,
+            connections: connections.into_iter().map(Some).collect(),
+            open,
+            rate,
+            awaited: 0,
+            started: false,
+            measuring: false,
+            ending: false,
+            buffer: vec![0; BUFFER],
+            touched: Vec::with_capacity(open),
+            tally: Tally::new(now),
+        }
+    }
+
+    /// Takes a connection out of the load: what it has measured counts, also if it failed later.
+    fn remove(&mut self, token: usize) {
+        if let Some(echoing) = self.connections[token].take() {
+            self.open -= 1;
+            self.awaited -= echoing.waiting.len() as u64;
+            if let Some(mark) = echoing.mark {
+                let (from, to) = (self.block.payload(mark), self.block.payload(echoing.read));
+                self.tally.bytes += to.saturating_sub(from);
+            }
+        }
+    }
+
+    fn fail(&mut self, token: usize, fault: Fault) {
+        self.remove(token);
+        self.tally.fail(fault);
+    }
+
+    /// Lets the next message of a closed loop go, or ends the connection where there is none.
+    fn go_on(&mut self, token: usize, now: Instant) {
+        let Some(echoing) = &mut self.connections[token] else { return };
+        if !echoing.waiting.is_empty() {
+            return;
+        }
+        if self.ending || self.measuring && echoing.left == Some(0) {
+            return self.remove(token);
+        }
+        if self.rate.is_some() {
+            return;
+        }
+        if self.measuring
+            && let Some(left) = &mut echoing.left
+        {
+            *left -= 1;
+        }
+        echoing.add(self.block, now, self.measuring);
+        self.awaited += 1;
+        self.write(token, now);
+    }
+
+    fn write(&mut self, token: usize, now: Instant) {
+        if let Some(echoing) = &mut self.connections[token] {
+            self.tally.moved = now;
+            if let Err(fault) = echoing.write(self.block, now) {
+                self.fail(token, fault);
+            }
+        }
+    }
+
+    /// Reads replies. Returns when the last of them was read.
+    fn read(&mut self, token: usize, over: bool) -> Result<Option<Instant>, Fault> {
+        let Some(echoing) = &mut self.connections[token] else { return Ok(None) };
+        let mut last = None;
+        loop {
+            let read = match echoing.connection.read(&mut self.buffer)? {
+                None => return Ok(last),
+                Some(0) => {
+                    let what = "the server closed the connection in front of a reply";
+                    return Err(echoing.connection.fault(Kind::ClosedEarly, what));
+                }
+                Some(read) => read,
+            };
+            let now = Instant::now();
+            last = Some(now);
+            let ended = echoing.compare(self.block, &self.buffer[..read])?;
+            self.awaited -= ended;
+            self.tally.seen += ended;
+            self.tally.moved = now;
+            for _ in 0..ended {
+                let Some(waiting) = echoing.waiting.pop_front() else { break };
+                if waiting.counts {
+                    self.tally.messages += 1;
+                    self.tally.ended = self.tally.ended.max(now);
+                    record(&mut self.tally.latency, now - waiting.due);
+                    if self.rate.is_some() {
+                        record(&mut self.tally.from_send, now - waiting.sent);
+                    }
+                }
+            }
+            if read < self.buffer.len() && !over {
+                return Ok(last);
+            }
+        }
+    }
+
+    /// Sends what is due by now.
+    fn send_due(&mut self, now: Instant) {
+        let Some(mut rate) = self.rate else { return };
+        // Those that had nothing to write before: the others wait for their sockets, or are in here.
+        let mut touched = std::mem::take(&mut self.touched);
+        while rate.next < rate.end && self.open > 0 {
+            let due = rate.start + rate.schedule.due(rate.next);
+            if due > now {
+                break;
+            }
+            let token = rate.turn;
+            rate.turn = (rate.turn + 1) % self.connections.len();
+            let Some(echoing) = &mut self.connections[token] else { continue };
+            let counts = self.measuring && rate.next >= rate.first;
+            if echoing.add(self.block, due, counts) {
+                touched.push(token);
+            }
+            self.awaited += 1;
+            if counts {
+                record(&mut self.tally.lateness, now - due);
+                self.tally.last_send = now;
+            }
+            rate.next += rate.step;
+        }
+        self.rate = Some(rate);
+        for token in touched.drain(..) {
+            self.write(token, now);
+        }
+        self.touched = touched;
+        if rate.next >= rate.end && !self.ending {
+            self.end(now);
+        }
+    }
+}
+
+impl Traffic for Echo<'_> {
+    fn measure(&mut self, now: Instant) {
+        self.measuring = true;
+        // At a rate, it is the schedule that decides.
+        let began = match self.rate {
+            Some(rate) => rate.start + rate.schedule.due(rate.first),
+            None => now,
+        };
+        (self.tally.began, self.tally.ended, self.tally.last_send) = (began, began, began);
+    }
+
+    fn act(&mut self, now: Instant) {
+        if self.rate.is_some() {
+            return self.send_due(now);
+        }
+        if !self.started {
+            self.started = true;
+            for token in 0..self.connections.len() {
+                self.go_on(token, Instant::now());
+            }
+        }
+    }
+
+    fn rest(&self, now: Instant) -> Duration {
+        let Some(rate) = self.rate.filter(|rate| rate.next < rate.end) else {
+            return Duration::MAX;
+        };
+        let due = rate.start + rate.schedule.due(rate.next);
+        let left = due.saturating_duration_since(now);
+        if left < SPIN { Duration::ZERO } else { left - EARLY }
+    }
+
+    fn event(&mut self, token: usize, ready: Ready, now: Instant) {
+        if ready.read {
+            match self.read(token, ready.over) {
+                Ok(None) => {}
+                Ok(Some(now)) => self.go_on(token, now),
+                Err(fault) => self.fail(token, fault),
+            }
+        }
+        if ready.write
+            && let Some(echoing) = &self.connections[token]
+            && Some(echoing.connection.written) != echoing.connection.until
+        {
+            self.write(token, now);
+        }
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.ending = true;
+        if let Some(rate) = &mut self.rate {
+            rate.end = rate.end.min(rate.next);
+            if self.measuring {
+                // The time of the last message belongs to it, even if its reply comes sooner.
+                let planned = rate.start + rate.schedule.due(rate.end);
+                self.tally.ended = self.tally.ended.max(planned);
+            }
+        }
+        for token in 0..self.connections.len() {
+            self.go_on(token, now);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.open == 0
+    }
+
+    fn awaits(&self) -> bool {
+        self.awaited > 0
+    }
+
+    fn give_up(&mut self, timeout: Duration) {
+        let timeout = humantime::format_duration(timeout);
+        for token in 0..self.connections.len() {
+            let Some(echoing) = &self.connections[token] else { continue };
+            let what = format!(
+                "no reply came within {timeout} (--timeout); is it an echo server? (serve --echo)"
+            );
+            let fault = echoing.connection.fault(Kind::TimedOut, what);
+            self.fail(token, fault);
+        }
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn into_tally(self) -> Tally {
+        self.tally
+    }
+}

@@ -143,6 +143,7 @@ def aligned(rows):
 TEXT, OURS, PEER = "#7d8590", "#2f81f7", "#8b949e"
 PANEL, NAME, BAR = 420, 100, 230  # widths; a value stands behind the longest bar
 ROW, TITLE = 22, 48  # heights
+FAR = 6  # times ours
 
 
 def chart(results):
@@ -167,8 +168,9 @@ def panel(results, key):
     measure, figures = MEASURES[key], results["measures"][key]
     title, details = PANELS[key]
     medians = {name: figure["median"] for name, figure in figures.items()}
-    longest = max(medians.values())
     ours = next(iter(results["servers"]))
+    # One that is far off would leave nothing to be seen of the others: its bar is a broken one.
+    longest = max(median for median in medians.values() if median <= FAR * medians[ours])
     parts = [
         f'<text x="4" y="18" font-weight="600">{escape(title)}</text>',
         f'<text x="4" y="35" font-size="11">{escape(details)}; {measure.better()}</text>',
@@ -176,12 +178,17 @@ def panel(results, key):
     best_first = sorted(medians, key=medians.get, reverse=not measure.less_is_better)
     for i, name in enumerate(best_first):
         y = TITLE + i * ROW
-        # Even next to a very long one, a bar can be seen.
-        length = max(2, BAR * medians[name] / longest)
+        length = BAR * medians[name] / longest
+        pieces = [(0, max(length, 2))]
+        if length > BAR:
+            length, pieces = BAR, [(0, BAR - 34), (BAR - 30, 30)]
         colour, weight = (OURS, 600) if name == ours else (PEER, 400)
         parts += [
             f'<text x="4" y="{y + 11}" font-weight="{weight}">{escape(name)}</text>',
-            f'<rect x="{NAME}" y="{y}" width="{length:.1f}" height="14" rx="2" fill="{colour}"/>',
+            *(
+                f'<rect x="{NAME + x}" y="{y}" width="{width:.1f}" height="14" rx="2" fill="{colour}"/>'
+                for x, width in pieces
+            ),
             f'<text x="{NAME + length + 6:.1f}" y="{y + 11}" font-weight="{weight}">'
             f"{escape(number(medians[name], measure.unit))}</text>",
         ]

@@ -5,14 +5,15 @@
 #     scripts/instructions.sh             fails if a path costs over 10 % more than
 #                                         benches/instructions.txt says
 #     scripts/instructions.sh --update    writes what it counts into that file
+#     scripts/instructions.sh --show      shows where the instructions are
 #
 # The paths are in benches/instructions.rs. Counted is what callgrind sees for 2N
 # messages less what it sees for N: neither the start nor the set-up is in it.
 #
 # When it fails: if the change is worth what it costs, run it with --update and
-# commit the file with the change. If not, the command that it prints shows where
-# the instructions are. Another compiler makes another program: then it only warns,
-# and --update puts things right.
+# commit the file with the change. If not, compare what --show says with and without
+# the change. Another compiler makes another program: then it only warns, and
+# --update puts things right.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -23,16 +24,18 @@ TOLERANCE=10 # per cent
 RECORD=$ROOT/benches/instructions.txt
 
 case "$*" in
-    '' | --update) ;;
-    *) die "usage: scripts/instructions.sh [--update]" ;;
+    '' | --update | --show) ;;
+    *) die "usage: scripts/instructions.sh [--update | --show]" ;;
 esac
 command -v cargo >/dev/null || die "cargo was not found; https://rustup.rs installs it"
 need valgrind valgrind
 work_dir
 cd "$ROOT"
 
-# The release profile with the names of functions, which change no instruction.
-export CARGO_PROFILE_BENCH_STRIP=false CARGO_PROFILE_BENCH_DEBUG=line-tables-only
+# Names and lines change no instruction, but everything would have to be built anew.
+if [ "$*" = --show ]; then
+    export CARGO_PROFILE_BENCH_STRIP=false CARGO_PROFILE_BENCH_DEBUG=line-tables-only
+fi
 program=$(cargo bench --quiet --locked --bench instructions --no-run --message-format json |
     sed -n 's/.*"name":"instructions".*"executable":"\([^"]*\)".*/\1/p') || die "cargo bench failed"
 compiler=$(rustc --version)
@@ -75,6 +78,15 @@ if [ "$*" = --update ]; then
     finish >/dev/null
 fi
 
+if [ "$*" = --show ]; then
+    for path in read write; do
+        instructions "$path" "$MESSAGES" >"$WORK/total"
+        printf '%s, %d messages, with the set-up (instructions::main):\n' "$path" "$MESSAGES"
+        callgrind_annotate --threshold=90 --show-percs=no "$WORK/callgrind.out" | sed -n '/file:function/,/^$/p'
+    done
+    finish >/dev/null
+fi
+
 recorded() {
     sed -n "s/^$1: //p" "$RECORD"
 }
@@ -89,7 +101,7 @@ for path in read write; do
     elif [ "$compiler" != "$(recorded compiler)" ]; then
         case_ok "$what (over $TOLERANCE % more, but with another compiler; --update records it)"
     else
-        case_failed "$what" "over $TOLERANCE % more; to see where: valgrind --tool=callgrind --callgrind-out-file=callgrind.out $program $path $MESSAGES && callgrind_annotate callgrind.out"
+        case_failed "$what" "over $TOLERANCE % more; what to do is said at the top of ${BASH_SOURCE[0]}"
     fi
 done
 finish

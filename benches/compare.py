@@ -6,7 +6,8 @@ each server once, scenario by scenario; the next round does it again. So whateve
 does meets all of them alike, and a ratio is taken within a round, between figures that are seconds
 apart. What is shown is the median over the rounds.
 
-Each server must have counted exactly the messages that were sent to it, or all of this fails.
+Each server must have counted exactly the messages that were sent to it, and written as many lines,
+or all of this fails.
 """
 
 import argparse
@@ -245,7 +246,12 @@ class Bench:
     def lines_to_file(self, name, mode):
         with tempfile.TemporaryFile(dir=self.work) as file:
             with self.server(name, mode, output=file) as server:
-                return self.lines(server, "lines file cpu")
+                figures = self.lines(server, "lines file cpu")
+            file.seek(0)
+            written = sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
+        if written != self.loaded["messages"]:
+            raise Failed(f"{name} wrote {written} lines; {self.loaded['messages']} messages were sent")
+        return figures
 
     def lines_to_pipe(self, name, mode):
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as cat:

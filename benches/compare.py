@@ -179,7 +179,7 @@ class Bench:
 
     def run(self):
         scenarios = [
-            *(("count", self.ingest(size, bytes)) for size, bytes in report.SIZES.items()),
+            *(("count", self.ingest(size, length)) for size, length in report.SIZES.items()),
             ("lines", self.lines_to_file),
             ("lines", self.lines_to_pipe),
             ("echo", self.echo_one),
@@ -187,16 +187,13 @@ class Bench:
             ("count", self.idle),
             ("count", self.start),
         ]
-        for round in range(1, self.effort.rounds + 1):
-            print(f"round {round} of {self.effort.rounds}", file=sys.stderr)
+        for turn in range(1, self.effort.rounds + 1):
+            print(f"round {turn} of {self.effort.rounds}", file=sys.stderr)
             for mode, scenario in scenarios:
-                for name, can in self.servers.items():
-                    if mode in can:
-                        self.loaded = None
-                        figures = scenario(name, mode)
-                        self.runs.append(
-                            {"round": round, "server": name, "figures": figures, "generator": self.loaded}
-                        )
+                for name in [name for name, can in self.servers.items() if mode in can]:
+                    self.loaded = None
+                    run = {"round": turn, "server": name, "figures": scenario(name, mode)}
+                    self.runs.append({**run, "generator": self.loaded})
 
     def server(self, name, mode, **more):
         return Server(name, self.servers[name][mode], counts=name != "smol tutorial", **more)
@@ -225,9 +222,9 @@ class Bench:
     def seconds(self):
         return ["--duration", f"{round(1000 * self.effort.seconds)}ms"]
 
-    def ingest(self, size, bytes):
+    def ingest(self, size, length):
         def scenario(name, mode):
-            options = ["--connections", str(CONNECTIONS), "--size", str(bytes), *self.seconds()]
+            options = ["--connections", str(CONNECTIONS), "--size", str(length), *self.seconds()]
             with self.server(name, mode) as server:
                 result, cpu = self.load(f"ingest {size}", server, *options)
             return {

@@ -362,8 +362,8 @@ def shown(command):
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench.sh", description="Measures framelet against its peers.")
     parser.add_argument("--built", type=Path, required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, required=True, help="where bench.json, table.md and bench.svg go")
-    parser.add_argument("--rounds", type=int, help="how often each server is measured (default: 5)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where bench.json, table.md and bench.svg go")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often each server is measured (default: 5)")
     parser.add_argument("--quick", action="store_true", help="one short round: does it all work?")
     arguments = parser.parse_args()
     if arguments.rounds is not None and arguments.rounds < 1:
@@ -403,10 +403,11 @@ def main():
         "measures": measures(bench.runs),
         "runs": bench.runs,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.write(arguments.out)
-    print((arguments.out / "table.md").read_text(), end="")
+    out = arguments.out or arguments.built.parent / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
+    report.write(out)
+    print((out / "table.md").read_text(), end="")
 
 
 if __name__ == "__main__":

@@ -37,4 +37,4 @@ cc -O2 -o "$built/peer-epoll" "$peers/epoll.c" || die "cc failed"
 # The servers' own threads are for the servers to choose.
 unset SMOL_THREADS TOKIO_WORKER_THREADS
 # Writes no cache of Python next to the sources.
-exec python3 -B "$ROOT/benches/compare.py" --built "$built" --out "$target/bench" "$@"
+exec python3 -B "$ROOT/benches/compare.py" --built "$built" "$@"

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# How fast is framelet, next to others? Builds it and its peers (benches/peers),
+# runs them against the same generator, and prints a table.
+#
+#     scripts/bench.sh [--rounds N] [--quick] [--out DIR]
+#
+#     --rounds N   how often each server is measured (default: 5)
+#     --quick      one short round, to see that all of it works
+#     --out DIR    where table.md, bench.svg and bench.json go: the table, a chart,
+#                  and every figure (default: bench in cargo's target directory).
+#                  `--out benches/results` is what the README shows
+#
+# Needs bash, cargo, cc, python3 and taskset; measures Twisted where python3 has it.
+# benches/README.md says what is measured and how to read it. Everything listens on
+# the loopback interface, and ends with the script.
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+command -v cargo >/dev/null || die "cargo is needed and was not found; https://rustup.rs installs it"
+need cc gcc
+need python3 python3
+need taskset util-linux
+
+target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$ROOT/$target ;; esac
+export CARGO_TARGET_DIR=$target
+peers=$ROOT/benches/peers
+built=$target/release
+
+printf 'building (the first time, this may take some minutes)\n' >&2
+(cd "$ROOT" && cargo build --quiet --release --locked --bins --example tutorial_server) || die "cargo build failed"
+(cd "$peers/tokio" && cargo build --quiet --release --locked) || die "cargo build of the peer failed"
+cc -O2 -o "$built/peer-epoll" "$peers/epoll.c" || die "cc failed"
+
+# The servers' own threads are for the servers to choose.
+unset SMOL_THREADS TOKIO_WORKER_THREADS
+# Writes no cache of Python next to the sources.
+exec python3 -B "$ROOT/benches/compare.py" --built "$built" "$@"

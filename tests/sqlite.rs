@@ -1,0 +1,1 @@
+//! The sink `sqlite:PATH`, as its users see it.

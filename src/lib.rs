@@ -87,7 +87,7 @@ pub use layout::{
     Prefix, TooLong,
 };
 pub use net::{Listener, Peer, Socket};
-pub use options::{ServeError, ServeOptions};
+pub use options::{Reopen, ServeError, ServeOptions};
 pub use payloads::Payloads;
 pub use reader::FrameReader;
 pub use sender::{ParseSenderIdError, SenderId};

@@ -107,6 +107,7 @@ impl Serve {
             memory: self.memory,
             grace: self.grace,
             echo: self.echo,
+            ..ServeOptions::default()
         };
         options.check().map_err(failure)?;
         let sink: Option<Box<dyn Sink>> = match self.output {

@@ -92,7 +92,10 @@ pub use payloads::Payloads;
 pub use reader::FrameReader;
 pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
-pub use sink::{Batch, Message, OutputSink, Sink};
+pub use sink::{
+    Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
+    Sink,
+};
 pub use writer::{FrameWriter, WriteError, append_frame};
 
 /// The examples of the README, as tests.

@@ -22,12 +22,16 @@ use crate::payloads::Payloads;
 use crate::sender::SenderId;
 use crate::watch::Watch;
 
+mod file;
 mod output;
+mod place; // where messages go, as text
 mod seen; // how far each sender has come
 
 use seen::Seen;
 
+pub use file::{FileSink, FileSync, ParseFileSyncError};
 pub use output::OutputSink;
+pub use place::{ParsePlaceError, Place};
 
 /// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
 /// only keeps the queue short enough to be taken in one commit.

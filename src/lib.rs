@@ -94,7 +94,7 @@ pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
 pub use sink::{
     Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
-    Sink,
+    Sink, SqliteSink,
 };
 pub use writer::{FrameWriter, WriteError, append_frame};
 

@@ -26,12 +26,19 @@ mod file;
 mod output;
 mod place; // where messages go, as text
 mod seen; // how far each sender has come
+// The only place that knows whether this build has it.
+#[cfg(not(feature = "sqlite"))]
+#[path = "sink/no_sqlite.rs"]
+mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use seen::Seen;
 
 pub use file::{FileSink, FileSync, ParseFileSyncError};
 pub use output::OutputSink;
 pub use place::{ParsePlaceError, Place};
+pub use sqlite::SqliteSink;
 
 /// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
 /// only keeps the queue short enough to be taken in one commit.

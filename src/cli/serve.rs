@@ -4,7 +4,7 @@ use argh::FromArgs;
 use async_signal::{Signal, Signals};
 use framelet::{
     Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, Reopen, ServeError,
-    ServeOptions, Sink, serve,
+    ServeOptions, Sink, SqliteSink, serve,
 };
 use futures_lite::{StreamExt, future};
 use log::{info, warn};
@@ -151,6 +151,11 @@ impl Serve {
             let message = "--sync is for --to file:PATH only; a database is always made safe";
             return Err(Failure::new(Exit::Usage, message));
         }
+        if self.output.is_some() && matches!(self.to, Place::Sqlite(_)) {
+            let message =
+                "--output is for stdout and files only; a database takes messages as they are";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         Ok(Some(match &self.to {
             Place::Stdout if format == OutputFormat::None => return Ok(None),
             Place::Stdout => {
@@ -160,6 +165,7 @@ impl Serve {
                 let sync = self.sync.unwrap_or_default();
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
+            Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");
                 return Err(Failure::new(Exit::Usage, message));

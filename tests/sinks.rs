@@ -10,8 +10,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use common::program::{Server, check, closed, frame, framelet, run, unframe, unprivileged};
+use common::program::{
+    PATIENCE, Server, check, closed, frame, framelet, run, unframe, unprivileged,
+};
 use rustix::process::Signal;
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
@@ -21,6 +24,15 @@ fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
 
 fn to(path: &Path) -> String {
     format!("file:{}", path.display())
+}
+
+/// Waits until a file is there and has this length.
+fn wait_for_len(path: &Path, len: u64) {
+    let started = Instant::now();
+    while fs::metadata(path).map_or(0, |file| file.len()) < len {
+        assert!(started.elapsed() < PATIENCE, "{path:?} does not grow to {len} bytes");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Runs a server that is to fail before it listens.
@@ -105,9 +117,7 @@ fn a_killed_server_leaves_a_file_that_the_next_one_goes_on_in() {
         });
         // Some of it is there; where it is cut is up to chance.
         let before = fs::metadata(&path).unwrap().len();
-        while fs::metadata(&path).unwrap().len() < before + 1_000_000 {
-            thread::yield_now();
-        }
+        wait_for_len(&path, before + 1_000_000);
         server.signal(Signal::KILL);
         server.wait();
         writing.join().unwrap();
@@ -147,9 +157,7 @@ fn rotation_under_load_loses_nothing_and_cuts_no_message() {
             })
             .collect();
         for turn in 1..=5 {
-            while fs::metadata(&path).map_or(0, |file| file.len()) < 10_000 {
-                thread::yield_now();
-            }
+            wait_for_len(&path, 10_000);
             fs::rename(&path, directory.path().join(format!("old{turn}"))).unwrap();
             server.signal(Signal::HUP);
             server.wait_for_log("again", turn);

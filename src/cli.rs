@@ -129,7 +129,7 @@ const HELP: [Help; 6] = [
     Help {
         command: "serve",
         example: "framelet serve 127.0.0.1:4747 --output json >> messages.json",
-        sections: &[OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
+        sections: &[SINKS, OUTPUT_FORMATS, LAYOUTS, EXIT_CODES],
     },
     Help {
         command: "send",
@@ -152,6 +152,11 @@ const HELP: [Help; 6] = [
         sections: &[LAYOUTS, EXIT_CODES],
     },
 ];
+
+const SINKS: &str = "
+Sinks (--to):
+  stdout, file:PATH (appended to), sqlite:PATH (a database)
+";
 
 const INPUT_FORMATS: &str = "
 Formats to read (--input), one message each:

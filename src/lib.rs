@@ -69,6 +69,7 @@ mod file; // the standard streams
 mod format; // messages as text or bytes outside the wire
 mod net; // addresses and sockets
 mod options; // of the server
+mod sender; // who sends, across reconnections
 mod server; // accepts, and ends in good order
 mod sink; // where messages go
 mod sweep; // time limits
@@ -86,11 +87,15 @@ pub use layout::{
     Prefix, TooLong,
 };
 pub use net::{Listener, Peer, Socket};
-pub use options::{ServeError, ServeOptions};
+pub use options::{Reopen, ServeError, ServeOptions};
 pub use payloads::Payloads;
 pub use reader::FrameReader;
+pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
-pub use sink::{Batch, Message, OutputSink, Sink};
+pub use sink::{
+    Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
+    Sink, SqliteSink,
+};
 pub use writer::{FrameWriter, WriteError, append_frame};
 
 /// The examples of the README, as tests.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::warn;
 use rustix::process::{Resource, getrlimit};
+use smol::channel::{self, Receiver, Sender};
 
 use crate::error::Plain;
 use crate::layout::{Layout, LimitError};
@@ -50,6 +51,51 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Whether each message is sent back.
     pub echo: bool,
+    /// Where the sink is told to open again what it writes to; keep a clone to tell it.
+    pub reopen: Reopen,
+}
+
+/// Tells the sink of a running server to open again what it writes to: see
+/// [`Sink::reopen`](crate::Sink::reopen).
+///
+/// All clones are the same.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::ServeOptions;
+///
+/// let options = ServeOptions::default();
+/// let reopen = options.reopen.clone();
+/// // … start the server with the options, and then, from anywhere:
+/// reopen.ask();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Reopen {
+    // Room for one: who asks again before it is done has asked for the same thing.
+    ask: Sender<()>,
+    asked: Receiver<()>,
+}
+
+impl Default for Reopen {
+    fn default() -> Self {
+        let (ask, asked) = channel::bounded(1);
+        Reopen { ask, asked }
+    }
+}
+
+impl Reopen {
+    /// Asks the sink to open again what it writes to, once it has taken what was received so far. It
+    /// does not wait for that.
+    pub fn ask(&self) {
+        let _ = self.ask.try_send(());
+    }
+
+    /// Waits until it was asked for.
+    pub(crate) async fn asked(&self) {
+        // Cannot fail: a sender is right here.
+        let _ = self.asked.recv().await;
+    }
 }
 
 impl Default for ServeOptions {
@@ -63,6 +109,7 @@ impl Default for ServeOptions {
             memory: None,
             grace: Duration::from_secs(10),
             echo: false,
+            reopen: Reopen::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::connection::{Connection, Outcome, report};
 use crate::error::Plain;
 use crate::layout::Layout;
 use crate::net::{BACKLOG, Listener, Peer, Socket};
-use crate::options::{ServeError, ServeOptions, max_connections};
+use crate::options::{Reopen, ServeError, ServeOptions, max_connections};
 use crate::pool::Pool;
 use crate::sink::{Origin, Sink, Writer};
 use crate::sweep::{Sweep, tick};
@@ -138,6 +138,7 @@ pub async fn serve(
     };
     let stopped = told_to_stop
         .or(async { Err(sink_failure(writer.as_ref()).await) })
+        .or(pass_on(&options.reopen, writer.as_ref()))
         .or(accept(&server, &listener, writer.as_ref()))
         .await;
     let deadline = Instant::now().checked_add(server.grace);
@@ -184,6 +185,15 @@ async fn sink_failure(writer: Option<&Writer>) -> io::Error {
     match writer {
         Some(writer) => writer.failed().await,
         None => future::pending().await,
+    }
+}
+
+/// Tells the sink to reopen whenever that is asked for.
+async fn pass_on<T>(reopen: &Reopen, writer: Option<&Writer>) -> T {
+    let Some(writer) = writer else { return future::pending().await };
+    loop {
+        reopen.asked().await;
+        writer.reopen().await;
     }
 }
 

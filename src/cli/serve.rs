@@ -2,7 +2,10 @@
 
 use argh::FromArgs;
 use async_signal::{Signal, Signals};
-use framelet::{Address, Layout, OutputFormat, OutputSink, ServeError, ServeOptions, Sink, serve};
+use framelet::{
+    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, Reopen, ServeError,
+    ServeOptions, Sink, SqliteSink, serve,
+};
 use futures_lite::{StreamExt, future};
 use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,23 +18,34 @@ use super::{
 use std::io;
 use std::time::Duration;
 
-/// Receives messages and prints each one on standard output as it comes, whole.
+/// Receives messages and puts each one, whole and as it comes, on standard output or into a file or a
+/// database.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
     name = "serve",
     help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
-    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it\nat once."
+    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it\nat once.",
+    note = "SIGHUP has it open file:PATH again, once what was received is in the old file."
 )]
 pub(crate) struct Serve {
     /// where to listen (default: 127.0.0.1:4747); port 0 lets the system choose
     #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// how messages are printed (default: lines)
-    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
-    output: OutputFormat,
+    /// where messages are put (default: stdout)
+    #[argh(option, arg_name = "sink", default = "Place::Stdout")]
+    to: Place,
+
+    /// how messages are printed, or written into the file (default: lines)
+    #[argh(option, arg_name = "format")]
+    output: Option<OutputFormat>,
+
+    /// when the file is made safe from a failure of the machine: at each commit, or when the system
+    /// finds the time; always or never (default: always)
+    #[argh(option, arg_name = "when")]
+    sync: Option<FileSync>,
 
     /// send each message back
     #[argh(switch)]
@@ -107,14 +121,13 @@ impl Serve {
             memory: self.memory,
             grace: self.grace,
             echo: self.echo,
+            ..ServeOptions::default()
         };
         options.check().map_err(failure)?;
-        let sink: Option<Box<dyn Sink>> = match self.output {
-            OutputFormat::None => None,
-            format => {
-                Some(Box::new(OutputSink::stdout(format).map_err(|error| Failure::output(&error))?))
-            }
-        };
+        let sink = self.sink()?;
+        if let Place::File(_) = self.to {
+            reopen_at_signal(options.reopen.clone())?;
+        }
         let stopped = stop_signal()?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(
@@ -130,14 +143,42 @@ impl Serve {
         info!("{} messages over {} connections", summary.messages, summary.connections);
         Ok(())
     }
+
+    fn sink(&self) -> Result<Option<Box<dyn Sink>>, Failure> {
+        let format = self.output.unwrap_or_default();
+        let unusable = |error: io::Error| Failure::new(Exit::Usage, plain(&error));
+        if self.sync.is_some() && !matches!(self.to, Place::File(_)) {
+            let message = "--sync is for --to file:PATH only; a database is always made safe";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        if self.output.is_some() && matches!(self.to, Place::Sqlite(_)) {
+            let message =
+                "--output is for stdout and files only; a database takes messages as they are";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        Ok(Some(match &self.to {
+            Place::Stdout if format == OutputFormat::None => return Ok(None),
+            Place::Stdout => {
+                Box::new(OutputSink::stdout(format).map_err(|error| Failure::output(&error))?)
+            }
+            Place::File(path) => {
+                let sync = self.sync.unwrap_or_default();
+                Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
+            }
+            Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
+            place => {
+                let message = format!("no such sink: {place}");
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        }))
+    }
 }
 
 /// Returns a future that is ready once the first signal to end has come. The second one does not wait
 /// for anything.
 pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(|error| {
-        Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(&error)))
-    })?;
+    let mut signals =
+        Signals::new([Signal::Term, Signal::Int]).map_err(|error| no_signals(&error))?;
     let (stop, stopped) = channel::bounded::<()>(1);
     smol::spawn(async move {
         signals.next().await;
@@ -154,6 +195,22 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
         // Closed by the drop above.
         let _ = stopped.recv().await;
     })
+}
+
+/// From now on SIGHUP, which would end the program, has the sink reopen instead.
+fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
+    let mut signals = Signals::new([Signal::Hup]).map_err(|error| no_signals(&error))?;
+    smol::spawn(async move {
+        while signals.next().await.is_some() {
+            reopen.ask();
+        }
+    })
+    .detach();
+    Ok(())
+}
+
+fn no_signals(error: &io::Error) -> Failure {
+    Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(error)))
 }
 
 /// Why it cannot listen, and what to do about the usual causes.

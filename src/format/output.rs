@@ -153,7 +153,14 @@ mod tests {
     use super::*;
 
     fn written(format: &str, payload: &[u8], escaped: bool) -> String {
-        let message = Message { payload, number: 12, connection: None, peer: None, received: None };
+        let message = Message {
+            payload,
+            number: 12,
+            sender: None,
+            connection: None,
+            peer: None,
+            received: None,
+        };
         let mut out = Vec::new();
         format.parse::<OutputFormat>().unwrap().append(&message, escaped, &mut out);
         String::from_utf8(out).unwrap()

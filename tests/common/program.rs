@@ -246,6 +246,16 @@ fn wait_for(child: &mut Child) -> ExitStatus {
     }
 }
 
+/// Returns the command to run `framelet` as somebody who may not do everything, unlike root.
+pub(crate) fn unprivileged() -> Command {
+    let mut command = Command::new(FRAMELET);
+    if rustix::process::geteuid().is_root() {
+        // Nobody, as most systems number it.
+        std::os::unix::process::CommandExt::uid(&mut command, 65_534);
+    }
+    command
+}
+
 /// Runs `framelet` with `input` to its end.
 pub(crate) fn framelet<S: AsRef<OsStr>>(arguments: &[S], input: &[u8]) -> Output {
     let mut command = Command::new(FRAMELET);

@@ -1,0 +1,35 @@
+//! The sink `sqlite:PATH` in a build without it.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+
+use super::{Batch, Sink};
+
+/// Puts messages into a SQLite database; not in this build, so that none can be opened.
+#[derive(Debug)]
+pub struct SqliteSink(Infallible);
+
+impl SqliteSink {
+    /// Says that this build has none.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<SqliteSink> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "cannot open {}: this build has no sqlite; build framelet with its default features to \
+                 get it, as in cargo install --locked --path .",
+                path.as_ref().display()
+            ),
+        ))
+    }
+}
+
+impl Sink for SqliteSink {
+    fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+        match self.0 {}
+    }
+}

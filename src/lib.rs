@@ -53,6 +53,7 @@ mod diagnosis; // what an impossible prefix most likely is
 mod error;
 mod escape; // text that is safe to show
 mod layout; // how a prefix is written
+mod sender; // who sends, across reconnections
 
 // Stream.
 mod payloads; // messages that were read together
@@ -89,6 +90,7 @@ pub use net::{Listener, Peer, Socket};
 pub use options::{ServeError, ServeOptions};
 pub use payloads::Payloads;
 pub use reader::FrameReader;
+pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
 pub use sink::{Batch, Message, OutputSink, Sink};
 pub use writer::{FrameWriter, WriteError, append_frame};

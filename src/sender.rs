@@ -1,0 +1,106 @@
+//! Who sends: one logical client, across its reconnections.
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
+
+/// The length of an id, in bytes.
+const LEN: usize = 16;
+
+/// The id of a sender: one logical client, however often it reconnects.
+///
+/// Its text form is 32 lower-case hexadecimal digits.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::SenderId;
+///
+/// let id: SenderId = "000102030405060708090a0b0c0d0e0f".parse()?;
+/// assert_eq!(id.as_bytes()[15], 15);
+/// assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0e0f");
+/// # Ok::<(), framelet::ParseSenderIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SenderId([u8; LEN]);
+
+impl SenderId {
+    /// Returns the id that consists of these bytes.
+    pub const fn from_bytes(bytes: [u8; LEN]) -> SenderId {
+        SenderId(bytes)
+    }
+
+    /// Returns the bytes it consists of.
+    pub const fn as_bytes(&self) -> &[u8; LEN] {
+        &self.0
+    }
+
+    /// Returns a new id of 128 random bits, which nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it has no random numbers to give.
+    pub fn random() -> io::Result<SenderId> {
+        let mut bytes = [0; LEN];
+        getrandom::fill(&mut bytes)?;
+        Ok(SenderId(bytes))
+    }
+}
+
+impl fmt::Display for SenderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        HEXLOWER.encode_display(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for SenderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SenderId({self})")
+    }
+}
+
+/// A text that is no sender id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseSenderIdError;
+
+impl fmt::Display for ParseSenderIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a sender id; write 32 lower-case hexadecimal digits")
+    }
+}
+
+impl std::error::Error for ParseSenderIdError {}
+
+impl FromStr for SenderId {
+    type Err = ParseSenderIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| ParseSenderIdError)?;
+        bytes.try_into().map(SenderId).map_err(|_| ParseSenderIdError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_bytes_say_the_same() {
+        let id = SenderId::random().unwrap();
+        assert_eq!(id.to_string().len(), 32);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(SenderId::from_bytes(*id.as_bytes()), id);
+        assert_ne!(SenderId::random().unwrap(), id);
+    }
+
+    #[test]
+    fn what_is_no_id_says_what_one_looks_like() {
+        let digits = "00112233445566778899aabbccddeeff";
+        for text in ["", "0", &digits[1..], &digits.to_uppercase(), &format!("{digits}00"), "é"] {
+            let error = text.parse::<SenderId>().unwrap_err();
+            assert!(error.to_string().contains("32 lower-case"), "{text}");
+        }
+    }
+}

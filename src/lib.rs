@@ -49,11 +49,13 @@
 #![warn(clippy::unwrap_used)]
 
 // Wire.
+mod acks; // the hello and its answers
 mod diagnosis; // what an impossible prefix most likely is
 mod error;
 mod escape; // text that is safe to show
 mod layout; // how a prefix is written
 mod sender; // who sends, across reconnections
+mod window; // what is sent and not acknowledged
 
 // Stream.
 mod payloads; // messages that were read together
@@ -75,6 +77,7 @@ mod sink; // where messages go
 mod sweep; // time limits
 mod watch; // what a connection waits for
 
+pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
 pub use address::{Address, ParseAddressError};
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
@@ -93,6 +96,7 @@ pub use reader::FrameReader;
 pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
 pub use sink::{Batch, Message, OutputSink, Sink};
+pub use window::CountFault;
 pub use writer::{FrameWriter, WriteError, append_frame};
 
 /// The examples of the README, as tests.

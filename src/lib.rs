@@ -65,6 +65,7 @@ mod source; // what the reader reads from
 mod writer; // from messages to bytes
 
 // Program.
+mod ack_client; // sends until everything is committed
 mod address;
 mod client;
 mod connection; // one connection of the server
@@ -77,6 +78,7 @@ mod sink; // where messages go
 mod sweep; // time limits
 mod watch; // what a connection waits for
 
+pub use ack_client::{AckClient, AckError, AckOptions};
 pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
 pub use address::{Address, ParseAddressError};
 pub use client::{Client, FinishError};

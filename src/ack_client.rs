@@ -260,7 +260,7 @@ impl AckClient {
             if state.finishing {
                 return Some(Err(AckError::Finishing));
             }
-            let window = state.window.as_mut()?;
+            let window = state.window.as_mut().filter(|_| state.ended.is_none())?;
             window.has_room(len).then(|| Ok(window.push(&prefix, payload)))
         };
         let number = self.shared.wait(push).await??;
@@ -315,18 +315,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `found` finds something, or until it has ended with an error.
+    /// Waits until `found` finds something, or else until all has ended with an error.
     async fn wait<T>(&self, mut found: impl FnMut(&mut State) -> Option<T>) -> Result<T, AckError> {
         loop {
             // Before looking, so that nothing slips through between looking and waiting.
             let mut listener = None;
             for _ in 0..2 {
                 let mut state = self.lock();
-                if let Some(Err(error)) = &state.ended {
-                    return Err(error.clone());
-                }
                 if let Some(found) = found(&mut state) {
                     return Ok(found);
+                }
+                if let Some(Err(error)) = &state.ended {
+                    return Err(error.clone());
                 }
                 drop(state);
                 listener.get_or_insert_with(|| self.news.listen());

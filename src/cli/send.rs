@@ -62,8 +62,8 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "n", from_str_fn(count), default = "0")]
     expect: u64,
 
-    /// time to connect; to wait for replies once everything is sent; and to wait for the end of the
-    /// connection; or off (default: 10s)
+    /// time to connect; to wait for replies once everything is sent; to wait for the end of the
+    /// connection; and with --ack to wait for any sign of life; or off (default: 10s)
     #[argh(
         option,
         arg_name = "duration",

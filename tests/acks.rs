@@ -387,6 +387,8 @@ fn what_is_committed_stays_so_when_the_end_is_a_reset() {
     block_on(async {
         let mut client = connect(&address, no_retry()).await;
         client.send(b"a").await.unwrap();
+        // Only once all is over, and whatever was the reason.
+        client.wait_committed(2).await.unwrap_err();
         client.wait_committed(1).await.unwrap();
         client.finish().await.unwrap();
     });

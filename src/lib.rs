@@ -37,11 +37,12 @@
 //! Three layers, each of which knows only those above it in this list:
 //!
 //! - The *wire* is pure: [`Layout`] writes and reads prefixes, [`ProtocolError`] says what is wrong
-//!   with one, and [`Suspect`] what it most likely is instead.
+//!   with one, and [`Suspect`] what it most likely is instead. [`Hello`] and [`Answer`] are how a client
+//!   asks for acknowledgements and gets them.
 //! - The *stream* is asynchronous: [`FrameReader`] and [`FrameWriter`], over anything that implements
 //!   the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
 //! - The *program* runs on smol: [`serve`] puts the messages of many connections into a [`Sink`],
-//!   [`Client`] sends them, [`Address`] says where. [`Composer`] and [`OutputSink`] turn messages from
+//!   [`Client`] sends them, [`AckClient`] until they are committed, [`Address`] says where. [`Composer`] and [`OutputSink`] turn messages from
 //!   and into text.
 //!
 //! The binary `framelet` is a command line on top of these and uses nothing else.
@@ -49,10 +50,13 @@
 #![warn(clippy::unwrap_used)]
 
 // Wire.
+mod acks; // the hello and its answers
 mod diagnosis; // what an impossible prefix most likely is
 mod error;
 mod escape; // text that is safe to show
 mod layout; // how a prefix is written
+mod sender; // who sends, across reconnections
+mod window; // what is sent and not acknowledged
 
 // Stream.
 mod payloads; // messages that were read together
@@ -62,6 +66,7 @@ mod source; // what the reader reads from
 mod writer; // from messages to bytes
 
 // Program.
+mod ack_client; // sends until everything is committed
 mod address;
 mod client;
 mod connection; // one connection of the server
@@ -75,6 +80,8 @@ mod sink; // where messages go
 mod sweep; // time limits
 mod watch; // what a connection waits for
 
+pub use ack_client::{AckClient, AckError, AckOptions};
+pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
 pub use address::{Address, ParseAddressError};
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
@@ -96,6 +103,7 @@ pub use sink::{
     Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
     Sink, SqliteSink,
 };
+pub use window::CountFault;
 pub use writer::{FrameWriter, WriteError, append_frame};
 
 /// The examples of the README, as tests.

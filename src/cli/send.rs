@@ -8,7 +8,7 @@ use ::log::debug;
 use argh::FromArgs;
 use framelet::{
     Address, Batch, Fault, FrameReader, InputFormat, Layout, OutputFormat, OutputSink, Payloads,
-    ProtocolError, ReadError, Sink, Socket, append_frame,
+    ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
 };
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
@@ -19,6 +19,8 @@ use super::{
     Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
     parse_address, plain, size, timeout,
 };
+
+mod ack;
 
 /// How many chunks of composed messages wait to be sent at most.
 const AHEAD: usize = 4;
@@ -60,8 +62,8 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "n", from_str_fn(count), default = "0")]
     expect: u64,
 
-    /// time to connect; to wait for replies once everything is sent; and to wait for the end of the
-    /// connection; or off (default: 10s)
+    /// time to connect; to wait for replies once everything is sent; to wait for the end of the
+    /// connection; and with --ack to wait for any sign of life; or off (default: 10s)
     #[argh(
         option,
         arg_name = "duration",
@@ -70,9 +72,27 @@ pub(crate) struct Send {
     )]
     timeout: Timeout,
 
-    /// keep trying to connect for this long, as in 10s
-    #[argh(option, arg_name = "duration", from_str_fn(duration), default = "Duration::ZERO")]
-    retry: Duration,
+    /// keep trying to connect for this long, as in 10s; with --ack also when the connection is lost
+    /// (then by default 30s)
+    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    retry: Option<Duration>,
+
+    /// ask the server to acknowledge what it has committed; send the rest again where the connection
+    /// is lost; end with 0 only if all is committed
+    #[argh(switch)]
+    ack: bool,
+
+    /// with --ack: how many messages may wait to be acknowledged (default: 1000)
+    #[argh(option, arg_name = "n", from_str_fn(window))]
+    window: Option<usize>,
+
+    /// with --ack: be known to the server by this id, 32 hexadecimal digits (default: a random one)
+    #[argh(option, arg_name = "id")]
+    sender: Option<SenderId>,
+
+    /// with --sender: the input is that of an earlier run; skip the messages that are committed
+    #[argh(switch)]
+    resume: bool,
 
     /// how prefixes are written (default: u32be)
     #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
@@ -87,6 +107,12 @@ pub(crate) struct Send {
     verbose: bool,
 }
 
+/// Parses how many messages may wait.
+fn window(text: &str) -> Result<usize, String> {
+    let window = text.parse().map_err(|_| "not a number; write digits only")?;
+    if window == 0 { Err("must be at least 1".into()) } else { Ok(window) }
+}
+
 /// What comes from the thread that composes: chunks, and at the end perhaps why it had to stop.
 type Composed = Result<Chunk, Failure>;
 
@@ -99,26 +125,31 @@ impl Send {
             let message = "--message takes the place of the input, so --input has no use with it";
             return Err(Failure::new(Exit::Usage, message));
         }
+        ack::check(&self)?;
         let terminal = self.message.is_empty() && io::stdin().is_terminal();
         let composed = self.compose(limit)?;
+        if self.ack {
+            return block_on(ack::run(&self, &address, terminal, &composed));
+        }
         block_on(async {
             let stream = self.connect(&address).await?;
             debug!("connected to {address}");
             if terminal {
-                log::say(format!("connected to {address}; {}", self.how_to_send()));
+                self.say_how_to_send(&address);
             }
             self.exchange(stream, limit, &composed).await
         })
     }
 
-    fn how_to_send(&self) -> &'static str {
-        match self.input.unwrap_or_default() {
+    fn say_how_to_send(&self, address: &Address) {
+        let how = match self.input.unwrap_or_default() {
             InputFormat::Text => "type lines, an empty line sends them; Ctrl-D ends",
             InputFormat::Whole => "type a message; Ctrl-D sends it and ends",
             InputFormat::Nul => "a NUL byte (Ctrl-@) sends what was typed; Ctrl-D ends",
             InputFormat::Frames => "waiting for u32be frames on standard input; Ctrl-D ends",
             _ => "each line is sent as a message; Ctrl-D ends",
-        }
+        };
+        log::say(format!("connected to {address}; {how}"));
     }
 
     /// Starts to compose messages, on a thread of its own: reading from a terminal cannot be given up.
@@ -158,7 +189,7 @@ impl Send {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            let left = self.retry.saturating_sub(started.elapsed());
+            let left = self.retry.unwrap_or_default().saturating_sub(started.elapsed());
             if left.is_zero() {
                 return Err(self.not_connected(address, &error));
             }
@@ -171,9 +202,10 @@ impl Send {
     }
 
     fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
-        let (tried, hint) = match self.retry.is_zero() {
+        let retry = self.retry.unwrap_or(if self.ack { ack::RETRY } else { Duration::ZERO });
+        let (tried, hint) = match retry.is_zero() {
             true => (String::new(), "; is the server running? (--retry 10s keeps trying)"),
-            false => (format!(" within {}", humantime::format_duration(self.retry)), ""),
+            false => (format!(" within {}", humantime::format_duration(retry)), ""),
         };
         cannot_connect(address, &tried, error, hint)
     }

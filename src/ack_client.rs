@@ -1,0 +1,688 @@
+//! Sends messages, learns which of them are committed, and sends the others again where a connection
+//! is lost.
+//!
+//! A task of its own drives the connection, so that messages leave, acknowledgements are read and
+//! connections are made again whatever the caller does meanwhile. The two sides meet in [`Shared`]: the
+//! caller adds to the window, the task takes from it.
+
+use std::fmt;
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+use futures_lite::{AsyncWriteExt, FutureExt};
+use log::debug;
+use smol::{Task, Timer};
+
+use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, UnfitLayout};
+use crate::address::Address;
+use crate::client::Client;
+use crate::error::{Plain, ReadError, same_again};
+use crate::layout::{Layout, LimitError, TooLong};
+use crate::net::Socket;
+use crate::reader::FrameReader;
+use crate::sender::SenderId;
+use crate::window::{CountFault, Window};
+
+/// How much is written at once, in bytes: as much as a plain writer queues.
+const CHUNK: usize = 64 * 1024;
+
+/// The shortest and the longest wait between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How an [`AckClient`] works.
+#[derive(Clone, Debug)]
+pub struct AckOptions {
+    /// Who it is; `None` stands for a new random id. With the id of an earlier client it goes on where
+    /// the server says that one got to.
+    pub sender: Option<SenderId>,
+    /// How many messages may wait to be acknowledged; at least one may.
+    ///
+    /// Throughput is at most this many messages a round trip and commit. 1,000 are chosen by judgement:
+    /// they outlast a commit of ten milliseconds at 100,000 messages a second.
+    pub window: usize,
+    /// How many bytes of them; a single message may have more.
+    pub window_bytes: usize,
+    /// How long to try to get on: from the first failure since the last acknowledgement, or since the
+    /// last connection on which nothing was waiting. Zero gives up at the first failure.
+    pub retry: Duration,
+    /// How long a server may say nothing at all while messages wait; then the connection counts as
+    /// lost. Also the time to connect and to be welcomed. A server that is only busy repeats its last
+    /// acknowledgement every 3 s. `None` waits for ever.
+    pub silence: Option<Duration>,
+    /// How prefixes are written. The field must have 4 or 8 bytes.
+    pub layout: Layout,
+    /// The longest payload to send, in bytes; `None` stands for 8 MiB.
+    pub max_message: Option<usize>,
+}
+
+impl Default for AckOptions {
+    fn default() -> Self {
+        AckOptions {
+            sender: None,
+            window: 1000,
+            window_bytes: 16 * 1024 * 1024,
+            retry: Duration::from_secs(30),
+            silence: Some(Duration::from_secs(10)),
+            layout: Layout::U32BE,
+            max_message: None,
+        }
+    }
+}
+
+/// A client that learns which of its messages are committed, across reconnections.
+///
+/// Each message has a number, its *ticket*: the first one of a sender is 1. Messages wait in a window
+/// until the server has committed them. If the connection is lost it is made anew, and what the server
+/// has not committed is sent again. Whether a message can then be there twice is for the server's sink to
+/// say: with transactions it cannot.
+///
+/// Dropping a client closes its connection at once. What was not acknowledged may or may not be
+/// committed; a client with the same sender id can find out and go on.
+///
+/// # Examples
+///
+/// ```no_run
+/// use framelet::{AckOptions, Client};
+///
+/// # futures_lite::future::block_on(async {
+/// let address = "127.0.0.1:4747".parse()?;
+/// let mut client = Client::connect_with_acks(&address, AckOptions::default()).await?;
+/// for reading in ["21.5", "21.7"] {
+///     client.send(reading.as_bytes()).await?;
+/// }
+/// client.finish().await?; // both are committed
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct AckClient {
+    shared: Arc<Shared>,
+    sender: SenderId,
+    layout: Layout,
+    limit: usize,
+    /// How many messages were committed when this client began.
+    welcome: u64,
+    /// Drives the connection; ends when it is dropped.
+    _driver: Task<()>,
+}
+
+/// Why messages are not known to be committed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The message is too long. Nothing of it was sent, and the client is as good as before.
+    TooLong(TooLong),
+    /// There are no acknowledgements in this layout.
+    Layout(UnfitLayout),
+    /// The limit is more than the layout can say.
+    Limit(LimitError),
+    /// The client has been told to finish, and takes no more messages.
+    Finishing,
+    /// There is no new sender id to be had from the system.
+    Random(io::Error),
+    /// The server does not answer the hello as one does that gives acknowledgements. Nothing was sent.
+    NoAcknowledgements {
+        /// What it did instead.
+        why: String,
+    },
+    /// The server goes no further.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Who was refused.
+        sender: SenderId,
+    },
+    /// What the server says cannot be.
+    Protocol {
+        /// What is wrong.
+        what: String,
+        /// Who was told so.
+        sender: SenderId,
+    },
+    /// There was no connection for as long as the client was to try, or none at all.
+    Lost {
+        /// What failed last.
+        error: io::Error,
+        /// How many messages the client has taken, all in all.
+        sent: u64,
+        /// How many of them are known to be committed.
+        committed: u64,
+        /// Who can go on with the rest.
+        sender: SenderId,
+    },
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is more to send, or no more to come.
+    work: Event,
+    /// Something is acknowledged, or it is all over.
+    news: Event,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// There is one since the first welcome.
+    window: Option<Window>,
+    /// No more messages will come.
+    finishing: bool,
+    /// How it ended.
+    ended: Option<Result<(), AckError>>,
+}
+
+impl Client {
+    /// Connects to a server that gives acknowledgements, and waits until it has welcomed the sender.
+    ///
+    /// # Errors
+    ///
+    /// [`AckError`]. A server that cannot be reached is tried again for [`AckOptions::retry`]; one that
+    /// gives no acknowledgements is not, and is never sent any message.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the attempt is given up.
+    pub async fn connect_with_acks(
+        address: &Address,
+        options: AckOptions,
+    ) -> Result<AckClient, AckError> {
+        AckClient::connect(address, options).await
+    }
+}
+
+impl AckClient {
+    async fn connect(address: &Address, options: AckOptions) -> Result<AckClient, AckError> {
+        let layout = options.layout;
+        let limit = layout.limit(options.max_message).map_err(AckError::Limit)?;
+        let sender = match options.sender {
+            Some(sender) => sender,
+            None => SenderId::random().map_err(AckError::Random)?,
+        };
+        let hello = Hello { sender, first: 1 };
+        // So that a layout that does not fit is found before anything happens.
+        hello.encode(layout).map_err(AckError::Layout)?;
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), work: Event::new(), news: Event::new() });
+        let driver = Driver {
+            shared: Arc::clone(&shared),
+            address: address.clone(),
+            options,
+            sender,
+            trouble: None,
+        };
+        let driver = smol::spawn(driver.run());
+        let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
+        Ok(AckClient { shared, sender, layout, limit, welcome, _driver: driver })
+    }
+
+    /// Returns the sender id.
+    pub fn sender(&self) -> SenderId {
+        self.sender
+    }
+
+    /// Returns how many messages of this sender were committed when the client connected. The first
+    /// message that it sends is the next one; for a new sender it is the first.
+    pub fn welcome(&self) -> u64 {
+        self.welcome
+    }
+
+    /// Returns how many messages of this sender are committed, as far as is known.
+    pub fn committed(&self) -> u64 {
+        self.shared.lock().window.as_ref().map_or(0, Window::committed)
+    }
+
+    /// Returns the number of the last message that was taken by [`send`](AckClient::send).
+    pub fn sent(&self) -> u64 {
+        self.shared.lock().window.as_ref().map_or(0, Window::pushed)
+    }
+
+    /// Takes a message to send and returns its number. It waits only while the window is full.
+    ///
+    /// # Errors
+    ///
+    /// [`AckError::TooLong`] concerns this message alone; [`AckError::Finishing`] if the client was told to
+    /// finish. All others are final, and every later call returns the same one.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `send` has not taken its message.
+    pub async fn send(&mut self, payload: &[u8]) -> Result<u64, AckError> {
+        let prefix = self.layout.encode(payload.len()).map_err(AckError::TooLong)?;
+        if payload.len() > self.limit {
+            let length = payload.len();
+            return Err(AckError::TooLong(TooLong { length, limit: self.limit, field: None }));
+        }
+        let len = prefix.len() + payload.len();
+        let push = |state: &mut State| {
+            if state.finishing {
+                return Some(Err(AckError::Finishing));
+            }
+            let window = state.window.as_mut().filter(|_| state.ended.is_none())?;
+            window.has_room(len).then(|| Ok(window.push(&prefix, payload)))
+        };
+        let number = self.shared.wait(push).await??;
+        self.shared.work.notify(1);
+        Ok(number)
+    }
+
+    /// Waits until the message with this number is committed, and all in front of it. A number that no
+    /// message has yet is waited for as well.
+    ///
+    /// # Errors
+    ///
+    /// [`AckError`]; it is final.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `wait_committed` can be called again.
+    pub async fn wait_committed(&self, ticket: u64) -> Result<(), AckError> {
+        let done = |state: &mut State| {
+            state.window.as_ref().filter(|window| window.committed() >= ticket).map(|_| ())
+        };
+        self.shared.wait(done).await
+    }
+
+    /// Ends: sends what is left and the end of the stream, and waits until everything is committed and
+    /// the server has closed the stream, too. `Ok` means that all messages are committed.
+    ///
+    /// There is no time limit as long as the server shows that it is alive: use
+    /// `futures_lite::FutureExt::or` with a timer.
+    ///
+    /// # Errors
+    ///
+    /// [`AckError`]: not all messages are known to be committed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `finish` can be called again; the client takes no more messages.
+    pub async fn finish(&mut self) -> Result<(), AckError> {
+        self.shared.lock().finishing = true;
+        self.shared.work.notify(1);
+        let ended = |state: &mut State| matches!(state.ended, Some(Ok(()))).then_some(());
+        match self.shared.wait(ended).await {
+            // A connection that was lost behind the last acknowledgement has done no harm.
+            Err(_) if self.sent() == self.committed() => Ok(()),
+            ended => ended,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `found` finds something, or else until all has ended with an error.
+    async fn wait<T>(&self, mut found: impl FnMut(&mut State) -> Option<T>) -> Result<T, AckError> {
+        loop {
+            // Before looking, so that nothing slips through between looking and waiting.
+            let mut listener = None;
+            for _ in 0..2 {
+                let mut state = self.lock();
+                if let Some(found) = found(&mut state) {
+                    return Ok(found);
+                }
+                if let Some(Err(error)) = &state.ended {
+                    return Err(error.clone());
+                }
+                drop(state);
+                listener.get_or_insert_with(|| self.news.listen());
+            }
+            if let Some(listener) = listener {
+                listener.await;
+            }
+        }
+    }
+}
+
+/// What drives the connection.
+struct Driver {
+    shared: Arc<Shared>,
+    address: Address,
+    options: AckOptions,
+    sender: SenderId,
+    /// When it first failed since it last got on.
+    trouble: Option<Instant>,
+}
+
+/// Why a connection is no more.
+enum Broken {
+    /// Another connection may be better.
+    Passing(AckError),
+    /// No other connection will be better.
+    Final(AckError),
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let ended = self.drive().await;
+        self.shared.lock().ended = Some(ended);
+        self.shared.news.notify(usize::MAX);
+    }
+
+    async fn drive(&mut self) -> Result<(), AckError> {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let committed = self.window(|window| window.committed());
+            let error = match self.converse().await {
+                Ok(()) => return Ok(()),
+                // All is known to be safe; that the connection did not end well changes nothing.
+                Err(_) if self.is_done() => return Ok(()),
+                Err(Broken::Final(error)) => return Err(error),
+                Err(Broken::Passing(error)) => error,
+            };
+            if self.window(|window| window.committed()) != committed {
+                backoff = BACKOFF.0;
+            }
+            let since = *self.trouble.get_or_insert_with(Instant::now);
+            let left = self.options.retry.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(error);
+            }
+            debug!("{error}; trying again");
+            // Many clients that lost the same server must not come back at the same moment.
+            let jitter = backoff / 2 * fastrand::u32(0..=1000) / 1000;
+            Timer::after((backoff / 2 + jitter).min(left)).await;
+            backoff = (2 * backoff).min(BACKOFF.1);
+        }
+    }
+
+    /// Connects and goes on until everything is done, or the connection is no more.
+    async fn converse(&mut self) -> Result<(), Broken> {
+        if self.is_done() {
+            return Ok(());
+        }
+        let lost = |driver: &Driver, error| Broken::Passing(driver.lost(error));
+        let connect = self.address.connect().or(self.too_late("no connection"));
+        let socket = connect.await.map_err(|error| lost(self, error))?;
+        let mut reader = FrameReader::with_layout(socket.clone(), self.options.layout)
+            .max_message(LONGEST_ANSWER)
+            .map_err(|error| Broken::Final(AckError::Limit(error)))?;
+        let welcome = self.greet(socket.clone(), &mut reader).await?;
+        {
+            let mut state = self.shared.lock();
+            match &mut state.window {
+                Some(window) => window.rewind(welcome).map_err(|fault| self.counts(fault))?,
+                None => {
+                    let AckOptions { window, window_bytes, .. } = self.options;
+                    state.window = Some(Window::new(welcome, window.max(1), window_bytes));
+                }
+            }
+            if state.window.as_ref().is_some_and(Window::is_empty) {
+                self.trouble = None;
+            }
+        }
+        self.shared.news.notify(usize::MAX);
+        let shared = Arc::clone(&self.shared);
+        let mut write = pin!(async {
+            if let Err(error) = write_all(socket.clone(), &shared).await {
+                // The server may have said why before it closed: what it says goes first.
+                debug!("cannot write: {}", Plain(&error));
+            }
+            pending().await
+        });
+        let mut heard = Instant::now();
+        loop {
+            let answer = read_answer(&mut reader).or(write.as_mut()).or(self.silent(heard)).await;
+            heard = Instant::now();
+            match answer {
+                Ok(Some(Answer::Acknowledgement(count))) => self.acknowledged(count)?,
+                Ok(Some(Answer::Refusal(refusal))) => {
+                    // Its count is as good as any; but why it refuses matters more than a wrong one.
+                    let _ = self.acknowledged(refusal.committed);
+                    return Err(self.refused(refusal));
+                }
+                Ok(None) if self.is_done() => return Ok(()),
+                Ok(None) => {
+                    let what = "the server closed the connection";
+                    return Err(lost(self, io::Error::new(io::ErrorKind::UnexpectedEof, what)));
+                }
+                Err(Bad::Io(error)) => return Err(lost(self, error)),
+                Err(Bad::Protocol(what)) => return Err(self.protocol(what)),
+            }
+        }
+    }
+
+    /// Says hello and returns the welcome.
+    async fn greet(
+        &self,
+        mut socket: Socket,
+        reader: &mut FrameReader<Socket>,
+    ) -> Result<u64, Broken> {
+        let first_time = self.shared.lock().window.is_none();
+        let first = 1 + self.window(|window| window.committed());
+        let hello = Hello { sender: self.sender, first };
+        let hello = hello
+            .encode(self.options.layout)
+            .map_err(|error| Broken::Final(AckError::Layout(error)))?;
+        let greeting = async {
+            // A server that refuses to be greeted may do so before it has read everything.
+            let written = socket.write_all(&hello).await;
+            match read_answer(reader).await {
+                Err(Bad::Io(error)) => Err(Bad::Io(written.err().unwrap_or(error))),
+                answer => answer,
+            }
+        };
+        let late = async { self.too_late("no welcome").await.map_err(Bad::Io) };
+        let instead = match greeting.or(late).await {
+            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok(welcome),
+            Ok(Some(Answer::Refusal(refusal))) => return Err(self.refused(refusal)),
+            Ok(None) => Bad::Io(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            )),
+            Err(instead) => instead,
+        };
+        // A server that has given acknowledgements before is only in trouble now.
+        Err(match (first_time, instead) {
+            (true, Bad::Io(error)) => {
+                Broken::Final(AckError::NoAcknowledgements { why: Plain(&error).to_string() })
+            }
+            (true, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
+            (false, Bad::Io(error)) => Broken::Passing(self.lost(error)),
+            (false, Bad::Protocol(what)) => self.protocol(what),
+        })
+    }
+
+    fn acknowledged(&mut self, count: u64) -> Result<(), Broken> {
+        let acknowledged = match &mut self.shared.lock().window {
+            Some(window) => {
+                let got_on = count > window.committed();
+                window.acknowledged(count).map(|()| got_on)
+            }
+            None => Ok(false),
+        };
+        if acknowledged.map_err(|fault| self.counts(fault))? {
+            self.trouble = None;
+            self.shared.news.notify(usize::MAX);
+        }
+        Ok(())
+    }
+
+    /// Waits until the server has said nothing for too long while messages wait.
+    async fn silent(&self, heard: Instant) -> Result<Option<Answer>, Bad> {
+        let Some(silence) = self.options.silence else { return pending().await };
+        let mut since = heard;
+        loop {
+            // Looking now and then is enough, and costs less than a timer for each message.
+            Timer::after(silence / 8).await;
+            let waiting = {
+                let state = self.shared.lock();
+                state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty())
+            };
+            if !waiting {
+                since = Instant::now();
+            } else if since.elapsed() >= silence {
+                return Err(Bad::Io(late("nothing came from the server", silence)));
+            }
+        }
+    }
+
+    async fn too_late<T>(&self, what: &str) -> io::Result<T> {
+        match self.options.silence {
+            None => pending().await,
+            Some(silence) => {
+                Timer::after(silence).await;
+                Err(late(what, silence))
+            }
+        }
+    }
+
+    fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
+        self.shared.lock().window.as_ref().map_or(0, look)
+    }
+
+    /// Returns whether no more messages will come, and all are committed.
+    fn is_done(&self) -> bool {
+        let state = self.shared.lock();
+        state.finishing && state.window.as_ref().is_some_and(Window::is_empty)
+    }
+
+    fn lost(&self, error: io::Error) -> AckError {
+        let (sent, committed) = (self.window(Window::pushed), self.window(Window::committed));
+        AckError::Lost { error, sent, committed, sender: self.sender }
+    }
+
+    fn refused(&self, refusal: Refusal) -> Broken {
+        let passing = refusal.code.is_passing();
+        let error = AckError::Refused { refusal, sender: self.sender };
+        if passing { Broken::Passing(error) } else { Broken::Final(error) }
+    }
+
+    fn protocol(&self, what: String) -> Broken {
+        Broken::Final(AckError::Protocol { what, sender: self.sender })
+    }
+
+    fn counts(&self, fault: CountFault) -> Broken {
+        self.protocol(fault.to_string())
+    }
+}
+
+fn late(what: &str, after: Duration) -> io::Error {
+    let after = humantime::format_duration(after);
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {after}"))
+}
+
+/// What came instead of an answer.
+enum Bad {
+    Io(io::Error),
+    Protocol(String),
+}
+
+/// Reads an answer; `None` at the end of the stream.
+///
+/// # Cancel safety
+///
+/// As [`FrameReader::read`].
+async fn read_answer(reader: &mut FrameReader<Socket>) -> Result<Option<Answer>, Bad> {
+    match reader.read().await {
+        Ok(Some(payload)) => Answer::decode(&payload)
+            .map(Some)
+            .map_err(|error: NoAnswer| Bad::Protocol(error.to_string())),
+        Ok(None) => Ok(None),
+        Err(ReadError::Io { error, .. }) => Err(Bad::Io(error)),
+        // A stream that breaks off within an answer was cut, not spoilt.
+        Err(error) => {
+            let error = io::Error::from(error);
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => Err(Bad::Io(error)),
+                _ => Err(Bad::Protocol(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Writes what there is to send, and at last the end of the stream.
+async fn write_all(mut socket: Socket, shared: &Shared) -> io::Result<()> {
+    let mut chunk = Vec::new();
+    loop {
+        let listener = shared.work.listen();
+        chunk.clear();
+        let finishing = {
+            let mut state = shared.lock();
+            if let Some(window) = &mut state.window {
+                window.give(&mut chunk, CHUNK);
+            }
+            state.finishing
+        };
+        if !chunk.is_empty() {
+            socket.write_all(&chunk).await?;
+        } else if finishing {
+            return socket.shutdown_write();
+        } else {
+            listener.await;
+        }
+    }
+}
+
+impl Clone for AckError {
+    fn clone(&self) -> Self {
+        match self {
+            AckError::TooLong(error) => AckError::TooLong(*error),
+            AckError::Layout(error) => AckError::Layout(*error),
+            AckError::Limit(error) => AckError::Limit(*error),
+            AckError::Finishing => AckError::Finishing,
+            AckError::Random(error) => AckError::Random(same_again(error)),
+            AckError::NoAcknowledgements { why } => {
+                AckError::NoAcknowledgements { why: why.clone() }
+            }
+            AckError::Refused { refusal, sender } => {
+                AckError::Refused { refusal: refusal.clone(), sender: *sender }
+            }
+            AckError::Protocol { what, sender } => {
+                AckError::Protocol { what: what.clone(), sender: *sender }
+            }
+            AckError::Lost { error, sent, committed, sender } => AckError::Lost {
+                error: same_again(error),
+                sent: *sent,
+                committed: *committed,
+                sender: *sender,
+            },
+        }
+    }
+}
+
+impl fmt::Display for AckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AckError::TooLong(error) => error.fmt(f),
+            AckError::Layout(error) => error.fmt(f),
+            AckError::Limit(error) => error.fmt(f),
+            AckError::Finishing => f.write_str("the client is finishing; use a new one"),
+            AckError::Random(error) => {
+                write!(f, "no random sender id to be had: {}; choose one", Plain(error))
+            }
+            AckError::NoAcknowledgements { why } => write!(
+                f,
+                "this server gives no acknowledgements: {why} instead of a welcome; nothing was \
+                 sent; send without acknowledgements, or to a server that gives them"
+            ),
+            AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
+            AckError::Protocol { what, .. } => f.write_str(what),
+            AckError::Lost { error, sent, committed, .. } if sent == committed => {
+                write!(f, "no connection to the server: {}", Plain(error))
+            }
+            AckError::Lost { error, sent, committed, sender } => write!(
+                f,
+                "the connection to the server was lost: {}; of {sent} messages {committed} are \
+                 committed, the others may or may not be: go on as sender {sender}",
+                Plain(error)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for AckError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AckError::TooLong(error) => Some(error),
+            AckError::Layout(error) => Some(error),
+            AckError::Limit(error) => Some(error),
+            AckError::Random(error) | AckError::Lost { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}

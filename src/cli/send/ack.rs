@@ -1,0 +1,170 @@
+//! `framelet send --ack`: sends until everything is committed.
+
+use std::time::Duration;
+
+use ::log::debug;
+use framelet::{AckClient, AckError, AckOptions, Address, Client, Decoded, Layout, RefusalCode};
+use futures_lite::FutureExt;
+use smol::channel::Receiver;
+
+use super::super::{Chunk, Exit, Failure, log};
+use super::{Composed, Send};
+
+/// How long to try to connect, and to connect again.
+pub(super) const RETRY: Duration = Duration::from_secs(30);
+
+/// Checks that the options make sense together.
+pub(super) fn check(send: &Send) -> Result<(), Failure> {
+    let without_ack = if send.window.is_some() {
+        "--window"
+    } else if send.sender.is_some() {
+        "--sender"
+    } else if send.resume {
+        "--resume"
+    } else {
+        ""
+    };
+    let message = match send.ack {
+        false if without_ack.is_empty() => return Ok(()),
+        false => format!("{without_ack} has no use without --ack"),
+        true if send.expect > 0 => {
+            "--ack and --expect contradict each other: what the server sends is either \
+             acknowledgements or replies"
+                .into()
+        }
+        true if send.resume && send.sender.is_none() => {
+            "--resume needs --sender: whose messages does the server have already?".into()
+        }
+        true => return Ok(()),
+    };
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// Sends what is composed; says at the end how much of it is committed.
+pub(super) async fn run(
+    send: &Send,
+    address: &Address,
+    terminal: bool,
+    composed: &Receiver<Composed>,
+) -> Result<(), Failure> {
+    let defaults = AckOptions::default();
+    let options = AckOptions {
+        sender: send.sender,
+        window: send.window.unwrap_or(defaults.window),
+        retry: send.retry.unwrap_or(RETRY),
+        silence: send.timeout.0,
+        layout: send.layout,
+        max_message: send.max_message,
+        ..defaults
+    };
+    let mut client = match Client::connect_with_acks(address, options).await {
+        Ok(client) => client,
+        Err(AckError::Lost { error, .. }) => return Err(send.not_connected(address, &error)),
+        Err(error) => return Err(Failure::new(exit(&error), error.to_string())),
+    };
+    debug!("connected to {address} as sender {}", client.sender());
+    if client.welcome() > 0 && !send.resume {
+        let message = format!(
+            "the server has {} messages of sender {} already: --resume skips as many in the input",
+            client.welcome(),
+            client.sender()
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    if terminal {
+        send.say_how_to_send(address);
+    }
+    let mut input = None;
+    let mut skip = client.welcome();
+    let mut result = send_all(&mut client, send.layout, composed, &mut skip, &mut input).await;
+    if result.is_ok() {
+        result = client.finish().await;
+    }
+    log::say(format!("sent {}, committed {}", client.sent(), client.committed()));
+    if let Err(error) = result {
+        return Err(unfinished(&client, &error));
+    }
+    if let Some(failure) = input {
+        return Err(failure);
+    }
+    if skip > 0 {
+        let welcome = client.welcome();
+        let message = format!(
+            "the input has only {} messages, but {welcome} of this sender are committed: is it the \
+             same input?",
+            welcome - skip
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(())
+}
+
+/// Sends all messages behind the first `skip`, until the end of the input or until it is to blame.
+async fn send_all(
+    client: &mut AckClient,
+    layout: Layout,
+    composed: &Receiver<Composed>,
+    skip: &mut u64,
+    input: &mut Option<Failure>,
+) -> Result<(), AckError> {
+    loop {
+        // No message has this number: so this ends only if all is over, perhaps long before there is
+        // anything more to send.
+        let over = async { client.wait_committed(u64::MAX).await.map(|()| None) };
+        let next = async { Ok(composed.recv().await.ok()) };
+        match next.or(over).await? {
+            None => return Ok(()),
+            Some(Err(failure)) => *input = Some(failure),
+            Some(Ok(chunk)) => {
+                for payload in payloads(layout, &chunk) {
+                    match skip.checked_sub(1) {
+                        Some(left) => *skip = left,
+                        None => drop(client.send(payload).await?),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes the frames of a chunk apart.
+fn payloads(layout: Layout, chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
+    let mut rest = &chunk.frames[..];
+    std::iter::from_fn(move || {
+        let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(rest) else { return None };
+        let len = prefix.checked_add(usize::try_from(payload).ok()?)?;
+        let (frame, behind) = rest.split_at_checked(len)?;
+        rest = behind;
+        Some(&frame[prefix..])
+    })
+}
+
+/// Not all messages are known to be committed: says why, and how to go on.
+fn unfinished(client: &AckClient, error: &AckError) -> Failure {
+    let sender = client.sender();
+    let message = match error {
+        AckError::Lost { error, .. } => {
+            format!("the connection to the server was lost: {}", super::plain(error))
+        }
+        error => error.to_string(),
+    };
+    let hint = match error {
+        AckError::Lost { .. } | AckError::Refused { .. } => {
+            format!("; `--ack --sender {sender} --resume` on the same input sends the rest")
+        }
+        _ => format!("; the sender is {sender}"),
+    };
+    Failure::new(exit(error), message + &hint)
+}
+
+fn exit(error: &AckError) -> Exit {
+    match error {
+        AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
+        AckError::Refused { refusal, .. } => match refusal.code {
+            RefusalCode::Echo | RefusalCode::Version => Exit::Protocol,
+            _ => Exit::Network,
+        },
+        AckError::Lost { .. } => Exit::Network,
+        _ => Exit::Protocol,
+    }
+}

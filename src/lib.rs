@@ -74,7 +74,6 @@ mod file; // the standard streams
 mod format; // messages as text or bytes outside the wire
 mod net; // addresses and sockets
 mod options; // of the server
-mod sender; // who sends, across reconnections
 mod server; // accepts, and ends in good order
 mod sink; // where messages go
 mod sweep; // time limits

@@ -131,6 +131,8 @@ pub enum RefusalCode {
     Shutdown,
     /// 6: its sink failed; what is behind the committed messages is not safe.
     Sink,
+    /// 7: it drops what it receives, so there is nothing to acknowledge.
+    NoSink,
     /// One that is not known here.
     Other(u8),
 }
@@ -273,6 +275,7 @@ impl RefusalCode {
             RefusalCode::Gap => 4,
             RefusalCode::Shutdown => 5,
             RefusalCode::Sink => 6,
+            RefusalCode::NoSink => 7,
             RefusalCode::Other(byte) => byte,
         }
     }
@@ -286,6 +289,7 @@ impl RefusalCode {
             4 => RefusalCode::Gap,
             5 => RefusalCode::Shutdown,
             6 => RefusalCode::Sink,
+            7 => RefusalCode::NoSink,
             other => RefusalCode::Other(other),
         }
     }
@@ -305,6 +309,9 @@ impl fmt::Display for RefusalCode {
             RefusalCode::Gap => f.write_str("an earlier message of this sender was expected"),
             RefusalCode::Shutdown => f.write_str("it is shutting down"),
             RefusalCode::Sink => f.write_str("its sink failed"),
+            RefusalCode::NoSink => {
+                f.write_str("it drops what it receives, so there is nothing to acknowledge")
+            }
             RefusalCode::Other(byte) => write!(f, "code {byte}"),
         }
     }

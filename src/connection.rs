@@ -9,17 +9,20 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_lite::{AsyncWrite, future};
+use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future};
 use log::{debug, info, warn};
+use smol::{Task, Timer};
 
+use crate::acknowledger::{acknowledge, frame};
+use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
 use crate::error::{Plain, ReadError};
 use crate::net::Socket;
 use crate::payloads::Payloads;
 use crate::reader::FrameReader;
-use crate::server::Server;
+use crate::server::{Place, Server};
 use crate::sink::{Batch, Origin, Queue};
 use crate::watch::{Order, Phase};
 
@@ -27,6 +30,9 @@ use crate::watch::{Order, Phase};
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
 /// milliseconds.
 const READS_A_TURN: u32 = 8;
+
+/// How long a client that is refused may take to read why.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 pub(crate) enum Outcome {
@@ -46,6 +52,10 @@ pub(crate) enum Outcome {
     Write(io::Error),
     /// The sink takes no more.
     SinkGone,
+    /// It asked for acknowledgements and does not get them, or not any more.
+    Refused(RefusalCode),
+    /// It did not ask for acknowledgements, as it has to here.
+    NotAsked,
 }
 
 /// How far the replies to one batch have got.
@@ -54,6 +64,12 @@ struct Echo {
     sent: usize,
     /// Whether the peer takes nothing just now.
     waiting: bool,
+}
+
+/// Tells the client what is committed, as long as this is the connection of its sender.
+struct Telling {
+    task: Task<io::Result<()>>,
+    _place: Place,
 }
 
 /// There are as many of these as there are idle connections, so their size counts.
@@ -116,26 +132,132 @@ impl Connection {
             poll_fn(|cx| {
                 // The order comes with a wake-up, so whom to wake is noted before looking.
                 origin.watch.register(cx.waker());
-                if origin.watch.order() == Order::Abort {
-                    return Poll::Ready(Outcome::Aborted);
+                match origin.watch.order() {
+                    Order::Abort => Poll::Ready(Outcome::Aborted),
+                    Order::Fenced => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
+                    Order::None | Order::Expired => serving.as_mut().poll(cx),
                 }
-                serving.as_mut().poll(cx)
             })
             .await
         };
         match outcome {
             Outcome::Closed => self.reader.get_ref().end_in_order(),
+            Outcome::Refused(code) => Box::pin(self.refuse(code)).await,
             _ => self.reader.get_ref().spoil(),
         }
         outcome
     }
 
     async fn serve(&mut self) -> Outcome {
+        let opening = poll_fn(|cx| self.poll_opening(cx)).await;
+        let telling = match opening {
+            Ok(None) => None,
+            // In a box, since few connections have it.
+            Ok(Some(hello)) => match Box::pin(self.welcome(hello)).await {
+                Ok(telling) => Some(telling),
+                Err(outcome) => return outcome,
+            },
+            Err(outcome) => return outcome,
+        };
         let outcome = self.receive().await;
-        if !matches!(outcome, Outcome::SinkGone) {
-            self.settle().await;
+        if matches!(outcome, Outcome::SinkGone) {
+            return outcome;
         }
-        outcome
+        self.settle().await;
+        match telling {
+            Some(telling) => Box::pin(self.tell_all(telling, outcome)).await,
+            None => outcome,
+        }
+    }
+
+    /// Finds out whether the client asks for acknowledgements.
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Hello>, Outcome>> {
+        if !Hello::fits(self.server.layout) {
+            return Poll::Ready(Ok(None));
+        }
+        let opening = match ready!(self.poll_read(cx, FrameReader::poll_opening)) {
+            Ok(opening) => opening,
+            Err(outcome) => return Poll::Ready(Err(outcome)),
+        };
+        Poll::Ready(match opening {
+            Opening::Hello { hello, .. } => Ok(Some(hello)),
+            Opening::Unsupported { .. } => Err(Outcome::Refused(RefusalCode::Version)),
+            _ if self.server.require_ack => Err(Outcome::NotAsked),
+            _ => Ok(None),
+        })
+    }
+
+    /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
+    /// there are more.
+    async fn welcome(&mut self, hello: Hello) -> Result<Box<Telling>, Outcome> {
+        let origin = &self.origin;
+        origin.watch.enter(Phase::Busy, 0);
+        self.message_since = (0, 0);
+        let queue = match &self.queue {
+            _ if self.server.echo => return Err(Outcome::Refused(RefusalCode::Echo)),
+            None => return Err(Outcome::Refused(RefusalCode::NoSink)),
+            Some(queue) => queue,
+        };
+        // What an older connection of this sender has handed on by now is part of the answer.
+        let place = self.server.take_over(hello.sender, origin.connection).await;
+        let before = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        origin.set_sender(hello.sender, before);
+        if hello.first > before.saturating_add(1) {
+            return Err(Outcome::Refused(RefusalCode::Gap));
+        }
+        let (origin, layout) = (Arc::clone(origin), self.server.layout);
+        let socket = self.reader.get_ref().clone();
+        let task = smol::spawn(async move {
+            match origin.acked() {
+                Some(acked) => acknowledge(&origin, acked, socket, layout).await,
+                None => Ok(()),
+            }
+        });
+        Ok(Box::new(Telling { task, _place: place }))
+    }
+
+    /// Waits until the client has been told of everything that is committed.
+    async fn tell_all(&self, telling: Box<Telling>, outcome: Outcome) -> Outcome {
+        if let Some(acked) = self.origin.acked() {
+            acked.complete();
+        }
+        let limit = self.server.message_timeout;
+        let not_taken = async {
+            limit.map_or_else(Timer::never, Timer::after).await;
+            Err(Outcome::NotTaken(limit.unwrap_or_default()))
+        };
+        let told = async { telling.task.await.map_err(Outcome::Write) };
+        match (told.or(not_taken).await, outcome) {
+            // It may look for another server, and knows how far this one has got.
+            (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
+            (Ok(()), outcome) => outcome,
+            (Err(failed), _) => failed,
+        }
+    }
+
+    /// Says why the client gets no acknowledgements, and gives it a moment to read that: what it still
+    /// sends would turn the end into a reset, which destroys what is under way.
+    async fn refuse(&mut self, code: RefusalCode) {
+        let acked = self.origin.acked();
+        let committed = acked.map_or(0, |acked| acked.before + self.origin.committed());
+        let refusal = Refusal { committed, code, text: code.to_string() };
+        let layout = self.server.layout;
+        let socket = self.reader.get_mut();
+        socket.end_in_order();
+        let mut say = socket.clone();
+        let saying = async {
+            say.write_all(&frame(layout, &Answer::Refusal(refusal))).await?;
+            say.shutdown_write()?;
+            let mut rest = [0; 4096];
+            while say.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let enough = async {
+            Timer::after(PARTING).await;
+            Ok(())
+        };
+        // Where it fails the client is gone.
+        let _ = saying.or(enough).await;
     }
 
     /// Receives messages and hands them on, until there are no more to come.
@@ -147,6 +269,9 @@ impl Connection {
                 Err(outcome) => return outcome,
             };
             self.received += payloads.len() as u64;
+            if let Some(acked) = self.origin.acked() {
+                acked.received(self.received);
+            }
             if let Some(queue) = &self.queue {
                 let batch = Batch::received_from(Arc::clone(&self.origin), Arc::clone(&payloads));
                 if let Some(sending) = queue.send(batch)
@@ -188,8 +313,19 @@ impl Connection {
         ends
     }
 
-    /// Reads the next messages, and notes what is waited for where it has to wait.
     fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Payloads>, Outcome>> {
+        self.poll_read(cx, FrameReader::poll_batch).map_ok(Arc::new)
+    }
+
+    /// Reads something, and notes what is waited for where it has to wait.
+    fn poll_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(
+            &mut FrameReader<Socket>,
+            &mut Context<'_>,
+        ) -> Poll<Result<Option<T>, ReadError>>,
+    ) -> Poll<Result<T, Outcome>> {
         let watch = &self.origin.watch;
         let late = watch.order() == Order::Expired;
         let draining = self.server.draining();
@@ -200,25 +336,25 @@ impl Connection {
         if draining && self.read_until.is_none() {
             self.read_until = Some(self.reader.received() + self.reader.get_ref().unread());
         }
-        let read = self.reader.poll_batch(cx);
+        let read = read(&mut self.reader, cx);
         if read.is_ready() {
             watch.enter(Phase::Busy, 0);
         }
         match read {
-            Poll::Ready(Ok(Some(payloads))) => {
+            Poll::Ready(Ok(Some(got))) => {
                 if late {
                     // The sweep came just as something arrived.
                     watch.forgive();
                 }
-                Poll::Ready(Ok(Arc::new(payloads)))
+                Poll::Ready(Ok(got))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
-            Poll::Pending => self.poll_wait(),
+            Poll::Pending => self.poll_wait().map(Err),
         }
     }
 
-    fn poll_wait(&mut self) -> Poll<Result<Arc<Payloads>, Outcome>> {
+    fn poll_wait(&mut self) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
         if self.reader.waits_for_memory() {
             // The time until there is memory is not the sender's fault.
@@ -235,13 +371,13 @@ impl Connection {
             watch.phase().0 == phase && (phase == Phase::Idle || self.message_since.0 == message);
         if watch.order() == Order::Expired {
             if as_before {
-                return Poll::Ready(Err(self.expire()));
+                return Poll::Ready(self.expire());
             }
             // Since the sweep something has arrived, but no whole message.
             watch.forgive();
         }
         if self.is_read_until_the_end() {
-            return Poll::Ready(Err(Outcome::Drained));
+            return Poll::Ready(Outcome::Drained);
         }
         if !as_before {
             if self.message_since.0 != message {
@@ -356,6 +492,12 @@ pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
         }
         Outcome::Read(error) => warn!("{who}: {error}"),
         Outcome::Write(error) => warn!("{who}: cannot send replies: {}", Plain(error)),
+        Outcome::Refused(code) => {
+            warn!("{who}: refused acknowledgements after {messages} messages: {code}")
+        }
+        Outcome::NotAsked => {
+            warn!("{who}: reset, since the client asks for no acknowledgements (--require-ack)")
+        }
         Outcome::SinkGone => debug!("{who}: reset, since the sink takes no more messages"),
     }
 }

@@ -67,6 +67,7 @@ mod writer; // from messages to bytes
 
 // Program.
 mod ack_client; // sends until everything is committed
+mod acknowledger; // the server's side of that
 mod address;
 mod client;
 mod connection; // one connection of the server

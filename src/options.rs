@@ -8,6 +8,7 @@ use log::warn;
 use rustix::process::{Resource, getrlimit};
 use smol::channel::{self, Receiver, Sender};
 
+use crate::acks::{Hello, UnfitLayout};
 use crate::error::Plain;
 use crate::layout::{Layout, LimitError};
 
@@ -51,6 +52,8 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Whether each message is sent back.
     pub echo: bool,
+    /// Whether only clients that ask for acknowledgements are served.
+    pub require_ack: bool,
     /// Where the sink is told to open again what it writes to; keep a clone to tell it.
     pub reopen: Reopen,
 }
@@ -109,6 +112,7 @@ impl Default for ServeOptions {
             memory: None,
             grace: Duration::from_secs(10),
             echo: false,
+            require_ack: false,
             reopen: Reopen::default(),
         }
     }
@@ -119,7 +123,8 @@ impl ServeOptions {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Limit`], [`ServeError::Memory`] or [`ServeError::Zero`].
+    /// [`ServeError::Limit`], [`ServeError::Memory`], [`ServeError::Zero`], [`ServeError::Acks`] or
+    /// [`ServeError::EchoAcks`].
     pub fn check(&self) -> Result<(), ServeError> {
         self.checked().map(|_| ())
     }
@@ -141,6 +146,12 @@ impl ServeOptions {
                 return Err(ServeError::Zero(what));
             }
         }
+        if self.require_ack && self.echo {
+            return Err(ServeError::EchoAcks);
+        }
+        if self.require_ack && !Hello::fits(self.layout) {
+            return Err(ServeError::Acks(UnfitLayout { layout: self.layout }));
+        }
         Ok((max_message, memory))
     }
 }
@@ -160,6 +171,10 @@ pub enum ServeError {
     },
     /// Something has no sense when it is zero.
     Zero(&'static str),
+    /// Acknowledgements are required, but the layout has none.
+    Acks(UnfitLayout),
+    /// Acknowledgements are required of a server that sends messages back instead.
+    EchoAcks,
     /// The system refused something at the start.
     Start(io::Error),
     /// The sink failed.
@@ -203,6 +218,11 @@ impl fmt::Display for ServeError {
                  (--max-message)"
             ),
             ServeError::Zero(what) => write!(f, "{what} cannot be zero"),
+            ServeError::Acks(unfit) => unfit.fmt(f),
+            ServeError::EchoAcks => f.write_str(
+                "a server that sends messages back (--echo) gives no acknowledgements, so it cannot \
+                 require them (--require-ack)",
+            ),
             ServeError::Start(error) => Plain(error).fmt(f),
             ServeError::Sink { error, uncommitted } => write!(
                 f,

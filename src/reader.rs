@@ -20,6 +20,7 @@ use std::time::Duration;
 use event_listener::EventListener;
 use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
+use crate::acks::{Hello, Opening};
 use crate::diagnosis::{self, Evidence};
 use crate::error::{Fault, Position, ProtocolError, ReadError};
 use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
@@ -263,6 +264,34 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let count = whole.count + head.iter().len();
         let to = from + whole.bytes;
         Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
+    }
+
+    /// Makes out what the first bytes of the stream are; to be called before anything else is read. A
+    /// hello is taken out, and is no message; everything else stays for the next read.
+    pub(crate) fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Opening>, ReadError>> {
+        if !ready!(self.poll_bytes(cx))? {
+            return Poll::Ready(Ok(None));
+        }
+        loop {
+            match Hello::decode(self.layout, self.source.buffered()) {
+                Opening::Incomplete { .. } => match ready!(self.source.poll_more(cx)) {
+                    // What is wrong with that is for the layout to say.
+                    Ok(0) => return Poll::Ready(Ok(Some(Opening::Plain))),
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(self.io_error(error))),
+                },
+                opening => {
+                    if let Opening::Hello { len, .. } = opening {
+                        self.source.consume(len);
+                        self.start = self.source.offset();
+                    }
+                    return Poll::Ready(Ok(Some(opening)));
+                }
+            }
+        }
     }
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, ReadError>> {

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
+use crate::acknowledger::Acked;
 use crate::net::Peer;
 use crate::payloads::Payloads;
 use crate::sender::SenderId;
@@ -142,7 +143,7 @@ pub(crate) struct Origin {
     pub(crate) watch: Watch,
     committed: AtomicU64,
     /// In a box, since most connections have none.
-    sender: OnceLock<Box<(SenderId, u64)>>,
+    acked: OnceLock<Box<Acked>>,
 }
 
 impl Origin {
@@ -152,20 +153,19 @@ impl Origin {
             peer,
             watch: Watch::default(),
             committed: AtomicU64::new(0),
-            sender: OnceLock::new(),
+            acked: OnceLock::new(),
         }
     }
 
     /// Says which sender is at the other end, and how many of its messages came before the first one on
     /// this connection. To be called before any message is handed on, and once.
-    #[allow(dead_code, reason = "for the server, once clients can ask for acknowledgements")]
     pub(crate) fn set_sender(&self, sender: SenderId, before: u64) {
-        let _ = self.sender.set(Box::new((sender, before)));
+        let _ = self.acked.set(Box::new(Acked::new(sender, before)));
     }
 
-    /// Returns the sender, and how many of its messages came before the first one on this connection.
-    pub(crate) fn sender(&self) -> Option<(SenderId, u64)> {
-        self.sender.get().map(|sender| **sender)
+    /// Returns what there is to know about acknowledgements, if the client asked for them.
+    pub(crate) fn acked(&self) -> Option<&Acked> {
+        self.acked.get().map(|acked| &**acked)
     }
 
     /// Returns how many messages of this connection the sink has committed.
@@ -176,6 +176,9 @@ impl Origin {
     fn commit(&self, messages: usize) {
         self.committed.fetch_add(messages as u64, Ordering::SeqCst);
         self.watch.committed();
+        if let Some(acked) = self.acked() {
+            acked.changed();
+        }
     }
 }
 
@@ -193,13 +196,13 @@ impl Batch {
     /// Returns which client sent it, across reconnections, if it is one that asked for
     /// acknowledgements.
     pub fn sender(&self) -> Option<SenderId> {
-        Some(self.origin.as_deref()?.sender()?.0)
+        Some(self.origin.as_deref()?.acked()?.sender)
     }
 
     /// Returns the number of the first message; see [`Message::number`].
     pub fn first_number(&self) -> u64 {
-        let sender = self.origin.as_deref().and_then(Origin::sender);
-        let before = sender.map_or(0, |(_, before)| before);
+        let acked = self.origin.as_deref().and_then(Origin::acked);
+        let before = acked.map_or(0, |acked| acked.before);
         before.saturating_add(self.payloads.first_number()).saturating_add(self.skipped as u64)
     }
 
@@ -362,7 +365,6 @@ impl Queue {
     /// # Errors
     ///
     /// [`SinkGone`]; why is said by [`Writer::failed`].
-    #[allow(dead_code, reason = "for the server, once clients can ask for acknowledgements")]
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<u64, SinkGone> {
         let (answer, answered) = channel::bounded(1);
         let question = Command::Committed(sender, answer);

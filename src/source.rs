@@ -144,6 +144,27 @@ impl<R: AsyncRead + Unpin> Source<R> {
         read
     }
 
+    /// Reads once from below, behind what is in the buffer; returns how many bytes came.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_none() {
+            return self.poll_fill(cx);
+        }
+        let have = self.buffered().len();
+        let mut buffer = self.pool.take_buffer();
+        let read = self.poll_below(cx, &mut buffer[have..]);
+        let Poll::Ready(Ok(more @ 1..)) = read else {
+            self.pool.give_buffer(buffer);
+            let few = self.buffered().to_vec();
+            self.drop_buffer();
+            self.hold(&few);
+            return read;
+        };
+        buffer[..have].copy_from_slice(self.buffered());
+        self.drop_buffer();
+        (self.buffer, self.filled) = (Some(buffer), have + more);
+        read
+    }
+
     fn poll_below(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {

@@ -59,6 +59,10 @@ impl Server {
     fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         for origin in self.open().values() {
+            if let Some(acked) = origin.acked() {
+                // Now and then a client is told that the sink is at work.
+                acked.changed();
+            }
             let (phase, since) = origin.watch.phase();
             let timeout = match phase {
                 Phase::InMessage | Phase::Writing => self.message_timeout,

@@ -32,6 +32,8 @@ pub(crate) enum Order {
     None,
     /// It has waited for too long and shall end.
     Expired,
+    /// A newer connection of the same sender has taken its place.
+    Fenced,
     /// It shall end at once, whatever it does.
     Abort,
 }
@@ -70,6 +72,7 @@ impl Watch {
         match self.order.load(Ordering::SeqCst) {
             0 => Order::None,
             1 => Order::Expired,
+            2 => Order::Fenced,
             _ => Order::Abort,
         }
     }
@@ -83,7 +86,7 @@ impl Watch {
     /// Takes back that the connection has expired.
     pub(crate) fn forgive(&self) {
         let (expired, none) = (Order::Expired as u8, Order::None as u8);
-        // An abort stands.
+        // Any other order stands.
         let _ = self.order.compare_exchange(expired, none, Ordering::SeqCst, Ordering::SeqCst);
     }
 

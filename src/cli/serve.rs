@@ -51,6 +51,10 @@ pub(crate) struct Serve {
     #[argh(switch)]
     echo: bool,
 
+    /// serve only clients that ask for acknowledgements, as send --ack does
+    #[argh(switch)]
+    require_ack: bool,
+
     /// how prefixes are written (default: u32be)
     #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
     layout: Layout,
@@ -121,6 +125,7 @@ impl Serve {
             memory: self.memory,
             grace: self.grace,
             echo: self.echo,
+            require_ack: self.require_ack,
             ..ServeOptions::default()
         };
         options.check().map_err(failure)?;

@@ -161,7 +161,7 @@ fn exit(error: &AckError) -> Exit {
     match error {
         AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
         AckError::Refused { refusal, .. } => match refusal.code {
-            RefusalCode::Echo | RefusalCode::Version => Exit::Protocol,
+            RefusalCode::Echo | RefusalCode::NoSink | RefusalCode::Version => Exit::Protocol,
             _ => Exit::Network,
         },
         AckError::Lost { .. } => Exit::Network,

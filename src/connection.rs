@@ -149,16 +149,10 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Outcome {
-        let opening = poll_fn(|cx| self.poll_opening(cx)).await;
-        let telling = match opening {
-            Ok(None) => None,
-            // In a box, since few connections have it.
-            Ok(Some(hello)) => match Box::pin(self.welcome(hello)).await {
-                Ok(telling) => Some(telling),
-                Err(outcome) => return outcome,
-            },
-            Err(outcome) => return outcome,
-        };
+        let mut telling = None;
+        if let Err(outcome) = self.open(&mut telling).await {
+            return outcome;
+        }
         let outcome = self.receive().await;
         if matches!(outcome, Outcome::SinkGone) {
             return outcome;
@@ -168,6 +162,15 @@ impl Connection {
             Some(telling) => Box::pin(self.tell_all(telling, outcome)).await,
             None => outcome,
         }
+    }
+
+    /// Reads a hello, if there is one, and answers it.
+    async fn open(&mut self, telling: &mut Option<Box<Telling>>) -> Result<(), Outcome> {
+        if let Some(hello) = poll_fn(|cx| self.poll_opening(cx)).await? {
+            // In a box, since few connections have it.
+            *telling = Some(Box::pin(self.welcome(hello)).await?);
+        }
+        Ok(())
     }
 
     /// Finds out whether the client asks for acknowledgements.

@@ -64,19 +64,32 @@ pub struct FrameReader<R> {
     payload: Option<Box<Lent>>,
     /// The place in the queue for memory, while there is none.
     waiting: Option<EventListener>,
-    end: Option<End>,
+    /// Whether the stream has ended between two messages.
+    ended: bool,
+    failed: Option<Box<ReadError>>,
 }
 
+/// As small as it can be, since each idle connection has room for one.
 #[derive(Clone, Copy)]
 struct Announced {
-    prefix: usize,
-    payload: usize,
+    prefix: u8,
+    payload: u32,
 }
 
-#[derive(Clone)]
-enum End {
-    Clean,
-    Error(Box<ReadError>),
+impl Announced {
+    fn prefix(self) -> usize {
+        usize::from(self.prefix)
+    }
+
+    fn payload(self) -> usize {
+        self.payload as usize
+    }
+
+    /// Returns what a prefix announces, if that is within `limit`.
+    fn within(limit: usize, prefix: usize, payload: u64) -> Option<Announced> {
+        let (prefix, payload) = (u8::try_from(prefix).ok()?, u32::try_from(payload).ok()?);
+        Some(Announced { prefix, payload }).filter(|announced| announced.payload() <= limit)
+    }
 }
 
 impl<R> FrameReader<R> {
@@ -114,7 +127,8 @@ impl<R> FrameReader<R> {
             announced: None,
             payload: None,
             waiting: None,
-            end: None,
+            ended: false,
+            failed: None,
         }
     }
 
@@ -125,7 +139,8 @@ impl<R> FrameReader<R> {
 
     /// Returns whether part of a message has come, but not yet all of it.
     pub fn in_message(&self) -> bool {
-        self.end.is_none()
+        !self.ended
+            && self.failed.is_none()
             && self.source.offset() + self.source.buffered().len() as u64 > self.start
     }
 
@@ -151,7 +166,8 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream because the message under way took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
-        let want = self.announced.map(|announced| (announced.prefix + announced.payload) as u64);
+        let want =
+            self.announced.map(|announced| (announced.prefix() + announced.payload()) as u64);
         self.protocol_error(Fault::Late { got: self.got(), want, timeout }, None)
     }
 
@@ -174,7 +190,7 @@ impl<R> FrameReader<R> {
     fn end_with(&mut self, error: ReadError) -> ReadError {
         self.payload = None;
         self.source.drop_buffer();
-        self.end = Some(End::Error(Box::new(error.clone())));
+        self.failed = Some(Box::new(error.clone()));
         error
     }
 
@@ -186,14 +202,14 @@ impl<R> FrameReader<R> {
     /// Ends the stream with `fault`; `missing` says how many bytes of its payload did not come.
     fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
         let prefix = match self.announced {
-            Some(announced) => self.prefix[..announced.prefix].to_vec(),
+            Some(announced) => self.prefix[..announced.prefix()].to_vec(),
             None => self.prefix[..self.got_of_prefix()].to_vec(),
         };
         // The failing frame as far as it is at hand: the prefix, what came of the payload, and what
         // is still in the read buffer.
         let mut frame = prefix.clone();
         if let (Some(payload), Some(announced)) = (&self.payload, self.announced) {
-            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix;
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
             frame.extend_from_slice(&payload[..got.min(diagnosis::SAMPLE)]);
         }
         let rest = self.source.buffered();
@@ -315,10 +331,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Sees to it that there is something to look at: an answer already given, a frame under way, or
     /// bytes in the buffer. Returns `false` at the clean end of the stream.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
-        match &self.end {
-            None => {}
-            Some(End::Clean) => return Poll::Ready(Ok(false)),
-            Some(End::Error(error)) => return Poll::Ready(Err(ReadError::clone(error))),
+        if self.ended {
+            return Poll::Ready(Ok(false));
+        }
+        if let Some(error) = &self.failed {
+            return Poll::Ready(Err(ReadError::clone(error)));
         }
         if self.under_way() || !self.source.buffered().is_empty() {
             return Poll::Ready(Ok(true));
@@ -326,7 +343,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
         match ready!(self.source.poll_fill(cx)) {
             Ok(0) => {
-                self.end = Some(End::Clean);
+                self.ended = true;
                 Poll::Ready(Ok(false))
             }
             Ok(_) => Poll::Ready(Ok(true)),
@@ -354,7 +371,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         ready!(self.poll_payload(cx, announced))?;
         let payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
-        let prefix = Prefix::new(&self.prefix[..announced.prefix]);
+        let prefix = Prefix::new(&self.prefix[..announced.prefix()]);
         self.completed(1);
         Poll::Ready(Ok(Some((prefix, payload))))
     }
@@ -365,11 +382,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let need = match self.layout.decode(&self.prefix[..got]) {
                 Ok(Decoded::Incomplete { need }) => need,
                 Ok(Decoded::Prefix { prefix, payload }) => {
-                    return Poll::Ready(match usize::try_from(payload) {
-                        Ok(payload) if payload <= self.limit => {
-                            Ok(Some(Announced { prefix, payload }))
-                        }
-                        _ => {
+                    return Poll::Ready(match Announced::within(self.limit, prefix, payload) {
+                        Some(announced) => Ok(Some(announced)),
+                        None => {
                             let fault = Fault::OverLong { length: payload, limit: self.limit };
                             Err(self.protocol_error(fault, None))
                         }
@@ -385,7 +400,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
                 return Poll::Ready(match (self.source.at_end(), self.got_of_prefix()) {
                     (true, 0) => {
-                        self.end = Some(End::Clean);
+                        self.ended = true;
                         Ok(None)
                     }
                     (true, got) => {
@@ -402,10 +417,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         cx: &mut Context<'_>,
         announced: Announced,
     ) -> Poll<Result<(), ReadError>> {
-        let want = announced.payload;
+        let want = announced.payload();
         loop {
             // Cannot fail: a frame is no longer than LONGEST_PREFIX + MAX_PAYLOAD.
-            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix;
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
             if got == want {
                 return Poll::Ready(Ok(()));
             }
@@ -420,7 +435,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 if !self.source.at_end() {
                     return Poll::Ready(Err(self.io_error(error)));
                 }
-                let (got, want) = (self.got() - announced.prefix as u64, want as u64);
+                let (got, want) = (self.got() - announced.prefix() as u64, want as u64);
                 let fault = Fault::TruncatedPayload { got, want };
                 return Poll::Ready(Err(self.protocol_error(fault, Some(want - got))));
             }
@@ -452,7 +467,7 @@ impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
 
     /// An error comes once and then the stream has ended, as stream adapters expect it.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if matches!(self.end, Some(End::Error(_))) {
+        if self.failed.is_some() {
             return Poll::Ready(None);
         }
         Poll::Ready(ready!(self.poll_message(cx)).transpose())

@@ -88,6 +88,9 @@ fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
     if let Some(connection) = message.connection {
         append_display(out, format_args!("\"connection\":{connection},"));
     }
+    if let Some(sender) = message.sender {
+        append_display(out, format_args!("\"sender\":\"{sender}\","));
+    }
     let (number, length) = (message.number, message.payload.len());
     append_display(out, format_args!("\"number\":{number},\"length\":{length},"));
     match std::str::from_utf8(message.payload) {
@@ -187,6 +190,21 @@ mod tests {
             written("json", b"abc", false),
             "{\"number\":12,\"length\":3,\"payload\":\"abc\"}\n"
         );
+        let sender = Some(crate::sender::SenderId::from_bytes([0xab; 16]));
+        let message = Message {
+            payload: b"",
+            number: 7,
+            sender,
+            connection: None,
+            peer: None,
+            received: None,
+        };
+        let mut out = Vec::new();
+        OutputFormat::Json.append(&message, false, &mut out);
+        let sender = "ab".repeat(16);
+        let line =
+            format!("{{\"sender\":\"{sender}\",\"number\":7,\"length\":0,\"payload\":\"\"}}\n");
+        assert_eq!(String::from_utf8_lossy(&out), line);
         let odd = written("json", b"\xff\0", false);
         assert_eq!(odd, "{\"number\":12,\"length\":2,\"payload_base64\":\"/wA=\"}\n");
         assert_eq!(payload_of_json(odd.as_bytes()).unwrap(), b"\xff\0");

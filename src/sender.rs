@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use data_encoding::HEXLOWER;
-
 /// The length of an id, in bytes.
 const LEN: usize = 16;
 
@@ -51,7 +49,7 @@ impl SenderId {
 
 impl fmt::Display for SenderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        HEXLOWER.encode_display(&self.0).fmt(f)
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -77,8 +75,12 @@ impl FromStr for SenderId {
     type Err = ParseSenderIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| ParseSenderIdError)?;
-        bytes.try_into().map(SenderId).map_err(|_| ParseSenderIdError)
+        // There is one text for each id, and no sign in front of it.
+        let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match u128::from_str_radix(text, 16) {
+            Ok(number) if digits && text.len() == 2 * LEN => Ok(SenderId(number.to_be_bytes())),
+            _ => Err(ParseSenderIdError),
+        }
     }
 }
 
@@ -98,7 +100,15 @@ mod tests {
     #[test]
     fn what_is_no_id_says_what_one_looks_like() {
         let digits = "00112233445566778899aabbccddeeff";
-        for text in ["", "0", &digits[1..], &digits.to_uppercase(), &format!("{digits}00"), "é"] {
+        for text in [
+            "",
+            "0",
+            &digits[1..],
+            &format!("+{}", &digits[1..]),
+            &digits.to_uppercase(),
+            &format!("{digits}00"),
+            "é",
+        ] {
             let error = text.parse::<SenderId>().unwrap_err();
             assert!(error.to_string().contains("32 lower-case"), "{text}");
         }

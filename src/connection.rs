@@ -242,7 +242,8 @@ impl Connection {
     /// sends would turn the end into a reset, which destroys what is under way.
     async fn refuse(&mut self, code: RefusalCode) {
         let acked = self.origin.acked();
-        let committed = acked.map_or(0, |acked| acked.before + self.origin.committed());
+        let committed =
+            acked.map_or(0, |acked| acked.before.saturating_add(self.origin.committed()));
         let refusal = Refusal { committed, code, text: code.to_string() };
         let layout = self.server.layout;
         let socket = self.reader.get_mut();

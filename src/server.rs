@@ -91,6 +91,10 @@ pub(crate) struct Server {
 /// Even a server that is killed resets its connections. A Unix socket knows no reset; there, the end is
 /// marked by one byte, `ff`, which is half a frame in every layout, unless the server was killed.
 ///
+/// A client that begins with a [`Hello`](crate::Hello) is told how many messages of its sender are
+/// committed, and then, whenever there are more, how many by now. Clients that do not ask are never
+/// written to, unless the server echoes.
+///
 /// Run it as a task, `block_on(smol::spawn(serve(…)))`: a thread that polls the reactor itself, as
 /// [`smol::block_on`] does, takes events away from the threads that run the connections.
 ///

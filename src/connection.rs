@@ -200,7 +200,10 @@ impl Connection {
         };
         // What an older connection of this sender has handed on by now is part of the answer.
         let place = self.server.take_over(hello.sender, origin.connection).await;
-        let before = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
+        // is not acknowledged.
+        let before = known.unwrap_or(hello.first.saturating_sub(1));
         origin.set_sender(hello.sender, before);
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Refused(RefusalCode::Gap));
@@ -239,7 +242,8 @@ impl Connection {
     /// sends would turn the end into a reset, which destroys what is under way.
     async fn refuse(&mut self, code: RefusalCode) {
         let acked = self.origin.acked();
-        let committed = acked.map_or(0, |acked| acked.before + self.origin.committed());
+        let committed =
+            acked.map_or(0, |acked| acked.before.saturating_add(self.origin.committed()));
         let refusal = Refusal { committed, code, text: code.to_string() };
         let layout = self.server.layout;
         let socket = self.reader.get_mut();

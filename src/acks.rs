@@ -28,9 +28,11 @@
 //! ```
 //!
 //! The first acknowledgement is the *welcome*: the first frame behind the hello is the message whose
-//! number is one more. So a client waits for the welcome before it sends anything else, and the number
-//! in the hello is a check only: if it is more than one above the welcome, the server has lost, or never
-//! had, messages that the client cannot send again, and refuses with [`RefusalCode::Gap`].
+//! number is one more. So a client waits for the welcome before it sends anything else. The number in
+//! the hello is a check where the server knows the sender: if it is more than one above what is
+//! committed, the server has lost, or never had, messages that the client cannot send again, and refuses
+//! with [`RefusalCode::Gap`]. Where the server knows nothing of the sender, since it was started anew and
+//! its sink does not say, it takes the number for the welcome.
 //!
 //! This module is pure: no I/O.
 

@@ -203,7 +203,10 @@ impl Connection {
         };
         // What an older connection of this sender has handed on by now is part of the answer.
         let place = self.server.take_over(hello.sender, origin.connection).await;
-        let before = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
+        // is not acknowledged.
+        let before = known.unwrap_or(hello.first.saturating_sub(1));
         origin.set_sender(hello.sender, before);
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Refused(RefusalCode::Gap));

@@ -85,7 +85,8 @@ pub trait Sink: Send {
     ///
     /// `None`, which is what this returns unless it is implemented, means that the sink does not know.
     /// Then the server remembers it while it runs: for a day after the sender's last message, and of the
-    /// latest 100,000 senders at most.
+    /// latest 100,000 senders at most. Of a sender that it does not remember it believes what that one
+    /// knows itself: that everything in front of the first message that it can send is committed.
     ///
     /// # Errors
     ///
@@ -252,8 +253,8 @@ impl From<Payloads> for Batch {
 #[derive(Debug)]
 enum Command {
     Commit(Batch),
-    /// Answer how many messages of a sender are committed.
-    Committed(SenderId, Sender<u64>),
+    /// Answer how many messages of a sender are committed, if that is known.
+    Committed(SenderId, Sender<Option<u64>>),
     Reopen,
 }
 
@@ -360,12 +361,13 @@ impl Queue {
         }
     }
 
-    /// Returns how many messages of `sender` are committed, with everything that was queued before.
+    /// Returns how many messages of `sender` are committed, with everything that was queued before;
+    /// `None` if that is not known.
     ///
     /// # Errors
     ///
     /// [`SinkGone`]; why is said by [`Writer::failed`].
-    pub(crate) async fn committed(&self, sender: SenderId) -> Result<u64, SinkGone> {
+    pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
         let question = Command::Committed(sender, answer);
         self.queue.send(question).await.map_err(|_| SinkGone)?;
@@ -483,8 +485,8 @@ pub(crate) mod tests {
         // The connection is lost, and the sender knows of one message only.
         queue(&to_sink, batch(&again, &[b"b", b"c", b"d"]));
         queue(&to_sink, batch(&origin(Some((sender, 2))), &[b"c", b"d"]));
-        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), 4);
-        assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([2; 16]))).unwrap(), 0);
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(4));
+        assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([2; 16]))).unwrap(), None);
         // Without a sender everything is new.
         queue(&to_sink, batch(&origin(None), &[b"b"]));
         block_on(writer.finish()).unwrap();

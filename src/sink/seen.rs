@@ -34,16 +34,18 @@ struct Sender {
 }
 
 impl Seen {
-    /// Returns how many messages of `sender` are committed.
+    /// Returns how many messages of `sender` are committed; `None` if neither the sink nor this knows it.
     ///
     /// # Errors
     ///
     /// The sink's.
-    pub(super) fn committed(&self, sender: SenderId, sink: &mut dyn Sink) -> io::Result<u64> {
-        Ok(match sink.committed(sender)? {
-            Some(committed) => committed,
-            None => self.senders.get(&sender).map_or(0, |sender| sender.committed),
-        })
+    pub(super) fn committed(
+        &self,
+        sender: SenderId,
+        sink: &mut dyn Sink,
+    ) -> io::Result<Option<u64>> {
+        let remembered = || self.senders.get(&sender).map(|sender| sender.committed);
+        Ok(sink.committed(sender)?.or_else(remembered))
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
@@ -115,7 +117,7 @@ mod tests {
         {
             let mut seen = Seen::default();
             let mut sink = Knows(known);
-            assert_eq!(seen.committed(sender, &mut sink).unwrap(), known.unwrap_or(0));
+            assert_eq!(seen.committed(sender, &mut sink).unwrap(), known);
             let fresh = seen.only_new(&again, &mut sink).unwrap();
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }

@@ -264,22 +264,54 @@ pub(crate) fn framelet<S: AsRef<OsStr>>(arguments: &[S], input: &[u8]) -> Output
 }
 
 /// Runs a command with `input` to its end.
-pub(crate) fn run(mut command: Command, input: &[u8]) -> Output {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    // It may end without having read everything: that is for the caller to judge.
-    let writing = thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = Growing::follow(child.stdout.take().unwrap());
-    let errors = Growing::follow(child.stderr.take().unwrap());
-    let status = wait_for(&mut child);
-    let _ = writing.join();
-    Output { status, stdout: output.all(), stderr: errors.all() }
+pub(crate) fn run(command: Command, input: &[u8]) -> Output {
+    Running::start(command, input).wait()
+}
+
+/// A command under way; it is killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    output: Arc<Growing>,
+    errors: Arc<Growing>,
+}
+
+impl Running {
+    /// Starts a command with `input`.
+    pub(crate) fn start(mut command: Command, input: &[u8]) -> Running {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // It may end without having read everything: that is for the caller to judge.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = Growing::follow(child.stdout.take().unwrap());
+        let errors = Growing::follow(child.stderr.take().unwrap());
+        Running { child, output, errors }
+    }
+
+    /// Kills it, and waits for its end.
+    pub(crate) fn kill(mut self) -> Output {
+        self.child.kill().unwrap();
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(mut self) -> Output {
+        let status = wait_for(&mut self.child);
+        Output { status, stdout: self.output.all(), stderr: self.errors.all() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Returns what a command has said on standard error.

@@ -1,0 +1,270 @@
+//! Delivery: whatever is killed, cut or full, what was acknowledged is there, and in a database once.
+//!
+//! These are promises of the program as a whole, so they are tested on the program as a whole.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::program::{FRAMELET, PATIENCE, Running, Server, check, unframe};
+use rusqlite::{Connection, OpenFlags};
+use rustix::process::Signal;
+use socket2::SockRef;
+
+/// Starts a server at `address` that puts messages into `to`.
+fn serve(address: impl ToString, to: &str, arguments: &[&str]) -> Server {
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", &address.to_string(), "--to", to]).args(arguments);
+    Server::spawn(command)
+}
+
+/// Starts `framelet send --ack` with the numbers from 1 to `last`, a message each.
+fn send(address: impl ToString, arguments: &[&str], last: u64) -> Running {
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address.to_string(), "--ack", "--input", "lines"]).args(arguments);
+    Running::start(command, numbers(last).as_bytes())
+}
+
+fn numbers(last: u64) -> String {
+    (1..=last).map(|number| format!("{number}\n")).collect()
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < PATIENCE, "{what} did not come");
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// A database, looked at from outside. Read only: a last reader that could write would tidy up behind
+/// a killed server, which is for the next server to do.
+struct Database(Connection);
+
+impl Database {
+    fn open(path: &Path) -> Database {
+        let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        Database(database)
+    }
+
+    /// Returns how many messages all senders have there.
+    fn committed(&self) -> u64 {
+        let query = "SELECT coalesce(sum(committed), 0) FROM senders";
+        let sum: i64 = self.0.query_row(query, [], |row| row.get(0)).unwrap();
+        u64::try_from(sum).unwrap()
+    }
+
+    fn senders(&self) -> Vec<String> {
+        let mut query = self.0.prepare("SELECT DISTINCT sender FROM messages").unwrap();
+        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Returns number and text of each message of a sender, in the order in which they were committed.
+    fn rows(&self, sender: &str) -> Vec<(u64, String)> {
+        let query = "SELECT number, payload FROM messages WHERE sender = ?1 ORDER BY id";
+        let mut query = self.0.prepare(query).unwrap();
+        query
+            .query_map([sender], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .map(|(number, text)| (u64::try_from(number).unwrap(), text))
+            .collect()
+    }
+
+    /// Checks that the messages of the only sender are the numbers from 1 to `last`, each one once and
+    /// in order.
+    #[track_caller]
+    fn check_numbers(&self, last: u64) {
+        let senders = self.senders();
+        assert_eq!(senders.len(), 1);
+        let rows = self.rows(&senders[0]);
+        let expected: Vec<_> = (1..=last).map(|number| (number, number.to_string())).collect();
+        let differs = rows.iter().zip(&expected).find(|(row, expected)| row != expected);
+        assert!(rows == expected, "{} rows instead of {last}; first {differs:?}", rows.len());
+        let ok: String = self.0.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(ok, "ok");
+    }
+}
+
+/// Checks that a file of frames has all numbers from 1 to `last`; returns how many are there again.
+#[track_caller]
+fn check_file(path: &Path, last: u64) -> usize {
+    let mut numbers: Vec<u64> = unframe(&fs::read(path).unwrap())
+        .iter()
+        .map(|payload| str::from_utf8(payload).unwrap().parse().unwrap())
+        .collect();
+    let all = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let missing = (1..=last).find(|number| numbers.binary_search(number).is_err());
+    assert_eq!((missing, numbers.len() as u64), (None, last), "the first one that is missing");
+    all - numbers.len()
+}
+
+// ---- a server that is killed
+
+/// Kills a server at two random points, starting it anew each time, while a client sends 10,000 messages.
+/// `progress` says how much is there, and `full` how much that is at the end.
+fn kill_servers(seed: u64, to: &str, arguments: &[&str], full: u64, progress: impl Fn() -> u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut server = serve("127.0.0.1:0", to, arguments);
+    let address = server.address;
+    // A small window, so that there are many commits to be killed in.
+    let sending = send(address, &["--window", "100", "--retry", "60s"], 10_000);
+    let mut point = 0;
+    for _ in 0..2 {
+        point = random.u64(point + 1..full * 9 / 10);
+        wait_until("progress", || progress() >= point);
+        // So that the point is anywhere in a commit.
+        thread::sleep(Duration::from_micros(random.u64(0..2000)));
+        server.signal(Signal::KILL);
+        server.wait();
+        assert!(progress() < full, "it was killed too late to test anything");
+        server = serve(address, to, arguments);
+    }
+    check(&sending.wait(), 0, &["sent 10000, committed 10000"]);
+    assert!(server.stop().status.success());
+}
+
+/// P12 and P16. `scripts/crash.sh` does the same many times.
+#[test]
+fn a_database_has_each_message_once_however_often_the_server_is_killed() {
+    for seed in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages.db");
+        let to = format!("sqlite:{}", path.display());
+        kill_servers(seed, &to, &[], 10_000, || match path.exists() {
+            true => Database::open(&path).committed(),
+            false => 0,
+        });
+        Database::open(&path).check_numbers(10_000);
+    }
+}
+
+/// P12 for a file: it does not say how far a sender has come, so a new server takes the sender's word, and
+/// what was committed and not yet acknowledged comes again.
+#[test]
+fn a_file_has_each_message_however_often_the_server_is_killed() {
+    for seed in 0..4 {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        let to = format!("file:{}", path.display());
+        let length = || fs::metadata(&path).map_or(0, |file| file.len());
+        let full: usize = (1..=10_000).map(|number: u64| 4 + number.to_string().len()).sum();
+        kill_servers(seed, &to, &["--output", "frames"], full as u64, length);
+        let again = check_file(&path, 10_000);
+        assert!(again <= 2 * 100, "{again} messages are there again, more than two windows");
+    }
+}
+
+// ---- connections that are reset
+
+/// A proxy that passes on what comes in random pieces, and resets each connection some time after it has
+/// passed on so many bytes from the client.
+fn start_proxy(seed: u64, server: SocketAddr, around: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut random = fastrand::Rng::with_seed(seed);
+        loop {
+            let client = listener.accept().unwrap().0;
+            let Ok(server) = TcpStream::connect(server) else { continue };
+            let budget = random.usize(around / 2..around * 3 / 2);
+            pass_on(&client, &server, budget, &mut random);
+        }
+    });
+    address
+}
+
+/// Passes on in both directions, until one of them ends or `budget` bytes have come from the client: then
+/// both connections are reset.
+fn pass_on(client: &TcpStream, server: &TcpStream, budget: usize, random: &mut fastrand::Rng) {
+    for stream in [client, server] {
+        stream.set_nodelay(true).unwrap();
+    }
+    let mut answers = random.fork();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            pass_on_pieces(server, client, usize::MAX, &mut answers);
+            // The end of the answers is the end of the other direction, too.
+            let _ = client.shutdown(Shutdown::Read);
+        });
+        let spent = pass_on_pieces(client, server, budget, random);
+        if spent {
+            for stream in [client, server] {
+                SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                // Has the other thread end; on the wire it is nothing.
+                let _ = stream.shutdown(Shutdown::Read);
+            }
+        }
+    });
+    // Both are closed by the caller now, which is a reset if nothing lingers.
+}
+
+/// Returns whether the budget was spent, rather than the stream ended.
+fn pass_on_pieces(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    mut budget: usize,
+    random: &mut fastrand::Rng,
+) -> bool {
+    let mut bytes = [0; 2000];
+    while budget > 0 {
+        let most = random.usize(1..=bytes.len()).min(budget);
+        let Ok(read) = from.read(&mut bytes[..most]) else { return false };
+        if read == 0 {
+            let _ = to.shutdown(Shutdown::Write);
+            return false;
+        }
+        budget -= read;
+        if random.u8(0..8) == 0 {
+            thread::sleep(Duration::from_micros(random.u64(0..300)));
+        }
+        if to.write_all(&bytes[..read]).is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// About how many bytes 500 of the messages take.
+const BYTES_OF_500: usize = 500 * 9;
+
+fn send_through_resets(seed: u64, to: &str, arguments: &[&str]) {
+    let server = serve("127.0.0.1:0", to, &[&["--verbose"], arguments].concat());
+    let proxy = start_proxy(seed, server.address, BYTES_OF_500);
+    check(&send(proxy, &[], 20_000).wait(), 0, &["sent 20000, committed 20000"]);
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    let connections = left.log.matches(": open").count();
+    assert!(connections >= 25, "only {connections} connections for 20,000 messages");
+}
+
+/// P16.
+#[test]
+fn a_database_has_each_message_once_however_often_connections_are_reset() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    send_through_resets(1, &format!("sqlite:{}", path.display()), &[]);
+    Database::open(&path).check_numbers(20_000);
+}
+
+/// P16 for a file: as long as the server runs, it remembers how far its senders have come.
+#[test]
+fn a_file_has_each_message_once_as_long_as_its_server_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    send_through_resets(2, &format!("file:{}", path.display()), &["--output", "frames"]);
+    assert_eq!(check_file(&path, 20_000), 0);
+}

@@ -11,11 +11,13 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, unframe};
+use common::program::{
+    FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe,
+};
 use framelet::{Answer, Hello, Layout, SenderId};
 use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
@@ -368,5 +370,74 @@ fn a_client_that_never_reads_its_acknowledgements_holds_up_nobody() {
     stream.shutdown(Shutdown::Write).unwrap();
     server.wait_for_log("took nothing of its replies for 1s", 1);
     assert_eq!(check_file(&path, 200_000), 0);
+    assert!(server.stop().status.success());
+}
+
+// ---- ends
+
+/// Returns the count of committed messages that a client has ended with.
+fn committed(output: &Output) -> u64 {
+    let said = said(output);
+    let count = said.split("committed ").nth(1).and_then(|rest| rest.split('\n').next());
+    count.unwrap_or_else(|| panic!("no count in {said:?}")).parse().unwrap()
+}
+
+/// P18.
+#[test]
+fn a_server_that_is_stopped_under_load_has_what_it_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = serve("127.0.0.1:0", &format!("sqlite:{}", path.display()), &[]);
+    let senders: Vec<(String, Running)> = (1..=4)
+        .map(|sender| {
+            let id = format!("{sender:032}");
+            let running = send(server.address, &["--retry", "0s", "--sender", &id], 1_000_000);
+            (id, running)
+        })
+        .collect();
+    let database = Database::open(&path);
+    wait_until("each sender's first messages", || {
+        database.senders().len() == 4 && database.committed() > 5000
+    });
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    assert!(left.took < Duration::from_secs(10), "{:?}", left.took);
+    for (id, running) in senders {
+        let output = running.wait();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let rows = database.rows(&id);
+        assert!(committed(&output) <= rows.len() as u64, "an acknowledged message is missing");
+        assert!(rows.iter().zip(1..).all(|(row, number)| *row == (number, number.to_string())));
+    }
+}
+
+/// P15.
+#[test]
+fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
+    let server = serve("127.0.0.1:0", "file:/dev/full", &["--output", "frames"]);
+    let output = send(server.address, &["--retry", "0s"], 1000).wait();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(committed(&output), 0);
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("no space left on device"), "{}", left.log);
+}
+
+/// A client that is killed goes on with `--resume`.
+#[test]
+fn a_database_has_each_message_of_a_killed_client_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = serve("127.0.0.1:0", &format!("sqlite:{}", path.display()), &[]);
+    let arguments = ["--window", "100", "--sender", "000102030405060708090a0b0c0d0e0f", "--resume"];
+    let database = Database::open(&path);
+    for point in [1, 2500, 5000] {
+        let running = send(server.address, &arguments, 10_000);
+        wait_until("progress", || database.committed() >= point);
+        running.kill();
+    }
+    let output = send(server.address, &arguments, 10_000).wait();
+    check(&output, 0, &["sent 10000, committed 10000"]);
+    database.check_numbers(10_000);
     assert!(server.stop().status.success());
 }

@@ -9,12 +9,16 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, PATIENCE, Running, Server, check, unframe};
+use common::program::{
+    FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe,
+};
+use framelet::{Answer, Hello, Layout, SenderId};
 use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 use socket2::SockRef;
@@ -267,4 +271,173 @@ fn a_file_has_each_message_once_as_long_as_its_server_runs() {
     let path = directory.path().join("messages");
     send_through_resets(2, &format!("file:{}", path.display()), &["--output", "frames"]);
     assert_eq!(check_file(&path, 20_000), 0);
+}
+
+// ---- raw connections
+
+const SENDER: [u8; 16] = *b"one of the tests";
+
+/// Connects as the sender of these tests; returns how many of its messages are committed, too.
+fn hello(server: &Server, first: u64) -> (TcpStream, u64) {
+    let mut stream = server.connect();
+    stream.write_all(&hello_bytes(first)).unwrap();
+    match answer(&mut stream) {
+        Some(Answer::Acknowledgement(welcome)) => (stream, welcome),
+        other => panic!("{other:?} instead of a welcome"),
+    }
+}
+
+fn hello_bytes(first: u64) -> Vec<u8> {
+    let sender = SenderId::from_bytes(SENDER);
+    Hello { sender, first }.encode(Layout::U32BE).unwrap()
+}
+
+fn answer(stream: &mut impl Read) -> Option<Answer> {
+    read_frame(stream).map(|payload| Answer::decode(&payload).unwrap())
+}
+
+/// Returns the numbers of these messages as frames.
+fn frames(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    numbers.into_iter().flat_map(|number| frame(number.to_string().as_bytes())).collect()
+}
+
+// ---- two connections of one sender
+
+#[test]
+fn a_newer_connection_takes_over_where_the_older_one_got_to() {
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", "127.0.0.1:0", "--output", "frames"]);
+    let mut server = Server::spawn_stalled(command);
+    let (mut older, welcome) = hello(&server, 1);
+    assert_eq!(welcome, 0);
+    // More than the pipe holds: the sink is at work when the newer one comes.
+    let sent = frames(1..=20_000);
+    older.write_all(&sent).unwrap();
+    wait_until("a full pipe", || server.unread_output() > 60_000);
+    let mut newer = server.connect();
+    newer.write_all(&hello_bytes(1)).unwrap();
+    let mut acknowledged = 0;
+    let refusal = loop {
+        match answer(&mut older) {
+            Some(Answer::Acknowledgement(count)) => acknowledged = count,
+            Some(Answer::Refusal(refusal)) => break refusal,
+            None => panic!("the end without a refusal"),
+        }
+    };
+    assert_eq!(refusal.code.to_byte(), 3);
+    assert!(refusal.committed >= acknowledged && refusal.committed < 20_000, "{refusal:?}");
+    assert!(answer(&mut older).is_none());
+    server.resume();
+    let Some(Answer::Acknowledgement(welcome)) = answer(&mut newer) else { panic!("no welcome") };
+    assert!(welcome > refusal.committed, "what was handed on is not in the welcome of {welcome}");
+    newer.write_all(&frames(welcome + 1..=20_000)).unwrap();
+    newer.shutdown(Shutdown::Write).unwrap();
+    let mut last = welcome;
+    while let Some(Answer::Acknowledgement(count)) = answer(&mut newer) {
+        last = count;
+    }
+    assert_eq!(last, 20_000);
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    assert!(left.output == sent, "something is doubled or lost");
+}
+
+// ---- a client that takes nothing
+
+/// P17.
+#[test]
+fn a_client_that_never_reads_its_acknowledgements_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let to = format!("file:{}", path.display());
+    let arguments = ["--output", "frames", "--sync", "never", "--message-timeout", "1s"];
+    // A Unix socket, since it holds a few hundred acknowledgements, where one of TCP holds so many that
+    // the server would never have to wait.
+    let socket = directory.path().join("socket");
+    let server = serve(format!("unix:{}", socket.display()), &to, &arguments);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&hello_bytes(1)).unwrap();
+    assert_eq!(answer(&mut stream), Some(Answer::Acknowledgement(0)));
+    let before = server.memory();
+    for number in 1..=200_000 {
+        stream.write_all(&frame(number.to_string().as_bytes())).unwrap();
+    }
+    wait_until("the last message", || fs::read(&path).unwrap().ends_with(&frame(b"200000")));
+    let growth = server.memory().saturating_sub(before);
+    assert!(growth < 8 << 20, "grew by {growth} bytes");
+    stream.shutdown(Shutdown::Write).unwrap();
+    server.wait_for_log("took nothing of its replies for 1s", 1);
+    assert_eq!(check_file(&path, 200_000), 0);
+    assert!(server.stop().status.success());
+}
+
+// ---- ends
+
+/// Returns the count of committed messages that a client has ended with.
+fn committed(output: &Output) -> u64 {
+    let said = said(output);
+    let count = said.split("committed ").nth(1).and_then(|rest| rest.split('\n').next());
+    count.unwrap_or_else(|| panic!("no count in {said:?}")).parse().unwrap()
+}
+
+/// P18.
+#[test]
+fn a_server_that_is_stopped_under_load_has_what_it_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = serve("127.0.0.1:0", &format!("sqlite:{}", path.display()), &[]);
+    let senders: Vec<(String, Running)> = (1..=4)
+        .map(|sender| {
+            let id = format!("{sender:032}");
+            let running = send(server.address, &["--retry", "0s", "--sender", &id], 1_000_000);
+            (id, running)
+        })
+        .collect();
+    let database = Database::open(&path);
+    wait_until("each sender's first messages", || {
+        database.senders().len() == 4 && database.committed() > 5000
+    });
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    assert!(left.took < Duration::from_secs(10), "{:?}", left.took);
+    for (id, running) in senders {
+        let output = running.wait();
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let rows = database.rows(&id);
+        assert!(committed(&output) <= rows.len() as u64, "an acknowledged message is missing");
+        assert!(rows.iter().zip(1..).all(|(row, number)| *row == (number, number.to_string())));
+    }
+}
+
+/// P15.
+#[test]
+fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
+    let server = serve("127.0.0.1:0", "file:/dev/full", &["--output", "frames"]);
+    let output = send(server.address, &["--retry", "0s"], 1000).wait();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(committed(&output), 0);
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("no space left on device"), "{}", left.log);
+}
+
+/// A client that is killed goes on with `--resume`.
+#[test]
+fn a_database_has_each_message_of_a_killed_client_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = serve("127.0.0.1:0", &format!("sqlite:{}", path.display()), &[]);
+    let arguments = ["--window", "100", "--sender", "000102030405060708090a0b0c0d0e0f", "--resume"];
+    let database = Database::open(&path);
+    for point in [1, 2500, 5000] {
+        let running = send(server.address, &arguments, 10_000);
+        wait_until("progress", || database.committed() >= point);
+        running.kill();
+    }
+    let output = send(server.address, &arguments, 10_000).wait();
+    check(&output, 0, &["sent 10000, committed 10000"]);
+    database.check_numbers(10_000);
+    assert!(server.stop().status.success());
 }

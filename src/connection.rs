@@ -203,6 +203,7 @@ impl Connection {
         };
         // What an older connection of this sender has handed on by now is part of the answer.
         let place = self.server.take_over(hello.sender, origin.connection).await;
+        let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
         let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
         // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
         // is not acknowledged.

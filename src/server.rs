@@ -429,17 +429,24 @@ impl Server {
     }
 
     /// Makes `connection` the one over which `sender` sends, once an older one has handed on its last
-    /// message.
-    pub(crate) async fn take_over(self: &Arc<Self>, sender: SenderId, connection: u64) -> Place {
+    /// message; `None` if there is a newer one already.
+    pub(crate) async fn take_over(
+        self: &Arc<Self>,
+        sender: SenderId,
+        connection: u64,
+    ) -> Option<Place> {
         loop {
             let left = self.ended.listen();
             let older = match self.senders().entry(sender) {
                 Entry::Vacant(free) => {
                     free.insert(connection);
-                    return Place { server: Arc::clone(self), sender };
+                    return Some(Place { server: Arc::clone(self), sender });
                 }
                 Entry::Occupied(taken) => *taken.get(),
             };
+            if older > connection {
+                return None;
+            }
             if let Some(older) = self.open().get(&older) {
                 older.watch.tell(Order::Fenced);
             }

@@ -74,23 +74,28 @@ pub(crate) async fn acknowledge(
     mut socket: Socket,
     layout: Layout,
 ) -> io::Result<()> {
-    let (mut told, mut when) = (None, Instant::now());
+    // The welcome says where this connection begins, whatever has come by now.
+    let (mut told, mut when) = (0, Instant::now());
+    tell(&mut socket, layout, acked.before).await?;
     loop {
         let changed = acked.changed.listen();
         let complete = acked.complete.load(Ordering::SeqCst);
         let received = acked.received.load(Ordering::SeqCst);
         let committed = origin.committed();
         let waits = committed < received && when.elapsed() >= REPEATED;
-        if told != Some(committed) || waits {
-            let answer = Answer::Acknowledgement(acked.before.saturating_add(committed));
-            socket.write_all(&frame(layout, &answer)).await?;
-            (told, when) = (Some(committed), Instant::now());
+        if told != committed || waits {
+            tell(&mut socket, layout, acked.before.saturating_add(committed)).await?;
+            (told, when) = (committed, Instant::now());
         } else if complete && committed >= received {
             return Ok(());
         } else {
             changed.await;
         }
     }
+}
+
+async fn tell(socket: &mut Socket, layout: Layout, committed: u64) -> io::Result<()> {
+    socket.write_all(&frame(layout, &Answer::Acknowledgement(committed))).await
 }
 
 /// Returns an answer as it travels.

@@ -39,36 +39,34 @@ impl Seen {
     /// # Errors
     ///
     /// The sink's.
-    pub(super) fn committed(&self, sender: SenderId, sink: &mut dyn Sink) -> io::Result<u64> {
-        Ok(match sink.committed(sender)? {
-            Some(committed) => committed,
-            None => self.senders.get(&sender).map_or(0, |sender| sender.committed),
-        })
+    pub(super) fn committed(&mut self, sender: SenderId, sink: &mut dyn Sink) -> io::Result<u64> {
+        let Some(committed) = sink.committed(sender)? else {
+            return Ok(self.senders.get(&sender).map_or(0, |sender| sender.committed));
+        };
+        // That may be less than was thought here, too: the sink can have refused the rest.
+        let now = Instant::now();
+        self.forget(now);
+        self.senders.insert(sender, Sender { committed, last: now });
+        Ok(committed)
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
-    /// that fails is the end of everything.
-    ///
-    /// # Errors
-    ///
-    /// The sink's.
-    pub(super) fn only_new(
-        &mut self,
-        batch: &Batch,
-        sink: &mut dyn Sink,
-    ) -> io::Result<Option<Batch>> {
-        let Some(id) = batch.sender() else { return Ok(Some(batch.clone())) };
+    /// that fails is the end of everything, and who is refused has to connect again.
+    pub(super) fn only_new(&mut self, batch: &Batch) -> Option<Batch> {
+        let Some(id) = batch.sender() else { return Some(batch.clone()) };
         let now = Instant::now();
         let committed = match self.senders.get(&id) {
             Some(sender) => sender.committed,
+            // Forgotten since it has connected. What its connection sends comes after what it was
+            // told then, and a sink that knows more leaves that out.
             None => {
                 self.forget(now);
-                sink.committed(id)?.unwrap_or(0)
+                0
             }
         };
         let sender = Sender { committed: committed.max(batch.last_number()), last: now };
         self.senders.insert(id, sender);
-        Ok(batch.after(committed))
+        batch.after(committed)
     }
 
     /// Makes room for one more.
@@ -116,7 +114,7 @@ mod tests {
             let mut seen = Seen::default();
             let mut sink = Knows(known);
             assert_eq!(seen.committed(sender, &mut sink).unwrap(), known.unwrap_or(0));
-            let fresh = seen.only_new(&again, &mut sink).unwrap();
+            let fresh = seen.only_new(&again);
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }
     }

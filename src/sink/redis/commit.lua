@@ -27,7 +27,7 @@ if number > count + 1 then
     return {2, count}
 end
 
-local call, form = redis.call, string.format
+local call, unpack, argv = redis.call, unpack, ARGV
 local known = count
 local position, last = 6, #ARGV
 while position <= last do
@@ -45,11 +45,13 @@ while position <= last do
     position = position + fields
     local base = #entry
     entry[base + 1], entry[base + 3] = 'number', 'payload'
+    local size = base + 4
     for index = 0, messages - 1 do
         if number > count then
-            entry[base + 2], entry[base + 4] = form('%.0f', shown + index), ARGV[position + index]
+            -- Redis writes numbers out by itself, exactly up to 2^53.
+            entry[base + 2], entry[base + 4] = shown + index, argv[position + index]
             -- The first one decides: Redis refuses it for want of memory or disk, or none.
-            call(unpack(entry))
+            call(unpack(entry, 1, size))
             count = number
         end
         number = number + 1
@@ -58,7 +60,7 @@ while position <= last do
 end
 
 if count > known then
-    call('HSET', KEYS[2], id, form('%.0f', count))
+    call('HSET', KEYS[2], id, string.format('%.0f', count))
     if held < epoch then
         call('HSET', KEYS[3], id, ARGV[2] .. ' ' .. owner)
     end

@@ -4,13 +4,14 @@
 //! under way at most, and the next one says how far it has got by then.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use futures_lite::AsyncWriteExt;
 
-use crate::acks::{Answer, LONGEST_ANSWER};
+use crate::acks::{Answer, LONGEST_ANSWER, RefusalCode};
 use crate::layout::Layout;
 use crate::net::Socket;
 use crate::sender::SenderId;
@@ -30,6 +31,8 @@ pub(crate) struct Acked {
     received: AtomicU64,
     /// Whether no more will come.
     complete: AtomicBool,
+    /// Why the sink takes nothing more of it, if that is so.
+    pub(crate) refusal: OnceLock<RefusalCode>,
     /// Notified when there may be something to tell.
     changed: Event,
 }
@@ -41,6 +44,7 @@ impl Acked {
             before,
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
+            refusal: OnceLock::new(),
             changed: Event::new(),
         }
     }

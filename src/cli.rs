@@ -155,7 +155,9 @@ const HELP: [Help; 6] = [
 
 const SINKS: &str = "
 Sinks (--to):
-  stdout, file:PATH (appended to), sqlite:PATH (a database)
+  stdout, file:PATH (appended to), sqlite:PATH (a database),
+  redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N] (a stream, trimmed
+  to about N)
 ";
 
 const INPUT_FORMATS: &str = "

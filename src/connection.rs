@@ -134,7 +134,10 @@ impl Connection {
                 origin.watch.register(cx.waker());
                 match origin.watch.order() {
                     Order::Abort => Poll::Ready(Outcome::Aborted),
-                    Order::Fenced => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
+                    Order::Fenced => {
+                        let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
+                        Poll::Ready(Outcome::Refused(code))
+                    }
                     Order::None | Order::Expired => serving.as_mut().poll(cx),
                 }
             })

@@ -18,10 +18,11 @@ use std::time::SystemTime;
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use crate::acknowledger::Acked;
+use crate::acks::RefusalCode;
 use crate::net::Peer;
 use crate::payloads::Payloads;
 use crate::sender::SenderId;
-use crate::watch::Watch;
+use crate::watch::{Order, Watch};
 
 mod file;
 mod output;
@@ -33,9 +34,16 @@ mod seen; // how far each sender has come
 mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+// Likewise.
+#[cfg(not(feature = "redis"))]
+#[path = "sink/no_redis.rs"]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis;
 
 use seen::Seen;
 
+pub use self::redis::RedisSink;
 pub use file::{FileSink, FileSync, ParseFileSyncError};
 pub use output::OutputSink;
 pub use place::{ParsePlaceError, Place};
@@ -75,13 +83,20 @@ pub trait Sink: Send {
     /// for [`Sink::committed`]. A message that a sender has sent again, since it did not know that it
     /// was committed, does not come here again as long as the server remembers the sender.
     ///
+    /// Where some of the messages cannot be taken since another server has taken over their sender, the
+    /// sink says so with [`Batch::refuse`].
+    ///
     /// # Errors
     ///
     /// An error is final: it ends the server, and says why.
     fn commit(&mut self, batches: &[Batch]) -> io::Result<()>;
 
     /// Returns how many messages of `sender` are committed: the number of its last one. It is asked
-    /// when a client connects that wants acknowledgements.
+    /// when a client connects that wants acknowledgements, after everything that came over an older
+    /// connection of this sender. A sink that several servers share can make this server the one that
+    /// may commit messages of `sender`.
+    ///
+    /// A sink that knows it has to leave out by itself what it has already.
     ///
     /// `None`, which is what this returns unless it is implemented, means that the sink does not know.
     /// Then the server remembers it while it runs: for a day after the sender's last message, and of the
@@ -169,6 +184,11 @@ impl Origin {
         self.acked.get().map(|acked| &**acked)
     }
 
+    /// Returns why the sink takes nothing more of this connection, if that is so.
+    pub(crate) fn refusal(&self) -> Option<RefusalCode> {
+        self.acked()?.refusal.get().copied()
+    }
+
     /// Returns how many messages of this connection the sink has committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::SeqCst)
@@ -198,6 +218,25 @@ impl Batch {
     /// acknowledgements.
     pub fn sender(&self) -> Option<SenderId> {
         Some(self.origin.as_deref()?.acked()?.sender)
+    }
+
+    /// Says, within [`Sink::commit`], that these messages are not committed and nothing more of their
+    /// connection will be. Instead of being acknowledged the client is told why, and its connection is
+    /// ended. It goes on from what [`Sink::committed`] says when it connects again.
+    ///
+    /// Does nothing for a batch without a [`Batch::sender`], which nobody waits for: a sink that cannot
+    /// take it has failed.
+    pub fn refuse(&self, code: RefusalCode) {
+        if let Some(origin) = &self.origin
+            && let Some(acked) = origin.acked()
+        {
+            let _ = acked.refusal.set(code);
+            origin.watch.tell(Order::Fenced);
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.origin.as_deref().and_then(Origin::refusal).is_some()
     }
 
     /// Returns the number of the first message; see [`Message::number`].
@@ -269,6 +308,7 @@ pub(crate) struct Writer {
 #[derive(Debug, Default)]
 struct Counts {
     queued: AtomicU64,
+    /// Those whose sender was told that they are refused count, too: they are no longer this server's.
     committed: AtomicU64,
 }
 
@@ -389,7 +429,9 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
             commit(sink, &mut seen, &group)?;
             for batch in group.drain(..) {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
-                if let Some(origin) = &batch.origin {
+                if let Some(origin) = &batch.origin
+                    && origin.refusal().is_none()
+                {
                     origin.commit(batch.len());
                 }
             }
@@ -413,8 +455,8 @@ fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<(
         return sink.commit(group);
     }
     let mut fresh = Vec::with_capacity(group.len());
-    for batch in group {
-        fresh.extend(seen.only_new(batch, sink)?);
+    for batch in group.iter().filter(|batch| !batch.is_refused()) {
+        fresh.extend(seen.only_new(batch));
     }
     if fresh.is_empty() { Ok(()) } else { sink.commit(&fresh) }
 }

@@ -32,7 +32,7 @@ pub(crate) enum Order {
     None,
     /// It has waited for too long and shall end.
     Expired,
-    /// A newer connection of the same sender has taken its place.
+    /// A newer connection of the same sender has taken its place, or its sink refuses its messages.
     Fenced,
     /// It shall end at once, whatever it does.
     Abort,

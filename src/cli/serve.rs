@@ -3,8 +3,8 @@
 use argh::FromArgs;
 use async_signal::{Signal, Signals};
 use framelet::{
-    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, Reopen, ServeError,
-    ServeOptions, Sink, SqliteSink, serve,
+    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink, Reopen,
+    ServeError, ServeOptions, Sink, SqliteSink, serve,
 };
 use futures_lite::{StreamExt, future};
 use log::{info, warn};
@@ -18,8 +18,11 @@ use super::{
 use std::io;
 use std::time::Duration;
 
-/// Receives messages and puts each one, whole and as it comes, on standard output or into a file or a
-/// database.
+/// What Redis takes as one value, unless its proto-max-bulk-len says otherwise.
+const LONGEST_IN_REDIS: usize = 512 << 20;
+
+/// Receives messages and puts each one, whole and as it comes, on standard output or into a file, a
+/// database or Redis.
 #[derive(FromArgs)]
 #[argh(
     subcommand,
@@ -153,10 +156,15 @@ impl Serve {
         let format = self.output.unwrap_or_default();
         let unusable = |error: io::Error| Failure::new(Exit::Usage, plain(&error));
         if self.sync.is_some() && !matches!(self.to, Place::File(_)) {
-            let message = "--sync is for --to file:PATH only; a database is always made safe";
+            let message = match self.to {
+                Place::Redis(_) => {
+                    "--sync is for --to file:PATH only; for Redis see its appendfsync"
+                }
+                _ => "--sync is for --to file:PATH only; a database is always made safe",
+            };
             return Err(Failure::new(Exit::Usage, message));
         }
-        if self.output.is_some() && matches!(self.to, Place::Sqlite(_)) {
+        if self.output.is_some() && matches!(self.to, Place::Sqlite(_) | Place::Redis(_)) {
             let message =
                 "--output is for stdout and files only; a database takes messages as they are";
             return Err(Failure::new(Exit::Usage, message));
@@ -171,6 +179,11 @@ impl Serve {
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
             Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
+            Place::Redis(_) if self.max_message.is_some_and(|max| max > LONGEST_IN_REDIS) => {
+                let message = "--max-message is over the 512 MiB that Redis takes";
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            Place::Redis(url) => Box::new(RedisSink::open(url).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");
                 return Err(Failure::new(Exit::Usage, message));

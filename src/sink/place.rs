@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where a server puts messages: `stdout`, `file:PATH` or `sqlite:PATH`.
+/// Where a server puts messages: `stdout`, `file:PATH`, `sqlite:PATH` or
+/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
 ///
 /// # Examples
 ///
@@ -25,6 +26,8 @@ pub enum Place {
     File(PathBuf),
     /// A SQLite database; see [`SqliteSink`](crate::SqliteSink).
     Sqlite(PathBuf),
+    /// A Redis stream, as a URL; see [`RedisSink`](crate::RedisSink).
+    Redis(String),
 }
 
 /// A text that names no place.
@@ -55,6 +58,9 @@ impl FromStr for Place {
                 None => {}
             }
         }
+        if text.starts_with("redis:") {
+            return Ok(Place::Redis(text.into()));
+        }
         let path =
             !text.contains(':') && (text.contains('/') || Path::new(text).extension().is_some());
         Err(ParsePlaceError::Unknown { path })
@@ -67,6 +73,7 @@ impl fmt::Display for Place {
             Place::Stdout => f.write_str("stdout"),
             Place::File(path) => write!(f, "file:{}", path.display()),
             Place::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Place::Redis(url) => f.write_str(url),
         }
     }
 }
@@ -75,8 +82,10 @@ impl fmt::Display for ParsePlaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ParsePlaceError::Unknown { path } => {
-                f.write_str("no such sink; the sinks are stdout, file:PATH and sqlite:PATH")?;
-                f.write_str(if *path { ", and a path alone says neither" } else { "" })
+                f.write_str(
+                    "no such sink; the sinks are stdout, file:PATH, sqlite:PATH and redis://…",
+                )?;
+                f.write_str(if *path { ", and a path alone does not say which" } else { "" })
             }
             ParsePlaceError::NoPath(kind) => {
                 write!(f, "the path is missing; write it behind {kind}, as in {kind}messages")
@@ -93,14 +102,21 @@ mod tests {
 
     #[test]
     fn places_have_one_text_each() {
-        for text in ["stdout", "file:a", "file:/a b/c:d", "sqlite:x.db", "sqlite::memory:"] {
+        for text in [
+            "stdout",
+            "file:a",
+            "file:/a b/c:d",
+            "sqlite:x.db",
+            "sqlite::memory:",
+            "redis://h/?stream=a",
+        ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
         }
         for (text, words) in [
             ("", "the sinks are stdout, file:PATH"),
-            ("redis:x", "no such sink"),
-            ("out/messages", "a path alone says neither"),
-            ("messages.db", "a path alone says neither"),
+            ("kafka:x", "no such sink"),
+            ("out/messages", "a path alone does not say which"),
+            ("messages.db", "a path alone does not say which"),
             ("file:", "behind file:"),
             ("sqlite:", "behind sqlite:"),
         ] {

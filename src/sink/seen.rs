@@ -40,37 +40,37 @@ impl Seen {
     ///
     /// The sink's.
     pub(super) fn committed(
-        &self,
+        &mut self,
         sender: SenderId,
         sink: &mut dyn Sink,
     ) -> io::Result<Option<u64>> {
-        let remembered = || self.senders.get(&sender).map(|sender| sender.committed);
-        Ok(sink.committed(sender)?.or_else(remembered))
+        let Some(committed) = sink.committed(sender)? else {
+            return Ok(self.senders.get(&sender).map(|sender| sender.committed));
+        };
+        // That may be less than was thought here, too: the sink can have refused the rest.
+        let now = Instant::now();
+        self.forget(now);
+        self.senders.insert(sender, Sender { committed, last: now });
+        Ok(Some(committed))
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
-    /// that fails is the end of everything.
-    ///
-    /// # Errors
-    ///
-    /// The sink's.
-    pub(super) fn only_new(
-        &mut self,
-        batch: &Batch,
-        sink: &mut dyn Sink,
-    ) -> io::Result<Option<Batch>> {
-        let Some(id) = batch.sender() else { return Ok(Some(batch.clone())) };
+    /// that fails is the end of everything, and who is refused has to connect again.
+    pub(super) fn only_new(&mut self, batch: &Batch) -> Option<Batch> {
+        let Some(id) = batch.sender() else { return Some(batch.clone()) };
         let now = Instant::now();
         let committed = match self.senders.get(&id) {
             Some(sender) => sender.committed,
+            // Forgotten since it has connected. What its connection sends comes after what it was
+            // told then, and a sink that knows more leaves that out.
             None => {
                 self.forget(now);
-                sink.committed(id)?.unwrap_or(0)
+                0
             }
         };
         let sender = Sender { committed: committed.max(batch.last_number()), last: now };
         self.senders.insert(id, sender);
-        Ok(batch.after(committed))
+        batch.after(committed)
     }
 
     /// Makes room for one more.
@@ -118,7 +118,7 @@ mod tests {
             let mut seen = Seen::default();
             let mut sink = Knows(known);
             assert_eq!(seen.committed(sender, &mut sink).unwrap(), known);
-            let fresh = seen.only_new(&again, &mut sink).unwrap();
+            let fresh = seen.only_new(&again);
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }
     }

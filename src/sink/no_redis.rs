@@ -1,0 +1,31 @@
+//! The sink `redis://…` in a build without it.
+
+use std::convert::Infallible;
+use std::io;
+
+use super::{Batch, Sink};
+
+/// Puts messages into a Redis stream; not in this build, so that none can be opened.
+#[derive(Debug)]
+pub struct RedisSink(Infallible);
+
+impl RedisSink {
+    /// Says that this build has none.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn open(_: &str) -> io::Result<RedisSink> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "cannot use Redis: this build has no redis; build framelet with that feature to get it, as \
+             in cargo install --locked --features redis --path .",
+        ))
+    }
+}
+
+impl Sink for RedisSink {
+    fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+        match self.0 {}
+    }
+}

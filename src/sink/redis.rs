@@ -1,0 +1,525 @@
+//! A sink that puts messages into a Redis stream, which other servers may write to as well.
+//!
+//! Redis has, beside the stream, how far each sender has come, and which server's word about it counts.
+//! Both are looked at and changed by a script together with the stream, so that a batch can be sent
+//! again whenever it is not known what became of it, and what an old server still holds cannot come
+//! behind what a new one has written.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant, SystemTime};
+
+use humantime::format_rfc3339_millis;
+use log::{info, warn};
+use redis::cmd;
+
+use super::{Batch, Sink};
+use crate::acks::RefusalCode;
+use crate::sender::SenderId;
+
+mod link; // the connection, and what can go wrong with it
+mod target; // what the URL says
+
+use link::{Link, Nodes, Trouble};
+use target::Target;
+
+/// How long a sender is remembered after its last message.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How much one run of the script takes at most, in messages and, unless one alone is longer, in bytes:
+/// while it runs, Redis does nothing else. A judgement; a thousand messages take about 3 ms.
+const PORTION: (usize, usize) = (1000, 1 << 20);
+
+/// The shortest and longest wait before Redis is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How many claims are remembered at most; there are fewer connections.
+const CLAIMS: usize = 100_000;
+
+/// How long this server's own count may be unused before it claims it anew, lest it be forgotten.
+const OWN_CLAIM: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Puts messages into a Redis stream, an entry each.
+///
+/// An entry has the fields `time`, `peer`, `connection`, `sender` (if the client asked for
+/// acknowledgements), `number` and `payload`. The keys beside the stream `NAME` are in the same slot of
+/// a cluster: `{NAME}:senders`, a hash of how many messages of each sender are committed,
+/// `{NAME}:claims`, a hash of which server may commit messages of each sender, and `{NAME}:seen`, a
+/// sorted set of when each was seen last. Where `NAME` has a tag in braces already, these are `NAME` with
+/// the ending.
+///
+/// A script adds the messages of a sender together with its count, so each is there once, whatever
+/// happens and whichever of several servers the sender connects to: who connects last may send, and
+/// what an older connection has left is refused. The messages of clients without acknowledgements are
+/// counted for the server, so that they, too, are there once though an answer was lost; when this server
+/// is killed, nobody sends them again. Senders are forgotten 30 days after their last message.
+///
+/// A commit is as safe as Redis makes a write: see its `appendonly`, `appendfsync` and
+/// `min-replicas-to-write`.
+///
+/// While Redis is away, or refuses writes for now (for example for want of memory), a commit waits. It
+/// may take 30 s to answer. The log says so once, and once when it is back.
+pub struct RedisSink {
+    target: Target,
+    nodes: Nodes,
+    link: Option<Link>,
+    /// By which the server is known in claims, and its own messages are counted.
+    own: SenderId,
+    /// How many messages without a sender are committed, and by which claim.
+    plain: Claim,
+    plain_committed: u64,
+    claims: HashMap<SenderId, Claim>,
+    backoff: Duration,
+    away: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Claim {
+    epoch: i64,
+    used: Instant,
+}
+
+/// The batches of a commit that one sender has sent, or all of those without one.
+struct Group<'a> {
+    sender: Option<SenderId>,
+    epoch: i64,
+    batches: Vec<&'a Batch>,
+    /// By which number the first message of each batch is counted.
+    first: Vec<u64>,
+    refused: bool,
+}
+
+/// What one run of the script takes of a group.
+struct Portion {
+    group: usize,
+    parts: Vec<Part>,
+    messages: usize,
+    done: bool,
+}
+
+/// Messages of a batch.
+struct Part {
+    batch: usize,
+    messages: Range<usize>,
+}
+
+impl fmt::Debug for RedisSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what may be a secret.
+        f.debug_struct("RedisSink").field("keys", &self.target.keys).finish_non_exhaustive()
+    }
+}
+
+impl RedisSink {
+    /// Connects to the Redis of a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
+    /// With `maxlen`, the stream is trimmed to about so many entries, never less.
+    ///
+    /// Any node of a cluster will do. If Redis is there, but is still loading or takes no writes for
+    /// now, this waits.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the URL; or that nothing answers there, or does not let this server in; or that
+    /// there is something else under one of the keys.
+    pub fn open(url: &str) -> io::Result<RedisSink> {
+        let target = Target::parse(url)?;
+        let mut sink = RedisSink {
+            nodes: Nodes::new(target.node.clone()),
+            target,
+            link: None,
+            own: SenderId::random()?,
+            plain: Claim { epoch: 0, used: Instant::now() },
+            plain_committed: 0,
+            claims: HashMap::new(),
+            backoff: BACKOFF.0,
+            away: false,
+        };
+        let words = |sink: &RedisSink, why| io::Error::other(format!("{}: {why}", sink.name()));
+        match sink.nodes.connect(&sink.target) {
+            Ok(link) => sink.link = Some(link),
+            // It is there at least.
+            Err(Trouble::Passing(why)) if why.starts_with(|c: char| c.is_ascii_uppercase()) => {}
+            Err(Trouble::Passing(why) | Trouble::Final(why)) => return Err(words(&sink, why)),
+            Err(Trouble::Moved(_)) => {}
+        }
+        sink.claim_own()?;
+        Ok(sink)
+    }
+
+    /// Which Redis, for people.
+    fn name(&self) -> String {
+        let node = &self.link.as_ref().map_or(&self.target.node, |link| &link.node);
+        format!("redis at {}:{}", node.host, node.port)
+    }
+
+    fn failed(&self, why: &str) -> io::Error {
+        io::Error::other(format!("{}: {why}", self.name()))
+    }
+
+    /// Does what is to be done once Redis does not do as it should: waits, goes elsewhere, or gives up.
+    fn bear(&mut self, trouble: Trouble) -> io::Result<()> {
+        match trouble {
+            Trouble::Final(why) => Err(self.failed(&why)),
+            Trouble::Moved(node) => {
+                info!("{}: the stream has moved to {}:{}", self.name(), node.host, node.port);
+                self.nodes.moved(&node);
+                self.link = None;
+                Ok(())
+            }
+            Trouble::Passing(why) => {
+                if !self.away {
+                    warn!("{}: {why}; waiting until it takes messages again", self.name());
+                    self.away = true;
+                }
+                // Somebody else may be who takes them.
+                self.link = None;
+                // Servers that lost the same Redis must not come back at the same moment.
+                let jitter = self.backoff / 2 * fastrand::u32(0..=1000) / 1000;
+                std::thread::sleep(self.backoff / 2 + jitter);
+                self.backoff = (2 * self.backoff).min(BACKOFF.1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that Redis has done something.
+    fn is_there(&mut self) {
+        self.backoff = BACKOFF.0;
+        if self.away {
+            info!("{} takes messages again", self.name());
+            self.away = false;
+        }
+    }
+
+    fn link(&mut self) -> Result<&mut Link, Trouble> {
+        if self.link.is_none() {
+            self.link = Some(self.nodes.connect(&self.target)?);
+        }
+        self.link.as_mut().ok_or_else(|| Trouble::Passing("there is no connection".into()))
+    }
+
+    /// Makes this server the one whose commits of `sender` count. Returns the epoch, and how many of its
+    /// messages are committed: `least` at least.
+    fn claim(&mut self, sender: SenderId, least: u64) -> io::Result<(Claim, u64)> {
+        loop {
+            let own = self.own.to_string();
+            match self.try_claim(sender, &own, least) {
+                Ok((epoch, committed)) => {
+                    self.is_there();
+                    return Ok((Claim { epoch, used: Instant::now() }, committed));
+                }
+                Err(trouble) => self.bear(trouble)?,
+            }
+        }
+    }
+
+    fn try_claim(
+        &mut self,
+        sender: SenderId,
+        own: &str,
+        least: u64,
+    ) -> Result<(i64, u64), Trouble> {
+        let keys = self.target.keys.all().map(ToOwned::to_owned);
+        let link = self.link()?;
+        let mut command = cmd("EVALSHA");
+        command.arg(&link.claim).arg(keys.len()).arg(&keys);
+        command.arg(sender.to_string()).arg(own).arg(least).arg(REMEMBERED.as_secs());
+        link.ask(&command)
+    }
+
+    fn claim_own(&mut self) -> io::Result<()> {
+        (self.plain, _) = self.claim(self.own, self.plain_committed)?;
+        Ok(())
+    }
+
+    /// Sorts batches by their senders. Those of senders without a claim are refused.
+    fn group<'a>(&mut self, batches: &'a [Batch]) -> Vec<Group<'a>> {
+        let now = Instant::now();
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        let mut index = HashMap::new();
+        let mut plain = self.plain_committed;
+        for batch in batches {
+            let sender = batch.sender();
+            let claim = match sender {
+                None => Some(&mut self.plain),
+                Some(sender) => self.claims.get_mut(&sender),
+            };
+            let Some(claim) = claim else {
+                batch.refuse(RefusalCode::Sink);
+                continue;
+            };
+            claim.used = now;
+            let epoch = claim.epoch;
+            let at = *index.entry(sender).or_insert_with(|| {
+                let (batches, first) = (Vec::new(), Vec::new());
+                groups.push(Group { sender, epoch, batches, first, refused: false });
+                groups.len() - 1
+            });
+            groups[at].batches.push(batch);
+            groups[at].first.push(match sender {
+                Some(_) => batch.first_number(),
+                None => plain + 1,
+            });
+            if sender.is_none() {
+                plain += batch.len() as u64;
+            }
+        }
+        groups
+    }
+
+    /// Sends what is not done yet, and takes note of what becomes of it. Returns whether all is done.
+    fn try_commit(
+        &mut self,
+        groups: &mut [Group],
+        portions: &mut [Portion],
+    ) -> Result<bool, Trouble> {
+        let fixed = Fixed {
+            keys: self.target.keys.all().map(ToOwned::to_owned),
+            maxlen: self.target.maxlen.clone(),
+            own: self.own,
+        };
+        let link = self.link()?;
+        let mut command = Vec::new();
+        let mut sent = Vec::new();
+        for (index, portion) in portions.iter().enumerate() {
+            let group = &groups[portion.group];
+            if portion.done || group.refused {
+                continue;
+            }
+            command.clear();
+            write_commit(&mut command, &link.commit, &fixed, group, portion);
+            link.send(&command)?;
+            sent.push(index);
+        }
+        let mut trouble = None;
+        let (mut all, mut lost) = (true, None);
+        for index in sent {
+            let answer = link.receive()?;
+            let of_group = portions[index].group;
+            let group = &mut groups[of_group];
+            match (answer, group.sender) {
+                (Ok((0, _)), _) => portions[index].done = true,
+                _ if group.refused => {}
+                (Ok((1, _)), Some(_)) => group.refuse(RefusalCode::Fenced),
+                (Ok((2, committed)), sender) => {
+                    let waits = portions[..index].iter().any(|p| p.group == of_group && !p.done);
+                    match sender {
+                        // Only since what comes before it was not taken.
+                        _ if waits => all = false,
+                        Some(sender) => {
+                            let known = group.first_of(&portions[index]).saturating_sub(1);
+                            warn!(
+                                "the stream has {committed} messages of sender {sender} and not the \
+                                 {known} that were committed: redis has lost some, or forgotten the sender"
+                            );
+                            group.refuse(RefusalCode::Sink);
+                        }
+                        None => {
+                            lost = Some(committed);
+                            all = false;
+                        }
+                    }
+                }
+                (Ok(_), _) => {
+                    trouble.get_or_insert(Trouble::Final("its script was changed".into()));
+                }
+                (Err(error), _) => {
+                    trouble.get_or_insert(error);
+                }
+            }
+        }
+        let done = portions.iter().filter(|portion| portion.done);
+        let plain = done.filter(|portion| groups[portion.group].sender.is_none());
+        let plain: usize = plain.map(|portion| portion.messages).sum();
+        match trouble {
+            Some(trouble) => return Err(trouble),
+            None if all => return Ok(true),
+            None => {}
+        }
+        if let Some(committed) = lost {
+            let known = self.plain_committed + plain as u64;
+            warn!(
+                "the stream has {committed} messages of clients without acknowledgements and not the \
+                 {known} that were committed since the start: redis has lost some"
+            );
+            let (own, id) = (self.own.to_string(), self.own);
+            self.try_claim(id, &own, known)?;
+        }
+        Ok(false)
+    }
+}
+
+impl Sink for RedisSink {
+    fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+        if self.plain.used.elapsed() > OWN_CLAIM {
+            self.claim_own()?;
+        }
+        let mut groups = self.group(batches);
+        let mut portions = Vec::new();
+        for (index, group) in groups.iter().enumerate() {
+            group.divide(index, &mut portions);
+        }
+        loop {
+            match self.try_commit(&mut groups, &mut portions) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(trouble) => self.bear(trouble)?,
+            }
+        }
+        self.is_there();
+        for group in &groups {
+            match group.sender {
+                None => self.plain_committed += group.messages(),
+                Some(sender) if group.refused => drop(self.claims.remove(&sender)),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
+        let (claim, committed) = self.claim(sender, 0)?;
+        if self.claims.len() >= CLAIMS {
+            // A tenth of them at once, so that this is seldom.
+            let mut ages: Vec<Instant> = self.claims.values().map(|claim| claim.used).collect();
+            let (_, &mut until, _) = ages.select_nth_unstable(CLAIMS / 10);
+            self.claims.retain(|_, claim| claim.used > until);
+        }
+        self.claims.insert(sender, claim);
+        Ok(Some(committed))
+    }
+}
+
+impl Group<'_> {
+    fn messages(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.len() as u64).sum()
+    }
+
+    /// Divides it into what one run of the script takes.
+    fn divide(&self, group: usize, portions: &mut Vec<Portion>) {
+        let (mut parts, mut messages, mut bytes) = (Vec::new(), 0, 0);
+        for (batch, of_batch) in self.batches.iter().enumerate() {
+            let mut from = 0;
+            for (index, message) in of_batch.messages().enumerate() {
+                messages += 1;
+                bytes += message.payload.len();
+                if messages >= PORTION.0 || bytes >= PORTION.1 {
+                    parts.push(Part { batch, messages: from..index + 1 });
+                    from = index + 1;
+                    let parts = std::mem::take(&mut parts);
+                    portions.push(Portion { group, parts, messages, done: false });
+                    (messages, bytes) = (0, 0);
+                }
+            }
+            if from < of_batch.len() {
+                parts.push(Part { batch, messages: from..of_batch.len() });
+            }
+        }
+        if !parts.is_empty() {
+            portions.push(Portion { group, parts, messages, done: false });
+        }
+    }
+
+    /// Returns by which number the first message of a portion is counted.
+    fn first_of(&self, portion: &Portion) -> u64 {
+        let part = &portion.parts[0];
+        self.first[part.batch].saturating_add(part.messages.start as u64)
+    }
+
+    fn refuse(&mut self, code: RefusalCode) {
+        self.refused = true;
+        self.batches.iter().for_each(|batch| batch.refuse(code));
+    }
+}
+
+/// What is the same in all commands.
+struct Fixed {
+    keys: [String; 4],
+    maxlen: String,
+    own: SenderId,
+}
+
+/// Appends the command that commits a portion, as it travels: building it out of the client's own parts
+/// would copy each payload twice.
+fn write_commit(
+    command: &mut Vec<u8>,
+    script: &str,
+    fixed: &Fixed,
+    group: &Group,
+    portion: &Portion,
+) {
+    let mut arguments = Arguments::default();
+    arguments.push(b"EVALSHA");
+    arguments.push(script.as_bytes());
+    arguments.push(fixed.keys.len().to_string().as_bytes());
+    fixed.keys.iter().for_each(|key| arguments.push(key.as_bytes()));
+    let own = fixed.own.to_string();
+    arguments.push(group.sender.map_or(own.clone(), |sender| sender.to_string()).as_bytes());
+    arguments.push(group.epoch.to_string().as_bytes());
+    arguments.push(own.as_bytes());
+    arguments.push(fixed.maxlen.as_bytes());
+    arguments.push(group.first_of(portion).to_string().as_bytes());
+    for part in &portion.parts {
+        let messages = group.batches[part.batch].messages();
+        let mut messages = messages.skip(part.messages.start).take(part.messages.len()).peekable();
+        // The same for all messages of a batch.
+        let Some(first) = messages.peek() else { continue };
+        arguments.push(part.messages.len().to_string().as_bytes());
+        arguments.push(first.number.to_string().as_bytes());
+        let received = first.received.unwrap_or_else(SystemTime::now);
+        let fields = [
+            Some(("time", format_rfc3339_millis(received).to_string())),
+            first.peer.map(|peer| ("peer", peer.to_string())),
+            first.connection.map(|connection| ("connection", connection.to_string())),
+            group.sender.map(|sender| ("sender", sender.to_string())),
+        ];
+        let known = fields.iter().flatten();
+        arguments.push((2 * known.clone().count()).to_string().as_bytes());
+        for (field, value) in known {
+            arguments.push(field.as_bytes());
+            arguments.push(value.as_bytes());
+        }
+        messages.for_each(|message| arguments.push(message.payload));
+    }
+    arguments.write_to(command);
+}
+
+/// The arguments of a command, as they travel.
+#[derive(Default)]
+struct Arguments {
+    count: usize,
+    encoded: Vec<u8>,
+}
+
+impl Arguments {
+    fn push(&mut self, argument: &[u8]) {
+        self.count += 1;
+        write_length(&mut self.encoded, b'$', argument.len());
+        self.encoded.extend_from_slice(argument);
+        self.encoded.extend_from_slice(b"\r\n");
+    }
+
+    fn write_to(&self, command: &mut Vec<u8>) {
+        write_length(command, b'*', self.count);
+        command.extend_from_slice(&self.encoded);
+    }
+}
+
+/// Appends a length as Redis writes it; the machinery of `write!` would take longer than all else.
+fn write_length(encoded: &mut Vec<u8>, kind: u8, mut length: usize) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[length % 10];
+        length /= 10;
+        if length == 0 {
+            break;
+        }
+    }
+    encoded.push(kind);
+    encoded.extend_from_slice(&digits[at..]);
+    encoded.extend_from_slice(b"\r\n");
+}

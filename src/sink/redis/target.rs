@@ -1,0 +1,166 @@
+//! Which Redis, and which keys of it.
+
+use std::io;
+
+use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
+
+/// What a URL names: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
+pub(super) struct Target {
+    pub(super) node: Node,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) database: i64,
+    pub(super) keys: Keys,
+    /// To about how many messages the stream is trimmed, in digits; nothing if it is not.
+    pub(super) maxlen: String,
+}
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// The keys of one stream. All of them are in one slot of a cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    pub(super) stream: String,
+    /// A hash of how many messages of each sender are committed.
+    pub(super) senders: String,
+    /// A hash of which server may commit messages of each sender.
+    pub(super) claims: String,
+    /// A sorted set of when each sender was seen last.
+    pub(super) seen: String,
+}
+
+impl Target {
+    /// # Errors
+    ///
+    /// What is wrong with the URL, without what may be a secret.
+    pub(super) fn parse(text: &str) -> io::Result<Target> {
+        const FORM: &str = "write redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]";
+        let wrong = |what: &str| io::Error::other(format!("cannot use Redis: {what}; {FORM}"));
+        let url = parse_redis_url(text).ok_or_else(|| wrong("this is no URL of one"))?;
+        if url.scheme() != "redis" {
+            return Err(wrong("only TCP without TLS is possible"));
+        }
+        let (mut stream, mut maxlen) = (None, String::new());
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "stream" if !value.is_empty() => stream = Some(value.into_owned()),
+                "maxlen" => match value.parse::<u64>() {
+                    Ok(most @ 1..) => maxlen = most.to_string(),
+                    _ => return Err(wrong("maxlen is no number of messages")),
+                },
+                "stream" => return Err(wrong("the name of the stream is empty")),
+                other => return Err(wrong(&format!("there is no parameter {other:?}"))),
+            }
+        }
+        let stream = stream.ok_or_else(|| wrong("the name of the stream is missing"))?;
+        let keys = Keys::of(stream).ok_or_else(|| {
+            wrong("a name with } needs a {TAG} before it, that says where in a cluster it is")
+        })?;
+        let mut bare = url;
+        bare.set_query(None);
+        let info = bare.into_connection_info();
+        let info =
+            info.map_err(|_| wrong("the host, the port or the number of the database is none"))?;
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err(wrong("only TCP without TLS is possible"));
+        };
+        let redis = info.redis_settings();
+        Ok(Target {
+            node: Node { host: host.clone(), port: *port },
+            user: redis.username().map(ToOwned::to_owned),
+            password: redis.password().map(ToOwned::to_owned),
+            database: redis.db(),
+            keys,
+            maxlen,
+        })
+    }
+}
+
+impl Keys {
+    /// Returns `None` where no other key could be in the slot of `stream`.
+    pub(super) fn of(stream: String) -> Option<Keys> {
+        let tag = stream.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+        let base = match tag {
+            Some((tag, _)) if !tag.is_empty() => stream.clone(),
+            _ if stream.contains('}') => return None,
+            _ => format!("{{{stream}}}"),
+        };
+        Some(Keys {
+            senders: format!("{base}:senders"),
+            claims: format!("{base}:claims"),
+            seen: format!("{base}:seen"),
+            stream,
+        })
+    }
+
+    pub(super) fn all(&self) -> [&str; 4] {
+        [&self.stream, &self.senders, &self.claims, &self.seen]
+    }
+}
+
+impl Node {
+    /// Reads `HOST:PORT` as a cluster writes it; without a host it is the one that was asked.
+    pub(super) fn parse(text: &str, asked: &Node) -> Option<Node> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = if matches!(host, "" | "?") { &asked.host } else { host };
+        Some(Node { host: host.to_owned(), port: port.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_server_and_a_stream() {
+        let url = "redis://me:p%40ss@example.org:7000/3?stream=log&maxlen=1000";
+        let target = Target::parse(url).unwrap();
+        assert_eq!(target.node, Node { host: "example.org".into(), port: 7000 });
+        assert_eq!(
+            (target.user.as_deref(), target.password.as_deref()),
+            (Some("me"), Some("p@ss"))
+        );
+        assert_eq!((target.database, &*target.maxlen), (3, "1000"));
+        let target = Target::parse("redis://[::1]/?stream=log").unwrap();
+        assert_eq!((&*target.node.host, target.node.port, &*target.maxlen), ("::1", 6379, ""));
+        assert!(target.user.is_none() && target.password.is_none());
+        for (url, words) in [
+            ("redis:x", "HOST"),
+            ("redis://h", "the stream is missing"),
+            ("redis://h?stream=", "the stream is empty"),
+            ("redis://h?stream=a&maxlen=0", "maxlen is no number"),
+            ("redis://h?stream=a&limit=3", "no parameter \"limit\""),
+            ("redis://:secret@h/one?stream=a", "number of the database"),
+            ("redis://h?stream=a}b", "needs a {TAG}"),
+            ("rediss://h?stream=a", "without TLS"),
+        ] {
+            let Err(error) = Target::parse(url) else { panic!("{url} was taken") };
+            let error = error.to_string();
+            assert!(error.contains(words) && !error.contains("secret"), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_stream_are_in_one_slot() {
+        let senders = |stream: &str| Keys::of(stream.into()).map(|keys| keys.senders);
+        assert_eq!(senders("log").unwrap(), "{log}:senders");
+        assert_eq!(senders("a{b}c").unwrap(), "a{b}c:senders");
+        assert_eq!(senders("a{b").unwrap(), "{a{b}:senders");
+        assert_eq!([senders("{}a"), senders("a}"), senders("}{a")], [None, None, None]);
+    }
+
+    #[test]
+    fn a_node_without_a_host_is_where_it_was_asked() {
+        let asked = Node { host: "h".into(), port: 1 };
+        let node = |text| Node::parse(text, &asked).map(|node| (node.host, node.port));
+        assert_eq!(node("10.0.0.1:7000"), Some(("10.0.0.1".into(), 7000)));
+        assert_eq!(node(":7000"), Some(("h".into(), 7000)));
+        assert_eq!(node("::1:7000"), Some(("::1".into(), 7000)));
+        assert_eq!(node("nonsense"), None);
+    }
+}

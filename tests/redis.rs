@@ -1,0 +1,588 @@
+//! The sink `redis://…`, as its users see it, with Redis servers of the tests' own.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use common::program::{FRAMELET, PATIENCE, Server, check, frame, framelet, read_frame};
+use framelet::{Answer, Hello, Layout, RefusalCode, SenderId};
+use redis::{Client, Connection, cmd};
+
+/// A Redis server in a directory of its own; it is killed when it is dropped.
+struct Redis {
+    child: Child,
+    port: u16,
+    arguments: Vec<String>,
+    directory: tempfile::TempDir,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Redis {
+    fn start(arguments: &[&str]) -> Redis {
+        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let child = Redis::spawn(port, &arguments, &directory);
+        let redis = Redis { child, port, arguments, directory };
+        redis.wait();
+        redis
+    }
+
+    fn spawn(port: u16, arguments: &[String], directory: &tempfile::TempDir) -> Child {
+        Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(directory.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect(
+                "redis-server is needed for this test (on Debian: apt-get install redis-server)",
+            )
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let loaded = || {
+            let mut connection = self.client("").get_connection().ok()?;
+            match cmd("PING").query::<String>(&mut connection) {
+                Ok(_) => Some(()),
+                Err(error) => (error.code() == Some("NOAUTH")).then_some(()),
+            }
+        };
+        while loaded().is_none() {
+            assert!(Instant::now() < deadline, "redis-server did not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = Redis::spawn(self.port, &self.arguments, &self.directory);
+        self.wait();
+    }
+
+    fn client(&self, login: &str) -> Client {
+        Client::open(format!("redis://{login}127.0.0.1:{}/", self.port)).unwrap()
+    }
+
+    fn connect(&self) -> Connection {
+        self.client("").get_connection().unwrap()
+    }
+
+    fn run(&self, command: &[&str]) {
+        cmd(command[0]).arg(&command[1..]).exec(&mut self.connect()).unwrap();
+    }
+
+    /// Where framelet is to put messages.
+    fn stream(&self, name: &str) -> String {
+        format!("redis://127.0.0.1:{}/0?stream={name}", self.port)
+    }
+
+    fn entries(&self, stream: &str) -> Vec<HashMap<String, Vec<u8>>> {
+        entries(&mut self.connect(), stream)
+    }
+
+    fn payloads(&self, stream: &str) -> Vec<String> {
+        payloads(&self.entries(stream))
+    }
+
+    fn wait_for_entries(&self, stream: &str, count: usize) {
+        let (mut connection, deadline) = (self.connect(), Instant::now() + PATIENCE);
+        while cmd("XLEN").arg(stream).query::<usize>(&mut connection).unwrap() < count {
+            assert!(Instant::now() < deadline, "{count} entries did not come");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn entries(connection: &mut Connection, stream: &str) -> Vec<HashMap<String, Vec<u8>>> {
+    type Entry = (String, HashMap<String, Vec<u8>>);
+    let entries: Vec<Entry> =
+        cmd("XRANGE").arg(stream).arg("-").arg("+").query(connection).unwrap();
+    entries.into_iter().map(|(_, fields)| fields).collect()
+}
+
+fn text(entry: &HashMap<String, Vec<u8>>, field: &str) -> String {
+    String::from_utf8(entry[field].clone()).unwrap()
+}
+
+fn payloads(entries: &[HashMap<String, Vec<u8>>]) -> Vec<String> {
+    entries.iter().map(|entry| text(entry, "payload")).collect()
+}
+
+fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
+    let address = server.address.to_string();
+    framelet(&[&["send", &address, "--input", "lines"], arguments].concat(), input)
+}
+
+/// Sends lines with acknowledgements.
+#[track_caller]
+fn send_acked(server: &Server, arguments: &[&str], input: &[u8]) {
+    let sent = send(server, &[&["--ack"], arguments].concat(), input);
+    check(&sent, 0, &["committed"]);
+}
+
+/// Starts a client that sends `lines` lines while the test goes on.
+fn sending(server: &Server, arguments: &[&str], lines: usize) -> Child {
+    let (child, feed) = feeding(server, arguments);
+    feed.send(lines).unwrap();
+    child
+}
+
+/// Starts a client that sends as many more lines as it is told, until the sender is dropped.
+fn feeding(server: &Server, arguments: &[&str]) -> (Child, mpsc::Sender<usize>) {
+    let mut child = Command::new(FRAMELET)
+        .args(["send", &server.address.to_string(), "--input", "lines", "--timeout", "60s"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let (feed, fed) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = 0;
+        for more in fed {
+            for _ in 0..more {
+                line += 1;
+                // It may have ended; then its exit code says why.
+                let _ = writeln!(input, "line {line}");
+            }
+        }
+    });
+    (child, feed)
+}
+
+fn lines(count: usize) -> Vec<String> {
+    (1..=count).map(|line| format!("line {line}")).collect()
+}
+
+#[track_caller]
+fn succeeded(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[track_caller]
+fn equal(found: &[String], expected: &[String]) {
+    let different = found.iter().zip(expected).position(|(found, expected)| found != expected);
+    assert_eq!((found.len(), different), (expected.len(), None));
+}
+
+/// A client with acknowledgements, by hand.
+struct Acked(TcpStream);
+
+impl Acked {
+    /// Returns the connection, and how many messages the server says are committed.
+    fn connect(server: &Server, sender: SenderId) -> (Acked, u64) {
+        let mut stream = server.connect();
+        stream.write_all(&Hello { sender, first: 1 }.encode(Layout::U32BE).unwrap()).unwrap();
+        let mut acked = Acked(stream);
+        match acked.answer() {
+            Answer::Acknowledgement(committed) => (acked, committed),
+            Answer::Refusal(refusal) => panic!("{refusal:?}"),
+        }
+    }
+
+    fn answer(&mut self) -> Answer {
+        Answer::decode(&read_frame(&mut self.0).expect("an answer")).unwrap()
+    }
+
+    fn send(&mut self, payloads: &[&str]) {
+        let frames: Vec<u8> = payloads.iter().flat_map(|text| frame(text.as_bytes())).collect();
+        self.0.write_all(&frames).unwrap();
+    }
+
+    fn wait_for(&mut self, committed: u64) {
+        loop {
+            match self.answer() {
+                Answer::Acknowledgement(count) if count == committed => return,
+                Answer::Acknowledgement(count) => assert!(count < committed),
+                Answer::Refusal(refusal) => panic!("{refusal:?}"),
+            }
+        }
+    }
+
+    /// Waits for a refusal; no more than `committed` may be acknowledged before.
+    fn wait_for_refusal(&mut self, committed: u64) -> RefusalCode {
+        loop {
+            match self.answer() {
+                Answer::Acknowledgement(count) => assert_eq!(count, committed),
+                Answer::Refusal(refusal) => return refusal.code,
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_are_entries_with_what_is_known_of_them() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    let before = SystemTime::now();
+    check(&send(&server, &[], b"text \xc3\xa9\n\nlast"), 0, &[]);
+    let address = server.address.to_string();
+    check(&framelet(&["send", &address, "--input", "hex"], b"ff000d0a\n"), 0, &[]);
+    let id = "000102030405060708090a0b0c0d0e0f";
+    send_acked(&server, &["--sender", id], b"acked 1\nacked 2");
+    let found = redis.entries("log");
+    let expected: [(&str, &str, Option<&str>, &[u8]); 6] = [
+        ("1", "1", None, "text é".as_bytes()),
+        ("1", "2", None, b""),
+        ("1", "3", None, b"last"),
+        ("2", "1", None, b"\xff\0\r\n"),
+        ("3", "1", Some(id), b"acked 1"),
+        ("3", "2", Some(id), b"acked 2"),
+    ];
+    assert_eq!(found.len(), expected.len());
+    for (entry, (connection, number, sender, payload)) in found.iter().zip(expected) {
+        assert_eq!((&*text(entry, "connection"), &*text(entry, "number")), (connection, number));
+        assert_eq!(entry.get("sender").map(|id| str::from_utf8(id).unwrap()), sender);
+        assert_eq!(entry["payload"], payload);
+        assert!(text(entry, "peer").starts_with("127.0.0.1:"));
+        let time = humantime::parse_rfc3339(&text(entry, "time")).unwrap();
+        assert!(before - Duration::from_millis(1) < time && time < SystemTime::now());
+        assert_eq!(entry.len(), 5 + usize::from(sender.is_some()));
+    }
+    let count: u64 = cmd("HGET").arg("{log}:senders").arg(id).query(&mut redis.connect()).unwrap();
+    assert_eq!(count, 2);
+    let left = server.stop();
+    assert!(left.status.success() && !left.log.contains("127.0.0.1:0"), "{}", left.log);
+}
+
+#[test]
+fn counts_survive_a_restart_of_the_server() {
+    let redis = Redis::start(&[]);
+    let id = "ffffffffffffffffffffffffffffffff";
+    for count in [3, 5] {
+        let server = Server::start(&["--to", &redis.stream("log")]);
+        let input = lines(count).join("\n");
+        send_acked(&server, &["--sender", id, "--resume"], input.as_bytes());
+        assert!(server.stop().status.success());
+        equal(&redis.payloads("log"), &lines(count));
+    }
+}
+
+#[test]
+fn a_redis_that_is_killed_loses_and_doubles_nothing() {
+    for acks in [&["--ack"][..], &[]] {
+        let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let server = Server::start(&["--to", &redis.stream("log")]);
+        let (client, feed) = feeding(&server, acks);
+        for round in 1..=3 {
+            feed.send(10_000).unwrap();
+            redis.wait_for_entries("log", (round - 1) * 10_000 + 1000);
+            redis.kill();
+            // Whatever it was just doing, there is more to do.
+            feed.send(round).unwrap();
+            server.wait_for_log("waiting until it takes messages again", round);
+            redis.restart();
+            server.wait_for_log("takes messages again\n", round);
+        }
+        drop(feed);
+        succeeded(client);
+        equal(&redis.payloads("log"), &lines(30_006));
+        let left = server.stop();
+        assert!(left.status.success(), "{}", left.log);
+        assert_eq!(left.log.matches("waiting until").count(), 3, "said once: {}", left.log);
+    }
+}
+
+#[test]
+fn a_sender_that_moves_to_another_server_leaves_nothing_behind_that_comes_later() {
+    let redis = Redis::start(&[]);
+    let to = redis.stream("log");
+    let (one, two) = (Server::start(&["--to", &to]), Server::start(&["--to", &to]));
+    let sender = SenderId::from_bytes([7; 16]);
+    let (mut old, welcome) = Acked::connect(&one, sender);
+    assert_eq!(welcome, 0);
+    old.send(&["1", "2", "3"]);
+    old.wait_for(3);
+    let (mut new, welcome) = Acked::connect(&two, sender);
+    assert_eq!(welcome, 3);
+    // Both have not been acknowledged, so the sender sends them again over the new connection.
+    old.send(&["4", "stale 5", "stale 6"]);
+    assert_eq!(old.wait_for_refusal(3), RefusalCode::Fenced);
+    new.send(&["4"]);
+    new.wait_for(4);
+    // The first server must not think that it has them.
+    let (mut back, welcome) = Acked::connect(&one, sender);
+    assert_eq!(welcome, 4);
+    back.send(&["5", "6"]);
+    back.wait_for(6);
+    new.send(&["stale 5"]);
+    assert_eq!(new.wait_for_refusal(4), RefusalCode::Fenced);
+    assert_eq!(redis.payloads("log"), ["1", "2", "3", "4", "5", "6"]);
+    one.wait_for_log("a newer connection of this sender has taken over", 1);
+    drop(back);
+    for server in [one, two] {
+        let left = server.stop();
+        assert!(left.status.success(), "what was refused is not missing: {}", left.log);
+    }
+}
+
+#[test]
+fn a_sender_that_is_torn_to_and_fro_between_two_servers_is_there_once() {
+    let redis = Redis::start(&[]);
+    let to = redis.stream("log");
+    let servers = [Server::start(&["--to", &to]), Server::start(&["--to", &to])];
+    let sender = SenderId::from_bytes([9; 16]);
+    let all = lines(20_000);
+    let mut left_behind = Vec::new();
+    let mut committed = 0;
+    for round in 0.. {
+        let (mut client, welcome) = Acked::connect(&servers[round % 2], sender);
+        assert!(welcome >= committed, "{welcome} after {committed}");
+        let from = usize::try_from(welcome).unwrap();
+        if from == all.len() {
+            break;
+        }
+        let until = all.len().min(from + 3000);
+        let texts: Vec<&str> = all[from..until].iter().map(String::as_str).collect();
+        client.send(&texts);
+        // Most of it is still under way.
+        match client.answer() {
+            Answer::Acknowledgement(count) => committed = count,
+            Answer::Refusal(refusal) => panic!("{refusal:?}"),
+        }
+        left_behind.push(client);
+    }
+    equal(&redis.payloads("log"), &all);
+}
+
+#[test]
+fn what_is_wrong_for_good_is_said_before_anything_is_received() {
+    let redis = Redis::start(&["--requirepass", "right"]);
+    let serve = |to: &str| framelet(&["serve", "127.0.0.1:0", "--to", to], b"");
+    let at = format!("127.0.0.1:{}", redis.port);
+    let refused = serve(&format!("redis://:wrong@{at}/?stream=log"));
+    check(&refused, 2, &["WRONGPASS", "see the user and the password", &at]);
+    assert!(!String::from_utf8_lossy(&refused.stderr).contains(":wrong"));
+    check(&serve(&format!("redis://{at}/?stream=log")), 2, &["NOAUTH", "give a user"]);
+    let to = |rest: &str| format!("redis://:right@{at}{rest}");
+    check(&serve(&to("/99?stream=log")), 2, &["DB index", "the number behind the port"]);
+    check(&serve(&to("/0")), 2, &["the name of the stream is missing"]);
+    let mut connection = redis.client(":right@").get_connection().unwrap();
+    cmd("SET").arg("text").arg("a").exec(&mut connection).unwrap();
+    check(&serve(&to("/?stream=text")), 2, &["the key text is a string"]);
+    let nobody = format!("redis://127.0.0.1:{}/?stream=log", free_port());
+    check(&serve(&nobody), 2, &["connection refused"]);
+    let arguments = ["serve", "--to", &nobody, "--output", "json"];
+    check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
+    check(&framelet(&["serve", "--to", &nobody, "--sync", "never"], b""), 2, &["appendfsync"]);
+    check(&framelet(&["serve", "--to", &nobody, "--max-message", "1GiB"], b""), 2, &["512 MiB"]);
+}
+
+#[test]
+fn a_password_that_is_changed_ends_the_server_in_words() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    check(&send(&server, &[], b"before"), 0, &[]);
+    let mut connection = redis.connect();
+    cmd("CONFIG").arg(&["SET", "requirepass", "new"]).exec(&mut connection).unwrap();
+    cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec(&mut connection).unwrap();
+    assert_eq!(send(&server, &[], b"after").status.code(), Some(1));
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("NOAUTH") && left.log.contains("not written"), "{}", left.log);
+}
+
+#[test]
+fn want_of_memory_only_takes_time() {
+    let redis = Redis::start(&["--maxmemory-policy", "noeviction"]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let client = sending(&server, &[], 5000);
+    server.wait_for_log("OOM", 1);
+    assert_eq!(redis.entries("log").len(), 0);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    succeeded(client);
+    // In the middle, too, and for a sender that connects meanwhile.
+    let client = sending(&server, &[], 5000);
+    redis.wait_for_entries("log", 5001);
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
+    let other = sending(&server, &["--ack"], 5000);
+    server.wait_for_log("waiting until it takes messages again", 2);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
+    succeeded(client);
+    succeeded(other);
+    let all = redis.entries("log");
+    let of = |connection: &str| {
+        let entries = all.iter().filter(|entry| text(entry, "connection") == connection);
+        payloads(&entries.cloned().collect::<Vec<_>>())
+    };
+    for connection in ["1", "2", "3"] {
+        equal(&of(connection), &lines(5000));
+    }
+}
+
+#[test]
+fn a_stream_is_trimmed_to_about_its_longest() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &format!("{}&maxlen=200", redis.stream("log"))]);
+    check(&send(&server, &[], lines(5000).join("\n").as_bytes()), 0, &[]);
+    let found = redis.payloads("log");
+    assert!((200..500).contains(&found.len()), "{}", found.len());
+    equal(&found, &lines(5000)[5000 - found.len()..]);
+}
+
+#[test]
+fn a_server_whose_redis_is_away_ends_within_its_grace() {
+    let mut redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log"), "--grace", "2s"]);
+    redis.kill();
+    let client = sending(&server, &[], 10);
+    server.wait_for_log("waiting until it takes messages again", 1);
+    let left = server.stop();
+    assert!(left.took < Duration::from_secs(10), "{:?}", left.took);
+    assert_eq!(left.status.code(), Some(4), "{}", left.log);
+    assert!(left.log.contains("10 messages"), "{}", left.log);
+    assert_eq!(client.wait_with_output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn what_redis_loses_is_told_to_those_who_may_have_it_still() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    let sender = SenderId::from_bytes([3; 16]);
+    let (mut client, _) = Acked::connect(&server, sender);
+    client.send(&["1", "2"]);
+    client.wait_for(2);
+    check(&send(&server, &[], b"plain 1\nplain 2"), 0, &[]);
+    redis.run(&["FLUSHALL"]);
+    client.send(&["3"]);
+    assert_eq!(client.wait_for_refusal(2), RefusalCode::Sink);
+    server.wait_for_log("has 0 messages of sender 03030303", 1);
+    let (mut client, welcome) = Acked::connect(&server, sender);
+    assert_eq!(welcome, 0);
+    client.send(&["1", "2", "3"]);
+    client.wait_for(3);
+    // Nobody could send these again, so they go on.
+    check(&send(&server, &[], b"plain 3"), 0, &[]);
+    server.wait_for_log("has 0 messages of clients without acknowledgements and not the 2", 1);
+    assert_eq!(redis.payloads("log"), ["1", "2", "3", "plain 3"]);
+    assert!(server.stop().status.success());
+}
+
+#[test]
+fn senders_are_forgotten_after_30_days() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    for (id, days) in [("recent", 29), ("old", 31)] {
+        let when = (now - days * 24 * 60 * 60).to_string();
+        redis.run(&["ZADD", "{log}:seen", &when, id]);
+        redis.run(&["HSET", "{log}:senders", id, "5"]);
+        redis.run(&["HSET", "{log}:claims", id, "1 somebody"]);
+    }
+    Acked::connect(&server, SenderId::from_bytes([1; 16]));
+    let mut connection = redis.connect();
+    for key in ["{log}:senders", "{log}:claims"] {
+        let fields: Vec<String> = cmd("HKEYS").arg(key).query(&mut connection).unwrap();
+        assert!(fields.contains(&"recent".into()) && !fields.contains(&"old".into()), "{fields:?}");
+    }
+}
+
+#[test]
+fn scripts_that_redis_forgets_are_loaded_again() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    redis.run(&["SCRIPT", "FLUSH"]);
+    send_acked(&server, &[], b"a");
+    redis.run(&["SCRIPT", "FLUSH"]);
+    check(&send(&server, &[], b"b"), 0, &[]);
+    assert_eq!(redis.payloads("log"), ["a", "b"]);
+}
+
+/// Starts three nodes that share the slots.
+fn cluster() -> Vec<Redis> {
+    let start = |_| {
+        let bus = free_port().to_string();
+        let arguments = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
+        Redis::start(&[&arguments[..], &["--cluster-port", &bus]].concat())
+    };
+    let nodes: Vec<Redis> = (0..3).map(start).collect();
+    let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(addresses)
+        .args(["--cluster-replicas", "0", "--cluster-yes"])
+        .output()
+        .expect("redis-cli is needed for this test (on Debian: apt-get install redis-tools)");
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+    let deadline = Instant::now() + PATIENCE;
+    let ready = |node: &Redis| {
+        let info: String = cmd("CLUSTER").arg("INFO").query(&mut node.connect()).unwrap();
+        info.contains("cluster_state:ok")
+    };
+    while !nodes.iter().all(ready) {
+        assert!(Instant::now() < deadline, "the cluster was not ready");
+        thread::sleep(Duration::from_millis(20));
+    }
+    nodes
+}
+
+#[test]
+fn any_node_of_a_cluster_leads_to_the_stream_also_when_it_moves() {
+    let nodes = cluster();
+    let has = |node: &&Redis| cmd("XLEN").arg("log").query::<u64>(&mut node.connect()).is_ok();
+    let servers: Vec<Server> =
+        nodes.iter().map(|node| Server::start(&["--to", &node.stream("log")])).collect();
+    let mut expected = Vec::new();
+    for (server, text) in servers.iter().zip(["a", "b", "c"]) {
+        send_acked(server, &[], text.as_bytes());
+        expected.push(text.to_owned());
+    }
+    let from = nodes.iter().find(has).unwrap();
+    assert_eq!(from.payloads("log"), expected);
+
+    // The slot moves to another node while somebody sends.
+    let to = nodes.iter().find(|node| !has(node)).unwrap();
+    let client = sending(&servers[0], &["--ack"], 20_000);
+    from.wait_for_entries("log", 1000);
+    let slot: u16 = cmd("CLUSTER").arg("KEYSLOT").arg("log").query(&mut from.connect()).unwrap();
+    let slot = slot.to_string();
+    let id =
+        |node: &Redis| -> String { cmd("CLUSTER").arg("MYID").query(&mut node.connect()).unwrap() };
+    let (from_id, to_id) = (id(from), id(to));
+    to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+    from.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+    let port = to.port.to_string();
+    let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", "10000", "KEYS"];
+    from.run(&[&migrate[..], &["log", "{log}:senders"]].concat());
+    // Half of the keys are elsewhere: whoever wants all of them has to wait.
+    servers[0].wait_for_log("waiting until it takes messages again", 1);
+    from.run(&[&migrate[..], &["{log}:claims", "{log}:seen"]].concat());
+    for node in [to, from] {
+        node.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+    }
+    succeeded(client);
+    expected.extend(lines(20_000));
+    equal(&to.payloads("log"), &expected);
+    send_acked(&servers[1], &[], b"behind");
+    assert_eq!(to.payloads("log").last().unwrap(), "behind");
+
+    let refused = framelet(
+        &["serve", "127.0.0.1:0", "--to", &nodes[0].stream("log").replace("/0?", "/1?")],
+        b"",
+    );
+    check(&refused, 2, &["a cluster has database 0 only"]);
+}

@@ -209,7 +209,7 @@ fn what_cannot_be_opened_is_said_before_anything_is_received() {
     let path = directory.path().join("no folder/messages");
     check(&refused(&["--to", &to(&path)]), 2, &["cannot open", "messages", "no such file"]);
     check(&refused(&["--to", &to(directory.path())]), 2, &["cannot open", "directory"]);
-    check(&refused(&["--to", "redis:x"]), 2, &["no such sink; the sinks are stdout, file:PATH"]);
+    check(&refused(&["--to", "kafka:x"]), 2, &["no such sink; the sinks are stdout, file:PATH"]);
     check(&refused(&["--to", "file:"]), 2, &["the path is missing"]);
     check(&refused(&["--sync", "always"]), 2, &["--sync is for --to file:PATH only"]);
     let path = directory.path().join("messages");

@@ -19,6 +19,7 @@ use smol::{Task, Timer};
 
 use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, UnfitLayout};
 use crate::address::Address;
+use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::error::{Plain, ReadError, same_again};
 use crate::layout::{Layout, LimitError, TooLong};
@@ -26,6 +27,7 @@ use crate::net::Socket;
 use crate::reader::FrameReader;
 use crate::sender::SenderId;
 use crate::window::{CountFault, Window};
+use crate::writer::checked_prefix;
 
 /// How much is written at once, in bytes: as much as a plain writer queues.
 const CHUNK: usize = 64 * 1024;
@@ -250,11 +252,8 @@ impl AckClient {
     ///
     /// A dropped `send` has not taken its message.
     pub async fn send(&mut self, payload: &[u8]) -> Result<u64, AckError> {
-        let prefix = self.layout.encode(payload.len()).map_err(AckError::TooLong)?;
-        if payload.len() > self.limit {
-            let length = payload.len();
-            return Err(AckError::TooLong(TooLong { length, limit: self.limit, field: None }));
-        }
+        let prefix =
+            checked_prefix(self.layout, self.limit, payload.len()).map_err(AckError::TooLong)?;
         let len = prefix.len() + payload.len();
         let push = |state: &mut State| {
             if state.finishing {
@@ -364,7 +363,7 @@ impl Driver {
     }
 
     async fn drive(&mut self) -> Result<(), AckError> {
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let committed = self.window(|window| window.committed());
             let error = match self.converse().await {
@@ -375,7 +374,7 @@ impl Driver {
                 Err(Broken::Passing(error)) => error,
             };
             if self.window(|window| window.committed()) != committed {
-                backoff = BACKOFF.0;
+                backoff.reset();
             }
             let since = *self.trouble.get_or_insert_with(Instant::now);
             let left = self.options.retry.saturating_sub(since.elapsed());
@@ -383,10 +382,7 @@ impl Driver {
                 return Err(error);
             }
             debug!("{error}; trying again");
-            // Many clients that lost the same server must not come back at the same moment.
-            let jitter = backoff / 2 * fastrand::u32(0..=1000) / 1000;
-            Timer::after((backoff / 2 + jitter).min(left)).await;
-            backoff = (2 * backoff).min(BACKOFF.1);
+            Timer::after(backoff.next_wait().min(left)).await;
         }
     }
 

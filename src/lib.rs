@@ -69,6 +69,7 @@ mod writer; // from messages to bytes
 mod ack_client; // sends until everything is committed
 mod acknowledger; // the server's side of that
 mod address;
+mod backoff; // how long to wait between two attempts
 mod client;
 mod connection; // one connection of the server
 mod file; // the standard streams
@@ -83,6 +84,7 @@ mod watch; // what a connection waits for
 pub use ack_client::{AckClient, AckError, AckOptions};
 pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
 pub use address::{Address, ParseAddressError};
+pub use backoff::Backoff;
 pub use client::{Client, FinishError};
 pub use diagnosis::Suspect;
 pub use error::{Fault, Plain, Position, ProtocolError, ReadError};

@@ -101,7 +101,11 @@ pub fn append_frame(
 }
 
 #[inline]
-fn checked_prefix(layout: Layout, limit: usize, length: usize) -> Result<Prefix, TooLong> {
+pub(crate) fn checked_prefix(
+    layout: Layout,
+    limit: usize,
+    length: usize,
+) -> Result<Prefix, TooLong> {
     let prefix = layout.encode(length)?;
     if length > limit {
         return Err(TooLong { length, limit, field: None });

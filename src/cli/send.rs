@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use ::log::debug;
 use argh::FromArgs;
 use framelet::{
-    Address, Batch, Fault, FrameReader, InputFormat, Layout, OutputFormat, OutputSink, Payloads,
-    ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
+    Address, Backoff, Batch, Fault, FrameReader, InputFormat, Layout, OutputFormat, OutputSink,
+    Payloads, ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
 };
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
@@ -178,7 +178,7 @@ impl Send {
 
     async fn connect(&self, address: &Address) -> Result<Socket, Failure> {
         let started = Instant::now();
-        let mut backoff = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             let timed_out = async {
                 self.timer().await;
@@ -194,10 +194,7 @@ impl Send {
                 return Err(self.not_connected(address, &error));
             }
             debug!("cannot connect to {address}: {}; trying again", plain(&error));
-            // Many clients that lost the same server must not come back at the same moment.
-            let jitter = backoff / 2 * fastrand::u32(0..=1000) / 1000;
-            Timer::after((backoff / 2 + jitter).min(left)).await;
-            backoff = (2 * backoff).min(BACKOFF.1);
+            Timer::after(backoff.next_wait().min(left)).await;
         }
     }
 

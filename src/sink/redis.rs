@@ -17,6 +17,7 @@ use redis::cmd;
 
 use super::{Batch, Sink};
 use crate::acks::RefusalCode;
+use crate::backoff::Backoff;
 use crate::sender::SenderId;
 
 mod link; // the connection, and what can go wrong with it
@@ -71,7 +72,7 @@ pub struct RedisSink {
     plain: Claim,
     plain_committed: u64,
     claims: HashMap<SenderId, Claim>,
-    backoff: Duration,
+    backoff: Backoff,
     away: bool,
 }
 
@@ -133,7 +134,7 @@ impl RedisSink {
             plain: Claim { epoch: 0, used: Instant::now() },
             plain_committed: 0,
             claims: HashMap::new(),
-            backoff: BACKOFF.0,
+            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
             away: false,
         };
         let words = |sink: &RedisSink, why| io::Error::other(format!("{}: {why}", sink.name()));
@@ -175,10 +176,7 @@ impl RedisSink {
                 }
                 // Somebody else may be who takes them.
                 self.link = None;
-                // Servers that lost the same Redis must not come back at the same moment.
-                let jitter = self.backoff / 2 * fastrand::u32(0..=1000) / 1000;
-                std::thread::sleep(self.backoff / 2 + jitter);
-                self.backoff = (2 * self.backoff).min(BACKOFF.1);
+                std::thread::sleep(self.backoff.next_wait());
                 Ok(())
             }
         }
@@ -186,7 +184,7 @@ impl RedisSink {
 
     /// Notes that Redis has done something.
     fn is_there(&mut self) {
-        self.backoff = BACKOFF.0;
+        self.backoff.reset();
         if self.away {
             info!("{} takes messages again", self.name());
             self.away = false;

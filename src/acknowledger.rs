@@ -4,8 +4,8 @@
 //! under way at most, and the next one says how far it has got by then.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
@@ -66,18 +66,18 @@ impl Acked {
     }
 }
 
-/// Tells the client of `origin` how many of its messages are committed, whenever there are more, until
+/// Tells the client of `origin`, if it asked for it, how many of its messages are committed, whenever there are more, until
 /// all that have come are and no more will come. The welcome is the first one.
 ///
 /// # Errors
 ///
 /// The system's; then the connection is broken, which whoever reads from it is told, too.
 pub(crate) async fn acknowledge(
-    origin: &Origin,
-    acked: &Acked,
+    origin: Arc<Origin>,
     mut socket: Socket,
     layout: Layout,
 ) -> io::Result<()> {
+    let Some(acked) = origin.acked() else { return Ok(()) };
     // The welcome says where this connection begins, whatever has come by now.
     let (mut told, mut when) = (0, Instant::now());
     tell(&mut socket, layout, acked.before).await?;

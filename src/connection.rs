@@ -9,30 +9,29 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncWrite, future};
 use log::{debug, info, warn};
-use smol::{Task, Timer};
 
-use crate::acknowledger::{acknowledge, frame};
-use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
+use crate::acks::RefusalCode;
 use crate::error::{Plain, ReadError};
 use crate::net::Socket;
 use crate::payloads::Payloads;
 use crate::reader::FrameReader;
-use crate::server::{Place, Server};
+use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
 use crate::watch::{Order, Phase};
+
+mod asking; // for clients that ask for acknowledgements
+
+use asking::Telling;
 
 /// How many reads a connection may take before other tasks get their turn: half a megabyte if they are
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
 /// milliseconds.
 const READS_A_TURN: u32 = 8;
-
-/// How long a client that is refused may take to read why.
-const PARTING: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 pub(crate) enum Outcome {
@@ -64,12 +63,6 @@ struct Echo {
     sent: usize,
     /// Whether the peer takes nothing just now.
     waiting: bool,
-}
-
-/// Tells the client what is committed, as long as this is the connection of its sender.
-struct Telling {
-    task: Task<io::Result<()>>,
-    _place: Place,
 }
 
 /// There are as many of these as there are idle connections, so their size counts.
@@ -174,101 +167,6 @@ impl Connection {
             *telling = Some(Box::pin(self.welcome(hello)).await?);
         }
         Ok(())
-    }
-
-    /// Finds out whether the client asks for acknowledgements.
-    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Hello>, Outcome>> {
-        if !Hello::fits(self.server.layout) {
-            return Poll::Ready(Ok(None));
-        }
-        let opening = match ready!(self.poll_read(cx, FrameReader::poll_opening)) {
-            Ok(opening) => opening,
-            Err(outcome) => return Poll::Ready(Err(outcome)),
-        };
-        Poll::Ready(match opening {
-            Opening::Hello { hello, .. } => Ok(Some(hello)),
-            Opening::Unsupported { .. } => Err(Outcome::Refused(RefusalCode::Version)),
-            _ if self.server.require_ack => Err(Outcome::NotAsked),
-            _ => Ok(None),
-        })
-    }
-
-    /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
-    /// there are more.
-    async fn welcome(&mut self, hello: Hello) -> Result<Box<Telling>, Outcome> {
-        let origin = &self.origin;
-        origin.watch.enter(Phase::Busy, 0);
-        self.message_since = (0, 0);
-        let queue = match &self.queue {
-            _ if self.server.echo => return Err(Outcome::Refused(RefusalCode::Echo)),
-            None => return Err(Outcome::Refused(RefusalCode::NoSink)),
-            Some(queue) => queue,
-        };
-        // What an older connection of this sender has handed on by now is part of the answer.
-        let place = self.server.take_over(hello.sender, origin.connection).await;
-        let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
-        let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
-        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
-        // is not acknowledged.
-        let before = known.unwrap_or(hello.first.saturating_sub(1));
-        origin.set_sender(hello.sender, before);
-        if hello.first > before.saturating_add(1) {
-            return Err(Outcome::Refused(RefusalCode::Gap));
-        }
-        let (origin, layout) = (Arc::clone(origin), self.server.layout);
-        let socket = self.reader.get_ref().clone();
-        let task = smol::spawn(async move {
-            match origin.acked() {
-                Some(acked) => acknowledge(&origin, acked, socket, layout).await,
-                None => Ok(()),
-            }
-        });
-        Ok(Box::new(Telling { task, _place: place }))
-    }
-
-    /// Waits until the client has been told of everything that is committed.
-    async fn tell_all(&self, telling: Box<Telling>, outcome: Outcome) -> Outcome {
-        if let Some(acked) = self.origin.acked() {
-            acked.complete();
-        }
-        let limit = self.server.message_timeout;
-        let not_taken = async {
-            limit.map_or_else(Timer::never, Timer::after).await;
-            Err(Outcome::NotTaken(limit.unwrap_or_default()))
-        };
-        let told = async { telling.task.await.map_err(Outcome::Write) };
-        match (told.or(not_taken).await, outcome) {
-            // It may look for another server, and knows how far this one has got.
-            (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
-            (Ok(()), outcome) => outcome,
-            (Err(failed), _) => failed,
-        }
-    }
-
-    /// Says why the client gets no acknowledgements, and gives it a moment to read that: what it still
-    /// sends would turn the end into a reset, which destroys what is under way.
-    async fn refuse(&mut self, code: RefusalCode) {
-        let acked = self.origin.acked();
-        let committed =
-            acked.map_or(0, |acked| acked.before.saturating_add(self.origin.committed()));
-        let refusal = Refusal { committed, code, text: code.to_string() };
-        let layout = self.server.layout;
-        let socket = self.reader.get_mut();
-        socket.end_in_order();
-        let mut say = socket.clone();
-        let saying = async {
-            say.write_all(&frame(layout, &Answer::Refusal(refusal))).await?;
-            say.shutdown_write()?;
-            let mut rest = [0; 4096];
-            while say.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let enough = async {
-            Timer::after(PARTING).await;
-            Ok(())
-        };
-        // Where it fails the client is gone.
-        let _ = saying.or(enough).await;
     }
 
     /// Receives messages and hands them on, until there are no more to come.

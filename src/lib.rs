@@ -76,6 +76,7 @@ mod file; // the standard streams
 mod format; // messages as text or bytes outside the wire
 mod net; // addresses and sockets
 mod options; // of the server
+mod senders; // over which connection each sender sends
 mod server; // accepts, and ends in good order
 mod sink; // where messages go
 mod sweep; // time limits

@@ -1,7 +1,6 @@
 //! Accepts connections, gives each a task of its own, and ends in good order.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -20,7 +19,7 @@ use crate::layout::Layout;
 use crate::net::{BACKLOG, Listener, Peer, Socket};
 use crate::options::{Reopen, ServeError, ServeOptions, max_connections};
 use crate::pool::Pool;
-use crate::sender::SenderId;
+use crate::senders::Senders;
 use crate::sink::{Origin, Sink, Writer};
 use crate::sweep::{Sweep, tick};
 use crate::watch::Order;
@@ -66,8 +65,7 @@ pub(crate) struct Server {
     draining: AtomicBool,
     open: Mutex<HashMap<u64, Arc<Origin>>>,
     pub(crate) require_ack: bool,
-    /// Over which connection each sender that wants acknowledgements sends.
-    senders: Mutex<HashMap<SenderId, u64>>,
+    pub(crate) senders: Arc<Senders>,
     /// Notified whenever a connection has ended.
     ended: Event,
     connections: AtomicU64,
@@ -243,20 +241,6 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
     }
 }
 
-/// The place of the one connection over which a sender sends. Once it is dropped, that connection hands
-/// on nothing more.
-pub(crate) struct Place {
-    server: Arc<Server>,
-    sender: SenderId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.server.senders().remove(&self.sender);
-        self.server.ended.notify(usize::MAX);
-    }
-}
-
 /// Closes a connection, which has ended by a panic if there is no `outcome`.
 fn close(connection: Connection, outcome: Option<Outcome>) {
     let (server, origin) = (Arc::clone(connection.server()), Arc::clone(connection.origin()));
@@ -332,7 +316,7 @@ impl Server {
             draining: AtomicBool::new(false),
             open: Mutex::default(),
             require_ack: options.require_ack,
-            senders: Mutex::default(),
+            senders: Arc::default(),
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -426,36 +410,6 @@ impl Server {
             }
             ended.await;
         }
-    }
-
-    /// Makes `connection` the one over which `sender` sends, once an older one has handed on its last
-    /// message; `None` if there is a newer one already.
-    pub(crate) async fn take_over(
-        self: &Arc<Self>,
-        sender: SenderId,
-        connection: u64,
-    ) -> Option<Place> {
-        loop {
-            let left = self.ended.listen();
-            let older = match self.senders().entry(sender) {
-                Entry::Vacant(free) => {
-                    free.insert(connection);
-                    return Some(Place { server: Arc::clone(self), sender });
-                }
-                Entry::Occupied(taken) => *taken.get(),
-            };
-            if older > connection {
-                return None;
-            }
-            if let Some(older) = self.open().get(&older) {
-                older.watch.tell(Order::Fenced);
-            }
-            left.await;
-        }
-    }
-
-    fn senders(&self) -> MutexGuard<'_, HashMap<SenderId, u64>> {
-        self.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<Origin>>> {

@@ -1,0 +1,119 @@
+//! What a connection does for a client that asks for acknowledgements, and how it refuses them.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use smol::{Task, Timer};
+
+use super::{Connection, Outcome};
+use crate::acknowledger::{acknowledge, frame};
+use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
+use crate::reader::FrameReader;
+use crate::senders::Place;
+use crate::watch::Phase;
+
+/// How long a client that is refused may take to read why.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Tells the client what is committed, as long as this is the connection of its sender.
+pub(super) struct Telling {
+    task: Task<io::Result<()>>,
+    _place: Place,
+}
+
+impl Connection {
+    /// Finds out whether the client asks for acknowledgements.
+    pub(super) fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Hello>, Outcome>> {
+        if !Hello::fits(self.server.layout) {
+            return Poll::Ready(Ok(None));
+        }
+        let opening = match ready!(self.poll_read(cx, FrameReader::poll_opening)) {
+            Ok(opening) => opening,
+            Err(outcome) => return Poll::Ready(Err(outcome)),
+        };
+        Poll::Ready(match opening {
+            Opening::Hello { hello, .. } => Ok(Some(hello)),
+            Opening::Unsupported { .. } => Err(Outcome::Refused(RefusalCode::Version)),
+            _ if self.server.require_ack => Err(Outcome::NotAsked),
+            _ => Ok(None),
+        })
+    }
+
+    /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
+    /// there are more.
+    pub(super) async fn welcome(&mut self, hello: Hello) -> Result<Box<Telling>, Outcome> {
+        let origin = &self.origin;
+        origin.watch.enter(Phase::Busy, 0);
+        self.message_since = (0, 0);
+        let queue = match &self.queue {
+            _ if self.server.echo => return Err(Outcome::Refused(RefusalCode::Echo)),
+            None => return Err(Outcome::Refused(RefusalCode::NoSink)),
+            Some(queue) => queue,
+        };
+        // What an older connection of this sender has handed on by now is part of the answer.
+        let place = self.server.senders.take_over(hello.sender, origin).await;
+        let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
+        let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
+        // is not acknowledged.
+        let before = known.unwrap_or(hello.first.saturating_sub(1));
+        origin.set_sender(hello.sender, before);
+        if hello.first > before.saturating_add(1) {
+            return Err(Outcome::Refused(RefusalCode::Gap));
+        }
+        let socket = self.reader.get_ref().clone();
+        let task = smol::spawn(acknowledge(Arc::clone(origin), socket, self.server.layout));
+        Ok(Box::new(Telling { task, _place: place }))
+    }
+
+    /// Waits until the client has been told of everything that is committed.
+    pub(super) async fn tell_all(&self, telling: Box<Telling>, outcome: Outcome) -> Outcome {
+        if let Some(acked) = self.origin.acked() {
+            acked.complete();
+        }
+        let limit = self.server.message_timeout;
+        let not_taken = async {
+            limit.map_or_else(Timer::never, Timer::after).await;
+            Err(Outcome::NotTaken(limit.unwrap_or_default()))
+        };
+        let told = async { telling.task.await.map_err(Outcome::Write) };
+        match (told.or(not_taken).await, outcome) {
+            // It may look for another server, and knows how far this one has got.
+            (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
+            (Ok(()), outcome) => outcome,
+            (Err(failed), _) => failed,
+        }
+    }
+
+    /// Says why the client gets no acknowledgements, and gives it a moment to read that: what it still
+    /// sends would turn the end into a reset, which destroys what is under way.
+    pub(super) async fn refuse(&mut self, code: RefusalCode) {
+        let acked = self.origin.acked();
+        let committed =
+            acked.map_or(0, |acked| acked.before.saturating_add(self.origin.committed()));
+        let refusal = Refusal { committed, code, text: code.to_string() };
+        let layout = self.server.layout;
+        let socket = self.reader.get_mut();
+        socket.end_in_order();
+        let mut say = socket.clone();
+        let saying = async {
+            say.write_all(&frame(layout, &Answer::Refusal(refusal))).await?;
+            say.shutdown_write()?;
+            let mut rest = [0; 4096];
+            while say.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let enough = async {
+            Timer::after(PARTING).await;
+            Ok(())
+        };
+        // Where it fails the client is gone.
+        let _ = saying.or(enough).await;
+    }
+}

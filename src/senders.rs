@@ -1,0 +1,64 @@
+//! Over which connection each sender sends: the newest one only.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+
+use crate::sender::SenderId;
+use crate::sink::Origin;
+use crate::watch::Order;
+
+/// The connections over which senders send that want acknowledgements, one for each.
+#[derive(Debug, Default)]
+pub(crate) struct Senders {
+    connections: Mutex<HashMap<SenderId, Arc<Origin>>>,
+    /// Notified whenever one of them has handed on its last message.
+    left: Event,
+}
+
+/// The place of the one connection over which a sender sends. Once it is dropped, that connection hands
+/// on nothing more.
+#[derive(Debug)]
+pub(crate) struct Place {
+    senders: Arc<Senders>,
+    sender: SenderId,
+}
+
+impl Senders {
+    /// Makes `connection` the one over which `sender` sends, once an older one has handed on its last
+    /// message; `None` if there is a newer one already.
+    pub(crate) async fn take_over(
+        self: &Arc<Self>,
+        sender: SenderId,
+        connection: &Arc<Origin>,
+    ) -> Option<Place> {
+        loop {
+            let left = self.left.listen();
+            let older = match self.connections().entry(sender) {
+                Entry::Vacant(free) => {
+                    free.insert(Arc::clone(connection));
+                    return Some(Place { senders: Arc::clone(self), sender });
+                }
+                Entry::Occupied(taken) => Arc::clone(taken.get()),
+            };
+            if older.connection > connection.connection {
+                return None;
+            }
+            older.watch.tell(Order::Fenced);
+            left.await;
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<SenderId, Arc<Origin>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.senders.connections().remove(&self.sender);
+        self.senders.left.notify(usize::MAX);
+    }
+}

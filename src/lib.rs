@@ -42,8 +42,8 @@
 //! - The *stream* is asynchronous: [`FrameReader`] and [`FrameWriter`], over anything that implements
 //!   the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
 //! - The *program* runs on smol: [`serve`] puts the messages of many connections into a [`Sink`],
-//!   [`Client`] sends them, [`AckClient`] until they are committed, [`Address`] says where. [`Composer`] and [`OutputSink`] turn messages from
-//!   and into text.
+//!   [`Client`] sends them, [`AckClient`] until they are committed, [`Address`] says where.
+//!   [`Composer`] and [`OutputSink`] turn messages from and into text.
 //!
 //! The binary `framelet` is a command line on top of these and uses nothing else.
 

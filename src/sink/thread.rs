@@ -1,0 +1,264 @@
+//! The thread that a sink runs on, and the queue that leads there.
+//!
+//! The queue also carries questions and orders to the sink, so that each of them comes after all messages
+//! that were queued before it.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use smol::channel::{self, Receiver, Sender, TrySendError};
+
+use super::seen::Seen;
+use super::{Batch, Sink};
+use crate::sender::SenderId;
+
+/// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
+/// only keeps the queue short enough to be taken in one commit.
+const QUEUE: usize = 1024;
+
+/// What the writer thread is to do.
+#[derive(Debug)]
+enum Command {
+    Commit(Batch),
+    /// Answer how many messages of a sender are committed, if that is known.
+    Committed(SenderId, Sender<Option<u64>>),
+    Reopen,
+}
+
+/// The way to a sink's writer thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    queue: Sender<Command>,
+    ended: Receiver<io::Result<()>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    queued: AtomicU64,
+    /// Those whose sender was told that they are refused count, too: they are no longer this server's.
+    committed: AtomicU64,
+}
+
+impl Writer {
+    /// Starts the writer thread of `sink`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it has no thread to give.
+    pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<Writer> {
+        let (queue, commands) = channel::bounded(QUEUE);
+        let (end, ended) = channel::bounded(1);
+        let counts = Arc::<Counts>::default();
+        let committed = Arc::clone(&counts);
+        std::thread::Builder::new().name("framelet-sink".into()).spawn(move || {
+            let result = obey(&mut *sink, &commands, &committed);
+            // It may have something to do at its end, too, and that belongs to it.
+            drop(sink);
+            // The receiver may be gone: then nobody wants to know any more.
+            let _ = end.try_send(result);
+        })?;
+        Ok(Writer { queue, ended, counts })
+    }
+
+    /// Returns a queue to the thread that is independent of this one.
+    pub(crate) fn queue(&self) -> Queue {
+        Queue { queue: self.queue.clone(), counts: Arc::clone(&self.counts) }
+    }
+
+    /// Has the sink open again what it writes to, after everything that was queued before.
+    pub(crate) async fn reopen(&self) {
+        // If it has failed, that is said elsewhere.
+        let _ = self.queue.send(Command::Reopen).await;
+    }
+
+    /// Waits until the thread has ended by itself, which it only does if the sink has failed.
+    pub(crate) async fn failed(&self) -> io::Error {
+        match self.ended.recv().await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => io::Error::other("the sink has ended by a panic"),
+        }
+    }
+
+    /// Waits until all that was queued is committed, once all queues have been dropped.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.queue.close();
+        match self.ended.recv().await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::other("the sink has ended by a panic")),
+        }
+    }
+
+    /// Returns how many messages were queued and are not known to be committed.
+    pub(crate) fn uncommitted(&self) -> u64 {
+        let committed = self.counts.committed.load(Ordering::SeqCst);
+        self.counts.queued.load(Ordering::SeqCst).saturating_sub(committed)
+    }
+}
+
+/// Hands batches to the writer thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    queue: Sender<Command>,
+    counts: Arc<Counts>,
+}
+
+/// The rest of handing a batch on.
+pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
+
+/// The sink has failed; what is handed to it now goes nowhere.
+#[derive(Debug)]
+pub(crate) struct SinkGone;
+
+impl fmt::Display for SinkGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sink takes no more messages")
+    }
+}
+
+impl Queue {
+    /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
+    /// for: in a box, so that only who waits has the room for it.
+    pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
+        self.counts.queued.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        match self.queue.try_send(Command::Commit(batch)) {
+            Ok(()) => None,
+            Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
+                Some(Box::pin(async move { self.queue.send(command).await.map_err(|_| SinkGone) }))
+            }
+        }
+    }
+
+    /// Returns how many messages of `sender` are committed, with everything that was queued before;
+    /// `None` if that is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkGone`]; why is said by [`Writer::failed`].
+    pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        let (answer, answered) = channel::bounded(1);
+        let question = Command::Committed(sender, answer);
+        self.queue.send(question).await.map_err(|_| SinkGone)?;
+        answered.recv().await.map_err(|_| SinkGone)
+    }
+}
+
+/// Does what comes through the queue, in its order, until the queue is closed.
+fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> io::Result<()> {
+    let mut seen = Seen::default();
+    let mut group = Vec::new();
+    while let Ok(command) = commands.recv_blocking() {
+        let mut next = Some(command);
+        while let Some(Command::Commit(batch)) = next {
+            group.push(batch);
+            next = if group.len() < QUEUE { commands.try_recv().ok() } else { None };
+        }
+        if !group.is_empty() {
+            commit(sink, &mut seen, &group)?;
+            for batch in group.drain(..) {
+                counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
+                if let Some(origin) = &batch.origin
+                    && origin.refusal().is_none()
+                {
+                    origin.commit(batch.len());
+                }
+            }
+        }
+        match next {
+            Some(Command::Committed(sender, answer)) => {
+                let committed = seen.committed(sender, sink)?;
+                // Who asked may be gone.
+                let _ = answer.try_send(committed);
+            }
+            Some(Command::Reopen) => sink.reopen()?,
+            Some(Command::Commit(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Commits what is new in a group of batches.
+fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<()> {
+    if group.iter().all(|batch| batch.sender().is_none()) {
+        return sink.commit(group);
+    }
+    let mut fresh = Vec::with_capacity(group.len());
+    for batch in group.iter().filter(|batch| !batch.is_refused()) {
+        fresh.extend(seen.only_new(batch));
+    }
+    if fresh.is_empty() { Ok(()) } else { sink.commit(&fresh) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_lite::future::block_on;
+
+    use super::*;
+    use crate::sink::tests::{batch, origin};
+
+    /// What a sink was told, in order.
+    type Told = Arc<Mutex<Vec<String>>>;
+
+    /// A sink that notes what it is told.
+    struct Notes(Told);
+
+    impl Sink for Notes {
+        fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+            for message in batches.iter().flat_map(Batch::messages) {
+                let payload = String::from_utf8_lossy(message.payload);
+                self.0.lock().unwrap().push(format!("{} {payload}", message.number));
+            }
+            Ok(())
+        }
+
+        fn reopen(&mut self) -> io::Result<()> {
+            self.0.lock().unwrap().push("reopen".into());
+            Ok(())
+        }
+    }
+
+    fn queue(queue: &Queue, batch: Batch) {
+        assert!(queue.send(batch).is_none());
+    }
+
+    #[test]
+    fn messages_that_a_sender_repeats_are_committed_once() {
+        let told = Told::default();
+        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        let (first, again) = (origin(Some((sender, 0))), origin(Some((sender, 1))));
+        queue(&to_sink, batch(&first, &[b"a", b"b", b"c"]));
+        // The connection is lost, and the sender knows of one message only.
+        queue(&to_sink, batch(&again, &[b"b", b"c", b"d"]));
+        queue(&to_sink, batch(&origin(Some((sender, 2))), &[b"c", b"d"]));
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(4));
+        assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([2; 16]))).unwrap(), None);
+        // Without a sender everything is new.
+        queue(&to_sink, batch(&origin(None), &[b"b"]));
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), ["1 a", "2 b", "3 c", "4 d", "1 b"]);
+        // For the connection, what was skipped is committed.
+        assert_eq!((first.committed(), again.committed(), writer.uncommitted()), (3, 3, 0));
+    }
+
+    #[test]
+    fn questions_and_orders_keep_their_place_among_the_messages() {
+        let told = Told::default();
+        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        let mut expected = Vec::new();
+        for _ in 0..100 {
+            queue(&to_sink, batch(&origin, &[b"a"]));
+            block_on(writer.reopen());
+            expected.extend(["1 a".to_owned(), "reopen".to_owned()]);
+        }
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+}

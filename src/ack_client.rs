@@ -173,7 +173,8 @@ impl Client {
     /// # Errors
     ///
     /// [`AckError`]. A server that cannot be reached is tried again for [`AckOptions::retry`]; one that
-    /// gives no acknowledgements is not, and is never sent any message.
+    /// closes its connections instead of a welcome only a few times, since it may just be starting. A
+    /// server that gives no acknowledgements is never sent any message.
     ///
     /// # Cancel safety
     ///
@@ -205,6 +206,7 @@ impl AckClient {
             options,
             sender,
             trouble: None,
+            closed: 0,
         };
         let driver = smol::spawn(driver.run());
         let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;

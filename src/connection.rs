@@ -127,6 +127,7 @@ impl Connection {
                 origin.watch.register(cx.waker());
                 match origin.watch.order() {
                     Order::Abort => Poll::Ready(Outcome::Aborted),
+                    Order::SinkFailed => Poll::Ready(Outcome::SinkGone),
                     Order::Fenced => {
                         let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
                         Poll::Ready(Outcome::Refused(code))
@@ -139,6 +140,9 @@ impl Connection {
         match outcome {
             Outcome::Closed => self.reader.get_ref().end_in_order(),
             Outcome::Refused(code) => Box::pin(self.refuse(code)).await,
+            Outcome::SinkGone if origin.acked().is_some() => {
+                Box::pin(self.refuse(RefusalCode::Sink)).await
+            }
             _ => self.reader.get_ref().spoil(),
         }
         outcome
@@ -407,6 +411,8 @@ pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
         Outcome::NotAsked => {
             warn!("{who}: reset, since the client asks for no acknowledgements (--require-ack)")
         }
-        Outcome::SinkGone => debug!("{who}: reset, since the sink takes no more messages"),
+        Outcome::SinkGone => {
+            warn!("{who}: cut off after {messages} messages, since the sink failed")
+        }
     }
 }

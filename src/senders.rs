@@ -62,3 +62,34 @@ impl Drop for Place {
         self.senders.left.notify(usize::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::net::Peer;
+
+    #[test]
+    fn the_newest_connection_wins_in_whatever_order_they_ask() {
+        let senders = Arc::<Senders>::default();
+        let sender = SenderId::from_bytes([1; 16]);
+        let [first, second, third] = [1, 2, 3].map(|n| Arc::new(Origin::new(n, Peer::Unix)));
+        block_on(async {
+            let place = senders.take_over(sender, &first).await.unwrap();
+            let mut waiting = Box::pin(senders.take_over(sender, &third));
+            assert!(poll_once(&mut waiting).await.is_none(), "the first one is not done yet");
+            assert_eq!(first.watch.order(), Order::Fenced);
+            let mut late = Box::pin(senders.take_over(sender, &second));
+            assert!(poll_once(&mut late).await.is_none());
+            drop(place);
+            let place = waiting.await.unwrap();
+            assert!(late.await.is_none(), "an older one does not take over");
+            assert_eq!(third.watch.order(), Order::None);
+            // Another sender is nobody's business.
+            assert!(senders.take_over(SenderId::from_bytes([2; 16]), &second).await.is_some());
+            drop(place);
+            assert!(senders.take_over(sender, &second).await.is_some());
+        });
+    }
+}

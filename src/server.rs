@@ -164,7 +164,7 @@ pub async fn serve(
     let cut = match drained {
         Ok(cut) => cut,
         Err(error) => {
-            server.abort_all().await;
+            server.end_all(Order::SinkFailed).await;
             let uncommitted = writer.as_ref().map_or(0, Writer::uncommitted);
             return Err(ServeError::Sink { error, uncommitted });
         }
@@ -385,17 +385,17 @@ impl Server {
         let cut = self.open().len();
         if cut > 0 {
             warn!("{cut} connections had not ended in time (--grace) and were cut off");
-            self.abort_all().await;
+            self.end_all(Order::Abort).await;
         }
         cut
     }
 
-    /// Ends all connections at once, by a reset.
-    async fn abort_all(&self) {
+    /// Ends all connections at once.
+    async fn end_all(&self, order: Order) {
         for origin in self.open().values() {
-            origin.watch.tell(Order::Abort);
+            origin.watch.tell(order);
         }
-        // They need no more than one poll each.
+        // They need no more than one poll each, or as long as a client takes to read why.
         let give_up = async {
             Timer::after(Duration::from_secs(1)).await;
         };

@@ -34,6 +34,8 @@ pub(crate) enum Order {
     Expired,
     /// A newer connection of the same sender has taken its place, or its sink refuses its messages.
     Fenced,
+    /// The sink has failed, so there is nothing more to receive for.
+    SinkFailed,
     /// It shall end at once, whatever it does.
     Abort,
 }
@@ -73,6 +75,7 @@ impl Watch {
             0 => Order::None,
             1 => Order::Expired,
             2 => Order::Fenced,
+            3 => Order::SinkFailed,
             _ => Order::Abort,
         }
     }

@@ -4,8 +4,9 @@
 mod common;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -472,8 +473,13 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     check(&send(server.address, &[], b"a\n"), 3, &["gives no acknowledgements"]);
     assert_eq!(server.stop().output, b"");
     // Others close, read on for ever, or say something else.
-    let address = odd_server(drop);
+    let (address, accepted) = closing_server(usize::MAX);
     check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements"]);
+    assert!(accepted.load(Ordering::SeqCst) > 1, "it may have been just starting");
+    let (address, accepted) = closing_server(usize::MAX);
+    let output = send(address, &["--retry", "0s"], b"a\n");
+    check(&output, 3, &["this server gives no acknowledgements"]);
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
     let output = send(address, &["--timeout", "200ms"], b"a\n");
     check(&output, 3, &["this server gives no acknowledgements: no welcome within 200ms"]);
@@ -482,6 +488,42 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements", "SSH"]);
+}
+
+/// A listener that closes the first `times` connections, and welcomes nobody.
+fn closing_server(times: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&accepted);
+    thread::spawn(move || {
+        for _ in 0..times {
+            drop(listener.accept().unwrap());
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, accepted)
+}
+
+/// As behind a load balancer whose servers are just being started.
+#[test]
+fn a_server_that_closes_at_first_may_be_just_starting() {
+    let (address, accepted) = closing_server(3);
+    let sending = thread::spawn(move || send(address, &[], b"a\n"));
+    let started = Instant::now();
+    let server = loop {
+        assert!(started.elapsed() < PATIENCE, "the client has not tried again");
+        if accepted.load(Ordering::SeqCst) == 3 {
+            // Its listener is gone, or about to be.
+            let mut command = Command::new(FRAMELET);
+            command.args(["serve", &address.to_string()]);
+            if TcpListener::bind(address).is_ok() {
+                break Server::spawn(command);
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    check(&sending.join().unwrap(), 0, &["sent 1, committed 1"]);
+    assert_eq!(server.stop().output, b"a\n");
 }
 
 #[test]

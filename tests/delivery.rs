@@ -10,111 +10,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::delivery::{Database, check_file, committed, send, serve, wait_until};
 use common::program::{
     FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe,
 };
-use framelet::{Answer, Hello, Layout, SenderId};
-use rusqlite::{Connection, OpenFlags};
+use framelet::{AckOptions, Address, Answer, Client, Hello, Layout, SenderId};
 use rustix::process::Signal;
 use socket2::SockRef;
-
-/// Starts a server at `address` that puts messages into `to`.
-fn serve(address: impl ToString, to: &str, arguments: &[&str]) -> Server {
-    let mut command = Command::new(FRAMELET);
-    command.args(["serve", &address.to_string(), "--to", to]).args(arguments);
-    Server::spawn(command)
-}
-
-/// Starts `framelet send --ack` with the numbers from 1 to `last`, a message each.
-fn send(address: impl ToString, arguments: &[&str], last: u64) -> Running {
-    let mut command = Command::new(FRAMELET);
-    command.args(["send", &address.to_string(), "--ack", "--input", "lines"]).args(arguments);
-    Running::start(command, numbers(last).as_bytes())
-}
-
-fn numbers(last: u64) -> String {
-    (1..=last).map(|number| format!("{number}\n")).collect()
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !so() {
-        assert!(started.elapsed() < PATIENCE, "{what} did not come");
-        thread::sleep(Duration::from_micros(500));
-    }
-}
-
-/// A database, looked at from outside. Read only: a last reader that could write would tidy up behind
-/// a killed server, which is for the next server to do.
-struct Database(Connection);
-
-impl Database {
-    fn open(path: &Path) -> Database {
-        let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        database.busy_timeout(PATIENCE).unwrap();
-        Database(database)
-    }
-
-    /// Returns how many messages all senders have there.
-    fn committed(&self) -> u64 {
-        let query = "SELECT coalesce(sum(committed), 0) FROM senders";
-        let sum: i64 = self.0.query_row(query, [], |row| row.get(0)).unwrap();
-        u64::try_from(sum).unwrap()
-    }
-
-    fn senders(&self) -> Vec<String> {
-        let mut query = self.0.prepare("SELECT DISTINCT sender FROM messages").unwrap();
-        query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    }
-
-    /// Returns number and text of each message of a sender, in the order in which they were committed.
-    fn rows(&self, sender: &str) -> Vec<(u64, String)> {
-        let query = "SELECT number, payload FROM messages WHERE sender = ?1 ORDER BY id";
-        let mut query = self.0.prepare(query).unwrap();
-        query
-            .query_map([sender], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-            .unwrap()
-            .map(Result::unwrap)
-            .map(|(number, text)| (u64::try_from(number).unwrap(), text))
-            .collect()
-    }
-
-    /// Checks that the messages of the only sender are the numbers from 1 to `last`, each one once and
-    /// in order.
-    #[track_caller]
-    fn check_numbers(&self, last: u64) {
-        let senders = self.senders();
-        assert_eq!(senders.len(), 1);
-        let rows = self.rows(&senders[0]);
-        let expected: Vec<_> = (1..=last).map(|number| (number, number.to_string())).collect();
-        let differs = rows.iter().zip(&expected).find(|(row, expected)| row != expected);
-        assert!(rows == expected, "{} rows instead of {last}; first {differs:?}", rows.len());
-        let ok: String = self.0.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-        assert_eq!(ok, "ok");
-    }
-}
-
-/// Checks that a file of frames has all numbers from 1 to `last`; returns how many are there again.
-#[track_caller]
-fn check_file(path: &Path, last: u64) -> usize {
-    let mut numbers: Vec<u64> = unframe(&fs::read(path).unwrap())
-        .iter()
-        .map(|payload| str::from_utf8(payload).unwrap().parse().unwrap())
-        .collect();
-    let all = numbers.len();
-    numbers.sort_unstable();
-    numbers.dedup();
-    let missing = (1..=last).find(|number| numbers.binary_search(number).is_err());
-    assert_eq!((missing, numbers.len() as u64), (None, last), "the first one that is missing");
-    all - numbers.len()
-}
 
 // ---- a server that is killed
 
@@ -342,6 +248,60 @@ fn a_newer_connection_takes_over_where_the_older_one_got_to() {
     assert!(left.output == sent, "something is doubled or lost");
 }
 
+// ---- a sink that stands still
+
+/// P3, where the senders wait for acknowledgements.
+#[test]
+fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
+    const CLIENTS: u8 = 64;
+    const MESSAGES: u8 = 3;
+    const MIB: usize = 1 << 20;
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", "127.0.0.1:0", "--output", "frames"]);
+    command.args(["--memory", "16MiB", "--max-message", "1MiB"]);
+    let mut server = Server::spawn_stalled(command);
+    let address: Address = server.address.to_string().parse().unwrap();
+    let before = server.memory();
+    let message = |client, number| {
+        let mut message = vec![client; MIB];
+        message[0] = number;
+        message
+    };
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let address = address.clone();
+            smol::spawn(async move {
+                let options = AckOptions { sender: None, silence: None, ..AckOptions::default() };
+                let mut sending = Client::connect_with_acks(&address, options).await?;
+                for number in 0..MESSAGES {
+                    sending.send(&message(client, number)).await?;
+                }
+                sending.finish().await?;
+                Ok::<_, framelet::AckError>(sending.committed())
+            })
+        })
+        .collect();
+    // It takes as much as it may, and stays at that.
+    wait_until("what the server may hold", || server.memory() > before + 12 * MIB);
+    thread::sleep(Duration::from_millis(500));
+    let growth = server.peak_memory() - before;
+    let most = 16 * MIB + usize::from(CLIENTS) * 64 * 1024;
+    assert!(growth <= most, "grew by {growth} bytes, and {most} are allowed");
+    server.resume();
+    for client in clients {
+        assert_eq!(smol::block_on(client).unwrap(), u64::from(MESSAGES));
+    }
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    let mut next = [0; CLIENTS as usize];
+    for received in unframe(&left.output) {
+        let client = received[1];
+        assert!(received == message(client, next[usize::from(client)]));
+        next[usize::from(client)] += 1;
+    }
+    assert_eq!(next, [MESSAGES; CLIENTS as usize]);
+}
+
 // ---- a client that takes nothing
 
 /// P17.
@@ -375,13 +335,6 @@ fn a_client_that_never_reads_its_acknowledgements_holds_up_nobody() {
 
 // ---- ends
 
-/// Returns the count of committed messages that a client has ended with.
-fn committed(output: &Output) -> u64 {
-    let said = said(output);
-    let count = said.split("committed ").nth(1).and_then(|rest| rest.split('\n').next());
-    count.unwrap_or_else(|| panic!("no count in {said:?}")).parse().unwrap()
-}
-
 /// P18.
 #[test]
 fn a_server_that_is_stopped_under_load_has_what_it_acknowledged() {
@@ -411,16 +364,58 @@ fn a_server_that_is_stopped_under_load_has_what_it_acknowledged() {
     }
 }
 
-/// P15.
+// ---- clients that are killed
+
+/// P14. Plain clients, and some that ask for acknowledgements; they are in a message of 100,000 bytes, mostly.
 #[test]
-fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
-    let server = serve("127.0.0.1:0", "file:/dev/full", &["--output", "frames"]);
-    let output = send(server.address, &["--retry", "0s"], 1000).wait();
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert_eq!(committed(&output), 0);
-    let left = server.wait();
-    assert_eq!(left.status.code(), Some(2), "{}", left.log);
-    assert!(left.log.contains("no space left on device"), "{}", left.log);
+fn killed_clients_leave_no_part_of_a_message_and_nothing_else() {
+    const CLIENTS: usize = 8;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let to = format!("file:{}", path.display());
+    let server = serve("127.0.0.1:0", &to, &["--output", "frames", "--sync", "never"]);
+    let input = [&[b'x'; 100_000][..], b"\n"].concat().repeat(300);
+    let mut random = fastrand::Rng::with_seed(1);
+    let start = || -> Vec<Running> {
+        let kinds = (0..CLIENTS).map(|client| if client % 2 == 0 { "--ack" } else { "--verbose" });
+        kinds
+            .map(|kind| {
+                let mut command = Command::new(FRAMELET);
+                let address = server.address.to_string();
+                command.args(["send", &address, "--input", "lines", kind]);
+                Running::start(command, &input)
+            })
+            .collect()
+    };
+    let written = || fs::metadata(&path).map_or(0, |file| file.len());
+    let unconnected = server.sockets();
+    let mut base = None;
+    // Other programs share this machine, so the quickest of some rounds counts.
+    let mut quickest = Duration::MAX;
+    for round in 0..6 {
+        let (before, clients) = (written(), start());
+        for client in clients {
+            let point = before + random.u64(1..2_000_000) * (round + 1) / 6;
+            wait_until("progress", || written() >= point);
+            client.kill();
+        }
+        let killed = Instant::now();
+        // The first round is there to find out what a server holds that has done something.
+        let (files, memory) = *base.get_or_insert_with(|| {
+            wait_until("the end of all connections", || server.sockets() == unconnected);
+            (server.files(), server.memory())
+        });
+        wait_until("the end of all connections", || {
+            server.files() == files && server.memory() < memory + (1 << 20)
+        });
+        if round > 0 {
+            quickest = quickest.min(killed.elapsed());
+        }
+    }
+    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+    assert!(server.stop().status.success());
+    let messages = unframe(&fs::read(&path).unwrap());
+    assert!(messages.iter().all(|message| message == &[b'x'; 100_000]));
 }
 
 /// A client that is killed goes on with `--resume`.

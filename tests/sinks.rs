@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -238,48 +238,4 @@ fn a_device_without_room_ends_the_server_in_words() {
         "{}",
         left.log
     );
-}
-
-/// A file system of 64 KiB, if this process may have one.
-struct Tiny(tempfile::TempDir);
-
-impl Tiny {
-    fn new() -> Option<Tiny> {
-        let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
-            .arg(directory.path())
-            .output();
-        mounted.is_ok_and(|mounted| mounted.status.success()).then_some(Tiny(directory))
-    }
-}
-
-impl Drop for Tiny {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).output();
-    }
-}
-
-#[test]
-fn a_full_disk_ends_the_server_in_words_and_leaves_whole_messages() {
-    let Some(tiny) = Tiny::new() else {
-        eprintln!("skipped: no file system can be mounted here");
-        return;
-    };
-    let path = tiny.0.path().join("messages");
-    let server = Server::start(&["--to", &to(&path), "--output", "frames"]);
-    check(&send(&server, &["--message", &"a".repeat(1000)], b""), 0, &[]);
-    let sent =
-        send(&server, &["--input", "lines"], &[&[b'b'; 999][..], b"\n"].concat().repeat(200));
-    assert_eq!(sent.status.code(), Some(1));
-    let left = server.wait();
-    assert_eq!(left.status.code(), Some(2), "{}", left.log);
-    for words in
-        ["no space left on device", "make room there", "cut back to its last whole message"]
-    {
-        assert!(left.log.contains(words), "{words}: {}", left.log);
-    }
-    let messages = unframe(&fs::read(&path).unwrap());
-    assert_eq!(messages[0], [b'a'; 1000]);
-    assert!(messages[1..].iter().all(|message| message == &[b'b'; 999]));
 }

@@ -26,6 +26,11 @@ const CHUNK: usize = 64 * 1024;
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// How often in a row a new connection may be closed instead of a welcome. A server without
+/// acknowledgements does that each time, and so does one that is just starting or ending, or a load
+/// balancer in front of it: that one is given a second or two to think better of it.
+const CLOSED: u32 = 6;
+
 /// What drives the connection.
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
@@ -34,6 +39,8 @@ pub(super) struct Driver {
     pub(super) sender: SenderId,
     /// When it first failed since it last got on.
     pub(super) trouble: Option<Instant>,
+    /// How often in a row a connection was closed instead of a welcome.
+    pub(super) closed: u32,
 }
 
 /// Why a connection is no more.
@@ -133,7 +140,7 @@ impl Driver {
 
     /// Says hello and returns the welcome.
     async fn greet(
-        &self,
+        &mut self,
         mut socket: Socket,
         reader: &mut FrameReader<Socket>,
     ) -> Result<u64, Broken> {
@@ -153,7 +160,10 @@ impl Driver {
         };
         let late = async { self.too_late("no welcome").await.map_err(Bad::Io) };
         let instead = match greeting.or(late).await {
-            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok(welcome),
+            Ok(Some(Answer::Acknowledgement(welcome))) => {
+                self.closed = 0;
+                return Ok(welcome);
+            }
             Ok(Some(Answer::Refusal(refusal))) => return Err(self.refused(refusal)),
             Ok(None) => Bad::Io(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
@@ -164,7 +174,10 @@ impl Driver {
         // A server that has given acknowledgements before is only in trouble now.
         Err(match (first_time, instead) {
             (true, Bad::Io(error)) => {
-                Broken::Final(AckError::NoAcknowledgements { why: Plain(&error).to_string() })
+                self.closed += 1;
+                let is_final = self.closed >= CLOSED || error.kind() == io::ErrorKind::TimedOut;
+                let error = AckError::NoAcknowledgements { why: Plain(&error).to_string() };
+                if is_final { Broken::Final(error) } else { Broken::Passing(error) }
             }
             (true, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
             (false, Bad::Io(error)) => Broken::Passing(self.lost(error)),

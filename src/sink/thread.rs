@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use smol::channel::{self, Receiver, Sender, TrySendError};
 
 use super::seen::Seen;
-use super::{Batch, Sink};
+use super::{Batch, Origin, Sink};
 use crate::sender::SenderId;
+use crate::watch::Order;
 
 /// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
 /// only keeps the queue short enough to be taken in one commit.
@@ -123,11 +124,19 @@ impl Queue {
     /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
     /// for: in a box, so that only who waits has the room for it.
     pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
-        self.counts.queued.fetch_add(batch.len() as u64, Ordering::SeqCst);
+        let (messages, origin) = (batch.len() as u64, batch.origin.clone());
+        self.counts.queued.fetch_add(messages, Ordering::SeqCst);
         match self.queue.try_send(Command::Commit(batch)) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
-                Some(Box::pin(async move { self.queue.send(command).await.map_err(|_| SinkGone) }))
+                let waiting = Waiting { counts: &self.counts, messages, origin };
+                Some(Box::pin(async move {
+                    // All of it, not the one field that is used below.
+                    let mut waiting = waiting;
+                    self.queue.send(command).await.map_err(|_| SinkGone)?;
+                    waiting.messages = 0;
+                    Ok(())
+                }))
             }
         }
     }
@@ -143,6 +152,22 @@ impl Queue {
         let question = Command::Committed(sender, answer);
         self.queue.send(question).await.map_err(|_| SinkGone)?;
         answered.recv().await.map_err(|_| SinkGone)
+    }
+}
+
+/// Messages that wait for room in the queue.
+struct Waiting<'a> {
+    counts: &'a Counts,
+    messages: u64,
+    origin: Option<Arc<Origin>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // A newer connection of the sender has them sent again: they are not lost with this one.
+        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Fenced) {
+            self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
+        }
     }
 }
 
@@ -245,6 +270,35 @@ mod tests {
         assert_eq!(*told.lock().unwrap(), ["1 a", "2 b", "3 c", "4 d", "1 b"]);
         // For the connection, what was skipped is committed.
         assert_eq!((first.committed(), again.committed(), writer.uncommitted()), (3, 3, 0));
+    }
+
+    #[test]
+    fn what_waits_for_room_counts_unless_its_sender_goes_on_elsewhere() {
+        /// A sink that waits, as long as somebody holds the other end.
+        struct Waits(std::sync::mpsc::Receiver<()>);
+
+        impl Sink for Waits {
+            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+                let _ = self.0.recv();
+                Ok(())
+            }
+        }
+
+        for (order, left) in [(Order::Fenced, 0), (Order::Abort, 1)] {
+            let (go_on, wait) = std::sync::mpsc::channel();
+            let mut writer = Writer::start(Box::new(Waits(wait))).unwrap();
+            let (to_sink, origin) = (writer.queue(), origin(None));
+            let sending = loop {
+                if let Some(sending) = to_sink.send(batch(&origin, &[b"a"])) {
+                    break sending;
+                }
+            };
+            origin.watch.tell(order);
+            drop(sending);
+            drop(go_on);
+            block_on(writer.finish()).unwrap();
+            assert_eq!(writer.uncommitted(), left, "{order:?}");
+        }
     }
 
     #[test]

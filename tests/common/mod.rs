@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+#[cfg(feature = "sqlite")]
+pub(crate) mod delivery;
 pub(crate) mod program;
 pub(crate) mod vectors;
 

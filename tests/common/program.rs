@@ -214,6 +214,23 @@ impl Server {
         1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
     }
 
+    /// Returns how many files and connections the process has open.
+    pub(crate) fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Returns how many of them are sockets.
+    pub(crate) fn sockets(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        // Some may be closed just now.
+        let target = |file: fs::DirEntry| fs::read_link(file.path()).unwrap_or_default();
+        files
+            .map(Result::unwrap)
+            .map(target)
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// Returns the processor time the process has used.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();

@@ -1,0 +1,256 @@
+//! What happens when the ground gives way: full disks, disks that fail, damaged databases. Nothing is
+//! acknowledged that is not there, the sender ends with an error, and the server says why in words.
+//!
+//! These tests need the program strace. Those that mount a file system are run on demand only, as root:
+//! `cargo test --test faults -- --ignored`.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use common::delivery::{Database, check_file, committed, numbers, send, serve};
+use common::program::{FRAMELET, Running, Server, check, framelet, said, unframe};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+const SENDER: &str = "000102030405060708090a0b0c0d0e0f";
+
+/// What a test does with a server that fails sooner or later.
+struct Failing<'a> {
+    server: Server,
+    path: &'a Path,
+    /// How many messages are sent; more than the server can commit.
+    messages: u64,
+    /// What the server has to say.
+    words: &'a [&'a str],
+}
+
+impl Failing<'_> {
+    /// Sends until the server fails, and returns how many messages it acknowledged.
+    fn send(self, sqlite: bool) -> u64 {
+        let arguments = ["--retry", "0s", "--window", "100", "--sender", SENDER];
+        let output = send(self.server.address, &arguments, self.messages).wait();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        // Where the server has time to say so; otherwise the connection is lost.
+        assert!(said.contains("its sink failed") || said.contains("was lost"), "{said}");
+        let committed = committed(&output);
+        assert!(committed < self.messages, "it did not fail");
+        let left = self.server.wait();
+        assert_eq!(left.status.code(), Some(2), "{}", left.log);
+        for words in self.words {
+            assert!(left.log.contains(words), "{words}: {}", left.log);
+        }
+        // Loud: how much is lost to those who do not ask.
+        assert!(left.log.contains("messages received were not written"), "{}", left.log);
+        let there = match sqlite {
+            true => Database::open(self.path).committed(),
+            false => unframe(&fs::read(self.path).unwrap()).len() as u64,
+        };
+        assert!(committed <= there && there < self.messages, "{committed} of {there} acknowledged");
+        committed
+    }
+}
+
+/// With room again, the sender goes on: then everything is there, in a database once.
+fn go_on(to: &str, path: &Path, messages: u64) {
+    let server = serve(
+        "127.0.0.1:0",
+        to,
+        if to.starts_with("file:") { &["--output", "frames"] } else { &[] },
+    );
+    let output = send(server.address, &["--sender", SENDER, "--resume"], messages).wait();
+    check(&output, 0, &[&format!("sent {messages}, committed {messages}")]);
+    assert!(server.stop().status.success());
+    match to.starts_with("file:") {
+        true => drop(check_file(path, messages)),
+        false => Database::open(path).check_numbers(messages),
+    }
+}
+
+fn to_file(path: &Path) -> String {
+    format!("file:{}", path.display())
+}
+
+fn to_database(path: &Path) -> String {
+    format!("sqlite:{}", path.display())
+}
+
+/// P15.
+#[test]
+fn what_a_device_has_no_room_for_is_not_acknowledged() {
+    let server = serve("127.0.0.1:0", "file:/dev/full", &["--output", "frames"]);
+    let output = send(server.address, &["--retry", "0s"], 1000).wait();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("its sink failed"), "{}", said(&output));
+    assert_eq!(committed(&output), 0);
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("no space left on device"), "{}", left.log);
+}
+
+/// P15, with a limit in place of the end of the disk: the last write is cut short in both cases.
+#[test]
+fn what_is_over_the_limit_of_a_file_is_not_acknowledged() {
+    for sqlite in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        let to = if sqlite { to_database(&path) } else { to_file(&path) };
+        let mut command = Command::new("sh");
+        // Without that, it would be ended by a signal.
+        command
+            .args(["-c", &format!("trap '' XFSZ; exec '{FRAMELET}' serve :0 --to '{to}' \"$@\"")]);
+        if !sqlite {
+            command.args(["serve", "--output", "frames"]);
+        }
+        let server = Server::spawn(command);
+        let limit = Some(if sqlite { 300_000 } else { 100_001 });
+        let pid = Pid::from_raw(server.pid().try_into().unwrap());
+        prlimit(pid, Resource::Fsize, Rlimit { current: limit, maximum: limit }).unwrap();
+        let words: &[&str] = match sqlite {
+            true => &["disk I/O error", "the disk or its file system fails"],
+            false => {
+                &["file too large", "cut back to its last whole message", "move the file away"]
+            }
+        };
+        let committed = Failing { server, path: &path, messages: 50_000, words }.send(sqlite);
+        assert!(committed > 0, "it failed at once");
+        go_on(&to, &path, 50_000);
+    }
+}
+
+/// Starts a server in which each call that makes a file safe fails from the fifth on.
+fn serve_failing_sync(to: &str, arguments: &[&str]) -> Server {
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    command.args(["-e", "inject=fsync,fdatasync:error=EIO:when=5+"]);
+    command.args([FRAMELET, "serve", "127.0.0.1:0", "--to", to]).args(arguments);
+    let found = Command::new("strace").arg("-V").output();
+    assert!(found.is_ok(), "this test needs the program strace: apt-get install strace");
+    Server::spawn(command)
+}
+
+/// P15.
+#[test]
+fn what_a_failing_disk_may_have_lost_is_not_acknowledged() {
+    for sqlite in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        let to = if sqlite { to_database(&path) } else { to_file(&path) };
+        let arguments: &[&str] = if sqlite { &[] } else { &["--output", "frames"] };
+        let words: &[&str] = match sqlite {
+            true => &["disk I/O error", "the disk or its file system fails"],
+            false => &["input/output error", "cut back to its last whole message"],
+        };
+        let server = serve_failing_sync(&to, arguments);
+        Failing { server, path: &path, messages: 50_000, words }.send(sqlite);
+        go_on(&to, &path, 50_000);
+    }
+}
+
+/// A file system of 512 KiB.
+struct Tiny(tempfile::TempDir);
+
+impl Tiny {
+    fn new() -> Tiny {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=512k", "none"]).arg(directory.path());
+        let mounted = mount.output().unwrap();
+        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+        Tiny(directory)
+    }
+
+    /// Makes it as large as needed.
+    fn enlarge(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "remount,size=64m"]).arg(self.0.path());
+        assert!(mount.output().unwrap().status.success());
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+/// P15.
+#[test]
+#[ignore = "mounts a file system, as root"]
+fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
+    for sqlite in [false, true] {
+        let tiny = Tiny::new();
+        let path = tiny.0.path().join("messages");
+        let to = if sqlite { to_database(&path) } else { to_file(&path) };
+        let arguments: &[&str] = if sqlite { &[] } else { &["--output", "frames"] };
+        let words: &[&str] = match sqlite {
+            true => &["database or disk is full", "make room there"],
+            false => {
+                &["no space left on device", "cut back to its last whole message", "make room"]
+            }
+        };
+        let server = serve("127.0.0.1:0", &to, arguments);
+        let committed = Failing { server, path: &path, messages: 100_000, words }.send(sqlite);
+        assert!(committed > 0, "it failed at once");
+        tiny.enlarge();
+        go_on(&to, &path, 100_000);
+    }
+}
+
+/// The same without acknowledgements.
+#[test]
+#[ignore = "mounts a file system, as root"]
+fn a_full_disk_ends_the_server_in_words_and_leaves_whole_messages() {
+    let tiny = Tiny::new();
+    let path = tiny.0.path().join("messages");
+    let server = serve("127.0.0.1:0", &to_file(&path), &["--output", "frames"]);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &server.address.to_string(), "--input", "lines"]);
+    let output = Running::start(command, numbers(100_000).as_bytes()).wait();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("no space left on device"), "{}", left.log);
+    let messages = unframe(&fs::read(&path).unwrap());
+    let mut expected = (1_u64..).map(|number| number.to_string().into_bytes());
+    assert!(
+        !messages.is_empty() && messages.iter().all(|message| *message == expected.next().unwrap())
+    );
+}
+
+/// Writes over a page of a database, the first of which is 1.
+fn damage(path: &Path, page: u64) {
+    const PAGE: usize = 4096;
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xaa; PAGE], (page - 1) * PAGE as u64).unwrap();
+}
+
+#[test]
+fn a_damaged_database_is_found_out_in_words_and_nothing_more_is_acknowledged() {
+    let words = ["it is damaged", ".recover"];
+    // The pages of the tables: `messages` is the first one, and `senders` the second.
+    for (page, at_start) in [(2, false), (3, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages.db");
+        let to = to_database(&path);
+        let server = serve("127.0.0.1:0", &to, &[]);
+        check(&send(server.address, &[], 1000).wait(), 0, &["committed 1000"]);
+        assert!(server.stop().status.success());
+        damage(&path, page);
+        if at_start {
+            check(&framelet(&["serve", ":0", "--to", &to], b""), 2, &words);
+            continue;
+        }
+        let server = serve("127.0.0.1:0", &to, &[]);
+        let output = send(server.address, &["--retry", "0s"], 1000).wait();
+        assert_eq!((output.status.code(), committed(&output)), (Some(1), 0), "{}", said(&output));
+        let left = server.wait();
+        assert_eq!(left.status.code(), Some(2), "{}", left.log);
+        assert!(words.iter().all(|words| left.log.contains(words)), "{}", left.log);
+    }
+}

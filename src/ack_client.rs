@@ -226,12 +226,17 @@ impl AckClient {
 
     /// Returns how many messages of this sender are committed, as far as is known.
     pub fn committed(&self) -> u64 {
-        self.shared.lock().window.as_ref().map_or(0, Window::committed)
+        self.shared.window(Window::committed)
     }
 
     /// Returns the number of the last message that was taken by [`send`](AckClient::send).
     pub fn sent(&self) -> u64 {
-        self.shared.lock().window.as_ref().map_or(0, Window::pushed)
+        self.shared.window(Window::pushed)
+    }
+
+    /// Returns what shows how far it has come, for others to look at while it is at work.
+    pub fn progress(&self) -> AckProgress {
+        AckProgress(Arc::clone(&self.shared))
     }
 
     /// Takes a message to send and returns its number. It waits only while the window is full.
@@ -302,7 +307,28 @@ impl AckClient {
     }
 }
 
+/// How far an [`AckClient`] has come. It does not keep the client's connection open.
+#[derive(Clone, Debug)]
+pub struct AckProgress(Arc<Shared>);
+
+impl AckProgress {
+    /// Returns what [`AckClient::committed`] does.
+    pub fn committed(&self) -> u64 {
+        self.0.window(Window::committed)
+    }
+
+    /// Returns what [`AckClient::sent`] does.
+    pub fn sent(&self) -> u64 {
+        self.0.window(Window::pushed)
+    }
+}
+
 impl Shared {
+    /// Looks at the window; before the first welcome there is 0 of everything.
+    fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
+        self.lock().window.as_ref().map_or(0, look)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

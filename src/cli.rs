@@ -22,6 +22,12 @@ mod bench;
 mod decode;
 mod encode;
 mod log;
+// Likewise.
+#[cfg(not(feature = "progress"))]
+#[path = "cli/no_progress.rs"]
+mod progress;
+#[cfg(feature = "progress")]
+mod progress;
 mod send;
 mod serve;
 
@@ -31,11 +37,11 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// The network: refused, reset, closed early.
+    /// The network: refused, reset, closed early, unacknowledged.
     Network = 1,
     /// The command line, a local file, or input that is not in its format.
     Usage = 2,
-    /// The protocol: over-long, truncated, malformed.
+    /// The protocol: over-long, truncated, malformed, no acknowledgements.
     Protocol = 3,
     /// It took too long, or there were fewer replies than expected.
     Timeout = 4,
@@ -181,9 +187,9 @@ Layouts (--layout):
 const EXIT_CODES: &str = "
 Exit codes:
   0    all that was asked for was done
-  1    network: refused, reset, closed early
+  1    network: refused, reset, closed early, unacknowledged
   2    usage, local files, or input that is not in its format
-  3    protocol: over-long, truncated, malformed
+  3    protocol: over-long, truncated, malformed, no acknowledgements
   4    timed out, or fewer replies than --expect
   141  standard output was closed by its reader, as after SIGPIPE
 ";
@@ -312,6 +318,19 @@ fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number; write digits only".into())
 }
 
+/// Shows a whole number with a comma in front of every three digits.
+fn grouped(number: impl ToString) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 /// Opens the file to read: the one named, or standard input.
 fn open_input(file: Option<&str>) -> Result<PatientFile, Failure> {
     let opened = match file {
@@ -330,13 +349,15 @@ fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
 struct Chunk {
     frames: Vec<u8>,
     messages: u64,
+    /// How many bytes of the input had been read by then, where somebody wants to know.
+    read: u64,
 }
 
 impl Chunk {
     /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
     /// half as much for the prefixes.
     fn new() -> Chunk {
-        Chunk { frames: Vec::with_capacity(96 * 1024), messages: 0 }
+        Chunk { frames: Vec::with_capacity(96 * 1024), messages: 0, read: 0 }
     }
 }
 

@@ -82,7 +82,7 @@ mod sink; // where messages go
 mod sweep; // time limits
 mod watch; // what a connection waits for
 
-pub use ack_client::{AckClient, AckError, AckOptions};
+pub use ack_client::{AckClient, AckError, AckOptions, AckProgress};
 pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
 pub use address::{Address, ParseAddressError};
 pub use backoff::Backoff;

@@ -83,8 +83,9 @@ mod tests {
             let mut late = Box::pin(senders.take_over(sender, &second));
             assert!(poll_once(&mut late).await.is_none());
             drop(place);
-            let place = waiting.await.unwrap();
-            assert!(late.await.is_none(), "an older one does not take over");
+            let place = poll_once(&mut waiting).await.unwrap().unwrap();
+            // Not to wait, either: it is over for that one.
+            assert!(poll_once(&mut late).await.unwrap().is_none(), "an older one takes over");
             assert_eq!(third.watch.order(), Order::None);
             // Another sender is nobody's business.
             assert!(senders.take_over(SenderId::from_bytes([2; 16]), &second).await.is_some());

@@ -423,10 +423,13 @@ fn progress_is_shown_on_a_terminal_only() {
     // The other side has to be closed, for what was shown to have an end.
     drop(command);
     let shown = read_to_hangup(person);
-    let first = shown.strip_prefix("\r\x1b[K").expect("a line").split('\r').next().unwrap();
+    let first = shown.trim_start_matches(ERASE).split('\r').next().unwrap().trim_end();
     assert!(first.contains(" s: ") && first.ends_with(" messages/s"), "{shown:?}");
-    assert!(shown.ends_with("\r\x1b[K"), "{shown:?}");
+    assert!(shown.ends_with(ERASE), "{shown:?}");
 }
+
+/// Goes back to the beginning of the line and erases it.
+const ERASE: &str = "\r\x1b[2K";
 
 fn read_to_hangup(mut person: File) -> String {
     let mut shown = Vec::new();

@@ -61,7 +61,7 @@ impl Driver {
     async fn drive(&mut self) -> Result<(), AckError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let committed = self.window(|window| window.committed());
+            let committed = self.shared.window(|window| window.committed());
             let error = match self.converse().await {
                 Ok(()) => return Ok(()),
                 // All is known to be safe; that the connection did not end well changes nothing.
@@ -69,7 +69,7 @@ impl Driver {
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Passing(error)) => error,
             };
-            if self.window(|window| window.committed()) != committed {
+            if self.shared.window(|window| window.committed()) != committed {
                 backoff.reset();
             }
             let since = *self.trouble.get_or_insert_with(Instant::now);
@@ -145,7 +145,7 @@ impl Driver {
         reader: &mut FrameReader<Socket>,
     ) -> Result<u64, Broken> {
         let first_time = self.shared.lock().window.is_none();
-        let first = 1 + self.window(|window| window.committed());
+        let first = 1 + self.shared.window(|window| window.committed());
         let hello = Hello { sender: self.sender, first };
         let hello = hello
             .encode(self.options.layout)
@@ -229,10 +229,6 @@ impl Driver {
         }
     }
 
-    fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
-        self.shared.lock().window.as_ref().map_or(0, look)
-    }
-
     /// Returns whether no more messages will come, and all are committed.
     fn is_done(&self) -> bool {
         let state = self.shared.lock();
@@ -240,7 +236,8 @@ impl Driver {
     }
 
     fn lost(&self, error: io::Error) -> AckError {
-        let (sent, committed) = (self.window(Window::pushed), self.window(Window::committed));
+        let (sent, committed) =
+            (self.shared.window(Window::pushed), self.shared.window(Window::committed));
         AckError::Lost { error, sent, committed, sender: self.sender }
     }
 

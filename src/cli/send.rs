@@ -21,6 +21,9 @@ use super::{
 };
 
 mod ack;
+mod progress;
+
+use progress::{Input, Progress};
 
 /// How many chunks of composed messages wait to be sent at most.
 const AHEAD: usize = 4;
@@ -127,10 +130,14 @@ impl Send {
         }
         ack::check(&self)?;
         let terminal = self.message.is_empty() && io::stdin().is_terminal();
-        let composed = self.compose(limit)?;
         if self.ack {
-            return block_on(ack::run(&self, &address, terminal, &composed));
+            let shown = Progress::is_looked_at(terminal, self.verbose);
+            let input = Input::stdin().filter(|_| shown && self.message.is_empty());
+            let progress = shown.then(|| Progress::new(input.as_ref().map(Input::len)));
+            let composed = self.compose(limit, input)?;
+            return block_on(ack::run(&self, &address, terminal, &composed, progress));
         }
+        let composed = self.compose(limit, None)?;
         block_on(async {
             let stream = self.connect(&address).await?;
             debug!("connected to {address}");
@@ -153,7 +160,8 @@ impl Send {
     }
 
     /// Starts to compose messages, on a thread of its own: reading from a terminal cannot be given up.
-    fn compose(&self, limit: usize) -> Result<Receiver<Composed>, Failure> {
+    /// How much of `input` has been read is noted.
+    fn compose(&self, limit: usize, input: Option<Input>) -> Result<Receiver<Composed>, Failure> {
         let (sender, receiver) = channel::bounded(AHEAD);
         let (layout, once) = (self.layout, self.once);
         if !self.message.is_empty() {
@@ -171,7 +179,7 @@ impl Send {
         let framer = Framer::new(None, self.input.unwrap_or_default(), layout, limit)?;
         std::thread::Builder::new()
             .name("framelet-input".into())
-            .spawn(move || compose(framer, once, &sender))
+            .spawn(move || compose(framer, once, input, &sender))
             .map_err(|error| Failure::new(Exit::Usage, plain(&error)))?;
         Ok(receiver)
     }
@@ -345,11 +353,12 @@ async fn send(mut socket: Socket, composed: &Receiver<Composed>) -> io::Result<S
 }
 
 /// Composes messages and makes frames of them, a chunk for each read.
-fn compose(mut framer: Framer, once: bool, chunks: &Sender<Composed>) {
+fn compose(mut framer: Framer, once: bool, mut input: Option<Input>, chunks: &Sender<Composed>) {
     let most = if once { 1 } else { u64::MAX };
     loop {
         let mut chunk = Chunk::new();
         let more = framer.read(&mut chunk, most);
+        chunk.read = input.as_mut().map_or(0, Input::read);
         let enough = chunk.messages >= most;
         // The queue is closed if the connection is lost: then nobody wants any more.
         if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+pub(crate) mod acks;
 #[cfg(feature = "sqlite")]
 pub(crate) mod delivery;
 pub(crate) mod program;

@@ -26,15 +26,15 @@ pub(crate) fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Text that grows while a program runs.
+/// Text that grows while a program runs. A terminal that nobody has any more ends it like the end of a file.
 #[derive(Debug, Default)]
-struct Growing {
+pub(crate) struct Growing {
     text: Mutex<(Vec<u8>, bool)>,
     grown: Condvar,
 }
 
 impl Growing {
-    fn follow(mut source: impl Read + Send + 'static) -> Arc<Growing> {
+    pub(crate) fn follow(mut source: impl Read + Send + 'static) -> Arc<Growing> {
         let growing = Arc::<Growing>::default();
         let shared = Arc::clone(&growing);
         thread::spawn(move || {
@@ -54,7 +54,7 @@ impl Growing {
     }
 
     /// Waits until `found` finds something, and returns it.
-    fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8]) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8]) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut text = self.text.lock().unwrap();
         loop {
@@ -70,7 +70,7 @@ impl Growing {
     }
 
     /// Waits until there is nothing more to come, and returns everything.
-    fn all(&self) -> Vec<u8> {
+    pub(crate) fn all(&self) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
         let mut text = self.text.lock().unwrap();
         while !text.1 {
@@ -177,8 +177,7 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        send_signal(&self.child, signal);
     }
 
     /// Ends the server in good order.
@@ -248,6 +247,11 @@ impl Drop for Server {
     }
 }
 
+fn send_signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
 fn wait_for(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -309,6 +313,10 @@ impl Running {
         let output = Growing::follow(child.stdout.take().unwrap());
         let errors = Growing::follow(child.stderr.take().unwrap());
         Running { child, output, errors }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send_signal(&self.child, signal);
     }
 
     /// Kills it, and waits for its end.

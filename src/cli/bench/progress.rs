@@ -1,16 +1,13 @@
 //! The line on a terminal that shows how it goes.
 
-use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::report::grouped;
+use super::super::progress::Line;
+use super::report::whole;
 
 /// How often it is shown.
 const EVERY: Duration = Duration::from_millis(500);
-
-/// Goes back to the beginning of the line and erases it.
-const ERASE: &str = "\r\x1b[K";
 
 pub(super) struct Progress {
     warm_up: Duration,
@@ -23,13 +20,13 @@ impl Progress {
         Progress { warm_up, start, last: (start, 0) }
     }
 
-    /// Shows the line until all senders of `running` are gone, and then erases it. `seen` returns how
+    /// Shows the line until all senders of `running` are gone. `seen` returns how
     /// many messages there were so far.
     pub(super) fn show_until_done(&mut self, running: &Receiver<()>, seen: impl Fn() -> u64) {
+        let line = Line::new(None, Duration::ZERO);
         while let Err(RecvTimeoutError::Timeout) = running.recv_timeout(EVERY) {
-            show(&format!("{ERASE}{}", self.line(Instant::now(), seen())));
+            line.show(self.line(Instant::now(), seen()), 0);
         }
-        show(ERASE);
     }
 
     fn line(&mut self, now: Instant, seen: u64) -> String {
@@ -39,13 +36,8 @@ impl Progress {
         let rate = seen.saturating_sub(seen_before) as f64 / time;
         let elapsed = now.saturating_duration_since(self.start);
         let phase = if elapsed < self.warm_up { ", warming up" } else { "" };
-        format!("{:.1} s: {} messages/s{phase}", elapsed.as_secs_f64(), grouped(rate))
+        format!("{:.1} s: {} messages/s{phase}", elapsed.as_secs_f64(), whole(rate))
     }
-}
-
-fn show(text: &str) {
-    // Where that is impossible nobody is looking.
-    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

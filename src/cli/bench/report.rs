@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::super::grouped;
 use super::tally::Tally;
 use super::{Mode, Plan};
 
@@ -47,14 +48,14 @@ impl Report<'_> {
                 plan.layout
             ),
         );
-        let messages = grouped(tally.messages as f64);
+        let messages = grouped(tally.messages);
         lines.add("messages", format!("{messages} in {:.3} s", self.seconds()));
-        let bytes = grouped(self.per_second(tally.bytes));
-        let rate = grouped(self.messages_per_second());
+        let bytes = whole(self.per_second(tally.bytes));
+        let rate = whole(self.messages_per_second());
         lines.add("throughput", format!("{rate} messages/s, {bytes} bytes/s of payload"));
         if let Mode::Rate(target) = plan.mode {
             let share = 100.0 * self.messages_per_second() / target as f64;
-            let target = grouped(target as f64);
+            let target = grouped(target);
             lines.add("rate", format!("{share:.1} % of the {target} messages/s asked for"));
             lines.add("latency", format!("{} from when due", times(&tally.latency)));
             lines.add("", format!("{} from when sent", times(&tally.from_send)));
@@ -65,7 +66,7 @@ impl Report<'_> {
         let why = if spins { ", waiting for the next message included" } else { "" };
         let cpu = self.cpu_per_message();
         lines.add("generator", format!("busy {busy:.0} % of the time, {cpu:.1} ns a message{why}"));
-        lines.add("errors", grouped(tally.errors as f64));
+        lines.add("errors", grouped(tally.errors));
         for fault in tally.faults.iter().take(FAULTS) {
             lines.add("", fault.text.clone());
         }
@@ -102,7 +103,7 @@ impl Report<'_> {
         if tally.unasked > 0 {
             remarks.push(format!(
                 "the server sent {} bytes, which were dropped; if it echoes, measure it with --echo",
-                grouped(tally.unasked as f64)
+                grouped(tally.unasked)
             ));
         }
         remarks
@@ -227,17 +228,9 @@ fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Shows a whole number with a comma in front of every three digits.
-pub(super) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut shown = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            shown.push(',');
-        }
-        shown.push(digit);
-    }
-    shown
+/// Shows a number without what is behind its point.
+pub(super) fn whole(number: f64) -> String {
+    grouped(format!("{number:.0}"))
 }
 
 fn micros(nanos: u64) -> f64 {

@@ -1,5 +1,6 @@
 //! `framelet send --ack`: sends until everything is committed.
 
+use std::future::pending;
 use std::time::Duration;
 
 use ::log::debug;
@@ -7,8 +8,9 @@ use framelet::{AckClient, AckError, AckOptions, Address, Client, Decoded, Layout
 use futures_lite::FutureExt;
 use smol::channel::Receiver;
 
+use super::super::serve::stop_signal;
 use super::super::{Chunk, Exit, Failure, log};
-use super::{Composed, Send};
+use super::{Composed, Progress, Send};
 
 /// How long to try to connect, and to connect again.
 pub(super) const RETRY: Duration = Duration::from_secs(30);
@@ -46,6 +48,7 @@ pub(super) async fn run(
     address: &Address,
     terminal: bool,
     composed: &Receiver<Composed>,
+    progress: Option<Progress>,
 ) -> Result<(), Failure> {
     let defaults = AckOptions::default();
     let options = AckOptions {
@@ -76,13 +79,27 @@ pub(super) async fn run(
     }
     let mut input = None;
     let mut skip = client.welcome();
-    let mut result = send_all(&mut client, send.layout, composed, &mut skip, &mut input).await;
-    if result.is_ok() {
-        result = client.finish().await;
-    }
+    let stopped = stop_signal()?;
+    let shown = client.progress();
+    let sending = async {
+        let progress = progress.as_ref();
+        send_all(&mut client, send.layout, composed, &mut skip, &mut input, progress).await?;
+        client.finish().await.map_err(Unfinished::Failed)
+    };
+    let stopped = async {
+        stopped.await;
+        Err(Unfinished::Stopped)
+    };
+    let showing = async {
+        match &progress {
+            Some(progress) => progress.show(shown).await,
+            None => pending().await,
+        }
+    };
+    let result = sending.or(stopped).or(showing).await;
     log::say(format!("sent {}, committed {}", client.sent(), client.committed()));
-    if let Err(error) = result {
-        return Err(unfinished(&client, &error));
+    if let Err(why) = result {
+        return Err(unfinished(&client, &why));
     }
     if let Some(failure) = input {
         return Err(failure);
@@ -106,21 +123,25 @@ async fn send_all(
     composed: &Receiver<Composed>,
     skip: &mut u64,
     input: &mut Option<Failure>,
-) -> Result<(), AckError> {
+    progress: Option<&Progress>,
+) -> Result<(), Unfinished> {
     loop {
         // No message has this number: so this ends only if all is over, perhaps long before there is
         // anything more to send.
         let over = async { client.wait_committed(u64::MAX).await.map(|()| None) };
         let next = async { Ok(composed.recv().await.ok()) };
-        match next.or(over).await? {
+        match next.or(over).await.map_err(Unfinished::Failed)? {
             None => return Ok(()),
             Some(Err(failure)) => *input = Some(failure),
             Some(Ok(chunk)) => {
                 for payload in payloads(layout, &chunk) {
                     match skip.checked_sub(1) {
                         Some(left) => *skip = left,
-                        None => drop(client.send(payload).await?),
+                        None => drop(client.send(payload).await.map_err(Unfinished::Failed)?),
                     }
+                }
+                if let Some(progress) = progress {
+                    progress.handed_over(client.sent(), chunk.read);
                 }
             }
         }
@@ -139,22 +160,31 @@ fn payloads(layout: Layout, chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Not all messages are known to be committed: says why, and how to go on.
-fn unfinished(client: &AckClient, error: &AckError) -> Failure {
+/// Why not all messages are known to be committed.
+enum Unfinished {
+    Failed(AckError),
+    /// By a signal.
+    Stopped,
+}
+
+/// Says why not all messages are known to be committed, and how to go on.
+fn unfinished(client: &AckClient, why: &Unfinished) -> Failure {
     let sender = client.sender();
-    let message = match error {
-        AckError::Lost { error, .. } => {
-            format!("the connection to the server was lost: {}", super::plain(error))
+    let (exit, message) = match why {
+        Unfinished::Stopped => (Exit::Network, "stopped by a signal".into()),
+        Unfinished::Failed(error @ AckError::Lost { error: io, .. }) => {
+            (exit(error), format!("the connection to the server was lost: {}", super::plain(io)))
         }
-        error => error.to_string(),
+        Unfinished::Failed(error) => (exit(error), error.to_string()),
     };
-    let hint = match error {
-        AckError::Lost { .. } | AckError::Refused { .. } => {
+    let hint = match why {
+        Unfinished::Stopped
+        | Unfinished::Failed(AckError::Lost { .. } | AckError::Refused { .. }) => {
             format!("; `--ack --sender {sender} --resume` on the same input sends the rest")
         }
-        _ => format!("; the sender is {sender}"),
+        Unfinished::Failed(_) => format!("; the sender is {sender}"),
     };
-    Failure::new(exit(error), message + &hint)
+    Failure::new(exit, message + &hint)
 }
 
 fn exit(error: &AckError) -> Exit {

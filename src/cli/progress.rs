@@ -1,0 +1,45 @@
+//! A line on a terminal that shows how it goes.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A line at the bottom of standard error, erased at the end. If that is no terminal, it is not there.
+pub(crate) struct Line {
+    bar: ProgressBar,
+    /// When it appears.
+    from: Instant,
+}
+
+impl Line {
+    /// Returns a line that shows words, and if it is known how many bytes there are to go through, how
+    /// much of that is done. It appears only after a while.
+    pub(crate) fn new(bytes: Option<u64>, after: Duration) -> Line {
+        let template = match bytes {
+            Some(_) => "{msg} [{wide_bar}] {bytes} of {total_bytes}, {eta} left",
+            None => "{msg}",
+        };
+        // Cannot fail: the template is one.
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_spinner())
+            .progress_chars("=> ");
+        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::hidden());
+        Line { bar: bar.with_style(style), from: Instant::now() + after }
+    }
+
+    /// Shows words, and how many bytes are done.
+    pub(crate) fn show(&self, words: impl Into<String>, bytes: u64) {
+        self.bar.set_position(bytes);
+        self.bar.set_message(words.into());
+        if self.bar.is_hidden() && Instant::now() >= self.from {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.bar.tick();
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

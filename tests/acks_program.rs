@@ -1,0 +1,315 @@
+//! `send --ack`, as its users see it, against servers that behave and others that do not.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::acks::{Connection, SENDER, start, start_limited};
+use common::program::{
+    FRAMELET, Growing, PATIENCE, Running, Server, check, framelet, odd_server, said, terminal,
+};
+use framelet::RefusalCode;
+use rustix::process::Signal;
+
+fn send(address: impl ToString, arguments: &[&str], input: &[u8]) -> Output {
+    let address = address.to_string();
+    framelet(&[&["send", &address, "--ack", "--input", "lines"], arguments].concat(), input)
+}
+
+#[test]
+fn send_says_how_much_is_committed() {
+    let (address, committed) = start(Connection::serve);
+    let input: String = (0..5000).map(|n| format!("{n}\n")).collect();
+    check(
+        &send(&address, &["--window", "50"], input.as_bytes()),
+        0,
+        &["sent 5000, committed 5000"],
+    );
+    assert_eq!(committed.all().len(), 5000);
+    assert_eq!(committed.all()[4999], b"4999");
+}
+
+#[test]
+fn a_server_without_acknowledgements_is_not_sent_anything() {
+    // One that sends everything back never gives any.
+    let server = Server::start(&["--echo", "--output", "frames"]);
+    check(&send(server.address, &[], b"a\n"), 3, &["gives no acknowledgements"]);
+    assert_eq!(server.stop().output, b"");
+    // Others close, read on for ever, or say something else.
+    let (address, accepted) = closing_server(usize::MAX);
+    check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements"]);
+    assert!(accepted.load(Ordering::SeqCst) > 1, "it may have been just starting");
+    let (address, accepted) = closing_server(usize::MAX);
+    let output = send(address, &["--retry", "0s"], b"a\n");
+    check(&output, 3, &["this server gives no acknowledgements"]);
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
+    let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
+    let output = send(address, &["--timeout", "200ms"], b"a\n");
+    check(&output, 3, &["this server gives no acknowledgements: no welcome within 200ms"]);
+    let address = odd_server(|mut stream| {
+        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements", "SSH"]);
+}
+
+/// A listener that closes the first `times` connections, and welcomes nobody.
+fn closing_server(times: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, accepted) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&accepted);
+    thread::spawn(move || {
+        for _ in 0..times {
+            drop(listener.accept().unwrap());
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    (address, accepted)
+}
+
+/// As behind a load balancer whose servers are just being started.
+#[test]
+fn a_server_that_closes_at_first_may_be_just_starting() {
+    let (address, accepted) = closing_server(3);
+    let sending = thread::spawn(move || send(address, &[], b"a\n"));
+    let started = Instant::now();
+    let server = loop {
+        assert!(started.elapsed() < PATIENCE, "the client has not tried again");
+        if accepted.load(Ordering::SeqCst) == 3 {
+            // Its listener is gone, or about to be.
+            let mut command = Command::new(FRAMELET);
+            command.args(["serve", &address.to_string()]);
+            if TcpListener::bind(address).is_ok() {
+                break Server::spawn(command);
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    check(&sending.join().unwrap(), 0, &["sent 1, committed 1"]);
+    assert_eq!(server.stop().output, b"a\n");
+}
+
+#[test]
+fn a_refusal_is_shown_and_cannot_drive_the_terminal() {
+    for (code, exit, text, words) in [
+        (RefusalCode::Echo, 3, "", "an --echo server gives no acknowledgements"),
+        (RefusalCode::Version, 3, "", "does not know this version"),
+        (RefusalCode::Fenced, 1, "", "a newer connection of this sender has taken over"),
+        (RefusalCode::Gap, 1, "message 7 was expected", "refuses: message 7 was expected"),
+        (RefusalCode::Other(99), 1, "", "code 99"),
+        (RefusalCode::Other(99), 1, "\x1b[2J", "refuses: \\u{1b}[2J"),
+    ] {
+        let (address, _) = start(move |connection| connection.refuse(code, text));
+        check(&send(address, &[], b"a\n"), exit, &[words]);
+    }
+}
+
+#[test]
+fn send_notices_the_end_while_it_waits_for_input() {
+    let (address, _) = start(|mut connection| {
+        connection.acknowledge();
+        connection.take().unwrap();
+        connection.acknowledge();
+        connection.refuse(RefusalCode::Fenced, "");
+    });
+    let mut child = Command::new(FRAMELET)
+        .args(["send", &address.to_string(), "--ack", "--input", "lines"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a\n").unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(said.contains("sent 1, committed 1"), "{said}");
+    assert!(said.contains("a newer connection"), "{said}");
+}
+
+#[test]
+fn a_lost_connection_is_said_with_how_to_go_on() {
+    let (address, _) = start_limited(|_| 100, Connection::serve);
+    let input = "message\n".repeat(50);
+    let output = send(&address, &["--retry", "0s"], input.as_bytes());
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    // How many of them it had taken by then is up to chance.
+    assert!(said.starts_with("framelet: sent ") && said.contains(", committed 6\n"), "{said}");
+    assert!(said.contains("--resume` on the same input sends the rest"), "{said}");
+    let output = send("127.0.0.1:1", &["--retry", "0s"], b"");
+    check(&output, 1, &["cannot connect to 127.0.0.1:1: connection refused; is the server"]);
+}
+
+#[test]
+fn what_a_killed_client_has_not_sent_can_be_sent_by_another() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..5 {
+        let (address, committed) = start(Connection::serve);
+        let input: String = (0..3000).map(|n| format!("{n}\n")).collect();
+        let address = address.to_string();
+        let arguments = ["--sender", SENDER, "--resume"];
+        let mut child = Command::new(FRAMELET)
+            .args(["send", &address, "--ack", "--input", "lines"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // All but the end, so that it cannot be through before it is killed.
+        stdin.write_all(&input.as_bytes()[..input.len() - 1]).unwrap();
+        committed.wait(random.usize(1..2500));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        check(&send(&address, &arguments, input.as_bytes()), 0, &["sent 3000, committed 3000"]);
+        let lines: Vec<Vec<u8>> = input.lines().map(|line| line.as_bytes().to_vec()).collect();
+        assert!(committed.all() == lines);
+        // Again, there is nothing left to do; and another input is found out.
+        check(&send(&address, &arguments, input.as_bytes()), 0, &["sent 3000, committed 3000"]);
+        let output = send(&address, &arguments, b"1\n2\n");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains("has only 2 messages, but 3000"), "{}", said(&output));
+        check(&send(&address, &["--sender", SENDER], b"new\n"), 2, &["--resume skips as many"]);
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_together_are_refused() {
+    for (arguments, words) in [
+        (&["--ack", "--expect", "1"][..], "--ack and --expect contradict each other"),
+        (&["--window", "5"], "--window has no use without --ack"),
+        (&["--sender", SENDER], "--sender has no use without --ack"),
+        (&["--resume"], "--resume has no use without --ack"),
+        (&["--ack", "--resume"], "--resume needs --sender"),
+        (&["--ack", "--window", "0"], "must be at least 1"),
+        (&["--ack", "--sender", "abc"], "32 lower-case hexadecimal digits"),
+        (&["--ack", "--layout", "u16be"], "no acknowledgements in u16be"),
+    ] {
+        let output = framelet(&[&["send", "127.0.0.1:1"], arguments].concat(), b"");
+        check(&output, 2, &[words]);
+    }
+}
+
+#[test]
+fn a_client_that_is_stopped_says_how_to_go_on() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (address, committed) = start(|mut connection| {
+            connection.acknowledge();
+            // The rest stays where it is.
+            for _ in 0..100 {
+                connection.take().unwrap();
+            }
+            connection.acknowledge();
+            let _ = io::copy(&mut connection.stream, &mut io::sink());
+        });
+        let mut command = Command::new(FRAMELET);
+        let address = address.to_string();
+        command.args(["send", &address, "--ack", "--input", "lines", "--window", "200"]);
+        let running = Running::start(command, "message\n".repeat(500).as_bytes());
+        committed.wait(100);
+        running.signal(signal);
+        let output = running.wait();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let sender = said.split("--sender ").nth(1).expect("the sender").split(' ').next().unwrap();
+        let rest = format!("stopped by a signal; `--ack --sender {sender} --resume` on the same");
+        assert!(said.contains(&rest) && said.contains("framelet: sent "), "{said}");
+    }
+}
+
+/// Waits until what a terminal shows has these words in a line.
+fn wait_for(shown: &Growing, words: &[&str]) {
+    shown.wait(&format!("{words:?}"), |shown| {
+        let shown = String::from_utf8_lossy(shown);
+        shown.split('\r').any(|line| words.iter().all(|words| line.contains(words))).then_some(())
+    });
+}
+
+#[test]
+fn a_long_input_shows_on_a_terminal_how_much_is_committed() {
+    let input = "message\n".repeat(100_000);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("input");
+    std::fs::write(&path, &input).unwrap();
+    for is_file in [true, false] {
+        let (go_on, wait) = channel::<()>();
+        let (address, _) = start(move |mut connection| {
+            connection.acknowledge();
+            while connection.take().is_some() {
+                let count = connection.committed.count();
+                if count.is_multiple_of(500) {
+                    connection.acknowledge();
+                }
+                if count == 50_000 {
+                    // Until the other end is dropped.
+                    let _ = wait.recv();
+                }
+            }
+            connection.acknowledge();
+        });
+        let (person, program) = terminal();
+        let shown = Growing::follow(person);
+        let mut command = Command::new(FRAMELET);
+        command.args(["send", &address.to_string(), "--ack", "--input", "lines"]);
+        command.stdout(Stdio::null()).stderr(program);
+        let stdin = if is_file { File::open(&path).unwrap().into() } else { Stdio::piped() };
+        let mut child = command.stdin(stdin).spawn().unwrap();
+        // It has the terminal, too.
+        drop(command);
+        let writing = child.stdin.take().map(|mut stdin| {
+            let input = input.clone();
+            thread::spawn(move || stdin.write_all(input.as_bytes()).unwrap())
+        });
+        match is_file {
+            // What is read at once counts when all of it is committed.
+            true => wait_for(&shown, &["committed 50,000 messages [====", "KiB of 781.25 KiB,"]),
+            false => wait_for(&shown, &["committed 50,000 of 51,000 messages, "]),
+        }
+        drop(go_on);
+        assert!(child.wait().unwrap().success());
+        if let Some(writing) = writing {
+            writing.join().unwrap();
+        }
+        let shown = String::from_utf8(shown.all()).unwrap();
+        // The line is erased at the end.
+        assert!(
+            shown.ends_with("\u{1b}[2Kframelet: sent 100000, committed 100000\r\n"),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
+fn a_short_input_shows_nothing_on_the_way() {
+    let (address, _) = start(Connection::serve);
+    let (person, program) = terminal();
+    let shown = Growing::follow(person);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address.to_string(), "--ack", "--message", "short"]);
+    let mut child = command.stderr(program).spawn().unwrap();
+    drop(command);
+    assert!(child.wait().unwrap().success());
+    let shown = String::from_utf8(shown.all()).unwrap();
+    assert_eq!(shown, "framelet: sent 1, committed 1\r\n");
+}
+
+#[test]
+fn a_unix_socket_has_acknowledgements_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", directory.path().join("socket").display());
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", &address]);
+    let server = Server::spawn(command);
+    check(&send(&address, &[], b"one\ntwo\n"), 0, &["sent 2, committed 2"]);
+    assert_eq!(server.stop().output, b"one\ntwo\n");
+}

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use smol::Task;
@@ -39,12 +39,13 @@ pub struct AckOptions {
     pub window: usize,
     /// How many bytes of them; a single message may have more.
     pub window_bytes: usize,
-    /// How long to try to get on: from the first failure since the last acknowledgement, or since the
-    /// last connection on which nothing was waiting. Zero gives up at the first failure.
+    /// How long to be without a connection, all in all, since messages were last committed or none was
+    /// waiting. Zero gives up at the first failure.
     pub retry: Duration,
-    /// How long a server may say nothing at all while messages wait; then the connection counts as
-    /// lost. Also the time to connect and to be welcomed. A server that is only busy repeats its last
-    /// acknowledgement every 3 s. `None` waits for ever.
+    /// How long a server may show no sign of life while messages wait; then the connection counts as
+    /// lost. Also the time to connect. That it takes bytes in is such a sign, and a server that is only
+    /// busy gives one every 3 s: a shorter time only has the client connect again and again. `None`
+    /// waits for ever.
     pub silence: Option<Duration>,
     /// How prefixes are written. The field must have 4 or 8 bytes.
     pub layout: Layout,
@@ -163,6 +164,8 @@ struct State {
     window: Option<Window>,
     /// No more messages will come.
     finishing: bool,
+    /// When the server last showed a sign of life.
+    heard: Option<Instant>,
     /// How it ended.
     ended: Option<Result<(), AckError>>,
 }
@@ -172,9 +175,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`AckError`]. A server that cannot be reached is tried again for [`AckOptions::retry`]; one that
-    /// closes its connections instead of a welcome only a few times, since it may just be starting. A
-    /// server that gives no acknowledgements is never sent any message.
+    /// [`AckError`]. A server that cannot be reached, or closes connections instead of welcoming the
+    /// sender, is tried again for [`AckOptions::retry`]. A server that gives no acknowledgements is never
+    /// sent any message.
     ///
     /// # Cancel safety
     ///
@@ -205,8 +208,10 @@ impl AckClient {
             address: address.clone(),
             options,
             sender,
-            trouble: None,
+            without: Duration::ZERO,
+            lost: None,
             closed: 0,
+            fenced: None,
         };
         let driver = smol::spawn(driver.run());
         let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
@@ -329,6 +334,11 @@ impl Shared {
         self.lock().window.as_ref().map_or(0, look)
     }
 
+    /// Notes that the server shows a sign of life.
+    fn hear(&self) {
+        self.lock().heard = Some(Instant::now());
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -395,8 +405,8 @@ impl fmt::Display for AckError {
             }
             AckError::NoAcknowledgements { why } => write!(
                 f,
-                "this server gives no acknowledgements: {why} instead of a welcome; nothing was \
-                 sent; send without acknowledgements, or to a server that gives them"
+                "this server gives no acknowledgements: {why} instead of a welcome; nothing \
+                 was sent; send without acknowledgements, or to a server that gives them"
             ),
             AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
             AckError::Protocol { what, .. } => f.write_str(what),

@@ -16,10 +16,11 @@ use crate::layout::Layout;
 use crate::net::Socket;
 use crate::sender::SenderId;
 use crate::sink::Origin;
+use crate::watch::Phase;
 use crate::writer::append_frame;
 
-/// How often a client is told that the sink is at work, while it waits for it.
-const REPEATED: Duration = Duration::from_secs(3);
+/// How often a client hears something while it waits.
+pub(crate) const REPEATED: Duration = Duration::from_secs(3);
 
 /// What is shared about a connection whose client asked for acknowledgements.
 #[derive(Debug)]
@@ -86,7 +87,9 @@ pub(crate) async fn acknowledge(
         let complete = acked.complete.load(Ordering::SeqCst);
         let received = acked.received.load(Ordering::SeqCst);
         let committed = origin.committed();
-        let waits = committed < received && when.elapsed() >= REPEATED;
+        // What the client has sent may be under way for long, or not be read for want of memory.
+        let waits = committed < received || origin.watch.phase().0 != Phase::Idle;
+        let waits = waits && when.elapsed() >= REPEATED;
         if told != committed || waits {
             tell(&mut socket, layout, acked.before.saturating_add(committed)).await?;
             (told, when) = (committed, Instant::now());

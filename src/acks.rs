@@ -25,7 +25,12 @@
 //!  │ 8 bytes, big-endian │ code │ text      │
 //!  └─────────────────────┴──────┴───────────┘
 //!   as above              1 byte  UTF-8
+//!
+//!   sign of life: an empty frame. What the client waits for takes its time
 //! ```
+//!
+//! A client that waits hears something every few seconds: before the welcome a sign of life, later perhaps
+//! the last acknowledgement again.
 //!
 //! The first acknowledgement is the *welcome*: the first frame behind the hello is the message whose
 //! number is one more. So a client waits for the welcome before it sends anything else. The number in
@@ -103,6 +108,8 @@ pub enum Answer {
     Acknowledgement(u64),
     /// The server goes no further.
     Refusal(Refusal),
+    /// Nothing new, but the server is at work on it.
+    SignOfLife,
 }
 
 /// Why a server goes no further.
@@ -135,6 +142,8 @@ pub enum RefusalCode {
     Sink,
     /// 7: it drops what it receives, so there is nothing to acknowledge.
     NoSink,
+    /// 8: the message behind the committed ones is longer than it takes.
+    TooLong,
     /// One that is not known here.
     Other(u8),
 }
@@ -142,7 +151,7 @@ pub enum RefusalCode {
 /// A payload that is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAnswer {
-    /// Its length in bytes; an answer has at least 8.
+    /// Its length in bytes; an answer has at least 8, or none.
     pub length: usize,
 }
 
@@ -237,6 +246,7 @@ impl Answer {
                 payload.extend_from_slice(shortened(text).as_bytes());
                 payload
             }
+            Answer::SignOfLife => Vec::new(),
         }
     }
 
@@ -244,8 +254,11 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`] if it is shorter than any answer.
+    /// [`NoAnswer`] if it is so short that it is none.
     pub fn decode(payload: &[u8]) -> Result<Answer, NoAnswer> {
+        if payload.is_empty() {
+            return Ok(Answer::SignOfLife);
+        }
         let Some((&committed, rest)) = payload.split_first_chunk() else {
             return Err(NoAnswer { length: payload.len() });
         };
@@ -278,6 +291,7 @@ impl RefusalCode {
             RefusalCode::Shutdown => 5,
             RefusalCode::Sink => 6,
             RefusalCode::NoSink => 7,
+            RefusalCode::TooLong => 8,
             RefusalCode::Other(byte) => byte,
         }
     }
@@ -292,6 +306,7 @@ impl RefusalCode {
             5 => RefusalCode::Shutdown,
             6 => RefusalCode::Sink,
             7 => RefusalCode::NoSink,
+            8 => RefusalCode::TooLong,
             other => RefusalCode::Other(other),
         }
     }
@@ -314,6 +329,7 @@ impl fmt::Display for RefusalCode {
             RefusalCode::NoSink => {
                 f.write_str("it drops what it receives, so there is nothing to acknowledge")
             }
+            RefusalCode::TooLong => f.write_str("a message is longer than it takes"),
             RefusalCode::Other(byte) => write!(f, "code {byte}"),
         }
     }
@@ -446,7 +462,8 @@ mod tests {
         }
         let answer = Answer::Acknowledgement(u64::MAX - 1);
         assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
-        for length in 0..8 {
+        assert_eq!(Answer::decode(&Answer::SignOfLife.encode()), Ok(Answer::SignOfLife));
+        for length in 1..8 {
             assert_eq!(Answer::decode(&[1; 8][..length]), Err(NoAnswer { length }));
         }
         let refusal = Refusal { committed: 0, code: RefusalCode::Gap, text: "é".repeat(600) };

@@ -137,13 +137,10 @@ impl Connection {
             })
             .await
         };
-        match outcome {
-            Outcome::Closed => self.reader.get_ref().end_in_order(),
-            Outcome::Refused(code) => Box::pin(self.refuse(code)).await,
-            Outcome::SinkGone if origin.acked().is_some() => {
-                Box::pin(self.refuse(RefusalCode::Sink)).await
-            }
-            _ => self.reader.get_ref().spoil(),
+        match (self.refusal(&outcome), &outcome) {
+            (Some((code, why)), _) => Box::pin(self.refuse(code, why)).await,
+            (None, Outcome::Closed) => self.reader.get_ref().end_in_order(),
+            (None, _) => self.reader.get_ref().spoil(),
         }
         outcome
     }

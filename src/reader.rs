@@ -283,11 +283,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Makes out what the first bytes of the stream are; to be called before anything else is read. A
-    /// hello is taken out, and is no message; everything else stays for the next read.
+    /// hello is taken out, and is no message; everything else stays for the next read. It does not wait
+    /// for memory.
     pub(crate) fn poll_opening(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Opening>, ReadError>> {
+        if self.source.buffered().is_empty() && !self.ended && self.failed.is_none() {
+            let room = self.source.pool().clone().poll_room(cx, &mut self.waiting);
+            self.waiting = None;
+            let filled = match room {
+                Poll::Ready(()) => ready!(self.source.poll_fill(cx)),
+                Poll::Pending => ready!(self.source.poll_few(cx)),
+            };
+            match filled {
+                Ok(bytes) => self.ended = bytes == 0,
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+            }
+        }
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
         }

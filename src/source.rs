@@ -12,6 +12,9 @@ use crate::pool::{BUFFER, Lent, Pool};
 /// trickle of small messages, or the start of one, does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
+/// How many bytes a hello may have.
+const FEW: usize = 64;
+
 /// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
 /// the pool while there are bytes in it, and the offset of the next byte.
 pub(crate) struct Source<R> {
@@ -140,6 +143,17 @@ impl<R: AsyncRead + Unpin> Source<R> {
                 (self.next, self.filled) = (0, filled);
             }
             _ => self.pool.give_buffer(buffer),
+        }
+        read
+    }
+
+    /// The same, but it reads only a few bytes, which need no memory to speak of.
+    pub(crate) fn poll_few(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        debug_assert!(self.buffer.is_none());
+        let mut few = [0; FEW];
+        let read = self.poll_below(cx, &mut few);
+        if let Poll::Ready(Ok(filled)) = read {
+            self.hold(&few[..filled]);
         }
         read
     }

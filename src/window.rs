@@ -36,6 +36,9 @@ pub(crate) struct Window {
     ever_given: u64,
 }
 
+/// The most messages that anybody can have sent: one a nanosecond for 146 years.
+const MOST: u64 = u64::MAX / 4;
+
 /// A count that no server can have committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,8 +61,19 @@ pub enum CountFault {
 
 impl Window {
     /// Returns an empty window behind `committed` messages.
-    pub(crate) fn new(committed: u64, most_messages: usize, most_bytes: usize) -> Window {
-        Window {
+    ///
+    /// # Errors
+    ///
+    /// [`CountFault`] if nobody can have sent so many.
+    pub(crate) fn new(
+        committed: u64,
+        most_messages: usize,
+        most_bytes: usize,
+    ) -> Result<Window, CountFault> {
+        if committed > MOST {
+            return Err(CountFault::Beyond { count: committed, sent: MOST });
+        }
+        Ok(Window {
             bytes: VecDeque::new(),
             ends: VecDeque::new(),
             most_messages,
@@ -69,7 +83,7 @@ impl Window {
             given: 0,
             given_messages: committed,
             ever_given: committed,
-        }
+        })
     }
 
     /// Returns how many messages are acknowledged.
@@ -209,12 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_nobody_can_have_reached_is_none() {
+        assert!(Window::new(MOST, 1, 1).is_ok());
+        assert!(Window::new(MOST + 1, 1, 1).is_err() && Window::new(u64::MAX, 1, 1).is_err());
+    }
+
+    #[test]
     fn a_window_does_as_its_model_does() {
         for seed in 0..3000 {
             let mut random = fastrand::Rng::with_seed(seed);
             let (messages, bytes) = (random.usize(1..8), random.usize(1..60));
             let before = random.u64(0..3) * 1000;
-            let mut window = Window::new(before, messages, bytes);
+            let mut window = Window::new(before, messages, bytes).unwrap();
             let mut model = Model { frames: Vec::new(), committed: 0, given: 0, ever_given: 0 };
             for _ in 0..60 {
                 let in_window = model.end(model.frames.len()) - model.end(model.committed);

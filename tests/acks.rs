@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -206,6 +207,128 @@ fn a_server_that_repeats_itself_is_alive() {
 }
 
 #[test]
+fn a_server_that_takes_a_long_message_in_is_alive() {
+    let (address, _) = start(|mut connection| {
+        assert_eq!(connection.number, 1, "it was given up");
+        connection.acknowledge();
+        // Longer than the client waits without a sign of life, but each part of it is one.
+        let mut part = vec![0; 1 << 20];
+        for _ in 0..16 {
+            thread::sleep(Duration::from_millis(150));
+            connection.stream.read_exact(&mut part).unwrap();
+        }
+        connection.say(Answer::Acknowledgement(1));
+        let _ = connection.stream.read(&mut part);
+        let _ = connection.stream.read(&mut part);
+    });
+    block_on(async {
+        let options = AckOptions {
+            silence: Some(Duration::from_millis(1500)),
+            max_message: Some(64 << 20),
+            ..no_retry()
+        };
+        let mut client = connect(&address, options).await;
+        client.send(&vec![b'x'; 16 << 20]).await.unwrap();
+        client.finish().await.unwrap();
+    });
+}
+
+#[test]
+fn a_welcome_may_take_its_time_as_long_as_there_are_signs_of_life() {
+    let (address, _) = start(|mut connection| {
+        for _ in 0..12 {
+            thread::sleep(Duration::from_millis(100));
+            connection.say(Answer::SignOfLife);
+        }
+        if connection.number == 1 {
+            // Not without acknowledgements: it is only in trouble.
+            return;
+        }
+        connection.serve();
+    });
+    block_on(async {
+        let silence = Some(Duration::from_millis(800));
+        let error = Client::connect_with_acks(&address, AckOptions { silence, ..no_retry() })
+            .await
+            .unwrap_err();
+        assert!(matches!(error, AckError::Lost { .. }), "{error:?}");
+        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        client.send(b"a").await.unwrap();
+        client.finish().await.unwrap();
+    });
+}
+
+#[test]
+fn a_sender_is_fenced_for_good_the_second_time() {
+    for times in [1, 2] {
+        let (address, committed) = start(move |mut connection| {
+            connection.acknowledge();
+            connection.take().unwrap();
+            if connection.number > times {
+                return connection.serve();
+            }
+            connection.refuse(RefusalCode::Fenced, "");
+        });
+        block_on(async {
+            let mut client = connect(&address, AckOptions::default()).await;
+            for message in [b"a", b"b", b"c"] {
+                client.send(message).await.unwrap();
+            }
+            match (times, client.finish().await) {
+                // It may have been a connection of its own.
+                (1, Ok(())) => assert_eq!(committed.all(), [b"a", b"b", b"c"]),
+                (2, Err(AckError::Refused { refusal, .. })) => {
+                    assert_eq!(refusal.code, RefusalCode::Fenced);
+                }
+                (_, ended) => panic!("{times}: {ended:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_client_that_gets_on_by_little_does_not_give_up() {
+    // Only the next welcome shows what is committed.
+    let (address, committed) = start(|mut connection| {
+        connection.acknowledge();
+        let _ = connection.take();
+    });
+    block_on(async {
+        let retry = Duration::from_millis(500);
+        let mut client = connect(&address, AckOptions { retry, ..AckOptions::default() }).await;
+        let started = Instant::now();
+        for _ in 0..40 {
+            client.send(b"a").await.unwrap();
+        }
+        client.finish().await.unwrap();
+        assert!(started.elapsed() > retry, "it proves nothing");
+    });
+    assert_eq!(committed.count(), 40);
+}
+
+#[test]
+fn only_the_time_without_a_connection_counts() {
+    let (address, _) = start(|mut connection| match connection.number {
+        1 | 3 => connection.acknowledge(),
+        2 => {
+            connection.acknowledge();
+            read_frame(&mut connection.stream).unwrap();
+            for _ in 0..15 {
+                thread::sleep(Duration::from_millis(100));
+                connection.acknowledge();
+            }
+        }
+        _ => connection.serve(),
+    });
+    block_on(async {
+        let retry = Duration::from_secs(1);
+        let mut client = connect(&address, AckOptions { retry, ..AckOptions::default() }).await;
+        client.send(b"a").await.unwrap();
+        client.finish().await.unwrap();
+    });
+}
+
+#[test]
 fn a_server_that_closes_too_early_has_not_committed_the_rest() {
     let (address, _) = start(|mut connection| {
         connection.acknowledge();
@@ -269,6 +392,18 @@ fn counts_that_cannot_be_are_errors() {
             assert!(error.to_string().contains(words), "{error}");
         });
     }
+}
+
+#[test]
+fn a_welcome_that_nobody_can_have_reached_is_an_error() {
+    let (address, _) = start(|mut connection| {
+        connection.say(Answer::Acknowledgement(u64::MAX));
+        while connection.take().is_some() {}
+    });
+    block_on(async {
+        let error = Client::connect_with_acks(&address, AckOptions::default()).await.unwrap_err();
+        assert!(matches!(error, AckError::Protocol { .. }), "{error:?}");
+    });
 }
 
 #[test]

@@ -14,11 +14,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::acks::read_answer;
 use common::delivery::{Database, check_file, committed, send, serve, wait_until};
-use common::program::{
-    FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe,
-};
-use framelet::{AckOptions, Address, Answer, Client, Hello, Layout, SenderId};
+use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, said, unframe};
+use framelet::{AckOptions, Address, Client, Hello, Layout, SenderId};
 use rustix::process::Signal;
 use socket2::SockRef;
 
@@ -187,8 +186,8 @@ const SENDER: [u8; 16] = *b"one of the tests";
 fn hello(server: &Server, first: u64) -> (TcpStream, u64) {
     let mut stream = server.connect();
     stream.write_all(&hello_bytes(first)).unwrap();
-    match answer(&mut stream) {
-        Some(Answer::Acknowledgement(welcome)) => (stream, welcome),
+    match read_answer(&mut stream) {
+        Some(Ok(welcome)) => (stream, welcome),
         other => panic!("{other:?} instead of a welcome"),
     }
 }
@@ -196,10 +195,6 @@ fn hello(server: &Server, first: u64) -> (TcpStream, u64) {
 fn hello_bytes(first: u64) -> Vec<u8> {
     let sender = SenderId::from_bytes(SENDER);
     Hello { sender, first }.encode(Layout::U32BE).unwrap()
-}
-
-fn answer(stream: &mut impl Read) -> Option<Answer> {
-    read_frame(stream).map(|payload| Answer::decode(&payload).unwrap())
 }
 
 /// Returns the numbers of these messages as frames.
@@ -224,22 +219,22 @@ fn a_newer_connection_takes_over_where_the_older_one_got_to() {
     newer.write_all(&hello_bytes(1)).unwrap();
     let mut acknowledged = 0;
     let refusal = loop {
-        match answer(&mut older) {
-            Some(Answer::Acknowledgement(count)) => acknowledged = count,
-            Some(Answer::Refusal(refusal)) => break refusal,
+        match read_answer(&mut older) {
+            Some(Ok(count)) => acknowledged = count,
+            Some(Err(refusal)) => break refusal,
             None => panic!("the end without a refusal"),
         }
     };
     assert_eq!(refusal.code.to_byte(), 3);
     assert!(refusal.committed >= acknowledged && refusal.committed < 20_000, "{refusal:?}");
-    assert!(answer(&mut older).is_none());
+    assert!(read_answer(&mut older).is_none());
     server.resume();
-    let Some(Answer::Acknowledgement(welcome)) = answer(&mut newer) else { panic!("no welcome") };
+    let Some(Ok(welcome)) = read_answer(&mut newer) else { panic!("no welcome") };
     assert!(welcome > refusal.committed, "what was handed on is not in the welcome of {welcome}");
     newer.write_all(&frames(welcome + 1..=20_000)).unwrap();
     newer.shutdown(Shutdown::Write).unwrap();
     let mut last = welcome;
-    while let Some(Answer::Acknowledgement(count)) = answer(&mut newer) {
+    while let Some(Ok(count)) = read_answer(&mut newer) {
         last = count;
     }
     assert_eq!(last, 20_000);
@@ -319,7 +314,7 @@ fn a_client_that_never_reads_its_acknowledgements_holds_up_nobody() {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&hello_bytes(1)).unwrap();
-    assert_eq!(answer(&mut stream), Some(Answer::Acknowledgement(0)));
+    assert_eq!(read_answer(&mut stream), Some(Ok(0)));
     let before = server.memory();
     for number in 1..=200_000 {
         stream.write_all(&frame(number.to_string().as_bytes())).unwrap();
@@ -359,7 +354,8 @@ fn a_server_that_is_stopped_under_load_has_what_it_acknowledged() {
         let output = running.wait();
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));
         let rows = database.rows(&id);
-        assert!(committed(&output) <= rows.len() as u64, "an acknowledged message is missing");
+        // Everything that was read is committed, and the client knows it.
+        assert_eq!(committed(&output), rows.len() as u64);
         assert!(rows.iter().zip(1..).all(|(row, number)| *row == (number, number.to_string())));
     }
 }

@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use common::program::{Server, check, frame, framelet, read_frame};
+use common::acks::read_answer;
+use common::program::{Server, check, closed, frame, framelet, read_frame};
 use framelet::{Answer, FrameReader, Hello, Layout, RefusalCode, SenderId, append_frame};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
@@ -142,4 +143,60 @@ fn a_client_that_waits_for_a_busy_sink_is_told_that_it_is_at_work() {
     assert!(started.elapsed() >= Duration::from_secs(2), "not all the time");
     server.resume();
     assert_eq!(answer(), Ok(Answer::Acknowledgement(1)));
+}
+
+/// What the client waits for does not depend on its own messages here: the sink stands still, or there is
+/// no memory to read anything in.
+#[test]
+fn a_client_hears_that_the_server_is_at_work_before_it_is_welcomed_and_before_it_is_read() {
+    let mut command = std::process::Command::new(common::program::FRAMELET);
+    command.args(["serve", "127.0.0.1:0", "--memory", "2MiB", "--max-message", "1MiB"]);
+    let mut server = Server::spawn_stalled(command);
+    let mut early = server.connect();
+    early.write_all(&hello(Layout::U32BE, 1)).unwrap();
+    assert_eq!(read_frame(&mut early).unwrap(), 0_u64.to_be_bytes());
+    // More than what the server reads in advance; a part of it first.
+    let message = frame(&[b'y'; 200_000]);
+    let (first, rest) = message.split_at(1000);
+    early.write_all(first).unwrap();
+    assert_eq!(read_frame(&mut early).unwrap(), 0_u64.to_be_bytes(), "the same again");
+    let mut plain = server.connect();
+    let mut late = server.connect();
+    let large = frame(&[b'x'; 1 << 20]);
+    // It ends with the server, if not before.
+    std::thread::spawn(move || (0..8).try_for_each(|_| plain.write_all(&large)));
+    let started = Instant::now();
+    while server.memory() < 2 << 20 || server.unread_output() < 60_000 {
+        assert!(started.elapsed() < common::program::PATIENCE);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    early.write_all(rest).unwrap();
+    let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
+    late.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();
+    assert_eq!(read_frame(&mut early).unwrap(), 0_u64.to_be_bytes(), "the same again");
+    assert_eq!(Answer::decode(&read_frame(&mut late).unwrap()), Ok(Answer::SignOfLife));
+    server.resume();
+    let mut last = read_frame(&mut early).unwrap();
+    while last == 0_u64.to_be_bytes() {
+        last = read_frame(&mut early).unwrap();
+    }
+    assert_eq!(last, 1_u64.to_be_bytes());
+    assert_eq!(read_answer(&mut late), Some(Ok(0)));
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused_in_words() {
+    let server = Server::start(&["--max-message", "1000"]);
+    let mut stream = server.connect();
+    let bytes = [hello(Layout::U32BE, 1), frame(b"good"), frame(&[b'x'; 1001]), frame(b"more")];
+    stream.write_all(&bytes.concat()).unwrap();
+    let mut answers = answers(Layout::U32BE, stream);
+    let Some(Answer::Refusal(refusal)) = answers.pop() else { panic!("{answers:?}") };
+    assert_eq!((refusal.code, refusal.committed), (RefusalCode::TooLong, 1));
+    assert_eq!(refusal.text, "message 2 has 1001 bytes, and the server takes 1000 (--max-message)");
+    // A plain client is not written to.
+    let mut stream = server.connect();
+    stream.write_all(&frame(&[b'x'; 1001])).unwrap();
+    assert!(closed(&mut stream));
+    assert_eq!(server.stop().output, b"good\n");
 }

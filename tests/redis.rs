@@ -10,8 +10,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::program::{FRAMELET, PATIENCE, Server, check, frame, framelet, read_frame};
-use framelet::{Answer, Hello, Layout, RefusalCode, SenderId};
+use common::acks::read_answer;
+use common::program::{FRAMELET, PATIENCE, Server, check, frame, framelet};
+use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
 use redis::{Client, Connection, cmd};
 
 /// A Redis server in a directory of its own; it is killed when it is dropped.
@@ -197,14 +198,12 @@ impl Acked {
         let mut stream = server.connect();
         stream.write_all(&Hello { sender, first: 1 }.encode(Layout::U32BE).unwrap()).unwrap();
         let mut acked = Acked(stream);
-        match acked.answer() {
-            Answer::Acknowledgement(committed) => (acked, committed),
-            Answer::Refusal(refusal) => panic!("{refusal:?}"),
-        }
+        let welcome = acked.answer().unwrap();
+        (acked, welcome)
     }
 
-    fn answer(&mut self) -> Answer {
-        Answer::decode(&read_frame(&mut self.0).expect("an answer")).unwrap()
+    fn answer(&mut self) -> Result<u64, Refusal> {
+        read_answer(&mut self.0).expect("an answer")
     }
 
     fn send(&mut self, payloads: &[&str]) {
@@ -214,10 +213,10 @@ impl Acked {
 
     fn wait_for(&mut self, committed: u64) {
         loop {
-            match self.answer() {
-                Answer::Acknowledgement(count) if count == committed => return,
-                Answer::Acknowledgement(count) => assert!(count < committed),
-                Answer::Refusal(refusal) => panic!("{refusal:?}"),
+            let count = self.answer().unwrap();
+            assert!(count <= committed);
+            if count == committed {
+                return;
             }
         }
     }
@@ -226,8 +225,8 @@ impl Acked {
     fn wait_for_refusal(&mut self, committed: u64) -> RefusalCode {
         loop {
             match self.answer() {
-                Answer::Acknowledgement(count) => assert_eq!(count, committed),
-                Answer::Refusal(refusal) => return refusal.code,
+                Ok(count) => assert_eq!(count, committed),
+                Err(refusal) => return refusal.code,
             }
         }
     }
@@ -359,13 +358,46 @@ fn a_sender_that_is_torn_to_and_fro_between_two_servers_is_there_once() {
         let texts: Vec<&str> = all[from..until].iter().map(String::as_str).collect();
         client.send(&texts);
         // Most of it is still under way.
-        match client.answer() {
-            Answer::Acknowledgement(count) => committed = count,
-            Answer::Refusal(refusal) => panic!("{refusal:?}"),
-        }
+        committed = client.answer().unwrap();
         left_behind.push(client);
     }
     equal(&redis.payloads("log"), &all);
+}
+
+/// As after a failover to a replica that had not everything yet.
+#[test]
+fn a_claim_that_redis_has_lost_counts_all_the_same() {
+    let redis = Redis::start(&[]);
+    let to = redis.stream("log");
+    let (one, two) = (Server::start(&["--to", &to]), Server::start(&["--to", &to]));
+    let sender = SenderId::from_bytes([8; 16]);
+    let (mut old, _) = Acked::connect(&one, sender);
+    let mut connection = redis.connect();
+    let id = sender.to_string();
+    let older: String = cmd("HGET").arg("{log}:claims").arg(&id).query(&mut connection).unwrap();
+    let (mut new, _) = Acked::connect(&two, sender);
+    redis.run(&["HSET", "{log}:claims", &id, &older]);
+    new.send(&["1"]);
+    new.wait_for(1);
+    old.send(&["stale 1", "stale 2"]);
+    assert_eq!(old.wait_for_refusal(0), RefusalCode::Fenced);
+    assert_eq!(redis.payloads("log"), ["1"]);
+}
+
+/// Somebody who waits for the welcome hears that it is not in vain, and goes on when Redis is back. A
+/// question that was given up meanwhile does not take the sender away from another server.
+#[test]
+fn a_client_that_comes_while_redis_is_away_waits_for_it() {
+    let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    redis.kill();
+    let client = sending(&server, &["--ack", "--timeout", "4s", "--retry", "1s"], 100);
+    server.wait_for_log("waiting until it takes messages again", 1);
+    // Longer than the client waits without any sign of life, and tries.
+    thread::sleep(Duration::from_secs(6));
+    redis.restart();
+    succeeded(client);
+    equal(&redis.payloads("log"), &lines(100));
 }
 
 #[test]

@@ -146,6 +146,8 @@ fn what_cannot_be_written_is_said_before_anything_is_received() {
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
     let arguments = ["serve", "--to", "sqlite:x", "--sync", "never"];
     check(&framelet(&arguments, b""), 2, &["a database is always made safe"]);
+    let arguments = ["serve", "--to", "sqlite:x", "--max-message", "1GB"];
+    check(&framelet(&arguments, b""), 2, &["over the 999,000,000 bytes that SQLite takes"]);
 
     let path = directory.path().join("messages.db");
     assert!(Server::start(&["--to", &to(&path)]).stop().status.success());

@@ -2,16 +2,17 @@
 
 use std::future::pending;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncWriteExt, FutureExt};
-use log::debug;
+use log::{debug, warn};
 use smol::Timer;
 
 use super::{AckError, AckOptions, Shared};
-use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal};
+use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, RefusalCode};
 use crate::address::Address;
 use crate::backoff::Backoff;
 use crate::error::{Plain, ReadError};
@@ -26,10 +27,14 @@ const CHUNK: usize = 64 * 1024;
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How often in a row a new connection may be closed instead of a welcome. A server without
-/// acknowledgements does that each time, and so does one that is just starting or ending, or a load
-/// balancer in front of it: that one is given a second or two to think better of it.
+/// How often in a row connections are closed instead of a welcome until the log says so: a server
+/// without acknowledgements does that, but so does one that is full, or a load balancer whose servers
+/// are just being started.
 const CLOSED: u32 = 6;
+
+/// For how long it counts that the sender was fenced. It may have been by a connection of its own that was
+/// given up and came through later; if it happens again, somebody else uses its id.
+const FENCED: Duration = Duration::from_secs(60);
 
 /// What drives the connection.
 pub(super) struct Driver {
@@ -37,10 +42,14 @@ pub(super) struct Driver {
     pub(super) address: Address,
     pub(super) options: AckOptions,
     pub(super) sender: SenderId,
-    /// When it first failed since it last got on.
-    pub(super) trouble: Option<Instant>,
+    /// How long it has been without a connection since it last got on, up to the last welcome.
+    pub(super) without: Duration,
+    /// Since when it is without one.
+    pub(super) lost: Option<Instant>,
     /// How often in a row a connection was closed instead of a welcome.
     pub(super) closed: u32,
+    /// When a connection was fenced last.
+    pub(super) fenced: Option<Instant>,
 }
 
 /// Why a connection is no more.
@@ -53,7 +62,9 @@ enum Broken {
 
 impl Driver {
     pub(super) async fn run(mut self) {
-        let ended = self.drive().await;
+        let ended = AssertUnwindSafe(self.drive()).catch_unwind().await;
+        let bug = |_| Err(self.lost(io::Error::other("a bug in framelet ended the client")));
+        let ended = ended.unwrap_or_else(bug);
         self.shared.lock().ended = Some(ended);
         self.shared.news.notify(usize::MAX);
     }
@@ -61,7 +72,7 @@ impl Driver {
     async fn drive(&mut self) -> Result<(), AckError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let committed = self.shared.window(|window| window.committed());
+            let committed = self.shared.window(Window::committed);
             let error = match self.converse().await {
                 Ok(()) => return Ok(()),
                 // All is known to be safe; that the connection did not end well changes nothing.
@@ -69,17 +80,22 @@ impl Driver {
                 Err(Broken::Final(error)) => return Err(error),
                 Err(Broken::Passing(error)) => error,
             };
-            if self.shared.window(|window| window.committed()) != committed {
+            if self.shared.window(Window::committed) != committed {
                 backoff.reset();
             }
-            let since = *self.trouble.get_or_insert_with(Instant::now);
-            let left = self.options.retry.saturating_sub(since.elapsed());
+            let since = *self.lost.get_or_insert_with(Instant::now);
+            let left = self.options.retry.saturating_sub(self.without + since.elapsed());
             if left.is_zero() {
                 return Err(error);
             }
             debug!("{error}; trying again");
             Timer::after(backoff.next_wait().min(left)).await;
         }
+    }
+
+    /// Notes that messages are committed, or that none is waiting.
+    fn got_on(&mut self) {
+        self.without = Duration::ZERO;
     }
 
     /// Connects and goes on until everything is done, or the connection is no more.
@@ -94,20 +110,7 @@ impl Driver {
             .max_message(LONGEST_ANSWER)
             .map_err(|error| Broken::Final(AckError::Limit(error)))?;
         let welcome = self.greet(socket.clone(), &mut reader).await?;
-        {
-            let mut state = self.shared.lock();
-            match &mut state.window {
-                Some(window) => window.rewind(welcome).map_err(|fault| self.counts(fault))?,
-                None => {
-                    let AckOptions { window, window_bytes, .. } = self.options;
-                    state.window = Some(Window::new(welcome, window.max(1), window_bytes));
-                }
-            }
-            if state.window.as_ref().is_some_and(Window::is_empty) {
-                self.trouble = None;
-            }
-        }
-        self.shared.news.notify(usize::MAX);
+        self.welcomed(welcome)?;
         let shared = Arc::clone(&self.shared);
         let mut write = pin!(async {
             if let Err(error) = write_all(socket.clone(), &shared).await {
@@ -116,10 +119,8 @@ impl Driver {
             }
             pending().await
         });
-        let mut heard = Instant::now();
         loop {
-            let answer = read_answer(&mut reader).or(write.as_mut()).or(self.silent(heard)).await;
-            heard = Instant::now();
+            let answer = read_answer(&mut reader).or(write.as_mut()).or(self.silent()).await;
             match answer {
                 Ok(Some(Answer::Acknowledgement(count))) => self.acknowledged(count)?,
                 Ok(Some(Answer::Refusal(refusal))) => {
@@ -127,14 +128,21 @@ impl Driver {
                     let _ = self.acknowledged(refusal.committed);
                     return Err(self.refused(refusal));
                 }
+                Ok(Some(Answer::SignOfLife)) => {}
                 Ok(None) if self.is_done() => return Ok(()),
                 Ok(None) => {
                     let what = "the server closed the connection";
                     return Err(lost(self, io::Error::new(io::ErrorKind::UnexpectedEof, what)));
                 }
                 Err(Bad::Io(error)) => return Err(lost(self, error)),
+                Err(Bad::Silent(error)) => {
+                    // It was lost as long ago.
+                    self.lost = self.shared.lock().heard;
+                    return Err(lost(self, error));
+                }
                 Err(Bad::Protocol(what)) => return Err(self.protocol(what)),
             }
+            self.shared.hear();
         }
     }
 
@@ -144,8 +152,7 @@ impl Driver {
         mut socket: Socket,
         reader: &mut FrameReader<Socket>,
     ) -> Result<u64, Broken> {
-        let first_time = self.shared.lock().window.is_none();
-        let first = 1 + self.shared.window(|window| window.committed());
+        let first = 1 + self.shared.window(Window::committed);
         let hello = Hello { sender: self.sender, first };
         let hello = hello
             .encode(self.options.layout)
@@ -158,31 +165,68 @@ impl Driver {
                 answer => answer,
             }
         };
-        let late = async { self.too_late("no welcome").await.map_err(Bad::Io) };
-        let instead = match greeting.or(late).await {
-            Ok(Some(Answer::Acknowledgement(welcome))) => {
-                self.closed = 0;
-                return Ok(welcome);
-            }
+        let late = || async { self.too_late("no welcome").await.map_err(Bad::Silent) };
+        let mut answer = greeting.or(late()).await;
+        // A server that answers at all gives acknowledgements.
+        let mut gives_any = self.shared.lock().window.is_some();
+        while let Ok(Some(Answer::SignOfLife)) = answer {
+            gives_any = true;
+            answer = read_answer(reader).or(late()).await;
+        }
+        let closed = "the server closed the connection";
+        let instead = match answer {
+            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok(welcome),
             Ok(Some(Answer::Refusal(refusal))) => return Err(self.refused(refusal)),
-            Ok(None) => Bad::Io(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the server closed the connection",
-            )),
+            Ok(_) => Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, closed)),
             Err(instead) => instead,
         };
-        // A server that has given acknowledgements before is only in trouble now.
-        Err(match (first_time, instead) {
-            (true, Bad::Io(error)) => {
+        Err(match (gives_any, instead) {
+            (false, Bad::Io(error)) => {
                 self.closed += 1;
-                let is_final = self.closed >= CLOSED || error.kind() == io::ErrorKind::TimedOut;
-                let error = AckError::NoAcknowledgements { why: Plain(&error).to_string() };
-                if is_final { Broken::Final(error) } else { Broken::Passing(error) }
+                let why = Plain(&error).to_string();
+                if self.closed == CLOSED {
+                    warn!(
+                        "{} ends each connection instead of a welcome ({why}): it may give no \
+                         acknowledgements, or be busy or starting; trying on",
+                        self.address
+                    );
+                }
+                Broken::Passing(AckError::NoAcknowledgements { why })
             }
-            (true, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
-            (false, Bad::Io(error)) => Broken::Passing(self.lost(error)),
-            (false, Bad::Protocol(what)) => self.protocol(what),
+            (false, Bad::Silent(error)) => {
+                Broken::Final(AckError::NoAcknowledgements { why: error.to_string() })
+            }
+            (false, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
+            (true, Bad::Io(error) | Bad::Silent(error)) => Broken::Passing(self.lost(error)),
+            (true, Bad::Protocol(what)) => self.protocol(what),
         })
+    }
+
+    /// Begins, or goes on, behind what the server says is committed.
+    fn welcomed(&mut self, welcome: u64) -> Result<(), Broken> {
+        self.closed = 0;
+        if let Some(lost) = self.lost.take() {
+            self.without += lost.elapsed();
+        }
+        let got_on = {
+            let mut state = self.shared.lock();
+            state.heard = Some(Instant::now());
+            let before = state.window.as_ref().map(Window::committed);
+            match &mut state.window {
+                Some(window) => window.rewind(welcome).map_err(|fault| self.counts(fault))?,
+                None => {
+                    let AckOptions { window, window_bytes, .. } = self.options;
+                    let window = Window::new(welcome, window.max(1), window_bytes);
+                    state.window = Some(window.map_err(|fault| self.counts(fault))?);
+                }
+            }
+            before != Some(welcome) || state.window.as_ref().is_some_and(Window::is_empty)
+        };
+        if got_on {
+            self.got_on();
+        }
+        self.shared.news.notify(usize::MAX);
+        Ok(())
     }
 
     fn acknowledged(&mut self, count: u64) -> Result<(), Broken> {
@@ -194,27 +238,26 @@ impl Driver {
             None => Ok(false),
         };
         if acknowledged.map_err(|fault| self.counts(fault))? {
-            self.trouble = None;
+            self.got_on();
             self.shared.news.notify(usize::MAX);
         }
         Ok(())
     }
 
-    /// Waits until the server has said nothing for too long while messages wait.
-    async fn silent(&self, heard: Instant) -> Result<Option<Answer>, Bad> {
+    /// Waits until the server has shown no sign of life for too long while messages wait.
+    async fn silent(&self) -> Result<Option<Answer>, Bad> {
         let Some(silence) = self.options.silence else { return pending().await };
-        let mut since = heard;
         loop {
             // Looking now and then is enough, and costs less than a timer for each message.
             Timer::after(silence / 8).await;
-            let waiting = {
-                let state = self.shared.lock();
-                state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty())
-            };
+            let mut state = self.shared.lock();
+            let waiting =
+                state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty());
+            let heard = *state.heard.get_or_insert_with(Instant::now);
             if !waiting {
-                since = Instant::now();
-            } else if since.elapsed() >= silence {
-                return Err(Bad::Io(late("nothing came from the server", silence)));
+                state.heard = Some(Instant::now());
+            } else if heard.elapsed() >= silence {
+                return Err(Bad::Silent(late("nothing came from the server", silence)));
             }
         }
     }
@@ -241,8 +284,14 @@ impl Driver {
         AckError::Lost { error, sent, committed, sender: self.sender }
     }
 
-    fn refused(&self, refusal: Refusal) -> Broken {
-        let passing = refusal.code.is_passing();
+    fn refused(&mut self, refusal: Refusal) -> Broken {
+        let passing = match refusal.code {
+            RefusalCode::Fenced => {
+                let again = self.fenced.replace(Instant::now());
+                again.is_none_or(|last| last.elapsed() > FENCED)
+            }
+            code => code.is_passing(),
+        };
         let error = AckError::Refused { refusal, sender: self.sender };
         if passing { Broken::Passing(error) } else { Broken::Final(error) }
     }
@@ -264,6 +313,8 @@ fn late(what: &str, after: Duration) -> io::Error {
 /// What came instead of an answer.
 enum Bad {
     Io(io::Error),
+    /// Nothing, for too long.
+    Silent(io::Error),
     Protocol(String),
 }
 
@@ -304,7 +355,16 @@ async fn write_all(mut socket: Socket, shared: &Shared) -> io::Result<()> {
             state.finishing
         };
         if !chunk.is_empty() {
-            socket.write_all(&chunk).await?;
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let taken = match socket.write(rest).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    taken => taken,
+                };
+                rest = &rest[taken..];
+                // Whoever takes something in is there.
+                shared.hear();
+            }
         } else if finishing {
             return socket.shutdown_write();
         } else {

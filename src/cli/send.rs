@@ -66,7 +66,8 @@ pub(crate) struct Send {
     expect: u64,
 
     /// time to connect; to wait for replies once everything is sent; to wait for the end of the
-    /// connection; and with --ack to wait for any sign of life; or off (default: 10s)
+    /// connection; and with --ack to wait for any sign of life, of which a busy server gives one every
+    /// 3s; or off (default: 10s)
     #[argh(
         option,
         arg_name = "duration",
@@ -75,8 +76,8 @@ pub(crate) struct Send {
     )]
     timeout: Timeout,
 
-    /// keep trying to connect for this long, as in 10s; with --ack also when the connection is lost
-    /// (then by default 30s)
+    /// keep trying to connect for this long, as in 10s; with --ack be without a connection for this
+    /// long since it last got on (then by default 30s)
     #[argh(option, arg_name = "duration", from_str_fn(duration))]
     retry: Option<Duration>,
 

@@ -21,6 +21,10 @@ use std::time::Duration;
 /// What Redis takes as one value, unless its proto-max-bulk-len says otherwise.
 const LONGEST_IN_REDIS: usize = 512 << 20;
 
+/// The longest message that SQLite takes, in bytes: a row has at most 1,000,000,000, and something is to be
+/// known about the message.
+const LONGEST_IN_SQLITE: usize = 999_000_000;
+
 /// Receives messages and puts each one, whole and as it comes, on standard output or into a file, a
 /// database or Redis.
 #[derive(FromArgs)]
@@ -169,6 +173,16 @@ impl Serve {
                 "--output is for stdout and files only; a database takes messages as they are";
             return Err(Failure::new(Exit::Usage, message));
         }
+        let longest = match self.to {
+            Place::Redis(_) => Some((LONGEST_IN_REDIS, "512 MiB that Redis takes")),
+            Place::Sqlite(_) => Some((LONGEST_IN_SQLITE, "999,000,000 bytes that SQLite takes")),
+            _ => None,
+        };
+        if let Some((longest, what)) = longest
+            && self.max_message.is_some_and(|max| max > longest)
+        {
+            return Err(Failure::new(Exit::Usage, format!("--max-message is over the {what}")));
+        }
         Ok(Some(match &self.to {
             Place::Stdout if format == OutputFormat::None => return Ok(None),
             Place::Stdout => {
@@ -179,10 +193,6 @@ impl Serve {
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
             Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
-            Place::Redis(_) if self.max_message.is_some_and(|max| max > LONGEST_IN_REDIS) => {
-                let message = "--max-message is over the 512 MiB that Redis takes";
-                return Err(Failure::new(Exit::Usage, message));
-            }
             Place::Redis(url) => Box::new(RedisSink::open(url).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");

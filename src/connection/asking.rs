@@ -9,8 +9,9 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use smol::{Task, Timer};
 
 use super::{Connection, Outcome};
-use crate::acknowledger::{acknowledge, frame};
+use crate::acknowledger::{REPEATED, acknowledge, frame};
 use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
+use crate::error::{Fault, ProtocolError, ReadError};
 use crate::reader::FrameReader;
 use crate::senders::Place;
 use crate::watch::Phase;
@@ -56,10 +57,14 @@ impl Connection {
             None => return Err(Outcome::Refused(RefusalCode::NoSink)),
             Some(queue) => queue,
         };
-        // What an older connection of this sender has handed on by now is part of the answer.
-        let place = self.server.senders.take_over(hello.sender, origin).await;
-        let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
-        let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+        let finding_out = async {
+            // What an older connection of this sender has handed on by now is part of the answer.
+            let place = self.server.senders.take_over(hello.sender, origin).await;
+            let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
+            let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+            Ok((place, known))
+        };
+        let (place, known) = finding_out.or(self.show_signs_of_life()).await?;
         // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
         // is not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
@@ -70,6 +75,17 @@ impl Connection {
         let socket = self.reader.get_ref().clone();
         let task = smol::spawn(acknowledge(Arc::clone(origin), socket, self.server.layout));
         Ok(Box::new(Telling { task, _place: place }))
+    }
+
+    /// Lets a client that waits for its welcome know that it does not do so in vain. Ends only if the
+    /// client is gone: then nobody need find out any more.
+    async fn show_signs_of_life<T>(&self) -> Result<T, Outcome> {
+        let mut socket = self.reader.get_ref().clone();
+        let sign = frame(self.server.layout, &Answer::SignOfLife);
+        loop {
+            Timer::after(REPEATED).await;
+            socket.write_all(&sign).await.map_err(Outcome::Write)?;
+        }
     }
 
     /// Waits until the client has been told of everything that is committed.
@@ -91,13 +107,40 @@ impl Connection {
         }
     }
 
+    /// Returns why a client that asked gets no further acknowledgements, and in words, if that is to be
+    /// said to it.
+    pub(super) fn refusal(&self, outcome: &Outcome) -> Option<(RefusalCode, String)> {
+        let asked = self.origin.acked().is_some();
+        let code = match outcome {
+            Outcome::Refused(code) => *code,
+            Outcome::SinkGone if asked => RefusalCode::Sink,
+            Outcome::Read(error) if asked => return self.too_long(error),
+            _ => return None,
+        };
+        Some((code, code.to_string()))
+    }
+
+    /// A reset would have the client send the same message again and again.
+    fn too_long(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
+        let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
+        let Fault::OverLong { length, limit } = fault else { return None };
+        let number = self.before().saturating_add(at.message);
+        let text = format!(
+            "message {number} has {length} bytes, and the server takes {limit} (--max-message)"
+        );
+        Some((RefusalCode::TooLong, text))
+    }
+
+    /// Returns how many messages of the sender came before the first one on this connection.
+    fn before(&self) -> u64 {
+        self.origin.acked().map_or(0, |acked| acked.before)
+    }
+
     /// Says why the client gets no acknowledgements, and gives it a moment to read that: what it still
     /// sends would turn the end into a reset, which destroys what is under way.
-    pub(super) async fn refuse(&mut self, code: RefusalCode) {
-        let acked = self.origin.acked();
-        let committed =
-            acked.map_or(0, |acked| acked.before.saturating_add(self.origin.committed()));
-        let refusal = Refusal { committed, code, text: code.to_string() };
+    pub(super) async fn refuse(&mut self, code: RefusalCode, text: String) {
+        let committed = self.before().saturating_add(self.origin.committed());
+        let refusal = Refusal { committed, code, text };
         let layout = self.server.layout;
         let socket = self.reader.get_mut();
         socket.end_in_order();

@@ -23,6 +23,9 @@ const MODE: u32 = 0o640;
 /// How much is read at once in search of the end of the last record.
 const CHUNK: usize = 64 * 1024;
 
+/// How a SQLite database begins. A slip of one word must not cost it its end.
+const SQLITE: [u8; 16] = *b"SQLite format 3\0";
+
 /// How much of what is cut off is shown.
 const SHOWN: usize = 60;
 
@@ -90,13 +93,20 @@ impl FileSink {
     ///
     /// # Errors
     ///
-    /// The system's, with the path; or that the file is in use, or is not in the format.
+    /// The system's, with the path; or that the file is in use, or is not in the format; or that the format
+    /// is [`OutputFormat::None`].
     pub fn open(
         path: impl Into<PathBuf>,
         format: OutputFormat,
         sync: FileSync,
     ) -> io::Result<FileSink> {
         let path = path.into();
+        if format == OutputFormat::None {
+            return Err(io::Error::other(format!(
+                "cannot write to {}: in the format none, nothing would be written",
+                path.display()
+            )));
+        }
         let open = Opened::at(&path, format, sync, None)?;
         Ok(FileSink { path, format, sync, open })
     }
@@ -223,6 +233,12 @@ fn cannot_write(path: &Path, error: &io::Error, more: &str) -> io::Error {
 /// Cuts off what is behind the last whole record.
 fn cut_torn(file: &File, format: OutputFormat, path: &Path) -> io::Result<()> {
     let len = file.metadata()?.len();
+    let mut magic = [0; SQLITE.len()];
+    if file.read_at(&mut magic, 0)? == magic.len() && magic == SQLITE {
+        return Err(io::Error::other(
+            "it is a SQLite database; write sqlite: in front of the path, or give another file",
+        ));
+    }
     let end = match format {
         OutputFormat::Lines | OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Json => {
             end_of_last(b'\n', file, len)?
@@ -360,6 +376,10 @@ mod tests {
         ] {
             let error = opened(format, content.as_bytes()).unwrap_err();
             assert!(error.contains(&format!("it is not a file of {format}")), "{error}");
+        }
+        for format in ["lines", "nul", "frames", "raw"] {
+            let error = opened(format, b"SQLite format 3\0 and so on").unwrap_err();
+            assert!(error.contains("it is a SQLite database; write sqlite: in front"), "{error}");
         }
     }
 

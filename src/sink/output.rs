@@ -19,7 +19,7 @@ const KEPT: usize = 2 * WRITE;
 ///
 /// All messages of a commit are gathered into few writes, and nothing is held back after it: a pipe's
 /// reader sees each message as soon as no more are waiting. On a terminal, what could drive it is
-/// written as an escape.
+/// written as an escape. In [`OutputFormat::None`] messages are dropped, and count as committed.
 #[derive(Debug)]
 pub struct OutputSink {
     file: PatientFile,

@@ -73,6 +73,14 @@ impl Seen {
         batch.after(committed)
     }
 
+    /// Takes back that `batch` counts as committed. How far its sender has come is not known here any
+    /// more, but it knows itself.
+    pub(super) fn refused(&mut self, batch: &Batch) {
+        if let Some(sender) = batch.sender() {
+            self.senders.remove(&sender);
+        }
+    }
+
     /// Makes room for one more.
     fn forget(&mut self, now: Instant) {
         let full = self.senders.len() >= MOST;

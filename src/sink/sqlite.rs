@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use humantime::format_rfc3339_millis;
 use log::info;
@@ -51,6 +51,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a sender is remembered after its last message.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// How often those are looked for who are to be forgotten. It goes through all senders.
+const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
+
 const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const COMMITTED: &str = "SELECT committed FROM senders WHERE sender = ?1";
@@ -66,11 +69,13 @@ const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen) VALUES (?1
 /// The table `messages` has a row for each message. Its `payload` is text where it is UTF-8 without NUL
 /// characters, so that a shell shows it and SQLite's functions for text and JSON take it, and a blob
 /// otherwise; `CAST(payload AS BLOB)` is the exact bytes of both. The table `senders` has how far each
-/// sender has come, which is forgotten at a start 30 days after its last message.
+/// sender has come, which is forgotten 30 days after its last message, or within a day of that.
 #[derive(Debug)]
 pub struct SqliteSink {
     path: PathBuf,
     connection: Connection,
+    /// When senders are to be forgotten next.
+    forget_at: Instant,
 }
 
 impl SqliteSink {
@@ -101,7 +106,7 @@ impl SqliteSink {
             Unusable::Sqlite(error) => explain(path, &error),
             Unusable::Words(words) => what(io::Error::other(words)),
         })?;
-        Ok(SqliteSink { path: path.into(), connection })
+        Ok(SqliteSink { path: path.into(), connection, forget_at: Instant::now() + FORGET })
     }
 }
 
@@ -111,6 +116,11 @@ impl Sink for SqliteSink {
     }
 
     fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
+        // New senders are what the table grows by.
+        if Instant::now() >= self.forget_at {
+            forget(&self.connection).map_err(|error| explain(&self.path, &error))?;
+            self.forget_at = Instant::now() + FORGET;
+        }
         let committed = committed(&self.connection, &sender.to_string());
         committed.map(Some).map_err(|error| explain(&self.path, &error))
     }
@@ -154,16 +164,7 @@ fn prepare(connection: &mut Connection) -> Result<(), Unusable> {
             ));
         }
     }
-    // Where no time could be so long ago, nobody is forgotten.
-    if let Some(since) = SystemTime::now().checked_sub(REMEMBERED)
-        && since > SystemTime::UNIX_EPOCH
-    {
-        let since = format_rfc3339_millis(since).to_string();
-        let forgotten = transaction.execute("DELETE FROM senders WHERE seen < ?1", [since])?;
-        if forgotten > 0 {
-            info!("forgot {forgotten} senders, not seen for 30 days");
-        }
-    }
+    forget(&transaction)?;
     transaction.commit()?;
     // Not possible within a transaction.
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
@@ -174,6 +175,21 @@ fn prepare(connection: &mut Connection) -> Result<(), Unusable> {
         )));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(())
+}
+
+/// Forgets the senders that have not been seen for long.
+fn forget(connection: &Connection) -> rusqlite::Result<()> {
+    // Where no time could be so long ago, nobody is forgotten.
+    if let Some(since) = SystemTime::now().checked_sub(REMEMBERED)
+        && since > SystemTime::UNIX_EPOCH
+    {
+        let since = format_rfc3339_millis(since).to_string();
+        let forgotten = connection.execute("DELETE FROM senders WHERE seen < ?1", [since])?;
+        if forgotten > 0 {
+            info!("forgot {forgotten} senders, not seen for 30 days");
+        }
+    }
     Ok(())
 }
 
@@ -337,6 +353,13 @@ mod tests {
         let mut sink = open(&directory).unwrap();
         let committed = [1, 2].map(|id| sink.committed(SenderId::from_bytes([id; 16])).unwrap());
         assert_eq!(committed, [Some(5), Some(0)]);
+        // A server that is never started anew forgets, too, though not at each question.
+        let seen = format_rfc3339_millis(SystemTime::now() - 31 * day).to_string();
+        let old = SenderId::from_bytes([3; 16]);
+        sink.connection.execute(REMEMBER, params![old.to_string(), 5, seen]).unwrap();
+        assert_eq!(sink.committed(old).unwrap(), Some(5));
+        sink.forget_at = Instant::now();
+        assert_eq!(sink.committed(old).unwrap(), Some(0));
     }
 
     #[test]

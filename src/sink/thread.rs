@@ -193,6 +193,8 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
             }
         }
         match next {
+            // Nobody waits for the answer any more, and the question alone can take a sender over.
+            Some(Command::Committed(_, answer)) if answer.is_closed() => {}
             Some(Command::Committed(sender, answer)) => {
                 let committed = seen.committed(sender, sink)?;
                 // Who asked may be gone.
@@ -214,16 +216,23 @@ fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<(
     for batch in group.iter().filter(|batch| !batch.is_refused()) {
         fresh.extend(seen.only_new(batch));
     }
-    if fresh.is_empty() { Ok(()) } else { sink.commit(&fresh) }
+    if !fresh.is_empty() {
+        sink.commit(&fresh)?;
+    }
+    for batch in fresh.iter().filter(|batch| batch.is_refused()) {
+        seen.refused(batch);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use futures_lite::future::block_on;
+    use futures_lite::future::{block_on, poll_once};
 
     use super::*;
+    use crate::acks::RefusalCode;
     use crate::sink::tests::{batch, origin};
 
     /// What a sink was told, in order.
@@ -270,6 +279,63 @@ mod tests {
         assert_eq!(*told.lock().unwrap(), ["1 a", "2 b", "3 c", "4 d", "1 b"]);
         // For the connection, what was skipped is committed.
         assert_eq!((first.committed(), again.committed(), writer.uncommitted()), (3, 3, 0));
+    }
+
+    #[test]
+    fn what_a_sink_refuses_is_not_taken_for_committed() {
+        /// A sink that refuses what it does not like, and knows nothing of senders.
+        struct Choosy;
+
+        impl Sink for Choosy {
+            fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+                for batch in
+                    batches.iter().filter(|batch| batch.messages().any(|m| m.payload == b"b"))
+                {
+                    batch.refuse(RefusalCode::Sink);
+                }
+                Ok(())
+            }
+        }
+
+        let mut writer = Writer::start(Box::new(Choosy)).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(1));
+        queue(&to_sink, batch(&origin(Some((sender, 1))), &[b"b"]));
+        // The client knows how far it has come, and nobody else.
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), None);
+        block_on(writer.finish()).unwrap();
+        assert_eq!(writer.uncommitted(), 0);
+    }
+
+    #[test]
+    fn a_question_that_nobody_asks_any_more_is_not_passed_on() {
+        /// A sink that counts questions, and commits only once it is told to.
+        struct Asked(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
+
+        impl Sink for Asked {
+            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+                self.0.recv().map_err(io::Error::other)
+            }
+
+            fn committed(&mut self, _: SenderId) -> io::Result<Option<u64>> {
+                Ok(Some(self.1.fetch_add(1, Ordering::SeqCst)))
+            }
+        }
+
+        let ((go_on, wait), asked) = (std::sync::mpsc::channel(), Arc::<AtomicU64>::default());
+        let mut writer = Writer::start(Box::new(Asked(wait, Arc::clone(&asked)))).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        let mut given_up = Box::pin(to_sink.committed(sender));
+        assert!(block_on(poll_once(&mut given_up)).is_none());
+        drop(given_up);
+        go_on.send(()).unwrap();
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(0));
+        block_on(writer.finish()).unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -152,3 +152,14 @@ pub(crate) fn start_limited(
 pub(crate) fn start(handle: impl FnMut(Connection) + Send + 'static) -> (Address, Arc<Committed>) {
     start_limited(|_| usize::MAX, handle)
 }
+
+/// Reads the next answer that says something: a count, or a refusal; `None` at the end of the stream.
+pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Result<u64, Refusal>> {
+    loop {
+        match Answer::decode(&read_frame(stream)?).unwrap() {
+            Answer::Acknowledgement(count) => return Some(Ok(count)),
+            Answer::Refusal(refusal) => return Some(Err(refusal)),
+            Answer::SignOfLife => {}
+        }
+    }
+}

@@ -178,6 +178,12 @@ fn unfinished(client: &AckClient, why: &Unfinished) -> Failure {
         Unfinished::Failed(error) => (exit(error), error.to_string()),
     };
     let hint = match why {
+        // That one will be refused again.
+        Unfinished::Failed(AckError::Refused { refusal, .. })
+            if refusal.code == RefusalCode::TooLong =>
+        {
+            format!("; the sender is {sender}")
+        }
         Unfinished::Stopped
         | Unfinished::Failed(AckError::Lost { .. } | AckError::Refused { .. }) => {
             format!("; `--ack --sender {sender} --resume` on the same input sends the rest")
@@ -191,7 +197,10 @@ fn exit(error: &AckError) -> Exit {
     match error {
         AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
         AckError::Refused { refusal, .. } => match refusal.code {
-            RefusalCode::Echo | RefusalCode::NoSink | RefusalCode::Version => Exit::Protocol,
+            RefusalCode::Echo
+            | RefusalCode::NoSink
+            | RefusalCode::Version
+            | RefusalCode::TooLong => Exit::Protocol,
             _ => Exit::Network,
         },
         AckError::Lost { .. } => Exit::Network,

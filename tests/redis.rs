@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::acks::read_answer;
-use common::program::{FRAMELET, PATIENCE, Server, check, frame, framelet};
+use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet};
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
 use redis::{Client, Connection, cmd};
 
@@ -391,12 +391,15 @@ fn a_client_that_comes_while_redis_is_away_waits_for_it() {
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let server = Server::start(&["--to", &redis.stream("log")]);
     redis.kill();
-    let client = sending(&server, &["--ack", "--timeout", "4s", "--retry", "1s"], 100);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &server.address.to_string(), "--ack", "--input", "lines"]);
+    command.args(["--timeout", "4s", "--retry", "1s"]);
+    let client = Running::start(command, lines(100).join("\n").as_bytes());
     server.wait_for_log("waiting until it takes messages again", 1);
     // Longer than the client waits without any sign of life, and tries.
     thread::sleep(Duration::from_secs(6));
     redis.restart();
-    succeeded(client);
+    check(&client.wait(), 0, &["sent 100, committed 100"]);
     equal(&redis.payloads("log"), &lines(100));
 }
 

@@ -175,9 +175,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`AckError`]. A server that cannot be reached, or closes connections instead of welcoming the
-    /// sender, is tried again for [`AckOptions::retry`]. A server that gives no acknowledgements is never
-    /// sent any message.
+    /// [`AckError`]. A server that cannot be reached, or does not answer, is tried again for
+    /// [`AckOptions::retry`]. A server that gives no acknowledgements is never sent any message.
     ///
     /// # Cancel safety
     ///
@@ -210,7 +209,7 @@ impl AckClient {
             sender,
             without: Duration::ZERO,
             lost: None,
-            closed: 0,
+            unwelcome: 0,
             fenced: None,
         };
         let driver = smol::spawn(driver.run());

@@ -418,6 +418,7 @@ fn progress_is_shown_on_a_terminal_only() {
     let (person, side) = terminal();
     let mut command = Command::new(FRAMELET);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(side);
+    command.env("TERM", "xterm");
     let output = command.spawn().unwrap().wait_with_output().unwrap();
     assert!(text(&output).starts_with("round trips "));
     // The other side has to be closed, for what was shown to have an end.

@@ -30,7 +30,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// How often in a row connections are closed instead of a welcome until the log says so: a server
 /// without acknowledgements does that, but so does one that is full, or a load balancer whose servers
 /// are just being started.
-const CLOSED: u32 = 6;
+const UNWELCOME: u32 = 6;
 
 /// For how long it counts that the sender was fenced. It may have been by a connection of its own that was
 /// given up and came through later; if it happens again, somebody else uses its id.
@@ -47,7 +47,7 @@ pub(super) struct Driver {
     /// Since when it is without one.
     pub(super) lost: Option<Instant>,
     /// How often in a row a connection was closed instead of a welcome.
-    pub(super) closed: u32,
+    pub(super) unwelcome: u32,
     /// When a connection was fenced last.
     pub(super) fenced: Option<Instant>,
 }
@@ -181,30 +181,32 @@ impl Driver {
             Err(instead) => instead,
         };
         Err(match (gives_any, instead) {
-            (false, Bad::Io(error)) => {
-                self.closed += 1;
-                let why = Plain(&error).to_string();
-                if self.closed == CLOSED {
-                    warn!(
-                        "{} ends each connection instead of a welcome ({why}): it may give no \
-                         acknowledgements, or be busy or starting; trying on",
-                        self.address
-                    );
-                }
-                Broken::Passing(AckError::NoAcknowledgements { why })
-            }
-            (false, Bad::Silent(error)) => {
-                Broken::Final(AckError::NoAcknowledgements { why: error.to_string() })
-            }
+            (false, Bad::Io(error)) => self.unwelcome(1, &error),
+            (false, Bad::Silent(error)) => self.unwelcome(UNWELCOME, &error),
             (false, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
             (true, Bad::Io(error) | Bad::Silent(error)) => Broken::Passing(self.lost(error)),
             (true, Bad::Protocol(what)) => self.protocol(what),
         })
     }
 
+    /// Notes that a server has not answered a hello; `times` is how much that says.
+    fn unwelcome(&mut self, times: u32, error: &io::Error) -> Broken {
+        let why = Plain(error).to_string();
+        let enough = self.unwelcome < UNWELCOME && self.unwelcome + times >= UNWELCOME;
+        if enough && !self.options.retry.is_zero() {
+            warn!(
+                "{} does not welcome us ({why}): it may give no acknowledgements, or be full, or just \
+                 starting; trying on",
+                self.address
+            );
+        }
+        self.unwelcome = self.unwelcome.saturating_add(times);
+        Broken::Passing(AckError::NoAcknowledgements { why })
+    }
+
     /// Begins, or goes on, behind what the server says is committed.
     fn welcomed(&mut self, welcome: u64) -> Result<(), Broken> {
-        self.closed = 0;
+        self.unwelcome = 0;
         if let Some(lost) = self.lost.take() {
             self.without += lost.elapsed();
         }

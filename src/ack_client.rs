@@ -39,8 +39,8 @@ pub struct AckOptions {
     pub window: usize,
     /// How many bytes of them; a single message may have more.
     pub window_bytes: usize,
-    /// How long to be without a connection, all in all, since messages were last committed or none was
-    /// waiting. Zero gives up at the first failure.
+    /// How long to be without a connection, all in all, since it last got on: since messages were
+    /// committed, or there was a new connection and none was waiting. Zero gives up at the first failure.
     pub retry: Duration,
     /// How long a server may show no sign of life while messages wait; then the connection counts as
     /// lost. Also the time to connect. That it takes bytes in is such a sign, and a server that is only
@@ -114,7 +114,7 @@ pub enum AckError {
     /// The limit is more than the layout can say.
     Limit(LimitError),
     /// The client has been told to finish, and takes no more messages.
-    Finishing,
+    Finished,
     /// There is no new sender id to be had from the system.
     Random(io::Error),
     /// The server does not answer the hello as one does that gives acknowledgements. Nothing was sent.
@@ -211,6 +211,7 @@ impl AckClient {
             lost: None,
             unwelcome: 0,
             fenced: None,
+            late: false,
         };
         let driver = smol::spawn(driver.run());
         let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
@@ -247,7 +248,7 @@ impl AckClient {
     ///
     /// # Errors
     ///
-    /// [`AckError::TooLong`] concerns this message alone; [`AckError::Finishing`] if the client was told to
+    /// [`AckError::TooLong`] concerns this message alone; [`AckError::Finished`] if the client was told to
     /// finish. All others are final, and every later call returns the same one.
     ///
     /// # Cancel safety
@@ -259,7 +260,7 @@ impl AckClient {
         let len = prefix.len() + payload.len();
         let push = |state: &mut State| {
             if state.finishing {
-                return Some(Err(AckError::Finishing));
+                return Some(Err(AckError::Finished));
             }
             let window = state.window.as_mut().filter(|_| state.ended.is_none())?;
             window.has_room(len).then(|| Ok(window.push(&prefix, payload)))
@@ -352,8 +353,10 @@ impl Shared {
                 if let Some(found) = found(&mut state) {
                     return Ok(found);
                 }
-                if let Some(Err(error)) = &state.ended {
-                    return Err(error.clone());
+                match &state.ended {
+                    None => {}
+                    Some(Ok(())) => return Err(AckError::Finished),
+                    Some(Err(error)) => return Err(error.clone()),
                 }
                 drop(state);
                 listener.get_or_insert_with(|| self.news.listen());
@@ -371,7 +374,7 @@ impl Clone for AckError {
             AckError::TooLong(error) => AckError::TooLong(*error),
             AckError::Layout(error) => AckError::Layout(*error),
             AckError::Limit(error) => AckError::Limit(*error),
-            AckError::Finishing => AckError::Finishing,
+            AckError::Finished => AckError::Finished,
             AckError::Random(error) => AckError::Random(same_again(error)),
             AckError::NoAcknowledgements { why } => {
                 AckError::NoAcknowledgements { why: why.clone() }
@@ -398,14 +401,14 @@ impl fmt::Display for AckError {
             AckError::TooLong(error) => error.fmt(f),
             AckError::Layout(error) => error.fmt(f),
             AckError::Limit(error) => error.fmt(f),
-            AckError::Finishing => f.write_str("the client is finishing; use a new one"),
+            AckError::Finished => f.write_str("the client has been told to finish; use a new one"),
             AckError::Random(error) => {
                 write!(f, "no random sender id to be had: {}; choose one", Plain(error))
             }
             AckError::NoAcknowledgements { why } => write!(
                 f,
-                "this server gives no acknowledgements: {why} instead of a welcome; nothing \
-                 was sent; send without acknowledgements, or to a server that gives them"
+                "this server gives no acknowledgements, as far as can be seen: {why}; nothing was sent; \
+                 send without acknowledgements, or to a server that gives them"
             ),
             AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
             AckError::Protocol { what, .. } => f.write_str(what),

@@ -144,6 +144,8 @@ pub enum RefusalCode {
     NoSink,
     /// 8: the message behind the committed ones is longer than it takes.
     TooLong,
+    /// 9: the message behind the committed ones did not come in the time that it takes.
+    Late,
     /// One that is not known here.
     Other(u8),
 }
@@ -292,6 +294,7 @@ impl RefusalCode {
             RefusalCode::Sink => 6,
             RefusalCode::NoSink => 7,
             RefusalCode::TooLong => 8,
+            RefusalCode::Late => 9,
             RefusalCode::Other(byte) => byte,
         }
     }
@@ -307,6 +310,7 @@ impl RefusalCode {
             6 => RefusalCode::Sink,
             7 => RefusalCode::NoSink,
             8 => RefusalCode::TooLong,
+            9 => RefusalCode::Late,
             other => RefusalCode::Other(other),
         }
     }
@@ -330,6 +334,7 @@ impl fmt::Display for RefusalCode {
                 f.write_str("it drops what it receives, so there is nothing to acknowledge")
             }
             RefusalCode::TooLong => f.write_str("a message is longer than it takes"),
+            RefusalCode::Late => f.write_str("a message took longer to come than it takes"),
             RefusalCode::Other(byte) => write!(f, "code {byte}"),
         }
     }

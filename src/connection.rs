@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     next_batch: u64,
     /// How many reads there were since others had their turn.
     reads: u32,
+    /// Whether the client asks for acknowledgements.
+    asked: bool,
 }
 
 impl Connection {
@@ -101,6 +103,7 @@ impl Connection {
             read_until: None,
             next_batch: 0,
             reads: 0,
+            asked: false,
         }
     }
 
@@ -128,7 +131,7 @@ impl Connection {
                 match origin.watch.order() {
                     Order::Abort => Poll::Ready(Outcome::Aborted),
                     Order::SinkFailed => Poll::Ready(Outcome::SinkGone),
-                    Order::Fenced => {
+                    Order::Refused => {
                         let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
                         Poll::Ready(Outcome::Refused(code))
                     }
@@ -164,6 +167,7 @@ impl Connection {
     /// Reads a hello, if there is one, and answers it.
     async fn open(&mut self, telling: &mut Option<Box<Telling>>) -> Result<(), Outcome> {
         if let Some(hello) = poll_fn(|cx| self.poll_opening(cx)).await? {
+            self.asked = true;
             // In a box, since few connections have it.
             *telling = Some(Box::pin(self.welcome(hello)).await?);
         }

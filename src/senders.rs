@@ -46,7 +46,7 @@ impl Senders {
             if older.connection > connection.connection {
                 return None;
             }
-            older.watch.tell(Order::Fenced);
+            older.watch.tell(Order::Refused);
             left.await;
         }
     }
@@ -79,7 +79,7 @@ mod tests {
             let place = senders.take_over(sender, &first).await.unwrap();
             let mut waiting = Box::pin(senders.take_over(sender, &third));
             assert!(poll_once(&mut waiting).await.is_none(), "the first one is not done yet");
-            assert_eq!(first.watch.order(), Order::Fenced);
+            assert_eq!(first.watch.order(), Order::Refused);
             let mut late = Box::pin(senders.take_over(sender, &second));
             assert!(poll_once(&mut late).await.is_none());
             drop(place);

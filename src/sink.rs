@@ -220,7 +220,7 @@ impl Batch {
             && let Some(acked) = origin.acked()
         {
             let _ = acked.refusal.set(code);
-            origin.watch.tell(Order::Fenced);
+            origin.watch.tell(Order::Refused);
         }
     }
 

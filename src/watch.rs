@@ -32,8 +32,9 @@ pub(crate) enum Order {
     None,
     /// It has waited for too long and shall end.
     Expired,
-    /// A newer connection of the same sender has taken its place, or its sink refuses its messages.
-    Fenced,
+    /// Its messages are not taken any more: a newer connection of the same sender has taken its place, or the
+    /// sink refuses them.
+    Refused,
     /// The sink has failed, so there is nothing more to receive for.
     SinkFailed,
     /// It shall end at once, whatever it does.
@@ -74,7 +75,7 @@ impl Watch {
         match self.order.load(Ordering::SeqCst) {
             0 => Order::None,
             1 => Order::Expired,
-            2 => Order::Fenced,
+            2 => Order::Refused,
             3 => Order::SinkFailed,
             _ => Order::Abort,
         }

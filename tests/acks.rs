@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::acks::{Connection, SENDER, start, start_limited};
-use common::program::read_frame;
+use common::program::{PATIENCE, read_frame};
 use framelet::{AckClient, AckError, AckOptions, Address, Answer, Client, RefusalCode, SenderId};
 use futures_lite::future::{block_on, poll_once};
 
@@ -140,7 +140,9 @@ fn a_full_window_waits_for_an_acknowledgement() {
         go.send(()).unwrap();
         client.finish().await.unwrap();
         assert_eq!((client.sent(), client.committed()), (3, 3));
-        assert!(matches!(client.send(b"4").await, Err(AckError::Finishing)));
+        assert!(matches!(client.send(b"4").await, Err(AckError::Finished)));
+        // No such message will ever be.
+        assert!(matches!(client.wait_committed(4).await, Err(AckError::Finished)));
     });
     assert_eq!(committed.all(), [b"1", b"2", b"3"]);
 }
@@ -259,6 +261,69 @@ fn a_welcome_may_take_its_time_as_long_as_there_are_signs_of_life() {
 }
 
 #[test]
+fn a_server_that_only_takes_small_messages_in_is_given_up() {
+    let (address, _) = start(|mut connection| {
+        connection.acknowledge();
+        // The systems in between have room for all of it.
+        while connection.take().is_some() {}
+    });
+    block_on(async {
+        let silence = Some(Duration::from_millis(500));
+        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        let started = Instant::now();
+        let error = loop {
+            match client.send(b"a").await {
+                Ok(_) => smol::Timer::after(Duration::from_millis(50)).await,
+                Err(error) => break error,
+            };
+            assert!(started.elapsed() < PATIENCE, "it sends on and on");
+        };
+        assert!(error.to_string().contains("nothing came from the server within 500ms"), "{error}");
+    });
+}
+
+#[test]
+fn a_silent_server_is_left_for_another_whatever_the_time_to_retry() {
+    let (address, committed) = start(|mut connection| match connection.number {
+        1 => {
+            connection.acknowledge();
+            let _ = connection.stream.read(&mut [0; 100]);
+            let _ = connection.stream.read(&mut [0; 100]);
+        }
+        _ => connection.serve(),
+    });
+    block_on(async {
+        let retry = Duration::from_millis(500);
+        let options = AckOptions { retry, silence: Some(retry), ..AckOptions::default() };
+        let mut client = connect(&address, options).await;
+        client.send(b"a").await.unwrap();
+        client.finish().await.unwrap();
+    });
+    assert_eq!(committed.all(), [b"a"]);
+}
+
+#[test]
+fn a_message_that_comes_too_late_is_given_up_the_second_time() {
+    let (address, _) = start(|mut connection| {
+        connection.acknowledge();
+        if connection.number == 2 {
+            // It was only a slow line, so the next one counts anew.
+            connection.take().unwrap();
+            connection.acknowledge();
+        }
+        connection.refuse(RefusalCode::Late, "");
+    });
+    block_on(async {
+        let mut client = connect(&address, AckOptions::default()).await;
+        client.send(b"a").await.unwrap();
+        client.send(b"b").await.unwrap();
+        let error = client.finish().await.unwrap_err();
+        assert!(matches!(error, AckError::Refused { .. }), "{error:?}");
+        assert_eq!(client.committed(), 1);
+    });
+}
+
+#[test]
 fn a_sender_is_fenced_for_good_the_second_time() {
     for times in [1, 2] {
         let (address, committed) = start(move |mut connection| {
@@ -310,6 +375,13 @@ fn a_client_that_gets_on_by_little_does_not_give_up() {
 fn only_the_time_without_a_connection_counts() {
     let (address, _) = start(|mut connection| match connection.number {
         1 | 3 => connection.acknowledge(),
+        4 => {
+            // The welcome takes its time, but that is no time without a connection.
+            for _ in 0..15 {
+                thread::sleep(Duration::from_millis(100));
+                connection.say(Answer::SignOfLife);
+            }
+        }
         2 => {
             connection.acknowledge();
             read_frame(&mut connection.stream).unwrap();

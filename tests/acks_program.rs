@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::acks::{Connection, SENDER, start, start_limited};
 use common::program::{
-    FRAMELET, Growing, PATIENCE, Running, Server, check, framelet, odd_server, said, terminal,
+    FRAMELET, Growing, PATIENCE, Running, Server, check, framelet, odd_server, run, said, terminal,
 };
 use framelet::RefusalCode;
 use rustix::process::Signal;
@@ -52,7 +52,10 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
     let (first, last) = said.split_once('\n').unwrap();
-    assert!(first.contains("does not welcome us") && first.ends_with("; trying on"), "{said}");
+    assert!(
+        first.contains("instead of a welcome: it may") && first.ends_with("; trying on"),
+        "{said}"
+    );
     assert!(last.contains("this server gives no acknowledgements"), "{said}");
     assert!(accepted.load(Ordering::SeqCst) > 6, "it did not try on");
     let (address, accepted) = closing_server(usize::MAX);
@@ -61,7 +64,7 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
     let output = send(address, &["--timeout", "200ms", "--retry", "0s"], b"a\n");
-    check(&output, 3, &["this server gives no acknowledgements: no welcome within 200ms"]);
+    check(&output, 3, &["as far as can be seen: no welcome within 200ms; nothing was sent"]);
     let address = odd_server(|mut stream| {
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         let _ = io::copy(&mut stream, &mut io::sink());
@@ -232,6 +235,27 @@ fn a_client_that_is_stopped_says_how_to_go_on() {
         let rest = format!("stopped by a signal; `--ack --sender {sender} --resume` on the same");
         assert!(said.contains(&rest) && said.contains("framelet: sent "), "{said}");
     }
+}
+
+#[test]
+fn a_client_that_is_stopped_before_it_is_welcomed_has_sent_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(FRAMELET);
+    let address = listener.local_addr().unwrap().to_string();
+    command.args(["send", &address, "--ack", "--message", "a"]);
+    let running = Running::start(command, b"");
+    // The hello is there, so it waits for the welcome.
+    let mut stream = listener.accept().unwrap().0;
+    stream.read_exact(&mut [0; 33]).unwrap();
+    running.signal(Signal::TERM);
+    check(&running.wait(), 1, &["stopped by a signal; nothing was sent"]);
+}
+
+#[test]
+fn threads_are_needed() {
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", "127.0.0.1:1", "--ack", "--message", "a"]).env("SMOL_THREADS", "0");
+    check(&run(command, b""), 2, &["SMOL_THREADS=0 leaves no thread to run on"]);
 }
 
 /// Waits until what a terminal shows has these words in a line.

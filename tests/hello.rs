@@ -200,3 +200,45 @@ fn a_message_that_is_too_long_is_refused_in_words() {
     assert!(closed(&mut stream));
     assert_eq!(server.stop().output, b"good\n");
 }
+
+#[test]
+fn a_message_that_takes_too_long_is_refused_in_words() {
+    let server = Server::start(&["--message-timeout", "300ms"]);
+    let mut stream = server.connect();
+    let message = frame(&[b'x'; 100]);
+    stream.write_all(&[hello(Layout::U32BE, 1), message[..10].to_vec()].concat()).unwrap();
+    assert_eq!(read_answer(&mut stream), Some(Ok(0)));
+    let refusal = read_answer(&mut stream).unwrap().unwrap_err();
+    assert_eq!((refusal.code, refusal.committed), (RefusalCode::Late, 0));
+    assert_eq!(
+        refusal.text,
+        "message 1 not complete within 300ms: got 10 of 104 bytes (--message-timeout)"
+    );
+}
+
+#[test]
+fn everybody_who_asked_is_told_when_the_sink_fails() {
+    let mut command = std::process::Command::new(common::program::FRAMELET);
+    command.args(["serve", "127.0.0.1:0"]);
+    let mut server = Server::spawn_stalled(command);
+    let mut welcomed = server.connect();
+    welcomed.write_all(&hello(Layout::U32BE, 1)).unwrap();
+    assert_eq!(read_answer(&mut welcomed), Some(Ok(0)));
+    welcomed.write_all(&frame(&[b'x'; 1 << 20])).unwrap();
+    // The sink is at work, so that this one waits for its welcome.
+    let started = Instant::now();
+    while server.unread_output() < 60_000 {
+        assert!(started.elapsed() < common::program::PATIENCE);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut waiting = server.connect();
+    let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
+    waiting.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();
+    assert_eq!(Answer::decode(&read_frame(&mut waiting).unwrap()), Ok(Answer::SignOfLife));
+    server.close_output();
+    for stream in [&mut welcomed, &mut waiting] {
+        // The one that waits for a commit may have been told that it is at work.
+        let refusal = std::iter::from_fn(|| read_answer(stream)).find_map(Result::err);
+        assert_eq!(refusal.expect("a word on why").code, RefusalCode::Sink);
+    }
+}

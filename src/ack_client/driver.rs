@@ -2,20 +2,21 @@
 
 use std::future::pending;
 use std::io;
+use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncWriteExt, FutureExt};
-use log::{debug, warn};
+use futures_lite::{AsyncWriteExt, FutureExt, future};
+use log::{debug, info, warn};
 use smol::Timer;
 
 use super::{AckError, AckOptions, Shared};
 use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, RefusalCode};
 use crate::address::Address;
 use crate::backoff::Backoff;
-use crate::error::{Plain, ReadError};
+use crate::error::{Fault, Plain, ProtocolError, ReadError};
 use crate::net::Socket;
 use crate::reader::FrameReader;
 use crate::sender::SenderId;
@@ -50,6 +51,8 @@ pub(super) struct Driver {
     pub(super) unwelcome: u32,
     /// When a connection was fenced last.
     pub(super) fenced: Option<Instant>,
+    /// Whether the message under way came too late before.
+    pub(super) late: bool,
 }
 
 /// Why a connection is no more.
@@ -93,9 +96,17 @@ impl Driver {
         }
     }
 
+    /// Notes that there is a connection, on which the server answers.
+    fn connected(&mut self) {
+        self.unwelcome = 0;
+        if let Some(lost) = self.lost.take() {
+            self.without += lost.elapsed();
+        }
+    }
+
     /// Notes that messages are committed, or that none is waiting.
     fn got_on(&mut self) {
-        self.without = Duration::ZERO;
+        (self.without, self.late) = (Duration::ZERO, false);
     }
 
     /// Connects and goes on until everything is done, or the connection is no more.
@@ -104,7 +115,7 @@ impl Driver {
             return Ok(());
         }
         let lost = |driver: &Driver, error| Broken::Passing(driver.lost(error));
-        let connect = self.address.connect().or(self.too_late("no connection"));
+        let connect = self.address.connect().or(too_late("no connection", self.options.silence));
         let socket = connect.await.map_err(|error| lost(self, error))?;
         let mut reader = FrameReader::with_layout(socket.clone(), self.options.layout)
             .max_message(LONGEST_ANSWER)
@@ -134,12 +145,7 @@ impl Driver {
                     let what = "the server closed the connection";
                     return Err(lost(self, io::Error::new(io::ErrorKind::UnexpectedEof, what)));
                 }
-                Err(Bad::Io(error)) => return Err(lost(self, error)),
-                Err(Bad::Silent(error)) => {
-                    // It was lost as long ago.
-                    self.lost = self.shared.lock().heard;
-                    return Err(lost(self, error));
-                }
+                Err(Bad::Io(error) | Bad::Silent(error)) => return Err(lost(self, error)),
                 Err(Bad::Protocol(what)) => return Err(self.protocol(what)),
             }
             self.shared.hear();
@@ -165,12 +171,18 @@ impl Driver {
                 answer => answer,
             }
         };
-        let late = || async { self.too_late("no welcome").await.map_err(Bad::Silent) };
+        let silence = self.options.silence;
+        let late = || async { too_late("no welcome", silence).await.map_err(Bad::Silent) };
         let mut answer = greeting.or(late()).await;
         // A server that answers at all gives acknowledgements.
         let mut gives_any = self.shared.lock().window.is_some();
+        let mut alive = false;
         while let Ok(Some(Answer::SignOfLife)) = answer {
-            gives_any = true;
+            if !alive {
+                info!("{} is busy with what came before; waiting for its welcome", self.address);
+                self.connected();
+            }
+            (gives_any, alive) = (true, true);
             answer = read_answer(reader).or(late()).await;
         }
         let closed = "the server closed the connection";
@@ -181,22 +193,26 @@ impl Driver {
             Err(instead) => instead,
         };
         Err(match (gives_any, instead) {
-            (false, Bad::Io(error)) => self.unwelcome(1, &error),
-            (false, Bad::Silent(error)) => self.unwelcome(UNWELCOME, &error),
-            (false, Bad::Protocol(why)) => Broken::Final(AckError::NoAcknowledgements { why }),
+            (false, Bad::Io(error)) => {
+                let why = format!("{} instead of a welcome", Plain(&error));
+                self.unwelcome(1, why)
+            }
+            (false, Bad::Silent(error)) => self.unwelcome(UNWELCOME, error.to_string()),
+            (false, Bad::Protocol(what)) => {
+                let why = format!("{what} instead of a welcome");
+                Broken::Final(AckError::NoAcknowledgements { why })
+            }
             (true, Bad::Io(error) | Bad::Silent(error)) => Broken::Passing(self.lost(error)),
             (true, Bad::Protocol(what)) => self.protocol(what),
         })
     }
 
     /// Notes that a server has not answered a hello; `times` is how much that says.
-    fn unwelcome(&mut self, times: u32, error: &io::Error) -> Broken {
-        let why = Plain(error).to_string();
+    fn unwelcome(&mut self, times: u32, why: String) -> Broken {
         let enough = self.unwelcome < UNWELCOME && self.unwelcome + times >= UNWELCOME;
         if enough && !self.options.retry.is_zero() {
             warn!(
-                "{} does not welcome us ({why}): it may give no acknowledgements, or be full, or just \
-                 starting; trying on",
+                "{}: {why}: it may give no acknowledgements, or be full, or just starting; trying on",
                 self.address
             );
         }
@@ -206,10 +222,7 @@ impl Driver {
 
     /// Begins, or goes on, behind what the server says is committed.
     fn welcomed(&mut self, welcome: u64) -> Result<(), Broken> {
-        self.unwelcome = 0;
-        if let Some(lost) = self.lost.take() {
-            self.without += lost.elapsed();
-        }
+        self.connected();
         let got_on = {
             let mut state = self.shared.lock();
             state.heard = Some(Instant::now());
@@ -264,16 +277,6 @@ impl Driver {
         }
     }
 
-    async fn too_late<T>(&self, what: &str) -> io::Result<T> {
-        match self.options.silence {
-            None => pending().await,
-            Some(silence) => {
-                Timer::after(silence).await;
-                Err(late(what, silence))
-            }
-        }
-    }
-
     /// Returns whether no more messages will come, and all are committed.
     fn is_done(&self) -> bool {
         let state = self.shared.lock();
@@ -292,6 +295,8 @@ impl Driver {
                 let again = self.fenced.replace(Instant::now());
                 again.is_none_or(|last| last.elapsed() > FENCED)
             }
+            // The line may have been slow for a while; if it stays so, there is no use in it.
+            RefusalCode::Late => !mem::replace(&mut self.late, true),
             code => code.is_passing(),
         };
         let error = AckError::Refused { refusal, sender: self.sender };
@@ -304,6 +309,17 @@ impl Driver {
 
     fn counts(&self, fault: CountFault) -> Broken {
         self.protocol(fault.to_string())
+    }
+}
+
+/// Waits until it is too late for something.
+async fn too_late<T>(what: &str, silence: Option<Duration>) -> io::Result<T> {
+    match silence {
+        None => pending().await,
+        Some(silence) => {
+            Timer::after(silence).await;
+            Err(late(what, silence))
+        }
     }
 }
 
@@ -332,14 +348,15 @@ async fn read_answer(reader: &mut FrameReader<Socket>) -> Result<Option<Answer>,
             .map_err(|error: NoAnswer| Bad::Protocol(error.to_string())),
         Ok(None) => Ok(None),
         Err(ReadError::Io { error, .. }) => Err(Bad::Io(error)),
-        // A stream that breaks off within an answer was cut, not spoilt.
-        Err(error) => {
-            let error = io::Error::from(error);
-            match error.kind() {
-                io::ErrorKind::UnexpectedEof => Err(Bad::Io(error)),
-                _ => Err(Bad::Protocol(error.to_string())),
-            }
+        Err(ReadError::Protocol(ProtocolError {
+            fault: Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. },
+            ..
+        })) => {
+            // Not spoilt: that is how a connection ends where there is no reset.
+            let what = "the server cut the connection";
+            Err(Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, what)))
         }
+        Err(error) => Err(Bad::Protocol(error.to_string())),
     }
 }
 
@@ -359,13 +376,21 @@ async fn write_all(mut socket: Socket, shared: &Shared) -> io::Result<()> {
         if !chunk.is_empty() {
             let mut rest = &chunk[..];
             while !rest.is_empty() {
-                let taken = match socket.write(rest).await? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    taken => taken,
+                let mut writing = socket.write(rest);
+                let taken = match future::poll_once(&mut writing).await {
+                    Some(taken) => taken?,
+                    None => {
+                        let taken = writing.await?;
+                        // There is room again, so the other side has taken something in. Where there is
+                        // room all the time, it may just be our own system that does.
+                        shared.hear();
+                        taken
+                    }
                 };
+                if taken == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
                 rest = &rest[taken..];
-                // Whoever takes something in is there.
-                shared.hear();
             }
         } else if finishing {
             return socket.shutdown_write();

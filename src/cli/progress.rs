@@ -1,8 +1,9 @@
 //! A line on a terminal that shows how it goes.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A line at the bottom of standard error, erased at the end. If that is no terminal, it is not there.
 pub(crate) struct Line {
@@ -16,12 +17,18 @@ impl Line {
     /// much of that is done. It appears only after a while.
     pub(crate) fn new(bytes: Option<u64>, after: Duration) -> Line {
         let template = match bytes {
-            Some(_) => "{msg} [{wide_bar}] {bytes} of {total_bytes}, {eta} left",
+            Some(_) => "{msg} [{wide_bar}] {bytes} of {total_bytes}{left}",
             None => "{msg}",
         };
         // Cannot fail: the template is one.
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
+            .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                // From nothing, nothing follows.
+                if state.pos() > 0 {
+                    let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
+                }
+            })
             .progress_chars("=> ");
         let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::hidden());
         Line { bar: bar.with_style(style), from: Instant::now() + after }

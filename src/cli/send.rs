@@ -15,6 +15,7 @@ use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 
+use super::serve::check_threads;
 use super::{
     Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
     parse_address, plain, size, timeout,
@@ -132,6 +133,7 @@ impl Send {
         ack::check(&self)?;
         let terminal = self.message.is_empty() && io::stdin().is_terminal();
         if self.ack {
+            check_threads()?;
             let shown = Progress::is_looked_at(terminal, self.verbose);
             let input = Input::stdin().filter(|_| shown && self.message.is_empty());
             let progress = shown.then(|| Progress::new(input.as_ref().map(Input::len)));

@@ -110,25 +110,31 @@ impl Connection {
     /// Returns why a client that asked gets no further acknowledgements, and in words, if that is to be
     /// said to it.
     pub(super) fn refusal(&self, outcome: &Outcome) -> Option<(RefusalCode, String)> {
-        let asked = self.origin.acked().is_some();
         let code = match outcome {
             Outcome::Refused(code) => *code,
-            Outcome::SinkGone if asked => RefusalCode::Sink,
-            Outcome::Read(error) if asked => return self.too_long(error),
+            Outcome::SinkGone if self.asked => RefusalCode::Sink,
+            Outcome::Read(error) if self.asked => return self.bad_message(error),
             _ => return None,
         };
         Some((code, code.to_string()))
     }
 
     /// A reset would have the client send the same message again and again.
-    fn too_long(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
+    fn bad_message(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
         let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
-        let Fault::OverLong { length, limit } = fault else { return None };
         let number = self.before().saturating_add(at.message);
-        let text = format!(
-            "message {number} has {length} bytes, and the server takes {limit} (--max-message)"
-        );
-        Some((RefusalCode::TooLong, text))
+        match fault {
+            Fault::OverLong { length, limit } => {
+                let text = format!(
+                    "message {number} has {length} bytes, and the server takes {limit} (--max-message)"
+                );
+                Some((RefusalCode::TooLong, text))
+            }
+            Fault::Late { .. } => {
+                Some((RefusalCode::Late, format!("message {number} {fault} (--message-timeout)")))
+            }
+            _ => None,
+        }
     }
 
     /// Returns how many messages of the sender came before the first one on this connection.

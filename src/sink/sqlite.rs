@@ -69,7 +69,8 @@ const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen) VALUES (?1
 /// The table `messages` has a row for each message. Its `payload` is text where it is UTF-8 without NUL
 /// characters, so that a shell shows it and SQLite's functions for text and JSON take it, and a blob
 /// otherwise; `CAST(payload AS BLOB)` is the exact bytes of both. The table `senders` has how far each
-/// sender has come, which is forgotten 30 days after its last message, or within a day of that.
+/// sender has come, which is forgotten 30 days after its last message: at a start, or once a day when a
+/// sender connects.
 #[derive(Debug)]
 pub struct SqliteSink {
     path: PathBuf,

@@ -164,8 +164,8 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // A newer connection of the sender has them sent again: they are not lost with this one.
-        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Fenced) {
+        // The sender has them still, and sends them over another connection: they are not lost.
+        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Refused) {
             self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
         }
     }
@@ -350,7 +350,7 @@ mod tests {
             }
         }
 
-        for (order, left) in [(Order::Fenced, 0), (Order::Abort, 1)] {
+        for (order, left) in [(Order::Refused, 0), (Order::Abort, 1)] {
             let (go_on, wait) = std::sync::mpsc::channel();
             let mut writer = Writer::start(Box::new(Waits(wait))).unwrap();
             let (to_sink, origin) = (writer.queue(), origin(None));

@@ -144,6 +144,11 @@ impl Server {
         self.output = Growing::follow(self.child.stdout.take().unwrap());
     }
 
+    /// Ends what it writes to, of which nothing is read yet.
+    pub(crate) fn close_output(&mut self) {
+        self.child.stdout = None;
+    }
+
     /// Returns how many bytes it has written that nobody has read.
     pub(crate) fn unread_output(&self) -> u64 {
         rustix::io::ioctl_fionread(self.child.stdout.as_ref().unwrap()).unwrap()

@@ -1,6 +1,7 @@
 //! `framelet send --ack`: sends until everything is committed.
 
 use std::future::pending;
+use std::pin::pin;
 use std::time::Duration;
 
 use ::log::debug;
@@ -60,10 +61,20 @@ pub(super) async fn run(
         max_message: send.max_message,
         ..defaults
     };
-    let mut client = match Client::connect_with_acks(address, options).await {
-        Ok(client) => client,
-        Err(AckError::Lost { error, .. }) => return Err(send.not_connected(address, &error)),
-        Err(error) => return Err(Failure::new(exit(&error), error.to_string())),
+    let mut stopped = pin!(stop_signal()?);
+    let connecting = async { Some(Client::connect_with_acks(address, options).await) };
+    let stopped_first = async {
+        stopped.as_mut().await;
+        None
+    };
+    let mut client = match connecting.or(stopped_first).await {
+        Some(Ok(client)) => client,
+        Some(Err(AckError::Lost { error, .. })) => return Err(send.not_connected(address, &error)),
+        Some(Err(error)) => return Err(Failure::new(exit(&error), error.to_string())),
+        None => {
+            let message = "stopped by a signal; nothing was sent";
+            return Err(Failure::new(Exit::Network, message));
+        }
     };
     debug!("connected to {address} as sender {}", client.sender());
     if client.welcome() > 0 && !send.resume {
@@ -79,7 +90,6 @@ pub(super) async fn run(
     }
     let mut input = None;
     let mut skip = client.welcome();
-    let stopped = stop_signal()?;
     let shown = client.progress();
     let sending = async {
         let progress = progress.as_ref();
@@ -197,6 +207,7 @@ fn exit(error: &AckError) -> Exit {
     match error {
         AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
         AckError::Refused { refusal, .. } => match refusal.code {
+            RefusalCode::Late => Exit::Timeout,
             RefusalCode::Echo
             | RefusalCode::NoSink
             | RefusalCode::Version

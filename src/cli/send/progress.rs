@@ -53,13 +53,13 @@ pub(super) struct Progress {
     /// How many bytes of input there are, if that is known.
     len: Option<u64>,
     /// Up to which message and byte of the input all has been handed to the client, for what is not
-    /// committed yet.
+    /// committed yet; the first one is what is committed.
     marks: RefCell<VecDeque<(u64, u64)>>,
 }
 
 impl Progress {
     pub(super) fn new(len: Option<u64>) -> Progress {
-        Progress { len, marks: RefCell::default() }
+        Progress { len, marks: RefCell::new(VecDeque::from([(0, 0)])) }
     }
 
     /// Returns whether somebody looks: at a terminal on which nothing else happens.
@@ -78,26 +78,26 @@ impl Progress {
     pub(super) async fn show<T>(&self, of: AckProgress) -> T {
         let started = Instant::now();
         let line = Line::new(self.len, LONG);
-        let mut bytes = 0;
         loop {
             let committed = of.committed();
-            bytes = self.bytes_of(committed).unwrap_or(bytes);
+            let bytes = self.bytes_of(committed);
             line.show(words(committed, of.sent(), self.len.is_some(), started.elapsed()), bytes);
             Timer::after(EVERY).await;
         }
     }
 
-    /// Returns how many bytes of the input so many messages are, if that has changed.
-    fn bytes_of(&self, committed: u64) -> Option<u64> {
+    /// Returns about how many bytes of the input so many messages are.
+    fn bytes_of(&self, committed: u64) -> u64 {
         let mut marks = self.marks.borrow_mut();
-        let mut bytes = None;
-        while let Some(&(number, read)) = marks.front()
-            && number <= committed
-        {
-            bytes = Some(read);
+        while marks.get(1).is_some_and(|&(number, _)| number <= committed) {
             marks.pop_front();
         }
-        bytes
+        let (from, to) = (marks[0], marks.get(1).copied().unwrap_or(marks[0]));
+        // Between two marks the messages are taken to be of one length.
+        let (messages, bytes) = (to.0 - from.0, to.1.saturating_sub(from.1));
+        let part = u128::from(bytes) * u128::from(committed.saturating_sub(from.0));
+        let part = part.checked_div(u128::from(messages)).unwrap_or(0);
+        from.1 + u64::try_from(part).unwrap_or(0)
     }
 }
 
@@ -117,13 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_count_once_all_their_messages_are_committed() {
+    fn bytes_count_as_their_messages_are_committed() {
         let progress = Progress::new(Some(300));
+        assert_eq!(progress.bytes_of(5), 0);
         for (number, bytes) in [(10, 100), (20, 200), (20, 250), (30, 300)] {
             progress.handed_over(number, bytes);
         }
-        let seen = [5, 10, 19, 20, 29, 30].map(|committed| progress.bytes_of(committed));
-        assert_eq!(seen, [None, Some(100), None, Some(250), None, Some(300)]);
+        let seen = [0, 5, 10, 19, 20, 29, 30, 40].map(|committed| progress.bytes_of(committed));
+        assert_eq!(seen, [0, 50, 100, 190, 250, 295, 300, 300]);
     }
 
     #[test]

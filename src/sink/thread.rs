@@ -124,11 +124,15 @@ impl Queue {
     /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
     /// for: in a box, so that only who waits has the room for it.
     pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
-        let (messages, origin) = (batch.len() as u64, batch.origin.clone());
+        let messages = batch.len() as u64;
         self.counts.queued.fetch_add(messages, Ordering::SeqCst);
         match self.queue.try_send(Command::Commit(batch)) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
+                let origin = match &command {
+                    Command::Commit(batch) => batch.origin.clone(),
+                    Command::Committed(..) | Command::Reopen => None,
+                };
                 let waiting = Waiting { counts: &self.counts, messages, origin };
                 Some(Box::pin(async move {
                     // All of it, not the one field that is used below.

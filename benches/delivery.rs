@@ -1,0 +1,203 @@
+//! What acknowledged delivery costs, next to a plain loop that makes the same bytes as safe:
+//! `cargo bench --bench delivery`. It writes below `target`, so what it measures is the disk there.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use framelet::{Answer, Hello, Layout, SenderId, append_frame};
+use rusqlite::{Connection, TransactionBehavior, params};
+
+/// How often each thing is measured; what is compared takes turns.
+const ROUNDS: usize = 5;
+
+/// How many messages four senders send each, and how many are sent one at a time.
+const MANY: usize = 200_000;
+const SINGLE: usize = 2000;
+
+/// How many bytes go into a file.
+const BYTES: usize = 256 << 20;
+
+fn main() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("delivery");
+    let fresh = || {
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+    };
+    let database = directory.join("messages.db");
+    let to_database = format!("sqlite:{}", database.display());
+
+    let mut rates = [const { Vec::new() }; 2];
+    let mut times = [const { Vec::new() }; 2];
+    let mut files = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        fresh();
+        rates[0].push(4.0 * MANY as f64 / plain_loop(&database, 4 * MANY, 1000).as_secs_f64());
+        fresh();
+        rates[1].push(4.0 * MANY as f64 / four_senders(&directory, &to_database).as_secs_f64());
+        fresh();
+        times[0].push(plain_loop(&database, SINGLE, 1).as_secs_f64() / SINGLE as f64);
+        fresh();
+        times[1].push(one_at_a_time(&to_database).as_secs_f64() / SINGLE as f64);
+        fresh();
+        files[0].push(BYTES as f64 / plain_file(&directory.join("plain")).as_secs_f64());
+        fresh();
+        files[1].push(BYTES as f64 / through_server(&directory).as_secs_f64());
+    }
+    let _ = fs::remove_dir_all(&directory);
+    let show = |what: &str, unit: &str, factor: f64, [plain, framelet]: &[Vec<f64>; 2]| {
+        let ratios = plain.iter().zip(framelet).map(|(plain, framelet)| framelet / plain).collect();
+        println!(
+            "{what}: a plain loop {:.3} {unit}, framelet {:.3} {unit}, {:.2} × (median of {ROUNDS})",
+            factor * median(plain.clone()),
+            factor * median(framelet.clone()),
+            median(ratios)
+        );
+    };
+    show("64 B into SQLite, 1,000 rows a transaction or 4 senders", "M rows/s", 1e-6, &rates);
+    show("64 B into SQLite, one at a time", "ms", 1e3, &times);
+    show("64 KiB into a file, synced", "GB/s", 1e-9, &files);
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Inserts rows like those of framelet, so many in a transaction.
+fn plain_loop(path: &Path, rows: usize, per: usize) -> Duration {
+    let mut database = Connection::open(path).unwrap();
+    let mode: String =
+        database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    database.pragma_update(None, "synchronous", "FULL").unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE messages (id INTEGER PRIMARY KEY, received TEXT NOT NULL, peer TEXT, \
+             connection INTEGER, number INTEGER NOT NULL, sender TEXT, payload BLOB NOT NULL)",
+        )
+        .unwrap();
+    let payload = "x".repeat(64);
+    let started = Instant::now();
+    for transaction in 0..rows / per {
+        let begun = database.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        {
+            let mut insert = begun
+                .prepare_cached(
+                    "INSERT INTO messages (received, peer, connection, number, sender, payload) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )
+                .unwrap();
+            for row in 0..per {
+                let number = i64::try_from(transaction * per + row).unwrap();
+                let (received, peer) = ("2026-01-02T03:04:05.678Z", "127.0.0.1:40122");
+                let sender = "0123456789abcdef0123456789abcdef";
+                insert.execute(params![received, peer, 1, number, sender, payload]).unwrap();
+            }
+        }
+        begun.commit().unwrap();
+    }
+    started.elapsed()
+}
+
+/// Writes the same frames as [`through_server`], and syncs them once.
+fn plain_file(path: &Path) -> Duration {
+    let frame = [&[0, 1, 0, 0], &[b'x'; 65_536][..]].concat();
+    let started = Instant::now();
+    let mut file = File::create(path).unwrap();
+    for _ in 0..BYTES / 65_536 {
+        file.write_all(&frame).unwrap();
+    }
+    file.sync_data().unwrap();
+    started.elapsed()
+}
+
+/// A server; it is ended in good order when it is dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_framelet"))
+            .args(["serve", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().split(' ').next_back().unwrap().to_owned();
+        Server { child, address }
+    }
+
+    fn send(&self, input: &Path) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_framelet"))
+            .args(["send", &self.address, "--ack", "--input", "lines"])
+            .stdin(File::open(input).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let _ = rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn four_senders(directory: &Path, to: &str) -> Duration {
+    let input = directory.join("input");
+    fs::write(&input, [&[b'x'; 64][..], b"\n"].concat().repeat(MANY)).unwrap();
+    let server = Server::start(&["--to", to]);
+    let started = Instant::now();
+    let senders: Vec<Child> = (0..4).map(|_| server.send(&input)).collect();
+    for mut sender in senders {
+        assert!(sender.wait().unwrap().success());
+    }
+    started.elapsed()
+}
+
+/// Sends each message once the one before is acknowledged.
+fn one_at_a_time(to: &str) -> Duration {
+    let server = Server::start(&["--to", to]);
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    let hello = Hello { sender: SenderId::from_bytes([1; 16]), first: 1 };
+    stream.write_all(&hello.encode(Layout::U32BE).unwrap()).unwrap();
+    let mut writing = stream.try_clone().unwrap();
+    let mut acknowledged = || {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        match Answer::decode(&answer[4..]) {
+            Ok(Answer::Acknowledgement(count)) => count,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(acknowledged(), 0);
+    let mut frame = Vec::new();
+    append_frame(&mut frame, Layout::U32BE, 64, &[b'x'; 64]).unwrap();
+    let started = Instant::now();
+    for number in 1..=SINGLE as u64 {
+        writing.write_all(&frame).unwrap();
+        while acknowledged() < number {}
+    }
+    started.elapsed()
+}
+
+fn through_server(directory: &Path) -> Duration {
+    let input = directory.join("input");
+    fs::write(&input, [&[b'x'; 65_536][..], b"\n"].concat().repeat(BYTES / 65_536)).unwrap();
+    let to = format!("file:{}", directory.join("messages").display());
+    let server = Server::start(&["--to", &to, "--output", "frames"]);
+    let started = Instant::now();
+    assert!(server.send(&input).wait().unwrap().success());
+    started.elapsed()
+}

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::acks::read_answer;
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet};
+use common::proxy::start_proxy;
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
 use redis::{Client, Connection, cmd};
 
@@ -303,6 +304,25 @@ fn a_redis_that_is_killed_loses_and_doubles_nothing() {
         assert!(left.status.success(), "{}", left.log);
         assert_eq!(left.log.matches("waiting until").count(), 3, "said once: {}", left.log);
     }
+}
+
+/// P16.
+#[test]
+fn each_message_is_there_once_however_often_connections_are_reset() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log"), "--verbose"]);
+    // About 500 of the messages, with their prefixes.
+    let proxy = start_proxy(3, server.address, 500 * 14);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &proxy.to_string(), "--ack", "--input", "lines"]);
+    let all = lines(20_000);
+    let output = Running::start(command, all.join("\n").as_bytes()).wait();
+    check(&output, 0, &["sent 20000, committed 20000"]);
+    equal(&redis.payloads("log"), &all);
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    let connections = left.log.matches(": open").count();
+    assert!(connections >= 25, "only {connections} connections for 20,000 messages");
 }
 
 #[test]

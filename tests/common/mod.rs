@@ -6,6 +6,7 @@ pub(crate) mod acks;
 #[cfg(feature = "sqlite")]
 pub(crate) mod delivery;
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

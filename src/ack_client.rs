@@ -202,17 +202,7 @@ impl AckClient {
         hello.encode(layout).map_err(AckError::Layout)?;
         let shared =
             Arc::new(Shared { state: Mutex::default(), work: Event::new(), news: Event::new() });
-        let driver = Driver {
-            shared: Arc::clone(&shared),
-            address: address.clone(),
-            options,
-            sender,
-            without: Duration::ZERO,
-            lost: None,
-            unwelcome: 0,
-            fenced: None,
-            late: false,
-        };
+        let driver = Driver::new(Arc::clone(&shared), address.clone(), options, sender);
         let driver = smol::spawn(driver.run());
         let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
         Ok(AckClient { shared, sender, layout, limit, welcome, _driver: driver })

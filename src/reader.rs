@@ -289,19 +289,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Opening>, ReadError>> {
-        if self.source.buffered().is_empty() && !self.ended && self.failed.is_none() {
-            let room = self.source.pool().clone().poll_room(cx, &mut self.waiting);
-            self.waiting = None;
-            let filled = match room {
-                Poll::Ready(()) => ready!(self.source.poll_fill(cx)),
-                Poll::Pending => ready!(self.source.poll_few(cx)),
-            };
-            match filled {
-                Ok(bytes) => self.ended = bytes == 0,
-                Err(error) => return Poll::Ready(Err(self.io_error(error))),
-            }
-        }
-        if !ready!(self.poll_bytes(cx))? {
+        if !ready!(self.poll_some(cx, true))? {
             return Poll::Ready(Ok(None));
         }
         loop {
@@ -344,6 +332,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Sees to it that there is something to look at: an answer already given, a frame under way, or
     /// bytes in the buffer. Returns `false` at the clean end of the stream.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        self.poll_some(cx, false)
+    }
+
+    /// The same. Where there is no memory for more, it waits for that, or makes do with a few bytes.
+    fn poll_some(
+        &mut self,
+        cx: &mut Context<'_>,
+        few_will_do: bool,
+    ) -> Poll<Result<bool, ReadError>> {
         if self.ended {
             return Poll::Ready(Ok(false));
         }
@@ -353,8 +350,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.under_way() || !self.source.buffered().is_empty() {
             return Poll::Ready(Ok(true));
         }
-        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
-        match ready!(self.source.poll_fill(cx)) {
+        let room = self.source.pool().clone().poll_room(cx, &mut self.waiting);
+        let filled = if room.is_pending() && few_will_do {
+            self.waiting = None;
+            self.source.poll_few(cx)
+        } else {
+            ready!(room);
+            self.source.poll_fill(cx)
+        };
+        match ready!(filled) {
             Ok(0) => {
                 self.ended = true;
                 Poll::Ready(Ok(false))

@@ -15,8 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::acks::read_answer;
-use common::delivery::{Database, check_file, committed, send, serve, wait_until};
-use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, said, unframe};
+use common::delivery::{Database, check_file, committed, send, serve};
+use common::program::{
+    FRAMELET, PATIENCE, Running, Server, check, frame, said, unframe, wait_until,
+};
 use common::proxy::start_proxy;
 use framelet::{AckOptions, Address, Client, Hello, Layout, SenderId};
 use rustix::process::Signal;

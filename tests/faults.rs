@@ -19,65 +19,70 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const SENDER: &str = "000102030405060708090a0b0c0d0e0f";
 
-/// What a test does with a server that fails sooner or later.
-struct Failing<'a> {
-    server: Server,
-    path: &'a Path,
-    /// How many messages are sent; more than the server can commit.
-    messages: u64,
-    /// What the server has to say.
-    words: &'a [&'a str],
+/// Where the messages go.
+#[derive(Clone, Copy)]
+enum Store {
+    File,
+    Database,
 }
 
-impl Failing<'_> {
-    /// Sends until the server fails, and returns how many messages it acknowledged.
-    fn send(self, sqlite: bool) -> u64 {
+impl Store {
+    const ALL: [Store; 2] = [Store::File, Store::Database];
+
+    fn to(self, path: &Path) -> String {
+        match self {
+            Store::File => format!("file:{}", path.display()),
+            Store::Database => format!("sqlite:{}", path.display()),
+        }
+    }
+
+    /// What the server needs besides.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Store::File => &["--output", "frames"],
+            Store::Database => &[],
+        }
+    }
+
+    /// Sends to a server that fails sooner or later, and says these words then. Returns how many messages
+    /// it acknowledged; it cannot commit all of them.
+    #[track_caller]
+    fn fails(self, server: Server, path: &Path, messages: u64, words: &[&str]) -> u64 {
         let arguments = ["--retry", "0s", "--window", "100", "--sender", SENDER];
-        let output = send(self.server.address, &arguments, self.messages).wait();
+        let output = send(server.address, &arguments, messages).wait();
         let said = said(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         // Where the server has time to say so; otherwise the connection is lost.
         assert!(said.contains("its sink failed") || said.contains("was lost"), "{said}");
         let committed = committed(&output);
-        assert!(committed < self.messages, "it did not fail");
-        let left = self.server.wait();
+        assert!(committed < messages, "it did not fail");
+        let left = server.wait();
         assert_eq!(left.status.code(), Some(2), "{}", left.log);
-        for words in self.words {
+        for words in words {
             assert!(left.log.contains(words), "{words}: {}", left.log);
         }
         // Loud: how much is lost to those who do not ask.
         assert!(left.log.contains("messages received were not written"), "{}", left.log);
-        let there = match sqlite {
-            true => Database::open(self.path).committed(),
-            false => unframe(&fs::read(self.path).unwrap()).len() as u64,
+        let there = match self {
+            Store::File => unframe(&fs::read(path).unwrap()).len() as u64,
+            Store::Database => Database::open(path).committed(),
         };
-        assert!(committed <= there && there < self.messages, "{committed} of {there} acknowledged");
+        assert!(committed <= there && there < messages, "{committed} of {there} acknowledged");
         committed
     }
-}
 
-/// With room again, the sender goes on: then everything is there, in a database once.
-fn go_on(to: &str, path: &Path, messages: u64) {
-    let server = serve(
-        "127.0.0.1:0",
-        to,
-        if to.starts_with("file:") { &["--output", "frames"] } else { &[] },
-    );
-    let output = send(server.address, &["--sender", SENDER, "--resume"], messages).wait();
-    check(&output, 0, &[&format!("sent {messages}, committed {messages}")]);
-    assert!(server.stop().status.success());
-    match to.starts_with("file:") {
-        true => drop(check_file(path, messages)),
-        false => Database::open(path).check_numbers(messages),
+    /// With room again, the sender goes on: then everything is there, in a database once.
+    #[track_caller]
+    fn goes_on(self, path: &Path, messages: u64) {
+        let server = serve("127.0.0.1:0", &self.to(path), self.arguments());
+        let output = send(server.address, &["--sender", SENDER, "--resume"], messages).wait();
+        check(&output, 0, &[&format!("sent {messages}, committed {messages}")]);
+        assert!(server.stop().status.success());
+        match self {
+            Store::File => drop(check_file(path, messages)),
+            Store::Database => Database::open(path).check_numbers(messages),
+        }
     }
-}
-
-fn to_file(path: &Path) -> String {
-    format!("file:{}", path.display())
-}
-
-fn to_database(path: &Path) -> String {
-    format!("sqlite:{}", path.display())
 }
 
 /// P15.
@@ -96,30 +101,31 @@ fn what_a_device_has_no_room_for_is_not_acknowledged() {
 /// P15, with a limit in place of the end of the disk: the last write is cut short in both cases.
 #[test]
 fn what_is_over_the_limit_of_a_file_is_not_acknowledged() {
-    for sqlite in [false, true] {
+    for store in Store::ALL {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("messages");
-        let to = if sqlite { to_database(&path) } else { to_file(&path) };
+        let to = store.to(&path);
         let mut command = Command::new("sh");
         // Without that, it would be ended by a signal.
         command
             .args(["-c", &format!("trap '' XFSZ; exec '{FRAMELET}' serve :0 --to '{to}' \"$@\"")]);
-        if !sqlite {
-            command.args(["serve", "--output", "frames"]);
-        }
+        command.arg("serve").args(store.arguments());
         let server = Server::spawn(command);
-        let limit = Some(if sqlite { 300_000 } else { 100_001 });
+        let limit = Some(match store {
+            Store::File => 100_001,
+            Store::Database => 300_000,
+        });
         let pid = Pid::from_raw(server.pid().try_into().unwrap());
         prlimit(pid, Resource::Fsize, Rlimit { current: limit, maximum: limit }).unwrap();
-        let words: &[&str] = match sqlite {
-            true => &["disk I/O error", "the disk or its file system fails"],
-            false => {
+        let words: &[&str] = match store {
+            Store::Database => &["disk I/O error", "the disk or its file system fails"],
+            Store::File => {
                 &["file too large", "cut back to its last whole message", "move the file away"]
             }
         };
-        let committed = Failing { server, path: &path, messages: 50_000, words }.send(sqlite);
+        let committed = store.fails(server, &path, 50_000, words);
         assert!(committed > 0, "it failed at once");
-        go_on(&to, &path, 50_000);
+        store.goes_on(&path, 50_000);
     }
 }
 
@@ -138,18 +144,16 @@ fn serve_failing_sync(to: &str, arguments: &[&str]) -> Server {
 #[test]
 #[ignore = "needs the program strace"]
 fn what_a_failing_disk_may_have_lost_is_not_acknowledged() {
-    for sqlite in [false, true] {
+    for store in Store::ALL {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("messages");
-        let to = if sqlite { to_database(&path) } else { to_file(&path) };
-        let arguments: &[&str] = if sqlite { &[] } else { &["--output", "frames"] };
-        let words: &[&str] = match sqlite {
-            true => &["disk I/O error", "the disk or its file system fails"],
-            false => &["input/output error", "cut back to its last whole message"],
+        let words: &[&str] = match store {
+            Store::Database => &["disk I/O error", "the disk or its file system fails"],
+            Store::File => &["input/output error", "cut back to its last whole message"],
         };
-        let server = serve_failing_sync(&to, arguments);
-        Failing { server, path: &path, messages: 50_000, words }.send(sqlite);
-        go_on(&to, &path, 50_000);
+        let server = serve_failing_sync(&store.to(&path), store.arguments());
+        store.fails(server, &path, 50_000, words);
+        store.goes_on(&path, 50_000);
     }
 }
 
@@ -184,22 +188,20 @@ impl Drop for Tiny {
 #[test]
 #[ignore = "mounts a file system, as root"]
 fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
-    for sqlite in [false, true] {
+    for store in Store::ALL {
         let tiny = Tiny::new();
         let path = tiny.0.path().join("messages");
-        let to = if sqlite { to_database(&path) } else { to_file(&path) };
-        let arguments: &[&str] = if sqlite { &[] } else { &["--output", "frames"] };
-        let words: &[&str] = match sqlite {
-            true => &["database or disk is full", "make room there"],
-            false => {
+        let words: &[&str] = match store {
+            Store::Database => &["database or disk is full", "make room there"],
+            Store::File => {
                 &["no space left on device", "cut back to its last whole message", "make room"]
             }
         };
-        let server = serve("127.0.0.1:0", &to, arguments);
-        let committed = Failing { server, path: &path, messages: 100_000, words }.send(sqlite);
+        let server = serve("127.0.0.1:0", &store.to(&path), store.arguments());
+        let committed = store.fails(server, &path, 100_000, words);
         assert!(committed > 0, "it failed at once");
         tiny.enlarge();
-        go_on(&to, &path, 100_000);
+        store.goes_on(&path, 100_000);
     }
 }
 
@@ -209,7 +211,7 @@ fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
 fn a_full_disk_ends_the_server_in_words_and_leaves_whole_messages() {
     let tiny = Tiny::new();
     let path = tiny.0.path().join("messages");
-    let server = serve("127.0.0.1:0", &to_file(&path), &["--output", "frames"]);
+    let server = serve("127.0.0.1:0", &Store::File.to(&path), Store::File.arguments());
     let mut command = Command::new(FRAMELET);
     command.args(["send", &server.address.to_string(), "--input", "lines"]);
     let output = Running::start(command, numbers(100_000).as_bytes()).wait();
@@ -238,7 +240,7 @@ fn a_damaged_database_is_found_out_in_words_and_nothing_more_is_acknowledged() {
     for (page, at_start) in [(2, false), (3, true)] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("messages.db");
-        let to = to_database(&path);
+        let to = Store::Database.to(&path);
         let server = serve("127.0.0.1:0", &to, &[]);
         check(&send(server.address, &[], 1000).wait(), 0, &["committed 1000"]);
         assert!(server.stop().status.success());

@@ -9,7 +9,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use common::acks::read_answer;
-use common::program::{Server, check, closed, frame, framelet, read_frame};
+use common::program::{Server, check, closed, frame, framelet, read_frame, wait_until};
 use framelet::{Answer, FrameReader, Hello, Layout, RefusalCode, SenderId, append_frame};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
@@ -165,11 +165,9 @@ fn a_client_hears_that_the_server_is_at_work_before_it_is_welcomed_and_before_it
     let large = frame(&[b'x'; 1 << 20]);
     // It ends with the server, if not before.
     std::thread::spawn(move || (0..8).try_for_each(|_| plain.write_all(&large)));
-    let started = Instant::now();
-    while server.memory() < 2 << 20 || server.unread_output() < 60_000 {
-        assert!(started.elapsed() < common::program::PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("a full memory and a full pipe", || {
+        server.memory() >= 2 << 20 && server.unread_output() >= 60_000
+    });
     early.write_all(rest).unwrap();
     let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
     late.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();
@@ -226,11 +224,7 @@ fn everybody_who_asked_is_told_when_the_sink_fails() {
     assert_eq!(read_answer(&mut welcomed), Some(Ok(0)));
     welcomed.write_all(&frame(&[b'x'; 1 << 20])).unwrap();
     // The sink is at work, so that this one waits for its welcome.
-    let started = Instant::now();
-    while server.unread_output() < 60_000 {
-        assert!(started.elapsed() < common::program::PATIENCE);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("a full pipe", || server.unread_output() >= 60_000);
     let mut waiting = server.connect();
     let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
     waiting.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();

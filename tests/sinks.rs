@@ -10,10 +10,9 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use common::program::{
-    PATIENCE, Server, check, closed, frame, framelet, run, unframe, unprivileged,
+    Server, check, closed, frame, framelet, run, unframe, unprivileged, wait_until,
 };
 use rustix::process::Signal;
 
@@ -27,12 +26,10 @@ fn to(path: &Path) -> String {
 }
 
 /// Waits until a file is there and has this length.
+#[track_caller]
 fn wait_for_len(path: &Path, len: u64) {
-    let started = Instant::now();
-    while fs::metadata(path).map_or(0, |file| file.len()) < len {
-        assert!(started.elapsed() < PATIENCE, "{path:?} does not grow to {len} bytes");
-        thread::sleep(Duration::from_millis(1));
-    }
+    let what = format!("{path:?} of {len} bytes");
+    wait_until(&what, || fs::metadata(path).map_or(0, |file| file.len()) >= len);
 }
 
 /// Runs a server that is to fail before it listens.

@@ -39,20 +39,20 @@ const FENCED: Duration = Duration::from_secs(60);
 
 /// What drives the connection.
 pub(super) struct Driver {
-    pub(super) shared: Arc<Shared>,
-    pub(super) address: Address,
-    pub(super) options: AckOptions,
-    pub(super) sender: SenderId,
+    shared: Arc<Shared>,
+    address: Address,
+    options: AckOptions,
+    sender: SenderId,
     /// How long it has been without a connection since it last got on, up to the last welcome.
-    pub(super) without: Duration,
+    without: Duration,
     /// Since when it is without one.
-    pub(super) lost: Option<Instant>,
+    lost: Option<Instant>,
     /// How often in a row a connection was closed instead of a welcome.
-    pub(super) unwelcome: u32,
+    unwelcome: u32,
     /// When a connection was fenced last.
-    pub(super) fenced: Option<Instant>,
+    fenced: Option<Instant>,
     /// Whether the message under way came too late before.
-    pub(super) late: bool,
+    late: bool,
 }
 
 /// Why a connection is no more.
@@ -64,6 +64,25 @@ enum Broken {
 }
 
 impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        address: Address,
+        options: AckOptions,
+        sender: SenderId,
+    ) -> Driver {
+        Driver {
+            shared,
+            address,
+            options,
+            sender,
+            without: Duration::ZERO,
+            lost: None,
+            unwelcome: 0,
+            fenced: None,
+            late: false,
+        }
+    }
+
     pub(super) async fn run(mut self) {
         let ended = AssertUnwindSafe(self.drive()).catch_unwind().await;
         let bug = |_| Err(self.lost(io::Error::other("a bug in framelet ended the client")));

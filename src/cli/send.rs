@@ -135,7 +135,7 @@ impl Send {
         if self.ack {
             check_threads()?;
             let shown = Progress::is_looked_at(terminal, self.verbose);
-            let input = Input::stdin().filter(|_| shown && self.message.is_empty());
+            let input = (shown && self.message.is_empty()).then(Input::stdin).flatten();
             let progress = shown.then(|| Progress::new(input.as_ref().map(Input::len)));
             let composed = self.compose(limit, input)?;
             return block_on(ack::run(&self, &address, terminal, &composed, progress));

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -26,16 +24,6 @@ pub(crate) fn send(address: impl ToString, arguments: &[&str], last: u64) -> Run
 
 pub(crate) fn numbers(last: u64) -> String {
     (1..=last).map(|number| format!("{number}\n")).collect()
-}
-
-/// Waits until something is so.
-#[track_caller]
-pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !so() {
-        assert!(started.elapsed() < PATIENCE, "{what} did not come");
-        thread::sleep(Duration::from_micros(500));
-    }
 }
 
 /// A database, looked at from outside. Read only: a last reader that could write would tidy up behind

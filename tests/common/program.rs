@@ -86,6 +86,16 @@ impl Growing {
     }
 }
 
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < PATIENCE, "{what} did not come");
+        thread::sleep(Duration::from_micros(500));
+    }
+}
+
 /// A running server; it is killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -94,7 +94,7 @@ pub(super) async fn run(
     let sending = async {
         let progress = progress.as_ref();
         send_all(&mut client, send.layout, composed, &mut skip, &mut input, progress).await?;
-        client.finish().await.map_err(Unfinished::Failed)
+        Ok(client.finish().await?)
     };
     let stopped = async {
         stopped.await;
@@ -134,20 +134,20 @@ async fn send_all(
     skip: &mut u64,
     input: &mut Option<Failure>,
     progress: Option<&Progress>,
-) -> Result<(), Unfinished> {
+) -> Result<(), AckError> {
     loop {
         // No message has this number: so this ends only if all is over, perhaps long before there is
         // anything more to send.
         let over = async { client.wait_committed(u64::MAX).await.map(|()| None) };
         let next = async { Ok(composed.recv().await.ok()) };
-        match next.or(over).await.map_err(Unfinished::Failed)? {
+        match next.or(over).await? {
             None => return Ok(()),
             Some(Err(failure)) => *input = Some(failure),
             Some(Ok(chunk)) => {
                 for payload in payloads(layout, &chunk) {
                     match skip.checked_sub(1) {
                         Some(left) => *skip = left,
-                        None => drop(client.send(payload).await.map_err(Unfinished::Failed)?),
+                        None => drop(client.send(payload).await?),
                     }
                 }
                 if let Some(progress) = progress {
@@ -175,6 +175,12 @@ enum Unfinished {
     Failed(AckError),
     /// By a signal.
     Stopped,
+}
+
+impl From<AckError> for Unfinished {
+    fn from(error: AckError) -> Self {
+        Unfinished::Failed(error)
+    }
 }
 
 /// Says why not all messages are known to be committed, and how to go on.

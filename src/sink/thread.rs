@@ -8,8 +8,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, Thread};
 
-use smol::channel::{self, Receiver, Sender, TrySendError};
+use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
 use super::seen::Seen;
 use super::{Batch, Origin, Sink};
@@ -32,7 +33,7 @@ enum Command {
 /// The way to a sink's writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    queue: Sender<Command>,
+    queue: Entrance,
     ended: Receiver<io::Result<()>>,
     counts: Arc<Counts>,
 }
@@ -42,6 +43,53 @@ struct Counts {
     queued: AtomicU64,
     /// Those whose sender was told that they are refused count, too: they are no longer this server's.
     committed: AtomicU64,
+}
+
+/// Where commands enter the queue to the writer thread.
+///
+/// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
+/// wants before all else: where both share a core, that is two more switches between them for each commit.
+#[derive(Clone, Debug)]
+struct Entrance {
+    queue: Sender<Command>,
+    // Behind the queue, since it rings once that is dropped.
+    bell: Bell,
+}
+
+impl Entrance {
+    fn send(&self, command: Command) -> Result<(), TrySendError<Command>> {
+        self.queue.try_send(command)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Sends a command once there is room for it.
+    async fn wait_and_send(&self, command: Command) -> Result<(), SinkGone> {
+        self.queue.send(command).await.map_err(|_| SinkGone)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.queue.close();
+        self.bell.ring();
+    }
+}
+
+/// Wakes the writer thread; also by being dropped, which may have closed the queue.
+#[derive(Clone, Debug)]
+struct Bell(Thread);
+
+impl Bell {
+    fn ring(&self) {
+        self.0.unpark();
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.ring();
+    }
 }
 
 impl Writer {
@@ -55,14 +103,15 @@ impl Writer {
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
         let committed = Arc::clone(&counts);
-        std::thread::Builder::new().name("framelet-sink".into()).spawn(move || {
+        let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
             let result = obey(&mut *sink, &commands, &committed);
             // It may have something to do at its end, too, and that belongs to it.
             drop(sink);
             // The receiver may be gone: then nobody wants to know any more.
             let _ = end.try_send(result);
         })?;
-        Ok(Writer { queue, ended, counts })
+        let bell = Bell(thread.thread().clone());
+        Ok(Writer { queue: Entrance { queue, bell }, ended, counts })
     }
 
     /// Returns a queue to the thread that is independent of this one.
@@ -73,7 +122,7 @@ impl Writer {
     /// Has the sink open again what it writes to, after everything that was queued before.
     pub(crate) async fn reopen(&self) {
         // If it has failed, that is said elsewhere.
-        let _ = self.queue.send(Command::Reopen).await;
+        let _ = self.queue.wait_and_send(Command::Reopen).await;
     }
 
     /// Waits until the thread has ended by itself, which it only does if the sink has failed.
@@ -103,7 +152,7 @@ impl Writer {
 /// Hands batches to the writer thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
-    queue: Sender<Command>,
+    queue: Entrance,
     counts: Arc<Counts>,
 }
 
@@ -126,7 +175,7 @@ impl Queue {
     pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
         let messages = batch.len() as u64;
         self.counts.queued.fetch_add(messages, Ordering::SeqCst);
-        match self.queue.try_send(Command::Commit(batch)) {
+        match self.queue.send(Command::Commit(batch)) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
                 let origin = match &command {
@@ -137,7 +186,7 @@ impl Queue {
                 Some(Box::pin(async move {
                     // All of it, not the one field that is used below.
                     let mut waiting = waiting;
-                    self.queue.send(command).await.map_err(|_| SinkGone)?;
+                    self.queue.wait_and_send(command).await?;
                     waiting.messages = 0;
                     Ok(())
                 }))
@@ -154,7 +203,7 @@ impl Queue {
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
         let question = Command::Committed(sender, answer);
-        self.queue.send(question).await.map_err(|_| SinkGone)?;
+        self.queue.wait_and_send(question).await?;
         answered.recv().await.map_err(|_| SinkGone)
     }
 }
@@ -179,7 +228,7 @@ impl Drop for Waiting<'_> {
 fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> io::Result<()> {
     let mut seen = Seen::default();
     let mut group = Vec::new();
-    while let Ok(command) = commands.recv_blocking() {
+    while let Some(command) = wait_for_next(commands) {
         let mut next = Some(command);
         while let Some(Command::Commit(batch)) = next {
             group.push(batch);
@@ -211,6 +260,18 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
     Ok(())
 }
 
+/// Takes the next command, or `None` if there are no more to come.
+fn wait_for_next(commands: &Receiver<Command>) -> Option<Command> {
+    loop {
+        match commands.try_recv() {
+            Ok(command) => return Some(command),
+            Err(TryRecvError::Closed) => return None,
+            // Whatever has come since, the bell has rung for it.
+            Err(TryRecvError::Empty) => thread::park(),
+        }
+    }
+}
+
 /// Commits what is new in a group of batches.
 fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<()> {
     if group.iter().all(|batch| batch.sender().is_none()) {
@@ -232,6 +293,7 @@ fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::mpsc::RecvTimeoutError;
 
     use futures_lite::future::{block_on, poll_once};
 
@@ -368,6 +430,30 @@ mod tests {
             drop(go_on);
             block_on(writer.finish()).unwrap();
             assert_eq!(writer.uncommitted(), left, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_thread_ends_once_nobody_can_reach_it() {
+        /// A sink that says when it is dropped.
+        struct Leaves(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+        impl Sink for Leaves {
+            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        for _ in 0..100 {
+            let (leaves, left) = std::sync::mpsc::channel();
+            let writer = Writer::start(Box::new(Leaves(leaves))).unwrap();
+            let to_sink = writer.queue();
+            queue(&to_sink, batch(&origin(None), &[b"a"]));
+            assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([1; 16]))).unwrap(), None);
+            drop(writer);
+            drop(to_sink);
+            let patience = std::time::Duration::from_secs(30);
+            assert_eq!(left.recv_timeout(patience), Err(RecvTimeoutError::Disconnected));
         }
     }
 

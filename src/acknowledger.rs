@@ -3,13 +3,16 @@
 //! A client that takes its acknowledgements slowly, or never, holds up nothing but them: there is one
 //! under way at most, and the next one says how far it has got by then.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use event_listener::Event;
-use futures_lite::AsyncWriteExt;
+use atomic_waker::AtomicWaker;
+use futures_lite::AsyncWrite;
 
 use crate::acks::{Answer, LONGEST_ANSWER, RefusalCode};
 use crate::layout::Layout;
@@ -34,8 +37,20 @@ pub(crate) struct Acked {
     complete: AtomicBool,
     /// Why the sink takes nothing more of it, if that is so.
     pub(crate) refusal: OnceLock<RefusalCode>,
-    /// Notified when there may be something to tell.
-    changed: Event,
+    /// Woken when there may be something to tell.
+    changed: AtomicWaker,
+    line: Mutex<Line>,
+}
+
+/// The way to the client, for whoever has something to tell it.
+#[derive(Debug, Default)]
+struct Line {
+    /// `None` before the welcome, and from the connection's end on.
+    socket: Option<(Socket, Layout)>,
+    /// How many messages of the connection the client was told of last, and when.
+    told: Option<(u64, Instant)>,
+    /// What the socket has not taken yet of an answer.
+    rest: Vec<u8>,
 }
 
 impl Acked {
@@ -46,7 +61,8 @@ impl Acked {
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             refusal: OnceLock::new(),
-            changed: Event::new(),
+            changed: AtomicWaker::new(),
+            line: Mutex::default(),
         }
     }
 
@@ -63,46 +79,109 @@ impl Acked {
 
     /// Sees to it that the client is told what there is to tell.
     pub(crate) fn changed(&self) {
-        self.changed.notify(usize::MAX);
+        self.changed.wake();
+    }
+
+    /// Tells the client here and now that so many messages of its connection are committed, if its
+    /// socket takes that at once, and leaves it to [`acknowledge`] otherwise. That spares a client that
+    /// waits for a single message the way through another thread.
+    pub(crate) fn tell_at_once(&self, committed: u64) {
+        let told = self.line.try_lock().is_ok_and(|mut line| {
+            let may = line.told.is_some() && line.rest.is_empty();
+            may && line.begin(self.before, committed) && line.try_finish()
+        });
+        if !told || self.complete.load(Ordering::SeqCst) {
+            self.changed();
+        }
+    }
+
+    /// Says where the client is told. To be called once, and then [`acknowledge`].
+    pub(crate) fn pick_up(&self, socket: Socket, layout: Layout) {
+        self.line().socket = Some((socket, layout));
+    }
+
+    /// Sees to it that the client is told nothing more from here, whoever would. What is left of the
+    /// answer that was under way belongs in front of anything else it is sent.
+    pub(crate) fn hang_up(&self) {
+        self.line().socket = None;
+    }
+
+    /// Returns what is left of the last answer.
+    pub(crate) fn rest(&self) -> Vec<u8> {
+        std::mem::take(&mut self.line().rest)
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Tells the client of `origin`, if it asked for it, how many of its messages are committed, whenever there are more, until
-/// all that have come are and no more will come. The welcome is the first one.
+impl Line {
+    /// Begins to say that so many messages of the connection are committed, and returns whether there
+    /// is somebody to say it to.
+    fn begin(&mut self, before: u64, committed: u64) -> bool {
+        let Some((_, layout)) = &self.socket else { return false };
+        self.rest = frame(*layout, &Answer::Acknowledgement(before.saturating_add(committed)));
+        self.told = Some((committed, Instant::now()));
+        true
+    }
+
+    /// Returns whether the socket has taken the answer.
+    fn try_finish(&mut self) -> bool {
+        let Some((socket, _)) = &self.socket else { return false };
+        // Where it fails, the next one to try is told so, too.
+        if let Ok(written) = socket.try_write(&self.rest) {
+            self.rest.drain(..written);
+        }
+        self.rest.is_empty()
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let (Some((socket, _)), false) = (&mut self.socket, self.rest.is_empty()) {
+            match ready!(Pin::new(socket).poll_write(cx, &self.rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(self.rest.drain(..written)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Tells the client of `origin`, if it asked for it, how many of its messages are committed, whenever
+/// there are more, until all that have come are and no more will come. The welcome is the first one.
 ///
 /// # Errors
 ///
 /// The system's; then the connection is broken, which whoever reads from it is told, too.
-pub(crate) async fn acknowledge(
-    origin: Arc<Origin>,
-    mut socket: Socket,
-    layout: Layout,
-) -> io::Result<()> {
+pub(crate) async fn acknowledge(origin: Arc<Origin>) -> io::Result<()> {
     let Some(acked) = origin.acked() else { return Ok(()) };
-    // The welcome says where this connection begins, whatever has come by now.
-    let (mut told, mut when) = (0, Instant::now());
-    tell(&mut socket, layout, acked.before).await?;
+    poll_fn(|cx| poll_tell(cx, &origin, acked)).await
+}
+
+fn poll_tell(cx: &mut Context<'_>, origin: &Origin, acked: &Acked) -> Poll<io::Result<()>> {
+    // Before looking: what changes from here on is a reason to look again.
+    acked.changed.register(cx.waker());
+    let mut line = acked.line();
     loop {
-        let changed = acked.changed.listen();
+        ready!(line.poll_finish(cx))?;
         let complete = acked.complete.load(Ordering::SeqCst);
         let received = acked.received.load(Ordering::SeqCst);
         let committed = origin.committed();
         // What the client has sent may be under way for long, or not be read for want of memory.
         let waits = committed < received || origin.watch.phase().0 != Phase::Idle;
-        let waits = waits && when.elapsed() >= REPEATED;
-        if told != committed || waits {
-            tell(&mut socket, layout, acked.before.saturating_add(committed)).await?;
-            (told, when) = (committed, Instant::now());
-        } else if complete && committed >= received {
-            return Ok(());
-        } else {
-            changed.await;
+        let goes_on = match line.told {
+            // The welcome says where this connection begins, whatever has come by now.
+            None => line.begin(acked.before, 0),
+            Some((told, when)) if told != committed || waits && when.elapsed() >= REPEATED => {
+                line.begin(acked.before, committed)
+            }
+            Some(_) if complete && committed >= received => false,
+            Some(_) => return Poll::Pending,
+        };
+        if !goes_on {
+            return Poll::Ready(Ok(()));
         }
     }
-}
-
-async fn tell(socket: &mut Socket, layout: Layout, committed: u64) -> io::Result<()> {
-    socket.write_all(&frame(layout, &Answer::Acknowledgement(committed))).await
 }
 
 /// Returns an answer as it travels.
@@ -111,4 +190,122 @@ pub(crate) fn frame(layout: Layout, answer: &Answer) -> Vec<u8> {
     // Cannot fail: there is no hello in a layout in which an answer would be too long.
     let _ = append_frame(&mut frame, layout, LONGEST_ANSWER, &answer.encode());
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::net::TcpListener;
+    use std::task::{Wake, Waker};
+
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::sink::tests::origin;
+
+    const BEFORE: u64 = 5;
+
+    /// Whether a task was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns a connection whose client has been told nothing yet, and the client's end of it.
+    fn connection() -> (Arc<Origin>, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = block_on(async_net::TcpStream::connect(address)).unwrap();
+        let origin = origin(Some((SenderId::from_bytes([1; 16]), BEFORE)));
+        origin.acked().unwrap().pick_up(socket.into(), Layout::U32BE);
+        let client = listener.accept().unwrap().0;
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (origin, client)
+    }
+
+    fn answer(committed: u64) -> Vec<u8> {
+        frame(Layout::U32BE, &Answer::Acknowledgement(committed))
+    }
+
+    fn assert_hears(client: &mut std::net::TcpStream, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, expected);
+    }
+
+    fn assert_hears_nothing(client: &mut std::net::TcpStream) {
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        client.set_nonblocking(false).unwrap();
+    }
+
+    #[test]
+    fn who_waits_alone_is_told_by_the_one_who_commits_but_not_before_the_welcome() {
+        let (origin, mut client) = connection();
+        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
+        origin.commit(1, true);
+        assert_hears_nothing(&mut client);
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &[answer(BEFORE), answer(BEFORE + 1)].concat());
+        origin.commit(2, true);
+        assert_hears(&mut client, &answer(BEFORE + 3));
+        origin.commit(1, false);
+        assert_hears_nothing(&mut client);
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &answer(BEFORE + 4));
+    }
+
+    #[test]
+    fn an_answer_goes_on_where_the_socket_stopped_taking_it() {
+        let (origin, mut client) = connection();
+        let acked = origin.acked().unwrap();
+        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &answer(BEFORE));
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        acked.line().rest = b"rest".into();
+        origin.commit(1, true);
+        assert_hears_nothing(&mut client);
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &[b"rest".into(), answer(BEFORE + 1)].concat());
+
+        // A full socket takes nothing, and its task goes on once it does.
+        let line = acked.line().socket.clone().unwrap().0;
+        let mut filled = 0;
+        while let Ok(written) = line.try_write(&[0; 65_536]) {
+            filled += written;
+        }
+        origin.commit(1, true);
+        origin.commit(1, true);
+        acked.received(3);
+        acked.complete();
+        let client = std::thread::spawn(move || {
+            assert_hears(&mut client, &vec![0; filled]);
+            assert_hears(&mut client, &[answer(BEFORE + 2), answer(BEFORE + 3)].concat());
+        });
+        block_on(task).unwrap();
+        client.join().unwrap();
+    }
+
+    #[test]
+    fn who_has_hung_up_is_told_nothing_more() {
+        let (origin, mut client) = connection();
+        let acked = origin.acked().unwrap();
+        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &answer(BEFORE));
+        acked.line().rest = b"rest".into();
+        acked.hang_up();
+        origin.commit(1, true);
+        assert_eq!(acked.rest(), b"rest");
+        // Nobody else holds the socket.
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
 }

@@ -313,6 +313,11 @@ impl Socket {
         self.drained = false;
     }
 
+    /// Writes what the kernel takes without waiting.
+    pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         match &self.connected {
             Connected::Tcp(stream) => stream.get_ref().read(buf),

@@ -164,8 +164,8 @@ impl Origin {
 
     /// Says which sender is at the other end, and how many of its messages came before the first one on
     /// this connection. To be called before any message is handed on, and once.
-    pub(crate) fn set_sender(&self, sender: SenderId, before: u64) {
-        let _ = self.acked.set(Box::new(Acked::new(sender, before)));
+    pub(crate) fn set_sender(&self, sender: SenderId, before: u64) -> &Acked {
+        self.acked.get_or_init(|| Box::new(Acked::new(sender, before)))
     }
 
     /// Returns what there is to know about acknowledgements, if the client asked for them.
@@ -183,11 +183,16 @@ impl Origin {
         self.committed.load(Ordering::SeqCst)
     }
 
-    fn commit(&self, messages: usize) {
-        self.committed.fetch_add(messages as u64, Ordering::SeqCst);
+    /// Notes that more messages are committed, and sees to it that their sender hears of it, if it asked
+    /// for that: here and now if it is `alone`, so that nobody else waits for this thread meanwhile.
+    pub(crate) fn commit(&self, messages: usize, alone: bool) {
+        let messages = messages as u64;
+        let before = self.committed.fetch_add(messages, Ordering::SeqCst);
         self.watch.committed();
-        if let Some(acked) = self.acked() {
-            acked.changed();
+        match self.acked() {
+            Some(acked) if alone => acked.tell_at_once(before + messages),
+            Some(acked) => acked.changed(),
+            None => {}
         }
     }
 }

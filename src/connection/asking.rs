@@ -9,11 +9,12 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use smol::{Task, Timer};
 
 use super::{Connection, Outcome};
-use crate::acknowledger::{REPEATED, acknowledge, frame};
+use crate::acknowledger::{Acked, REPEATED, acknowledge, frame};
 use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
 use crate::error::{Fault, ProtocolError, ReadError};
 use crate::reader::FrameReader;
 use crate::senders::Place;
+use crate::sink::Origin;
 use crate::watch::Phase;
 
 /// How long a client that is refused may take to read why.
@@ -22,7 +23,16 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Tells the client what is committed, as long as this is the connection of its sender.
 pub(super) struct Telling {
     task: Task<io::Result<()>>,
+    origin: Arc<Origin>,
     _place: Place,
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(acked) = self.origin.acked() {
+            acked.hang_up();
+        }
+    }
 }
 
 impl Connection {
@@ -68,13 +78,13 @@ impl Connection {
         // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
         // is not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
-        origin.set_sender(hello.sender, before);
+        let acked = origin.set_sender(hello.sender, before);
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Refused(RefusalCode::Gap));
         }
-        let socket = self.reader.get_ref().clone();
-        let task = smol::spawn(acknowledge(Arc::clone(origin), socket, self.server.layout));
-        Ok(Box::new(Telling { task, _place: place }))
+        acked.pick_up(self.reader.get_ref().clone(), self.server.layout);
+        let task = smol::spawn(acknowledge(Arc::clone(origin)));
+        Ok(Box::new(Telling { task, origin: Arc::clone(origin), _place: place }))
     }
 
     /// Lets a client that waits for its welcome know that it does not do so in vain. Ends only if the
@@ -89,7 +99,7 @@ impl Connection {
     }
 
     /// Waits until the client has been told of everything that is committed.
-    pub(super) async fn tell_all(&self, telling: Box<Telling>, outcome: Outcome) -> Outcome {
+    pub(super) async fn tell_all(&self, mut telling: Box<Telling>, outcome: Outcome) -> Outcome {
         if let Some(acked) = self.origin.acked() {
             acked.complete();
         }
@@ -98,7 +108,7 @@ impl Connection {
             limit.map_or_else(Timer::never, Timer::after).await;
             Err(Outcome::NotTaken(limit.unwrap_or_default()))
         };
-        let told = async { telling.task.await.map_err(Outcome::Write) };
+        let told = async { (&mut telling.task).await.map_err(Outcome::Write) };
         match (told.or(not_taken).await, outcome) {
             // It may look for another server, and knows how far this one has got.
             (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
@@ -151,7 +161,9 @@ impl Connection {
         let socket = self.reader.get_mut();
         socket.end_in_order();
         let mut say = socket.clone();
+        let unsaid = self.origin.acked().map(Acked::rest).unwrap_or_default();
         let saying = async {
+            say.write_all(&unsaid).await?;
             say.write_all(&frame(layout, &Answer::Refusal(refusal))).await?;
             say.shutdown_write()?;
             let mut rest = [0; 4096];

@@ -236,12 +236,13 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
         }
         if !group.is_empty() {
             commit(sink, &mut seen, &group)?;
+            let alone = group.len() == 1;
             for batch in group.drain(..) {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
                 if let Some(origin) = &batch.origin
                     && origin.refusal().is_none()
                 {
-                    origin.commit(batch.len());
+                    origin.commit(batch.len(), alone);
                 }
             }
         }

@@ -191,7 +191,7 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
         "--output",
         "none",
         "--message-timeout",
-        "300ms",
+        "2s",
         "--memory",
         "16MiB",
     ]);
@@ -209,7 +209,7 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
             })
         })
         .collect();
-    server.wait_for_log("the peer took nothing of its replies for 300ms (--message-timeout)", 8);
+    server.wait_for_log("the peer took nothing of its replies for 2s (--message-timeout)", 8);
     assert!(deaf.into_iter().all(|peer| peer.join().unwrap()));
     let mut stream = server.connect();
     stream.write_all(&frame(b"still there?")).unwrap();

@@ -45,12 +45,15 @@ pub(crate) struct Acked {
 /// The way to the client, for whoever has something to tell it.
 #[derive(Debug, Default)]
 struct Line {
-    /// `None` before the welcome, and from the connection's end on.
+    /// From when it is picked up to when it is hung up.
     socket: Option<(Socket, Layout)>,
-    /// How many messages of the connection the client was told of last, and when.
+    /// How many messages of the connection the client was told of last, and when; the welcome is the
+    /// first time.
     told: Option<(u64, Instant)>,
     /// What the socket has not taken yet of an answer.
     rest: Vec<u8>,
+    /// Why it takes no more, which a socket says only once.
+    failed: Option<io::Error>,
 }
 
 impl Acked {
@@ -86,11 +89,14 @@ impl Acked {
     /// socket takes that at once, and leaves it to [`acknowledge`] otherwise. That spares a client that
     /// waits for a single message the way through another thread.
     pub(crate) fn tell_at_once(&self, committed: u64) {
-        let told = self.line.try_lock().is_ok_and(|mut line| {
-            let may = line.told.is_some() && line.rest.is_empty();
-            may && line.begin(self.before, committed) && line.try_finish()
+        let told = self.line.try_lock().is_ok_and(|mut line| match line.told {
+            Some((told, _)) if told >= committed => true,
+            Some(_) if line.rest.is_empty() => {
+                line.begin(self.before, committed) && line.try_finish()
+            }
+            _ => false,
         });
-        if !told || self.complete.load(Ordering::SeqCst) {
+        if !told {
             self.changed();
         }
     }
@@ -100,15 +106,17 @@ impl Acked {
         self.line().socket = Some((socket, layout));
     }
 
-    /// Sees to it that the client is told nothing more from here, whoever would. What is left of the
-    /// answer that was under way belongs in front of anything else it is sent.
+    /// Sees to it that the client is told nothing more, whoever would, but a [last word](Self::last_word).
     pub(crate) fn hang_up(&self) {
         self.line().socket = None;
     }
 
-    /// Returns what is left of the last answer.
-    pub(crate) fn rest(&self) -> Vec<u8> {
-        std::mem::take(&mut self.line().rest)
+    /// Returns what to send to a client that is to hear `answer` and nothing more: first the rest of
+    /// the answer that was under way.
+    pub(crate) fn last_word(&self, answer: Vec<u8>) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.line().rest);
+        rest.extend(answer);
+        rest
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -129,14 +137,18 @@ impl Line {
     /// Returns whether the socket has taken the answer.
     fn try_finish(&mut self) -> bool {
         let Some((socket, _)) = &self.socket else { return false };
-        // Where it fails, the next one to try is told so, too.
-        if let Ok(written) = socket.try_write(&self.rest) {
-            self.rest.drain(..written);
+        match socket.try_write(&self.rest) {
+            Ok(written) => drop(self.rest.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.failed = Some(error),
         }
         self.rest.is_empty()
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
         while let (Some((socket, _)), false) = (&mut self.socket, self.rest.is_empty()) {
             match ready!(Pin::new(socket).poll_write(cx, &self.rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -253,6 +265,9 @@ mod tests {
         assert_hears(&mut client, &[answer(BEFORE), answer(BEFORE + 1)].concat());
         origin.commit(2, true);
         assert_hears(&mut client, &answer(BEFORE + 3));
+        // The task may have been quicker.
+        origin.acked().unwrap().tell_at_once(3);
+        assert_hears_nothing(&mut client);
         origin.commit(1, false);
         assert_hears_nothing(&mut client);
         assert!(block_on(poll_once(&mut task)).is_none());
@@ -304,8 +319,20 @@ mod tests {
         acked.line().rest = b"rest".into();
         acked.hang_up();
         origin.commit(1, true);
-        assert_eq!(acked.rest(), b"rest");
+        assert_eq!(acked.last_word(b" and the end".into()), b"rest and the end");
+        assert_eq!(acked.last_word(b"once".into()), b"once");
         // Nobody else holds the socket.
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn why_a_socket_takes_no_more_is_known_whoever_was_told() {
+        let (origin, client) = connection();
+        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
+        assert!(block_on(poll_once(&mut task)).is_none());
+        // What was not read turns this end into a reset.
+        drop(client);
+        origin.commit(1, true);
+        assert_eq!(block_on(task).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 }

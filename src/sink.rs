@@ -184,7 +184,8 @@ impl Origin {
     }
 
     /// Notes that more messages are committed, and sees to it that their sender hears of it, if it asked
-    /// for that: here and now if it is `alone`, so that nobody else waits for this thread meanwhile.
+    /// for that: here and now if they were `alone` in a commit, and else beside it, so that the next
+    /// commit need not wait for the telling of many.
     pub(crate) fn commit(&self, messages: usize, alone: bool) {
         let messages = messages as u64;
         let before = self.committed.fetch_add(messages, Ordering::SeqCst);

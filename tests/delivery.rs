@@ -162,6 +162,8 @@ fn a_newer_connection_takes_over_where_the_older_one_got_to() {
     assert_eq!(refusal.code.to_byte(), 3);
     assert!(refusal.committed >= acknowledged && refusal.committed < 20_000, "{refusal:?}");
     assert!(read_answer(&mut older).is_none());
+    // The server has done with the older one, though the sink has its messages still.
+    wait_until("a closed connection", || older.write_all(b"x").is_err());
     server.resume();
     let Some(Ok(welcome)) = read_answer(&mut newer) else { panic!("no welcome") };
     assert!(welcome > refusal.committed, "what was handed on is not in the welcome of {welcome}");

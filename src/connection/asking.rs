@@ -9,7 +9,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use smol::{Task, Timer};
 
 use super::{Connection, Outcome};
-use crate::acknowledger::{Acked, REPEATED, acknowledge, frame};
+use crate::acknowledger::{REPEATED, acknowledge, frame};
 use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
 use crate::error::{Fault, ProtocolError, ReadError};
 use crate::reader::FrameReader;
@@ -161,10 +161,13 @@ impl Connection {
         let socket = self.reader.get_mut();
         socket.end_in_order();
         let mut say = socket.clone();
-        let unsaid = self.origin.acked().map(Acked::rest).unwrap_or_default();
+        let last = frame(layout, &Answer::Refusal(refusal));
+        let last = match self.origin.acked() {
+            Some(acked) => acked.last_word(last),
+            None => last,
+        };
         let saying = async {
-            say.write_all(&unsaid).await?;
-            say.write_all(&frame(layout, &Answer::Refusal(refusal))).await?;
+            say.write_all(&last).await?;
             say.shutdown_write()?;
             let mut rest = [0; 4096];
             while say.read(&mut rest).await? > 0 {}

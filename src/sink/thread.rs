@@ -33,9 +33,8 @@ enum Command {
 /// The way to a sink's writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    queue: Entrance,
+    entrance: Arc<Entrance>,
     ended: Receiver<io::Result<()>>,
-    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
@@ -49,10 +48,11 @@ struct Counts {
 ///
 /// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
 /// wants before all else: where both share a core, that is two more switches between them for each commit.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entrance {
     queue: Sender<Command>,
-    // Behind the queue, since it rings once that is dropped.
+    counts: Arc<Counts>,
+    // Behind the queue, which is closed by the time this is dropped.
     bell: Bell,
 }
 
@@ -76,8 +76,8 @@ impl Entrance {
     }
 }
 
-/// Wakes the writer thread; also by being dropped, which may have closed the queue.
-#[derive(Clone, Debug)]
+/// Wakes the writer thread; also by being dropped.
+#[derive(Debug)]
 struct Bell(Thread);
 
 impl Bell {
@@ -111,18 +111,18 @@ impl Writer {
             let _ = end.try_send(result);
         })?;
         let bell = Bell(thread.thread().clone());
-        Ok(Writer { queue: Entrance { queue, bell }, ended, counts })
+        Ok(Writer { entrance: Arc::new(Entrance { queue, counts, bell }), ended })
     }
 
     /// Returns a queue to the thread that is independent of this one.
     pub(crate) fn queue(&self) -> Queue {
-        Queue { queue: self.queue.clone(), counts: Arc::clone(&self.counts) }
+        Queue { entrance: Arc::clone(&self.entrance) }
     }
 
     /// Has the sink open again what it writes to, after everything that was queued before.
     pub(crate) async fn reopen(&self) {
         // If it has failed, that is said elsewhere.
-        let _ = self.queue.wait_and_send(Command::Reopen).await;
+        let _ = self.entrance.wait_and_send(Command::Reopen).await;
     }
 
     /// Waits until the thread has ended by itself, which it only does if the sink has failed.
@@ -135,7 +135,7 @@ impl Writer {
 
     /// Waits until all that was queued is committed, once all queues have been dropped.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
-        self.queue.close();
+        self.entrance.close();
         match self.ended.recv().await {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("the sink has ended by a panic")),
@@ -144,16 +144,16 @@ impl Writer {
 
     /// Returns how many messages were queued and are not known to be committed.
     pub(crate) fn uncommitted(&self) -> u64 {
-        let committed = self.counts.committed.load(Ordering::SeqCst);
-        self.counts.queued.load(Ordering::SeqCst).saturating_sub(committed)
+        let counts = &self.entrance.counts;
+        let committed = counts.committed.load(Ordering::SeqCst);
+        counts.queued.load(Ordering::SeqCst).saturating_sub(committed)
     }
 }
 
 /// Hands batches to the writer thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue {
-    queue: Entrance,
-    counts: Arc<Counts>,
+    entrance: Arc<Entrance>,
 }
 
 /// The rest of handing a batch on.
@@ -174,19 +174,19 @@ impl Queue {
     /// for: in a box, so that only who waits has the room for it.
     pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
         let messages = batch.len() as u64;
-        self.counts.queued.fetch_add(messages, Ordering::SeqCst);
-        match self.queue.send(Command::Commit(batch)) {
+        self.entrance.counts.queued.fetch_add(messages, Ordering::SeqCst);
+        match self.entrance.send(Command::Commit(batch)) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
                 let origin = match &command {
                     Command::Commit(batch) => batch.origin.clone(),
                     Command::Committed(..) | Command::Reopen => None,
                 };
-                let waiting = Waiting { counts: &self.counts, messages, origin };
+                let waiting = Waiting { counts: &self.entrance.counts, messages, origin };
                 Some(Box::pin(async move {
                     // All of it, not the one field that is used below.
                     let mut waiting = waiting;
-                    self.queue.wait_and_send(command).await?;
+                    self.entrance.wait_and_send(command).await?;
                     waiting.messages = 0;
                     Ok(())
                 }))
@@ -203,7 +203,7 @@ impl Queue {
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
         let question = Command::Committed(sender, answer);
-        self.queue.wait_and_send(question).await?;
+        self.entrance.wait_and_send(question).await?;
         answered.recv().await.map_err(|_| SinkGone)
     }
 }

@@ -20,6 +20,7 @@ use crate::watch::{Order, Watch};
 mod file;
 mod output;
 mod place; // where messages go, as text
+mod queue; // to the writer thread
 mod seen; // how far each sender has come
 mod thread; // the writer thread
 // The only place that knows whether this build has it.
@@ -39,8 +40,9 @@ pub use self::redis::RedisSink;
 pub use file::{FileSink, FileSync, ParseFileSyncError};
 pub use output::OutputSink;
 pub use place::{ParsePlaceError, Place};
+pub(crate) use queue::Queue;
 pub use sqlite::SqliteSink;
-pub(crate) use thread::{Queue, Writer};
+pub(crate) use thread::Writer;
 
 /// Takes messages in.
 ///

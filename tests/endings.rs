@@ -191,11 +191,11 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
         "--output",
         "none",
         "--message-timeout",
-        "2s",
+        "1s",
         "--memory",
         "16MiB",
     ]);
-    let deaf: Vec<_> = (0..8)
+    let deaf: Vec<_> = (0..6)
         .map(|_| {
             let mut stream = server.connect();
             thread::spawn(move || {
@@ -209,7 +209,7 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
             })
         })
         .collect();
-    server.wait_for_log("the peer took nothing of its replies for 2s (--message-timeout)", 8);
+    server.wait_for_log("the peer took nothing of its replies for 1s (--message-timeout)", 6);
     assert!(deaf.into_iter().all(|peer| peer.join().unwrap()));
     let mut stream = server.connect();
     stream.write_all(&frame(b"still there?")).unwrap();

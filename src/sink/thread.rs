@@ -1,95 +1,21 @@
-//! The thread that a sink runs on, and the queue that leads there.
-//!
-//! The queue also carries questions and orders to the sink, so that each of them comes after all messages
-//! that were queued before it.
+//! The thread that a sink runs on.
 
-use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::Ordering;
+use std::thread;
 
-use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
+use smol::channel::{self, Receiver};
 
+use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
-use super::{Batch, Origin, Sink};
-use crate::sender::SenderId;
-use crate::watch::Order;
-
-/// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
-/// only keeps the queue short enough to be taken in one commit.
-const QUEUE: usize = 1024;
-
-/// What the writer thread is to do.
-#[derive(Debug)]
-enum Command {
-    Commit(Batch),
-    /// Answer how many messages of a sender are committed, if that is known.
-    Committed(SenderId, Sender<Option<u64>>),
-    Reopen,
-}
+use super::{Batch, Sink};
 
 /// The way to a sink's writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
     entrance: Arc<Entrance>,
     ended: Receiver<io::Result<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    queued: AtomicU64,
-    /// Those whose sender was told that they are refused count, too: they are no longer this server's.
-    committed: AtomicU64,
-}
-
-/// Where commands enter the queue to the writer thread.
-///
-/// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
-/// wants before all else: where both share a core, that is two more switches between them for each commit.
-#[derive(Debug)]
-struct Entrance {
-    queue: Sender<Command>,
-    counts: Arc<Counts>,
-    // Behind the queue, which is closed by the time this is dropped.
-    bell: Bell,
-}
-
-impl Entrance {
-    fn send(&self, command: Command) -> Result<(), TrySendError<Command>> {
-        self.queue.try_send(command)?;
-        self.bell.ring();
-        Ok(())
-    }
-
-    /// Sends a command once there is room for it.
-    async fn wait_and_send(&self, command: Command) -> Result<(), SinkGone> {
-        self.queue.send(command).await.map_err(|_| SinkGone)?;
-        self.bell.ring();
-        Ok(())
-    }
-
-    fn close(&self) {
-        self.queue.close();
-        self.bell.ring();
-    }
-}
-
-/// Wakes the writer thread; also by being dropped.
-#[derive(Debug)]
-struct Bell(Thread);
-
-impl Bell {
-    fn ring(&self) {
-        self.0.unpark();
-    }
-}
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        self.ring();
-    }
 }
 
 impl Writer {
@@ -99,7 +25,7 @@ impl Writer {
     ///
     /// The system's, if it has no thread to give.
     pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<Writer> {
-        let (queue, commands) = channel::bounded(QUEUE);
+        let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
         let committed = Arc::clone(&counts);
@@ -110,13 +36,13 @@ impl Writer {
             // The receiver may be gone: then nobody wants to know any more.
             let _ = end.try_send(result);
         })?;
-        let bell = Bell(thread.thread().clone());
-        Ok(Writer { entrance: Arc::new(Entrance { queue, counts, bell }), ended })
+        let entrance = Entrance::new(queue, counts, thread.thread().clone());
+        Ok(Writer { entrance: Arc::new(entrance), ended })
     }
 
     /// Returns a queue to the thread that is independent of this one.
     pub(crate) fn queue(&self) -> Queue {
-        Queue { entrance: Arc::clone(&self.entrance) }
+        Queue::new(&self.entrance)
     }
 
     /// Has the sink open again what it writes to, after everything that was queued before.
@@ -144,83 +70,7 @@ impl Writer {
 
     /// Returns how many messages were queued and are not known to be committed.
     pub(crate) fn uncommitted(&self) -> u64 {
-        let counts = &self.entrance.counts;
-        let committed = counts.committed.load(Ordering::SeqCst);
-        counts.queued.load(Ordering::SeqCst).saturating_sub(committed)
-    }
-}
-
-/// Hands batches to the writer thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Queue {
-    entrance: Arc<Entrance>,
-}
-
-/// The rest of handing a batch on.
-pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
-
-/// The sink has failed; what is handed to it now goes nowhere.
-#[derive(Debug)]
-pub(crate) struct SinkGone;
-
-impl fmt::Display for SinkGone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the sink takes no more messages")
-    }
-}
-
-impl Queue {
-    /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
-    /// for: in a box, so that only who waits has the room for it.
-    pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
-        let messages = batch.len() as u64;
-        self.entrance.counts.queued.fetch_add(messages, Ordering::SeqCst);
-        match self.entrance.send(Command::Commit(batch)) {
-            Ok(()) => None,
-            Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
-                let origin = match &command {
-                    Command::Commit(batch) => batch.origin.clone(),
-                    Command::Committed(..) | Command::Reopen => None,
-                };
-                let waiting = Waiting { counts: &self.entrance.counts, messages, origin };
-                Some(Box::pin(async move {
-                    // All of it, not the one field that is used below.
-                    let mut waiting = waiting;
-                    self.entrance.wait_and_send(command).await?;
-                    waiting.messages = 0;
-                    Ok(())
-                }))
-            }
-        }
-    }
-
-    /// Returns how many messages of `sender` are committed, with everything that was queued before;
-    /// `None` if that is not known.
-    ///
-    /// # Errors
-    ///
-    /// [`SinkGone`]; why is said by [`Writer::failed`].
-    pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
-        let (answer, answered) = channel::bounded(1);
-        let question = Command::Committed(sender, answer);
-        self.entrance.wait_and_send(question).await?;
-        answered.recv().await.map_err(|_| SinkGone)
-    }
-}
-
-/// Messages that wait for room in the queue.
-struct Waiting<'a> {
-    counts: &'a Counts,
-    messages: u64,
-    origin: Option<Arc<Origin>>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        // The sender has them still, and sends them over another connection: they are not lost.
-        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Refused) {
-            self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
-        }
+        self.entrance.counts.uncommitted()
     }
 }
 
@@ -232,7 +82,7 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
         let mut next = Some(command);
         while let Some(Command::Commit(batch)) = next {
             group.push(batch);
-            next = if group.len() < QUEUE { commands.try_recv().ok() } else { None };
+            next = if group.len() < LENGTH { commands.try_recv().ok() } else { None };
         }
         if !group.is_empty() {
             commit(sink, &mut seen, &group)?;
@@ -261,18 +111,6 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
     Ok(())
 }
 
-/// Takes the next command, or `None` if there are no more to come.
-fn wait_for_next(commands: &Receiver<Command>) -> Option<Command> {
-    loop {
-        match commands.try_recv() {
-            Ok(command) => return Some(command),
-            Err(TryRecvError::Closed) => return None,
-            // Whatever has come since, the bell has rung for it.
-            Err(TryRecvError::Empty) => thread::park(),
-        }
-    }
-}
-
 /// Commits what is new in a group of batches.
 fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<()> {
     if group.iter().all(|batch| batch.sender().is_none()) {
@@ -294,13 +132,16 @@ fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicU64;
     use std::sync::mpsc::RecvTimeoutError;
 
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
     use crate::acks::RefusalCode;
+    use crate::sender::SenderId;
     use crate::sink::tests::{batch, origin};
+    use crate::watch::Order;
 
     /// What a sink was told, in order.
     type Told = Arc<Mutex<Vec<String>>>;

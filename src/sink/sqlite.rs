@@ -113,7 +113,7 @@ impl SqliteSink {
 
 impl Sink for SqliteSink {
     fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
-        insert(&mut self.connection, batches).map_err(|error| explain(&self.path, &error))
+        insert(&self.connection, batches).map_err(|error| explain(&self.path, &error))
     }
 
     fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
@@ -194,14 +194,30 @@ fn forget(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn insert(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    {
-        let mut insert = transaction.prepare_cached(INSERT)?;
+/// Does `work` in a transaction: all of it or nothing.
+///
+/// That of rusqlite has both statements compiled anew each time, which a single message feels.
+fn in_transaction(
+    connection: &Connection,
+    work: impl FnOnce() -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let done = work().and_then(|()| connection.prepare_cached("COMMIT")?.execute([]));
+    // Some errors have ended it already.
+    if done.is_err() && !connection.is_autocommit() {
+        // What went wrong first is what there is to say.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done.map(drop)
+}
+
+fn insert(connection: &Connection, batches: &[Batch]) -> rusqlite::Result<()> {
+    in_transaction(connection, || {
+        let mut insert = connection.prepare_cached(INSERT)?;
         for batch in batches {
             let sender = batch.sender().map(|sender| sender.to_string());
             let fresh = match &sender {
-                Some(sender) => batch.after(committed(&transaction, sender)?),
+                Some(sender) => batch.after(committed(connection, sender)?),
                 None => Some(batch.clone()),
             };
             let Some(batch) = fresh else { continue };
@@ -224,12 +240,12 @@ fn insert(connection: &mut Connection, batches: &[Batch]) -> rusqlite::Result<()
             }
             if let Some(sender) = &sender {
                 let seen = format_rfc3339_millis(SystemTime::now()).to_string();
-                let mut remember = transaction.prepare_cached(REMEMBER)?;
+                let mut remember = connection.prepare_cached(REMEMBER)?;
                 remember.execute(params![sender, integer(batch.last_number()), seen])?;
             }
         }
-    }
-    transaction.commit()
+        Ok(())
+    })
 }
 
 /// Returns how many messages of a sender are committed.

@@ -31,6 +31,7 @@ fn main() {
     let database = directory.join("messages.db");
     let to_database = format!("sqlite:{}", database.display());
 
+    let all_cores = sched_getaffinity(None).unwrap();
     let mut rates = [const { Vec::new() }; 2];
     let mut times = [const { Vec::new() }; 2];
     let mut times_on_one_core = [const { Vec::new() }; 2];
@@ -40,7 +41,6 @@ fn main() {
         rates[0].push(4.0 * MANY as f64 / plain_loop(&database, 4 * MANY, 1000).as_secs_f64());
         fresh();
         rates[1].push(4.0 * MANY as f64 / four_senders(&directory, &to_database).as_secs_f64());
-        let all_cores = sched_getaffinity(None).unwrap();
         for (cores, times) in
             [(all_cores, &mut times), (one_of(&all_cores), &mut times_on_one_core)]
         {

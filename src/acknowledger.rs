@@ -217,6 +217,8 @@ mod tests {
 
     const BEFORE: u64 = 5;
 
+    type Task = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
     /// Whether a task was woken.
     #[derive(Default)]
     struct Woken(AtomicBool);
@@ -237,6 +239,15 @@ mod tests {
         let client = listener.accept().unwrap().0;
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         (origin, client)
+    }
+
+    /// The same once the client has its welcome, with the task that tells it.
+    fn welcomed() -> (Arc<Origin>, std::net::TcpStream, Task) {
+        let (origin, mut client) = connection();
+        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, &answer(BEFORE));
+        (origin, client, task)
     }
 
     fn answer(committed: u64) -> Vec<u8> {
@@ -276,11 +287,8 @@ mod tests {
 
     #[test]
     fn an_answer_goes_on_where_the_socket_stopped_taking_it() {
-        let (origin, mut client) = connection();
+        let (origin, mut client, mut task) = welcomed();
         let acked = origin.acked().unwrap();
-        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
-        assert!(block_on(poll_once(&mut task)).is_none());
-        assert_hears(&mut client, &answer(BEFORE));
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));
         assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -311,11 +319,8 @@ mod tests {
 
     #[test]
     fn who_has_hung_up_is_told_nothing_more() {
-        let (origin, mut client) = connection();
+        let (origin, mut client, _task) = welcomed();
         let acked = origin.acked().unwrap();
-        let mut task = Box::pin(acknowledge(Arc::clone(&origin)));
-        assert!(block_on(poll_once(&mut task)).is_none());
-        assert_hears(&mut client, &answer(BEFORE));
         acked.line().rest = b"rest".into();
         acked.hang_up();
         origin.commit(1, true);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::OutputFormat;
 use crate::escape::Escaped;
-use crate::layout::{Layout, MAX_PAYLOAD};
+use crate::layout::{Layout, MAX_PAYLOAD, Prefix};
 use crate::sink::Message;
 use crate::writer::append_frame;
 
@@ -60,14 +60,20 @@ impl OutputFormat {
         }
     }
 
-    /// Returns the bytes that follow a message's own, if all the format does is to append some.
-    pub(crate) fn terminator(self) -> Option<&'static [u8]> {
-        match self {
-            OutputFormat::Lines => Some(b"\n"),
-            OutputFormat::Nul => Some(b"\0"),
-            OutputFormat::Raw => Some(b""),
-            _ => None,
-        }
+    /// Returns what stands in front of a payload and behind it, if the format leaves the payload as it is;
+    /// for any but an empty one.
+    pub(crate) fn around(self, payload: &[u8]) -> Option<(Prefix, &'static [u8])> {
+        let behind: &[u8] = match self {
+            OutputFormat::Text => b"\n\n",
+            OutputFormat::Lines => b"\n",
+            OutputFormat::Nul => b"\0",
+            OutputFormat::Frames => return Some((Layout::U32BE.encode(payload.len()).ok()?, b"")),
+            OutputFormat::Raw => b"",
+            OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Json | OutputFormat::None => {
+                return None;
+            }
+        };
+        Some((Prefix::new(b""), behind))
     }
 }
 
@@ -167,6 +173,17 @@ mod tests {
         let mut out = Vec::new();
         format.parse::<OutputFormat>().unwrap().append(&message, escaped, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_stands_around_a_payload_is_what_the_format_adds() {
+        let payload = vec![b'a'; 70_000];
+        for (name, format) in super::super::OUTPUT {
+            if let Some((before, behind)) = format.around(&payload) {
+                let whole = [&before[..], &payload, behind].concat();
+                assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
+            }
+        }
     }
 
     #[test]

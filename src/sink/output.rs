@@ -55,15 +55,16 @@ impl OutputSink {
 
 impl Sink for OutputSink {
     fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
-        let terminator = if self.escaped { None } else { self.format.terminator() };
         for message in batches.iter().flat_map(Batch::messages) {
-            match terminator {
-                Some(terminator) if message.payload.len() >= LARGE => {
+            let large = !self.escaped && message.payload.len() >= LARGE;
+            match large.then(|| self.format.around(message.payload)).flatten() {
+                Some((before, behind)) => {
+                    before.append_to(&mut self.buffer);
                     self.write_buffer()?;
                     self.file.write_all(message.payload)?;
-                    self.buffer.extend_from_slice(terminator);
+                    self.buffer.extend_from_slice(behind);
                 }
-                _ => self.format.append(&message, self.escaped, &mut self.buffer),
+                None => self.format.append(&message, self.escaped, &mut self.buffer),
             }
             if self.buffer.len() >= WRITE {
                 self.write_buffer()?;

@@ -13,10 +13,17 @@
 use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use event_listener::{Event, EventListener};
+
+pub(crate) use self::buffer::Buffer;
+use self::buffer::Supply;
+use self::idle::Idle;
+
+mod buffer; // from the allocator or straight from the system
+mod idle; // what nobody uses just now
 
 /// The size of a read buffer, and of the first step in which a payload grows, in bytes.
 ///
@@ -26,13 +33,9 @@ pub(crate) const BUFFER: usize = 64 * 1024;
 /// The least a growing payload gets, in bytes: one page.
 const FIRST_STEP: usize = 4096;
 
-/// How many read buffers are kept for the next read. Each thread that reads needs one, and each
-/// batch on its way to a sink holds one.
-const IDLE_BUFFERS: usize = 32;
-
-/// How many bytes of large payload buffers are kept for the next large payload at most; less where the
-/// memory is small.
-const IDLE_LARGE: usize = 16 * 1024 * 1024;
+/// How many bytes may always lie idle: each thread that reads needs a buffer, and so does each batch on
+/// its way to a sink.
+const LEAST_IDLE: usize = 32 * BUFFER;
 
 /// Lends buffers and counts what is kept in them.
 #[derive(Clone, Debug)]
@@ -47,26 +50,19 @@ struct Shared {
     /// Whether somebody is over the limit.
     overdraft: AtomicBool,
     freed: Event,
-    /// How many bytes of large buffers to hold on to.
-    idle_large: usize,
-}
-
-/// Buffers nobody uses. All of them are filled with old bytes up to their length, so that they need
-/// no clearing before the next read.
-#[derive(Debug, Default)]
-struct Idle {
-    buffers: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
-    /// The fewest there were since the last `trim`: those were not needed.
-    unneeded_buffers: usize,
-    unneeded_large: usize,
+    /// How many bytes may be kept or lie idle, together; but see [`LEAST_IDLE`].
+    idle_limit: usize,
+    /// How many bytes lie idle, to be read without the lock.
+    idle_bytes: AtomicUsize,
+    /// Where buffers of [`BUFFER`] bytes and more come from.
+    supply: Supply,
 }
 
 /// A buffer on loan, and the bytes kept in it.
 #[derive(Debug)]
 pub(crate) struct Lent {
     /// The buffer. What is behind `len` is left over from somebody else's messages.
-    bytes: Vec<u8>,
+    bytes: Buffer,
     len: usize,
     /// How many bytes are counted in the pool.
     counted: usize,
@@ -77,24 +73,27 @@ pub(crate) struct Lent {
 impl Pool {
     /// Returns a pool that keeps at most `memory` bytes, in payloads of at most `largest`.
     pub(crate) fn new(memory: usize, largest: usize) -> Pool {
-        Pool::with(memory.saturating_sub(largest), IDLE_LARGE.min(memory / 4))
+        let limit = memory.saturating_sub(largest);
+        Pool::with(limit, limit, Supply::Pages)
     }
 
     /// Returns the pool of all readers that were given no other: it counts, but never waits.
     pub(crate) fn unbounded() -> Pool {
         static POOL: OnceLock<Pool> = OnceLock::new();
-        // Nobody trims this pool, so it holds on to nothing large.
-        POOL.get_or_init(|| Pool::with(usize::MAX, 0)).clone()
+        // Nobody trims this pool, so it holds on to little; and its large payloads end as vectors.
+        POOL.get_or_init(|| Pool::with(usize::MAX, 0, Supply::Heap)).clone()
     }
 
-    fn with(limit: usize, idle_large: usize) -> Pool {
+    fn with(limit: usize, idle_limit: usize, supply: Supply) -> Pool {
         Pool(Arc::new(Shared {
             idle: Mutex::default(),
             limit,
             kept: AtomicUsize::new(0),
             overdraft: AtomicBool::new(false),
             freed: Event::new(),
-            idle_large,
+            idle_limit,
+            idle_bytes: AtomicUsize::new(0),
+            supply,
         }))
     }
 
@@ -104,32 +103,33 @@ impl Pool {
     }
 
     /// Takes a read buffer of [`BUFFER`] bytes; not counted until it is kept.
-    pub(crate) fn take_buffer(&self) -> Vec<u8> {
-        let mut idle = self.idle();
-        let buffer = idle.buffers.pop();
-        idle.unneeded_buffers = idle.unneeded_buffers.min(idle.buffers.len());
-        drop(idle);
-        buffer.unwrap_or_else(|| vec![0; BUFFER])
+    pub(crate) fn take_buffer(&self) -> Buffer {
+        self.with_idle(|idle| idle.take(BUFFER))
+            .unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER)))
     }
 
-    /// Gives a read buffer back.
-    pub(crate) fn give_buffer(&self, buffer: Vec<u8>) {
-        debug_assert_eq!(buffer.len(), BUFFER);
-        let mut idle = self.idle();
-        if idle.buffers.len() < IDLE_BUFFERS {
-            idle.buffers.push(buffer);
+    /// Gives a buffer of [`BUFFER`] bytes or more back.
+    pub(crate) fn give_buffer(&self, buffer: Buffer) {
+        // Vectors are made for those who take them away.
+        if buffer.len() > BUFFER && self.0.supply == Supply::Heap {
+            return;
         }
+        let most = self.most_idle();
+        let surplus = self.with_idle(|idle| {
+            if idle.bytes() + buffer.len() > most {
+                return Some(buffer);
+            }
+            idle.put(buffer);
+            None
+        });
+        // Without the lock.
+        drop(surplus);
     }
 
     /// Gives back to the system what has not been needed since the last call.
     pub(crate) fn trim(&self) {
-        let mut idle = self.idle();
-        let Idle { buffers, large, unneeded_buffers, unneeded_large } = &mut *idle;
-        buffers.truncate(buffers.len() - mem::take(unneeded_buffers).min(buffers.len()));
-        large.truncate(large.len() - mem::take(unneeded_large).min(large.len()));
-        buffers.shrink_to_fit();
-        *unneeded_buffers = buffers.len();
-        *unneeded_large = large.len();
+        let unneeded = self.with_idle(Idle::trim);
+        drop(unneeded);
     }
 
     /// Waits until there is room for another read.
@@ -147,15 +147,16 @@ impl Pool {
     }
 
     /// Counts a read buffer that is kept.
-    pub(crate) fn keep(&self, bytes: Vec<u8>) -> Lent {
+    pub(crate) fn keep(&self, bytes: Buffer) -> Lent {
         let counted = bytes.len();
         self.0.kept.fetch_add(counted, Ordering::Relaxed);
+        self.shed_idle();
         Lent { bytes, len: counted, counted, overdraft: false, pool: self.clone() }
     }
 
     /// Returns a buffer with no bytes, to be grown.
     pub(crate) fn empty(&self) -> Lent {
-        Lent { bytes: Vec::new(), len: 0, counted: 0, overdraft: false, pool: self.clone() }
+        Lent { bytes: Buffer::default(), len: 0, counted: 0, overdraft: false, pool: self.clone() }
     }
 
     fn poll_until(
@@ -190,8 +191,37 @@ impl Pool {
             .is_ok()
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns where to get `len` bytes from: for few, pages of their own cost more than they are.
+    fn supply(&self, len: usize) -> Supply {
+        if len < BUFFER { Supply::Heap } else { self.0.supply }
+    }
+
+    /// Returns how many bytes to have for `len`: for little less than a read buffer, one of those.
+    fn size(&self, len: usize) -> usize {
+        match self.0.supply {
+            Supply::Pages if len > BUFFER / 2 => len.max(BUFFER),
+            Supply::Pages | Supply::Heap => len,
+        }
+    }
+
+    fn most_idle(&self) -> usize {
+        self.0.idle_limit.saturating_sub(self.kept()).max(LEAST_IDLE)
+    }
+
+    /// Parts with idle buffers for what is kept now.
+    fn shed_idle(&self) {
+        let most = self.most_idle();
+        if self.0.idle_bytes.load(Ordering::Relaxed) > most {
+            let surplus = self.with_idle(|idle| idle.shed(most));
+            drop(surplus);
+        }
+    }
+
+    fn with_idle<T>(&self, act: impl FnOnce(&mut Idle) -> T) -> T {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut idle);
+        self.0.idle_bytes.store(idle.bytes(), Ordering::Relaxed);
+        result
     }
 }
 
@@ -206,25 +236,43 @@ impl Lent {
         coming: usize,
         want: usize,
     ) -> Poll<()> {
-        let len = want.min((got + coming).max(2 * got).max(FIRST_STEP));
+        let mut len = want.min((got + coming).max(2 * got).max(FIRST_STEP));
+        if len > BUFFER / 2 && want <= 2 * len {
+            len = want;
+        }
         let pool = self.pool.clone();
-        if len > BUFFER
-            && let Some(mut large) = pool.take_large(want)
+        let size = pool.size(len);
+        if size >= BUFFER
+            && let Some(used) =
+                pool.with_idle(|idle| idle.take(if size > BUFFER { want } else { size }))
         {
             // A used buffer costs no page faults. It is given back if there is no room for it.
-            if self.try_count(large.len() - self.counted) {
-                large[..got].copy_from_slice(&self.bytes[..got]);
-                self.bytes = large;
-                self.len = want;
+            if self.try_count(used.len() - self.counted) {
+                self.move_to(used, got, want);
                 return Poll::Ready(());
             }
-            pool.give_large(large);
+            pool.give_buffer(used);
         }
-        ready!(pool.poll_until(cx, listener, || self.try_count(len - self.counted)));
-        self.bytes.reserve_exact(len - self.bytes.len());
-        self.bytes.resize(len, 0);
-        self.len = len;
+        ready!(pool.poll_until(cx, listener, || self.try_count(size - self.counted)));
+        match (&mut self.bytes, pool.supply(size)) {
+            (Buffer::Heap(bytes), Supply::Heap) => {
+                bytes.reserve_exact(size - bytes.len());
+                bytes.resize(size, 0);
+                self.len = want.min(size);
+            }
+            (_, supply) => self.move_to(Buffer::new(size, supply), got, want),
+        }
         Poll::Ready(())
+    }
+
+    /// Goes on in another buffer with the first `got` of `want` bytes.
+    fn move_to(&mut self, mut buffer: Buffer, got: usize, want: usize) {
+        buffer[..got].copy_from_slice(&self.bytes[..got]);
+        self.len = want.min(buffer.len());
+        let before = mem::replace(&mut self.bytes, buffer);
+        if before.len() >= BUFFER {
+            self.pool.give_buffer(before);
+        }
     }
 
     /// Counts more bytes, going over the limit if nobody else does.
@@ -237,38 +285,13 @@ impl Lent {
             self.pool.0.kept.fetch_add(bytes, Ordering::Relaxed);
         }
         self.counted += bytes;
+        self.pool.shed_idle();
         true
     }
 
     /// Takes the bytes out, and stops counting them.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.len);
-        mem::take(&mut self.bytes)
-    }
-}
-
-impl Pool {
-    /// Takes the smallest idle buffer of at least `len` bytes, unless that is more than twice as much:
-    /// all of it is counted.
-    fn take_large(&self, len: usize) -> Option<Vec<u8>> {
-        let mut idle = self.idle();
-        let (index, _) = idle
-            .large
-            .iter()
-            .enumerate()
-            .filter(|(_, buffer)| (len..=2 * len).contains(&buffer.len()))
-            .min_by_key(|(_, buffer)| buffer.len())?;
-        let buffer = idle.large.swap_remove(index);
-        idle.unneeded_large = idle.unneeded_large.min(idle.large.len());
-        Some(buffer)
-    }
-
-    fn give_large(&self, buffer: Vec<u8>) {
-        let mut idle = self.idle();
-        let sum: usize = idle.large.iter().map(Vec::len).sum();
-        if sum + buffer.len() <= self.0.idle_large {
-            idle.large.push(buffer);
-        }
+        mem::take(&mut self.bytes).into_vec(self.len)
     }
 }
 
@@ -289,17 +312,15 @@ impl std::ops::DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let bytes = mem::take(&mut self.bytes);
-        if bytes.len() == BUFFER {
-            self.pool.give_buffer(bytes);
-        } else if bytes.len() > BUFFER {
-            self.pool.give_large(bytes);
-        }
+        self.pool.0.kept.fetch_sub(self.counted, Ordering::Relaxed);
         if self.overdraft {
             self.pool.0.overdraft.store(false, Ordering::Relaxed);
         }
+        let bytes = mem::take(&mut self.bytes);
+        if bytes.len() >= BUFFER {
+            self.pool.give_buffer(bytes);
+        }
         if self.counted > 0 {
-            self.pool.0.kept.fetch_sub(self.counted, Ordering::Relaxed);
             // Everybody who waits looks again: how much each of them needs is not known here.
             self.pool.0.freed.notify(usize::MAX);
         }
@@ -387,6 +408,62 @@ mod tests {
         drop(pool.keep(pool.take_buffer()));
         pool.trim();
         pool.trim();
-        assert!(pool.idle().buffers.is_empty() && pool.idle().large.is_empty());
+        assert_eq!(pool.with_idle(|idle| idle.bytes()), 0);
+    }
+
+    #[test]
+    fn idle_and_kept_memory_share_one_limit() {
+        let pool = Pool::new(9 << 20, 1 << 20);
+        let idle = || pool.with_idle(|idle| idle.bytes());
+        let read_buffers = |bytes: usize| -> Vec<Lent> {
+            (0..bytes / BUFFER).map(|_| pool.keep(pool.take_buffer())).collect()
+        };
+        drop(read_buffers(8 << 20));
+        assert_eq!(idle(), 8 << 20);
+        let mut large = pool.empty();
+        assert!(grow(&mut large, 1 << 20));
+        assert_eq!(idle() + pool.kept(), 8 << 20);
+        let kept = read_buffers(7 << 20);
+        assert_eq!((idle(), pool.kept()), (0, 8 << 20));
+        // Where the limit is reached, a few buffers for the next reads stay nevertheless.
+        let few: Vec<_> = (0..2 * LEAST_IDLE / BUFFER).map(|_| pool.take_buffer()).collect();
+        few.into_iter().for_each(|buffer| pool.give_buffer(buffer));
+        assert_eq!(idle(), LEAST_IDLE);
+        drop((large, kept));
+        assert_eq!((idle(), pool.kept()), (8 << 20, 0));
+    }
+
+    #[test]
+    fn a_payload_goes_on_in_what_others_have_left() {
+        let pool = Pool::new(64 << 20, 8 << 20);
+        let mut payload = pool.empty();
+        let mut listener = None;
+        for (got, coming, want, len, size) in [
+            (0, 0, 1 << 20, FIRST_STEP, FIRST_STEP),
+            // Little less than a read buffer is one.
+            (FIRST_STEP, 30_000, 1 << 20, BUFFER, BUFFER),
+            (BUFFER, 0, 1 << 20, 2 * BUFFER, 2 * BUFFER),
+            // One step is enough where two would not be much more.
+            (2 * BUFFER, 0, 300_000, 300_000, 300_000),
+        ] {
+            payload.bytes[..got].fill(b'1');
+            let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, coming, want));
+            assert!(block_on(poll_once(grown)).is_some());
+            assert_eq!((payload.len(), payload.bytes.len(), pool.kept()), (len, size, size));
+            assert!(payload[..got].iter().all(|&byte| byte == b'1'));
+        }
+        // What it has left behind on its way waits for the next.
+        assert_eq!(pool.with_idle(|idle| idle.bytes()), 3 * BUFFER);
+        assert!(matches!(payload.bytes, Buffer::Pages(_)));
+    }
+
+    #[test]
+    fn payloads_that_become_vectors_are_never_copied_into_one() {
+        let pool = Pool::unbounded();
+        let mut payload = pool.empty();
+        grow(&mut payload, 300_000);
+        let place = payload.as_ptr();
+        let vector = payload.into_vec();
+        assert_eq!((vector.as_ptr(), vector.len(), vector.capacity()), (place, 300_000, 300_000));
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::AsyncRead;
 
-use crate::pool::{BUFFER, Lent, Pool};
+use crate::pool::{BUFFER, Buffer, Lent, Pool};
 
 /// Up to this many bytes are copied out of the read buffer rather than holding on to it, so that a
 /// trickle of small messages, or the start of one, does not hold 64 KiB each.
@@ -21,7 +21,7 @@ pub(crate) struct Source<R> {
     inner: R,
     pool: Pool,
     /// Borrowed while `next < filled`; or the rest of such a one, in a buffer of its own.
-    buffer: Option<Vec<u8>>,
+    buffer: Option<Buffer>,
     next: usize,
     filled: usize,
     /// How many bytes have been taken out of here.
@@ -87,7 +87,7 @@ impl<R> Source<R> {
         }
         let taken = match bytes {
             0 => self.pool.empty(),
-            _ => self.pool.keep(self.buffered()[..bytes].to_vec()),
+            _ => self.pool.keep(Buffer::from(&self.buffered()[..bytes])),
         };
         self.consume(bytes);
         // The very first read stays together: the start of a stream tells best what it is.
@@ -107,7 +107,7 @@ impl<R> Source<R> {
         (self.next, self.filled) = (0, rest.len());
         self.buffer = match rest.len() {
             0 => None,
-            1..=COPIED => Some(rest.to_vec()),
+            1..=COPIED => Some(Buffer::from(rest)),
             _ => {
                 let mut buffer = self.pool.take_buffer();
                 buffer[..rest.len()].copy_from_slice(rest);
@@ -124,7 +124,7 @@ impl<R> Source<R> {
         (self.next, self.filled) = (0, 0);
     }
 
-    fn give_back(&self, buffer: Vec<u8>) {
+    fn give_back(&self, buffer: Buffer) {
         if buffer.len() == BUFFER {
             self.pool.give_buffer(buffer);
         }

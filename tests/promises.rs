@@ -123,6 +123,31 @@ fn memory_comes_back_after_a_large_message() {
     assert!(after < before + 2 * MIB, "{} bytes more than before", after - before);
 }
 
+/// P14. What an allocator has in use behind free memory keeps it from giving that back.
+#[test]
+fn memory_comes_back_where_others_have_come_since_and_stay() {
+    const PAIRS: usize = 200;
+    let server = Server::start(&["--output", "none"]);
+    catch_up(&server);
+    let before = server.memory();
+    let half_sent = frame(&[1; 100_000]);
+    let (killed, others): (Vec<_>, Vec<_>) = (1..=PAIRS)
+        .map(|pair| {
+            let mut killed = server.connect();
+            killed.write_all(&half_sent[..90_000]).unwrap();
+            let taken = memory_becomes(&server, |memory| memory > before + pair * 80_000);
+            assert!(taken > before + pair * 80_000, "the message was never held");
+            let mut other = server.connect();
+            other.write_all(&frame(b"other")).unwrap();
+            (killed, other)
+        })
+        .unzip();
+    drop(killed);
+    let after = memory_becomes(&server, |memory| memory < before + 2 * MIB);
+    assert!(after < before + 2 * MIB, "{} bytes more than before", after - before);
+    drop(others);
+}
+
 #[test]
 fn an_endless_stream_of_empty_messages_leaves_the_others_their_turn() {
     let server = Server::start(&["--output", "none"]);

@@ -80,6 +80,13 @@ impl Acked {
         self.changed();
     }
 
+    /// Returns whether the client waits for what it has sent to be committed: that may not be read yet, for
+    /// want of memory, or be under way for long.
+    pub(crate) fn waits(&self, origin: &Origin) -> bool {
+        origin.committed() < self.received.load(Ordering::SeqCst)
+            || origin.watch.phase().0 != Phase::Idle
+    }
+
     /// Sees to it that the client is told what there is to tell.
     pub(crate) fn changed(&self) {
         self.changed.wake();
@@ -179,12 +186,12 @@ fn poll_tell(cx: &mut Context<'_>, origin: &Origin, acked: &Acked) -> Poll<io::R
         let complete = acked.complete.load(Ordering::SeqCst);
         let received = acked.received.load(Ordering::SeqCst);
         let committed = origin.committed();
-        // What the client has sent may be under way for long, or not be read for want of memory.
-        let waits = committed < received || origin.watch.phase().0 != Phase::Idle;
         let goes_on = match line.told {
             // The welcome says where this connection begins, whatever has come by now.
             None => line.begin(acked.before, 0),
-            Some((told, when)) if told != committed || waits && when.elapsed() >= REPEATED => {
+            Some((told, when))
+                if told != committed || acked.waits(origin) && when.elapsed() >= REPEATED =>
+            {
                 line.begin(acked.before, committed)
             }
             Some(_) if complete && committed >= received => false,
@@ -283,6 +290,25 @@ mod tests {
         assert_hears_nothing(&mut client);
         assert!(block_on(poll_once(&mut task)).is_none());
         assert_hears(&mut client, &answer(BEFORE + 4));
+    }
+
+    #[test]
+    fn a_client_waits_while_something_of_its_is_under_way_or_not_committed() {
+        let origin = origin(Some((SenderId::from_bytes([1; 16]), BEFORE)));
+        let acked = origin.acked().unwrap();
+        for (phase, received, waits) in [
+            (Phase::Idle, 0, false),
+            (Phase::InMessage, 0, true),
+            // There is no memory to read more.
+            (Phase::Busy, 0, true),
+            (Phase::Idle, 2, true),
+        ] {
+            origin.watch.enter(phase, 0);
+            acked.received(received);
+            assert_eq!(acked.waits(&origin), waits, "{phase:?}");
+        }
+        origin.commit(2, false);
+        assert!(!acked.waits(&origin));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The time limits of all connections, looked after once a second.
+//! The time limits of all connections, and memory that is not needed, looked after twice a second.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use crate::watch::{Order, Phase};
 
 /// The bounds of the time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
-const MAX_TICK: Duration = Duration::from_secs(1);
+const MAX_TICK: Duration = Duration::from_millis(500);
 
-/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough, and once a
-/// second is little work.
+/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Twice a second
+/// is little work, and memory is given back within a second, since the second sweep that finds it idle
+/// does so.
 pub(crate) fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
     let shortest = timeouts.into_iter().min();
     shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))
@@ -59,7 +60,9 @@ impl Server {
     fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         for origin in self.open().values() {
-            if let Some(acked) = origin.acked() {
+            if let Some(acked) = origin.acked()
+                && acked.waits(origin)
+            {
                 // Now and then a client is told that the sink is at work.
                 acked.changed();
             }

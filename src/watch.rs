@@ -1,7 +1,7 @@
 //! What a connection is doing, seen from outside, and how it is told to stop.
 //!
 //! A timer for each read would cost a system call for each read. Instead a connection notes what it
-//! waits for and since when, and one sweep a second looks at all of them. The notes are two atomics.
+//! waits for and since when, and a sweep looks at all of them twice a second. The notes are two atomics.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;

@@ -9,6 +9,10 @@
 //! their way to a sink, and down when they are dropped. Where it reaches the limit, readers wait.
 //! Payloads that are incomplete can wait for each other, so one reader at a time may go over the
 //! limit (the *overdraft*); the space it may need is set aside from the start.
+//!
+//! Buffers that are dropped lie *idle* for the next reader, within the same limit, until they are found
+//! not to be needed ([`Pool::trim`]). Those of 64 KiB and more are pages of their own, so that the system
+//! has them again then.
 
 use std::mem;
 use std::pin::Pin;

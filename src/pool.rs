@@ -14,6 +14,7 @@
 //! not to be needed ([`Pool::trim`]). Those of 64 KiB and more are pages of their own, so that the system
 //! has them again then.
 
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,7 +64,6 @@ struct Shared {
 }
 
 /// A buffer on loan, and the bytes kept in it.
-#[derive(Debug)]
 pub(crate) struct Lent {
     /// The buffer. What is behind `len` is left over from somebody else's messages.
     bytes: Buffer,
@@ -118,19 +118,15 @@ impl Pool {
         if buffer.len() > BUFFER && self.0.supply == Supply::Heap {
             return;
         }
-        let most = self.most_idle();
         let surplus = self.with_idle(|idle| {
-            if idle.bytes() + buffer.len() > most {
-                return Some(buffer);
-            }
             idle.put(buffer);
-            None
+            idle.shed(self.most_idle())
         });
         // Without the lock.
         drop(surplus);
     }
 
-    /// Gives back to the system what has not been needed since the last call.
+    /// Gives back to the system what has not been needed since the last call but one.
     pub(crate) fn trim(&self) {
         let unneeded = self.with_idle(Idle::trim);
         drop(unneeded);
@@ -146,7 +142,9 @@ impl Pool {
     ) -> Poll<()> {
         self.poll_until(cx, listener, || {
             let kept = self.kept();
-            kept == 0 || kept < self.0.limit
+            // Who reads needs room for what he reads, or he would have to hold it uncounted; but where
+            // the limit is that small, half of it will do.
+            kept == 0 || kept <= self.0.limit.saturating_sub(BUFFER).max(self.0.limit / 2)
         })
     }
 
@@ -200,7 +198,7 @@ impl Pool {
         if len < BUFFER { Supply::Heap } else { self.0.supply }
     }
 
-    /// Returns how many bytes to have for `len`: for little less than a read buffer, one of those.
+    /// Returns how many bytes to have for `len`: for more than half of a read buffer, one of those.
     fn size(&self, len: usize) -> usize {
         match self.0.supply {
             Supply::Pages if len > BUFFER / 2 => len.max(BUFFER),
@@ -214,9 +212,8 @@ impl Pool {
 
     /// Parts with idle buffers for what is kept now.
     fn shed_idle(&self) {
-        let most = self.most_idle();
-        if self.0.idle_bytes.load(Ordering::Relaxed) > most {
-            let surplus = self.with_idle(|idle| idle.shed(most));
+        if self.0.idle_bytes.load(Ordering::Relaxed) > self.most_idle() {
+            let surplus = self.with_idle(|idle| idle.shed(self.most_idle()));
             drop(surplus);
         }
     }
@@ -230,8 +227,10 @@ impl Pool {
 }
 
 impl Lent {
-    /// Grows towards `want` bytes, of which `got` are in use and `coming` more are known to be there:
-    /// to twice what has come, so that an announcement alone costs next to nothing.
+    /// Grows towards `want` bytes, of which `got` are in use and `coming` more are known to be there: to
+    /// twice what has come, or to all of them if those are no more than twice as many again. So an
+    /// announcement alone costs next to nothing. Only while there is plenty it gets a used buffer for all
+    /// of them sooner.
     pub(crate) fn poll_grow(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,13 +245,17 @@ impl Lent {
         }
         let pool = self.pool.clone();
         let size = pool.size(len);
+        let plenty = pool.kept().saturating_add(want) <= pool.0.limit / 2;
+        let useful = if size > BUFFER && plenty { want } else { size };
         if size >= BUFFER
-            && let Some(used) =
-                pool.with_idle(|idle| idle.take(if size > BUFFER { want } else { size }))
+            && let Some(used) = pool.with_idle(|idle| idle.take(useful))
         {
             // A used buffer costs no page faults. It is given back if there is no room for it.
-            if self.try_count(used.len() - self.counted) {
+            let more = used.len() - self.counted;
+            if pool.try_count(more) {
+                self.counted += more;
                 self.move_to(used, got, want);
+                *listener = None;
                 return Poll::Ready(());
             }
             pool.give_buffer(used);
@@ -296,6 +299,13 @@ impl Lent {
     /// Takes the bytes out, and stops counting them.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
         mem::take(&mut self.bytes).into_vec(self.len)
+    }
+}
+
+impl fmt::Debug for Lent {
+    /// Without the bytes, since some of them may be of somebody else's messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -469,5 +479,62 @@ mod tests {
         let place = payload.as_ptr();
         let vector = payload.into_vec();
         assert_eq!((vector.as_ptr(), vector.len(), vector.capacity()), (place, 300_000, 300_000));
+    }
+
+    #[test]
+    fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
+        let pool = Pool::new(5 << 20, 1 << 20);
+        let mut payload = pool.empty();
+        assert!(grow(&mut payload, BUFFER));
+        let mut others: Vec<Lent> = (0..4).map(|_| pool.empty()).collect();
+        others.iter_mut().for_each(|other| assert!(grow(other, 1 << 20)));
+        let mut listener = None;
+        let mut waits = |payload: &mut Lent| {
+            let got = payload.len();
+            let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, 0, 1 << 20));
+            (block_on(poll_once(grown)).is_none(), listener.is_some())
+        };
+        assert_eq!(waits(&mut payload), (true, true));
+        // It goes on in what the others leave.
+        others.clear();
+        while payload.len() < 1 << 20 {
+            assert_eq!(waits(&mut payload), (false, false));
+        }
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_hold_what_many_could_use() {
+        let pool = Pool::new(64 << 20, 8 << 20);
+        let mut used: Vec<Lent> = (0..6).map(|_| pool.empty()).collect();
+        used.iter_mut().for_each(|lent| assert!(grow(lent, 8 << 20)));
+        drop(used);
+        let mut few: Vec<Lent> = (0..50).map(|_| pool.empty()).collect();
+        let mut listener = None;
+        for lent in &mut few {
+            let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 66_000, 8 << 20));
+            assert!(block_on(poll_once(grown)).is_some());
+        }
+        assert!(pool.kept() < 32 << 20, "{} bytes are kept", pool.kept());
+    }
+
+    #[test]
+    fn nobody_reads_what_there_is_no_room_to_count() {
+        for (limit, room) in [(1 << 20, (1 << 20) - BUFFER), (50_000, 25_000), (0, 0)] {
+            let pool = Pool::new(limit + 1000, 1000);
+            for (kept, ready) in [(0, true), (room, true), (room + 1, false)] {
+                let _kept = pool.keep(Buffer::new(kept, Supply::Heap));
+                let mut listener = None;
+                let waiting = poll_fn(|cx| pool.poll_room(cx, &mut listener));
+                let polled = block_on(poll_once(waiting));
+                assert_eq!(polled.is_some(), ready, "{kept} of {limit}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_buffer_is_nobodys_bytes() {
+        let mut buffer = Buffer::new(4, Supply::Heap);
+        buffer.fill(b'7');
+        assert_eq!(format!("{:?}", Pool::unbounded().keep(buffer)), "Lent { len: 4, .. }");
     }
 }

@@ -10,7 +10,8 @@ pub(crate) enum Supply {
     /// The allocator. What is freed often stays with the process, since the allocator can give nothing
     /// back that has something in use behind it.
     Heap,
-    /// The system, as pages of its own, which are the system's again once the buffer is dropped.
+    /// The system, as pages of its own, which are the system's again once the buffer is dropped. Only where
+    /// a process has as many mappings as it may (65,530 on Linux), it may have to keep them.
     Pages,
 }
 

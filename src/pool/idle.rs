@@ -7,18 +7,19 @@ use super::buffer::Buffer;
 /// before the next read.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    /// Those of [`BUFFER`] bytes.
+    /// Those of [`BUFFER`] bytes, the one that came last behind the others.
     read: Stock,
-    /// Those of more, in the order of their lengths.
+    /// Those of more, in the order of their lengths; among equals, too, the one that came last is behind.
     large: Stock,
+    /// How often there was a `trim`.
+    trims: u64,
 }
 
 #[derive(Debug, Default)]
 struct Stock {
-    buffers: Vec<Buffer>,
+    /// Each with the value that `trims` had when it came.
+    buffers: Vec<(Buffer, u64)>,
     bytes: usize,
-    /// The fewest there were since the last `trim`: those were not needed.
-    unneeded: usize,
 }
 
 impl Idle {
@@ -28,35 +29,35 @@ impl Idle {
     }
 
     /// Takes a buffer for `len` bytes, which are [`BUFFER`] or more, but none that has more than twice as
-    /// many: all of them are counted.
+    /// many: all of them are counted. The one that came last is taken, since it may be in a cache still.
     pub(super) fn take(&mut self, len: usize) -> Option<Buffer> {
         if len == BUFFER {
             let last = self.read.buffers.len().checked_sub(1)?;
             return Some(self.read.take(last));
         }
-        let index = self.large.first_of(len);
-        let fits = self.large.buffers.get(index)?.len() <= 2 * len;
-        fits.then(|| self.large.take(index))
+        let smallest = self.large.buffers.get(self.large.behind(len - 1))?.0.len();
+        (smallest <= 2 * len).then(|| self.large.take(self.large.behind(smallest) - 1))
     }
 
     pub(super) fn put(&mut self, buffer: Buffer) {
         debug_assert!(buffer.len() >= BUFFER);
-        if buffer.len() == BUFFER {
-            self.read.put(self.read.buffers.len(), buffer);
-        } else {
-            self.large.put(self.large.first_of(buffer.len()), buffer);
-        }
+        let stock = if buffer.len() == BUFFER { &mut self.read } else { &mut self.large };
+        stock.bytes += buffer.len();
+        stock.buffers.insert(stock.behind(buffer.len()), (buffer, self.trims));
     }
 
-    /// Parts with what has not been needed since the last call.
-    pub(super) fn trim(&mut self) -> [Vec<Buffer>; 2] {
-        [&mut self.read, &mut self.large].map(|stock| {
-            let unneeded = stock.unneeded;
-            let parted = stock.part_with(unneeded);
+    /// Parts with what has been idle since the last call but one.
+    pub(super) fn trim(&mut self) -> Vec<Buffer> {
+        let mut parted = Vec::new();
+        for stock in [&mut self.read, &mut self.large] {
+            let unneeded = stock.buffers.extract_if(.., |(_, since)| *since < self.trims);
+            let before = parted.len();
+            parted.extend(unneeded.map(|(buffer, _)| buffer));
+            stock.bytes -= parted[before..].iter().map(|buffer| buffer.len()).sum::<usize>();
             stock.buffers.shrink_to_fit();
-            stock.unneeded = stock.buffers.len();
-            parted
-        })
+        }
+        self.trims += 1;
+        parted
     }
 
     /// Parts with all but `most` bytes, the largest buffers first.
@@ -64,36 +65,22 @@ impl Idle {
         let mut parted = Vec::new();
         while self.bytes() > most {
             let stock = if self.large.bytes > 0 { &mut self.large } else { &mut self.read };
-            parted.append(&mut stock.part_with(1));
+            parted.push(stock.take(stock.buffers.len() - 1));
         }
         parted
     }
 }
 
 impl Stock {
-    /// Returns the index of the first buffer that has `len` bytes or more.
-    fn first_of(&self, len: usize) -> usize {
-        self.buffers.partition_point(|buffer| buffer.len() < len)
+    /// Returns the index behind all buffers of up to `len` bytes.
+    fn behind(&self, len: usize) -> usize {
+        self.buffers.partition_point(|(buffer, _)| buffer.len() <= len)
     }
 
     fn take(&mut self, index: usize) -> Buffer {
-        let buffer = self.buffers.remove(index);
+        let (buffer, _) = self.buffers.remove(index);
         self.bytes -= buffer.len();
-        self.unneeded = self.unneeded.min(self.buffers.len());
         buffer
-    }
-
-    fn put(&mut self, index: usize, buffer: Buffer) {
-        self.bytes += buffer.len();
-        self.buffers.insert(index, buffer);
-    }
-
-    /// Parts with so many of the last buffers.
-    fn part_with(&mut self, buffers: usize) -> Vec<Buffer> {
-        let parted = self.buffers.split_off(self.buffers.len() - buffers);
-        self.bytes -= parted.iter().map(|buffer| buffer.len()).sum::<usize>();
-        self.unneeded = self.unneeded.min(self.buffers.len());
-        parted
     }
 }
 
@@ -129,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_needed_since_the_last_time_stays() {
-        let mut idle = idle(&[BUFFER, BUFFER, BUFFER, 100_000, 100_000]);
+    fn what_was_not_needed_between_two_trims_goes() {
+        let mut idle = idle(&[BUFFER, BUFFER, BUFFER, 100_000, 100_000, 900_000]);
         // They have only just come.
-        assert_eq!(idle.trim().map(|parted| parted.len()), [0, 0]);
-        let taken = [idle.take(BUFFER), idle.take(BUFFER), idle.take(100_000)];
+        assert!(idle.trim().is_empty());
+        let taken = [idle.take(BUFFER), idle.take(BUFFER), idle.take(100_000), idle.take(900_000)];
         taken.into_iter().flatten().for_each(|buffer| idle.put(buffer));
-        assert_eq!(idle.trim().map(|parted| parted.len()), [1, 1]);
-        assert_eq!(idle.bytes(), 2 * BUFFER + 100_000);
-        assert_eq!(idle.trim().map(|parted| parted.len()), [2, 1]);
+        assert_eq!(lengths(&idle.trim()), [BUFFER, 100_000]);
+        assert_eq!(idle.bytes(), 2 * BUFFER + 100_000 + 900_000);
+        assert_eq!(lengths(&idle.trim()), [BUFFER, BUFFER, 100_000, 900_000]);
         assert_eq!(idle.bytes(), 0);
     }
 
@@ -148,7 +135,15 @@ mod tests {
         assert_eq!(lengths(&idle.shed(400_000)), [300_000, 200_000]);
         assert_eq!(lengths(&idle.shed(BUFFER)), [100_000, BUFFER]);
         assert_eq!(idle.bytes(), BUFFER);
-        // Their number says no more how many were not needed.
-        assert_eq!(idle.trim().map(|parted| parted.len()), [0, 0]);
+    }
+
+    #[test]
+    fn among_equals_the_last_one_is_taken_first() {
+        let mut idle = idle(&[100_000, 100_000, 200_000]);
+        let mut marked = Buffer::new(100_000, Supply::Heap);
+        marked[0] = 1;
+        idle.put(marked);
+        assert_eq!(idle.take(100_000).unwrap()[0], 1);
+        assert_eq!(idle.take(100_000).unwrap()[0], 0);
     }
 }

@@ -55,8 +55,6 @@ struct Shared {
     /// Whether somebody is over the limit.
     overdraft: AtomicBool,
     freed: Event,
-    /// How many bytes may be kept or lie idle, together; but see [`LEAST_IDLE`].
-    idle_limit: usize,
     /// How many bytes lie idle, to be read without the lock.
     idle_bytes: AtomicUsize,
     /// Where buffers of [`BUFFER`] bytes and more come from.
@@ -77,25 +75,23 @@ pub(crate) struct Lent {
 impl Pool {
     /// Returns a pool that keeps at most `memory` bytes, in payloads of at most `largest`.
     pub(crate) fn new(memory: usize, largest: usize) -> Pool {
-        let limit = memory.saturating_sub(largest);
-        Pool::with(limit, limit, Supply::Pages)
+        Pool::with(memory.saturating_sub(largest), Supply::Pages)
     }
 
     /// Returns the pool of all readers that were given no other: it counts, but never waits.
     pub(crate) fn unbounded() -> Pool {
         static POOL: OnceLock<Pool> = OnceLock::new();
-        // Nobody trims this pool, so it holds on to little; and its large payloads end as vectors.
-        POOL.get_or_init(|| Pool::with(usize::MAX, 0, Supply::Heap)).clone()
+        // Its large payloads end as vectors.
+        POOL.get_or_init(|| Pool::with(usize::MAX, Supply::Heap)).clone()
     }
 
-    fn with(limit: usize, idle_limit: usize, supply: Supply) -> Pool {
+    fn with(limit: usize, supply: Supply) -> Pool {
         Pool(Arc::new(Shared {
             idle: Mutex::default(),
             limit,
             kept: AtomicUsize::new(0),
             overdraft: AtomicBool::new(false),
             freed: Event::new(),
-            idle_limit,
             idle_bytes: AtomicUsize::new(0),
             supply,
         }))
@@ -112,10 +108,14 @@ impl Pool {
             .unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER)))
     }
 
-    /// Gives a buffer of [`BUFFER`] bytes or more back.
+    /// Gives a buffer back, of whatever length. It waits for the next reader if there is a use for it.
     pub(crate) fn give_buffer(&self, buffer: Buffer) {
-        // Vectors are made for those who take them away.
-        if buffer.len() > BUFFER && self.0.supply == Supply::Heap {
+        let useful = match self.0.supply {
+            Supply::Pages => buffer.len() >= BUFFER,
+            // Longer vectors are made for those who take them away.
+            Supply::Heap => buffer.len() == BUFFER,
+        };
+        if !useful {
             return;
         }
         let surplus = self.with_idle(|idle| {
@@ -206,8 +206,14 @@ impl Pool {
         }
     }
 
+    /// Returns how many bytes may lie idle: what is kept and what is idle share the limit.
     fn most_idle(&self) -> usize {
-        self.0.idle_limit.saturating_sub(self.kept()).max(LEAST_IDLE)
+        let most = match self.0.supply {
+            Supply::Pages => self.0.limit.saturating_sub(self.kept()),
+            // Nobody trims a pool of vectors, so it holds on to little.
+            Supply::Heap => 0,
+        };
+        most.max(LEAST_IDLE)
     }
 
     /// Parts with idle buffers for what is kept now.
@@ -277,9 +283,7 @@ impl Lent {
         buffer[..got].copy_from_slice(&self.bytes[..got]);
         self.len = want.min(buffer.len());
         let before = mem::replace(&mut self.bytes, buffer);
-        if before.len() >= BUFFER {
-            self.pool.give_buffer(before);
-        }
+        self.pool.give_buffer(before);
     }
 
     /// Counts more bytes, going over the limit if nobody else does.
@@ -330,10 +334,7 @@ impl Drop for Lent {
         if self.overdraft {
             self.pool.0.overdraft.store(false, Ordering::Relaxed);
         }
-        let bytes = mem::take(&mut self.bytes);
-        if bytes.len() >= BUFFER {
-            self.pool.give_buffer(bytes);
-        }
+        self.pool.give_buffer(mem::take(&mut self.bytes));
         if self.counted > 0 {
             // Everybody who waits looks again: how much each of them needs is not known here.
             self.pool.0.freed.notify(usize::MAX);

@@ -96,7 +96,7 @@ impl<R> Source<R> {
             && let Some(buffer) = self.buffer.take()
         {
             self.hold(&buffer[self.next..self.filled]);
-            self.give_back(buffer);
+            self.pool.give_buffer(buffer);
         }
         (taken, 0)
     }
@@ -119,15 +119,9 @@ impl<R> Source<R> {
     /// Gives the buffer back with all that is in it.
     pub(crate) fn drop_buffer(&mut self) {
         if let Some(buffer) = self.buffer.take() {
-            self.give_back(buffer);
-        }
-        (self.next, self.filled) = (0, 0);
-    }
-
-    fn give_back(&self, buffer: Buffer) {
-        if buffer.len() == BUFFER {
             self.pool.give_buffer(buffer);
         }
+        (self.next, self.filled) = (0, 0);
     }
 }
 

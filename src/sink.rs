@@ -18,6 +18,7 @@ use crate::sender::SenderId;
 use crate::watch::{Order, Watch};
 
 mod file;
+mod linger; // when the writer thread stays awake
 mod output;
 mod place; // where messages go, as text
 mod queue; // to the writer thread

@@ -11,6 +11,7 @@ use std::thread::{self, Thread};
 
 use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
+use super::linger::Linger;
 use super::{Batch, Origin};
 use crate::sender::SenderId;
 use crate::watch::Order;
@@ -159,14 +160,20 @@ impl Drop for Bell {
 }
 
 /// Takes the next command, or `None` if there are no more to come. For the writer thread, which the
-/// bell wakes.
-pub(super) fn wait_for_next(commands: &Receiver<Command>) -> Option<Command> {
+/// bell wakes; if it is given a way to `linger`, it first looks for the command awake.
+pub(super) fn wait_for_next(
+    commands: &Receiver<Command>,
+    mut linger: Option<&mut Linger>,
+) -> Option<Command> {
     loop {
         match commands.try_recv() {
             Ok(command) => return Some(command),
             Err(TryRecvError::Closed) => return None,
             // Whatever has come since, the bell has rung for it.
-            Err(TryRecvError::Empty) => thread::park(),
+            Err(TryRecvError::Empty) => match linger.take() {
+                Some(linger) => linger.until(|| !commands.is_empty() || commands.is_closed()),
+                None => thread::park(),
+            },
         }
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 
 use smol::channel::{self, Receiver};
 
+use super::linger::Linger;
 use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::{Batch, Sink};
@@ -78,7 +79,11 @@ impl Writer {
 fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> io::Result<()> {
     let mut seen = Seen::default();
     let mut group = Vec::new();
-    while let Some(command) = wait_for_next(commands) {
+    let mut linger = Linger::new();
+    // Whether a client may be about to send its next message, for it has just heard of the last one.
+    let mut answered = false;
+    while let Some(command) = wait_for_next(commands, answered.then_some(&mut linger)) {
+        answered = false;
         let mut next = Some(command);
         while let Some(Command::Commit(batch)) = next {
             group.push(batch);
@@ -93,6 +98,7 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
                     && origin.refusal().is_none()
                 {
                     origin.commit(batch.len(), alone);
+                    answered = alone && batch.sender().is_some();
                 }
             }
         }

@@ -83,8 +83,12 @@ impl Acked {
     /// Returns whether the client waits for what it has sent to be committed: that may not be read yet, for
     /// want of memory, or be under way for long.
     pub(crate) fn waits(&self, origin: &Origin) -> bool {
-        origin.committed() < self.received.load(Ordering::SeqCst)
-            || origin.watch.phase().0 != Phase::Idle
+        !self.is_all_committed(origin) || origin.watch.phase().0 != Phase::Idle
+    }
+
+    /// Returns whether all messages that have come are committed.
+    pub(crate) fn is_all_committed(&self, origin: &Origin) -> bool {
+        origin.committed() >= self.received.load(Ordering::SeqCst)
     }
 
     /// Sees to it that the client is told what there is to tell.

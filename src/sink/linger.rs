@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 /// receives its next message by that; each takes up to 50 µs where cores are virtual and idle.
 const LONGEST: Duration = Duration::from_micros(200);
 
-/// How often it sleeps at once, at most, before it tries again whether looking pays.
-const MOST_PASSED: u32 = 63;
-
-/// The same after something had to wait for it: that can have been milliseconds.
-const PASSED_IF_LATE: u32 = 1023;
+/// What looking without success may cost for each commit, in the long run.
+const PRICE: Duration = Duration::from_micros(3);
 
 /// Decides when to look, by what came of it before.
 ///
 /// What is found need not wait until a thread is woken for it. Where nothing comes, looking is given up
-/// at once and tried again ever less often: it then costs 3 µs of CPU time a commit.
+/// at once and tried again ever less often.
 #[derive(Debug)]
 pub(super) struct Linger {
     /// Whether there is a core to look with, beside the one that does what is looked for.
@@ -32,8 +29,9 @@ pub(super) struct Linger {
 enum Outcome {
     Found,
     InVain,
-    /// Others had the core when it came. Who sleeps gets a core sooner than who has stood back.
-    Late,
+    /// Something came, but this was not there to see it: for so long altogether others had the core. To
+    /// one that sleeps the system would have given it at once.
+    Late(Duration),
 }
 
 impl Linger {
@@ -65,20 +63,25 @@ impl Linger {
             Outcome::Found => self.penalty = 1,
             Outcome::InVain => {
                 self.passing = self.penalty;
-                self.penalty = (2 * self.penalty + 1).min(MOST_PASSED);
+                self.penalty = (2 * self.penalty + 1).min(commits_to_pay_for(LONGEST));
             }
-            Outcome::Late => self.passing = PASSED_IF_LATE,
+            Outcome::Late(lost) => self.passing = commits_to_pay_for(lost),
         }
     }
 }
 
-/// Looks whether something `has_come`, and lets everything else that wants to run go first.
+fn commits_to_pay_for(lost: Duration) -> u32 {
+    u32::try_from(lost.as_nanos() / PRICE.as_nanos()).unwrap_or(u32::MAX)
+}
+
+/// Looks whether something `has_come`, and lets whatever else wants to run on this core go first.
 fn look(has_come: impl Fn() -> bool) -> Outcome {
     let started = Instant::now();
     loop {
-        match (has_come(), started.elapsed() < LONGEST) {
+        let (come, taken) = (has_come(), started.elapsed());
+        match (come, taken < LONGEST) {
             (true, true) => return Outcome::Found,
-            (true, false) => return Outcome::Late,
+            (true, false) => return Outcome::Late(taken),
             (false, true) => thread::yield_now(),
             (false, false) => return Outcome::InVain,
         }
@@ -109,7 +112,7 @@ mod tests {
         let mut linger = Linger::on(2);
         assert_eq!(passed(&mut linger), Some(0));
         let passed = passed_between(&mut linger, [Outcome::InVain; 8]);
-        assert_eq!(passed, [1, 3, 7, 15, 31, 63, 63, 63]);
+        assert_eq!(passed, [1, 3, 7, 15, 31, 63, 66, 66]);
     }
 
     #[test]
@@ -121,10 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn where_others_need_the_core_it_sleeps() {
+    fn where_others_need_the_core_it_sleeps_the_longer_the_more_that_has_cost() {
         let mut linger = Linger::on(2);
-        let passed = passed_between(&mut linger, [Outcome::Late, Outcome::Found, Outcome::Late]);
-        assert_eq!(passed, [1023, 0, 1023]);
+        let late = |millis| Outcome::Late(Duration::from_millis(millis));
+        let passed = passed_between(&mut linger, [late(3), Outcome::Found, late(6)]);
+        assert_eq!(passed, [1000, 0, 2000]);
         assert_eq!(self::passed(&mut Linger::on(1)), None);
     }
 
@@ -153,6 +157,7 @@ mod tests {
             thread::sleep(LONGEST);
             true
         };
-        assert_eq!(look(has_come), Outcome::Late);
+        let outcome = look(has_come);
+        assert!(matches!(outcome, Outcome::Late(lost) if lost >= LONGEST), "{outcome:?}");
     }
 }

@@ -160,20 +160,20 @@ impl Drop for Bell {
 }
 
 /// Takes the next command, or `None` if there are no more to come. For the writer thread, which the
-/// bell wakes; if it is given a way to `linger`, it first looks for the command awake.
+/// bell wakes; with a way to `linger` it may look for the command awake before it sleeps.
 pub(super) fn wait_for_next(
     commands: &Receiver<Command>,
     mut linger: Option<&mut Linger>,
 ) -> Option<Command> {
     loop {
-        match commands.try_recv() {
-            Ok(command) => return Some(command),
-            Err(TryRecvError::Closed) => return None,
+        match (commands.try_recv(), linger.take()) {
+            (Ok(command), _) => return Some(command),
+            (Err(TryRecvError::Closed), _) => return None,
+            (Err(TryRecvError::Empty), Some(linger)) => {
+                linger.until(|| !commands.is_empty() || commands.is_closed());
+            }
             // Whatever has come since, the bell has rung for it.
-            Err(TryRecvError::Empty) => match linger.take() {
-                Some(linger) => linger.until(|| !commands.is_empty() || commands.is_closed()),
-                None => thread::park(),
-            },
+            (Err(TryRecvError::Empty), None) => thread::park(),
         }
     }
 }

@@ -12,6 +12,11 @@ use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::{Batch, Sink};
 
+/// After how many single messages in a row the next one is looked for: then their client is one that
+/// waits for each. The batches of others come in ones now and then, and taken up sooner they would be
+/// smaller still.
+const SINGLES: u32 = 8;
+
 /// The way to a sink's writer thread.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -80,10 +85,8 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
     let mut seen = Seen::default();
     let mut group = Vec::new();
     let mut linger = Linger::new();
-    // Whether a client may be about to send its next message, for it has just heard of the last one.
-    let mut answered = false;
-    while let Some(command) = wait_for_next(commands, answered.then_some(&mut linger)) {
-        answered = false;
+    let mut singles = 0_u32;
+    while let Some(command) = wait_for_next(commands, (singles >= SINGLES).then_some(&mut linger)) {
         let mut next = Some(command);
         while let Some(Command::Commit(batch)) = next {
             group.push(batch);
@@ -92,16 +95,17 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
         if !group.is_empty() {
             commit(sink, &mut seen, &group)?;
             let alone = group.len() == 1;
-            for batch in group.drain(..) {
+            for batch in &group {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
                 if let Some(origin) = &batch.origin
                     && origin.refusal().is_none()
                 {
                     origin.commit(batch.len(), alone);
-                    answered = alone && batch.sender().is_some();
                 }
             }
         }
+        singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
+        group.clear();
         match next {
             // Nobody waits for the answer any more, and the question alone can take a sender over.
             Some(Command::Committed(_, answer)) if answer.is_closed() => {}
@@ -115,6 +119,14 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
         }
     }
     Ok(())
+}
+
+/// Returns whether a client has sent a single message and just heard that it is committed: it may have
+/// waited for that, and be about to send the next one.
+fn is_single_message(group: &[Batch]) -> bool {
+    let [batch] = group else { return false };
+    let origin = batch.origin.as_deref().filter(|_| batch.len() == 1);
+    origin.is_some_and(|o| o.acked().is_some_and(|acked| acked.is_all_committed(o)))
 }
 
 /// Commits what is new in a group of batches.
@@ -279,6 +291,20 @@ mod tests {
             block_on(writer.finish()).unwrap();
             assert_eq!(writer.uncommitted(), left, "{order:?}");
         }
+    }
+
+    #[test]
+    fn the_next_message_is_looked_for_after_a_single_one_of_a_client_that_waits() {
+        let (sender, plain) = (origin(Some((SenderId::from_bytes([1; 16]), 5))), origin(None));
+        assert!(!is_single_message(&[]));
+        assert!(!is_single_message(&[batch(&plain, &[b"a"])]));
+        sender.acked().unwrap().received(3);
+        sender.commit(2, true);
+        assert!(!is_single_message(&[batch(&sender, &[b"a"])]), "another one has come");
+        sender.commit(1, true);
+        assert!(is_single_message(&[batch(&sender, &[b"a"])]));
+        assert!(!is_single_message(&[batch(&sender, &[b"a", b"b"])]));
+        assert!(!is_single_message(&[batch(&sender, &[b"a"]), batch(&sender, &[b"b"])]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What acknowledged delivery costs, next to a plain loop that makes the same bytes as safe:
 //! `cargo bench --bench delivery`. It writes below `target`, so what it measures is the disk there.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -30,61 +31,104 @@ fn main() {
     fs::write(&lines, [&[b'x'; 64][..], b"\n"].concat().repeat(MANY)).unwrap();
     fs::write(&blocks, [&[b'x'; 65_536][..], b"\n"].concat().repeat(BYTES / 65_536)).unwrap();
     let out = directory.join("out");
-    let fresh = || {
+    let in_fresh = |measured: &dyn Fn() -> Duration| {
         let _ = fs::remove_dir_all(&out);
         fs::create_dir_all(&out).unwrap();
+        measured()
     };
     // A virtual machine may have to ask for memory that it has not used for a while, which takes longer
     // than to write to the disk: what is written is written twice, and the second time counts.
     let in_used_memory = |write: &dyn Fn() -> Duration| {
-        fresh();
-        write();
-        fresh();
-        write()
+        in_fresh(write);
+        in_fresh(write)
     };
     let database = out.join("messages.db");
     let to_database = format!("sqlite:{}", database.display());
 
     let all_cores = sched_getaffinity(None).unwrap();
-    let mut rates = [const { Vec::new() }; 2];
-    let mut times = [const { Vec::new() }; 2];
-    let mut times_on_one_core = [const { Vec::new() }; 2];
-    let mut files = [const { Vec::new() }; 2];
+    let messages = out.join("messages");
+    let rate = |many, elapsed: Duration| 1e-6 * many as f64 / elapsed.as_secs_f64();
+    let millis = |elapsed: Duration| 1e3 * elapsed.as_secs_f64() / SINGLE as f64;
+    let speed = |elapsed: Duration| 1e-9 * BYTES as f64 / elapsed.as_secs_f64();
+
+    let mut four =
+        Comparison::of("64 B into SQLite, 1,000 rows a transaction or 4 senders", "M rows/s");
+    let mut one = Comparison::of("64 B into SQLite, one at a time", "ms");
+    let mut one_on_one_core = Comparison::of("the same with everything on one core", "ms");
+    let mut file = Comparison::of("64 KiB into a file, synced", "GB/s");
     for _ in 0..ROUNDS {
-        fresh();
-        rates[0].push(4.0 * MANY as f64 / plain_loop(&database, 4 * MANY, 1000).as_secs_f64());
-        fresh();
-        rates[1].push(4.0 * MANY as f64 / four_senders(&lines, &to_database).as_secs_f64());
-        for (cores, times) in
-            [(all_cores, &mut times), (one_of(&all_cores), &mut times_on_one_core)]
-        {
+        four.measure(
+            || rate(4 * MANY, in_fresh(&|| plain_loop(&database, 4 * MANY, 1000))),
+            || rate(4 * MANY, in_fresh(&|| four_senders(&lines, &to_database))),
+        );
+        for (cores, one) in [(all_cores, &mut one), (one_of(&all_cores), &mut one_on_one_core)] {
             sched_setaffinity(None, &cores).unwrap();
-            fresh();
-            times[0].push(plain_loop(&database, SINGLE, 1).as_secs_f64() / SINGLE as f64);
-            fresh();
-            times[1].push(one_at_a_time(&to_database).as_secs_f64() / SINGLE as f64);
+            one.measure(
+                || millis(in_fresh(&|| plain_loop(&database, SINGLE, 1))),
+                || millis(in_fresh(&|| one_at_a_time(&to_database))),
+            );
         }
         sched_setaffinity(None, &all_cores).unwrap();
-        let messages = out.join("messages");
-        let plain = in_used_memory(&|| plain_file(&messages));
-        files[0].push(BYTES as f64 / plain.as_secs_f64());
-        let served = in_used_memory(&|| through_server(&blocks, &messages));
-        files[1].push(BYTES as f64 / served.as_secs_f64());
+        file.measure(
+            || speed(in_used_memory(&|| plain_file(&messages))),
+            || speed(in_used_memory(&|| through_server(&blocks, &messages))),
+        );
     }
     let _ = fs::remove_dir_all(&directory);
-    let show = |what: &str, unit: &str, factor: f64, [plain, framelet]: &[Vec<f64>; 2]| {
-        let ratios = plain.iter().zip(framelet).map(|(plain, framelet)| framelet / plain).collect();
-        println!(
-            "{what}: a plain loop {:.3} {unit}, framelet {:.3} {unit}, {:.2} × (median of {ROUNDS})",
-            factor * median(plain.clone()),
-            factor * median(framelet.clone()),
-            median(ratios)
-        );
-    };
-    show("64 B into SQLite, 1,000 rows a transaction or 4 senders", "M rows/s", 1e-6, &rates);
-    show("64 B into SQLite, one at a time", "ms", 1e3, &times);
-    show("the same with everything on one core", "ms", 1e3, &times_on_one_core);
-    show("64 KiB into a file, synced", "GB/s", 1e-9, &files);
+    for comparison in [four, one, one_on_one_core, file] {
+        println!("{comparison}");
+    }
+}
+
+/// What is measured with a plain loop and with framelet, a figure each in every round.
+struct Comparison {
+    what: &'static str,
+    unit: &'static str,
+    plain: Vec<f64>,
+    framelet: Vec<f64>,
+}
+
+impl Comparison {
+    fn of(what: &'static str, unit: &'static str) -> Comparison {
+        Comparison { what, unit, plain: Vec::new(), framelet: Vec::new() }
+    }
+
+    /// Measures both; who is first takes turns.
+    fn measure(&mut self, plain: impl Fn() -> f64, framelet: impl Fn() -> f64) {
+        if self.plain.len() % 2 == 0 {
+            self.plain.push(plain());
+            self.framelet.push(framelet());
+        } else {
+            self.framelet.push(framelet());
+            self.plain.push(plain());
+        }
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Comparison { what, unit, plain, framelet } = self;
+        let ratios = plain.iter().zip(framelet).map(|(plain, framelet)| framelet / plain);
+        let ratios = sorted(ratios.collect());
+        let [plain, framelet] = [plain, framelet].map(|figures| median(&sorted(figures.clone())));
+        write!(
+            f,
+            "{what}: a plain loop {plain:.3} {unit}, framelet {framelet:.3} {unit}, {:.2} × (medians of \
+             {ROUNDS}; {:.2} to {:.2} ×)",
+            median(&ratios),
+            ratios[0],
+            ratios[ratios.len() - 1]
+        )
+    }
+}
+
+fn sorted(mut figures: Vec<f64>) -> Vec<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
 }
 
 /// Returns the last of `cores`. A client, a server and its sink take turns for each message, and on some
@@ -93,11 +137,6 @@ fn one_of(cores: &CpuSet) -> CpuSet {
     let mut one = CpuSet::new();
     one.set((0..CpuSet::MAX_CPU).rfind(|core| cores.is_set(*core)).unwrap());
     one
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Inserts rows like those of framelet, so many in a transaction.

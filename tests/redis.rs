@@ -269,6 +269,25 @@ fn messages_are_entries_with_what_is_known_of_them() {
 }
 
 #[test]
+fn messages_of_all_lengths_and_their_numbers_come_as_they_are() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    // More than one run of the script takes, in messages and in bytes.
+    let mut sent: Vec<String> = (0..2100).map(|length| "x".repeat(length % 300)).collect();
+    sent.extend([65_535, 65_536, 2 << 20, 3].map(|length| "y".repeat(length)));
+    send_acked(&server, &[], sent.join("\n").as_bytes());
+    check(&send(&server, &[], sent.join("\n").as_bytes()), 0, &[]);
+    let found = redis.entries("log");
+    assert_eq!(found.len(), 2 * sent.len());
+    for (index, entry) in found.iter().enumerate() {
+        let of_sender = index % sent.len();
+        assert_eq!(text(entry, "number"), (of_sender + 1).to_string());
+        assert!(text(entry, "payload") == sent[of_sender], "entry {index}");
+        assert_eq!(entry.contains_key("sender"), index < sent.len());
+    }
+}
+
+#[test]
 fn counts_survive_a_restart_of_the_server() {
     let redis = Redis::start(&[]);
     let id = "ffffffffffffffffffffffffffffffff";

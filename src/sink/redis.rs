@@ -9,9 +9,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use humantime::format_rfc3339_millis;
 use log::{info, warn};
 use redis::cmd;
 
@@ -20,18 +19,23 @@ use crate::acks::RefusalCode;
 use crate::backoff::Backoff;
 use crate::sender::SenderId;
 
+mod command; // what travels to the script
 mod link; // the connection, and what can go wrong with it
 mod target; // what the URL says
 
+use command::{Command, Fixed};
 use link::{Link, Nodes, Trouble};
 use target::Target;
 
 /// How long a sender is remembered after its last message.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How much one run of the script takes at most, in messages and, unless one alone is longer, in bytes:
-/// while it runs, Redis does nothing else. A judgement; a thousand messages take about 3 ms.
-const PORTION: (usize, usize) = (1000, 1 << 20);
+/// How many messages one run of the script takes at most: while it runs, Redis does nothing else. A
+/// judgement; a thousand take 2 to 3 ms.
+const PORTION: usize = 1000;
+
+/// How many bytes one run of the script takes at most, unless one message alone is longer.
+const PORTION_BYTES: usize = 1 << 20;
 
 /// The shortest and longest wait before Redis is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -279,16 +283,14 @@ impl RedisSink {
             own: self.own,
         };
         let link = self.link()?;
-        let mut command = Vec::new();
+        let mut command = Command::default();
         let mut sent = Vec::new();
         for (index, portion) in portions.iter().enumerate() {
             let group = &groups[portion.group];
             if portion.done || group.refused {
                 continue;
             }
-            command.clear();
-            write_commit(&mut command, &link.commit, &fixed, group, portion);
-            link.send(&command)?;
+            link.send(command.commit(&link.commit, &fixed, group, portion))?;
             sent.push(index);
         }
         let mut trouble = None;
@@ -401,15 +403,17 @@ impl Group<'_> {
         for (batch, of_batch) in self.batches.iter().enumerate() {
             let mut from = 0;
             for (index, message) in of_batch.messages().enumerate() {
-                messages += 1;
-                bytes += message.payload.len();
-                if messages >= PORTION.0 || bytes >= PORTION.1 {
-                    parts.push(Part { batch, messages: from..index + 1 });
-                    from = index + 1;
+                let length = message.payload.len();
+                if messages == PORTION || messages > 0 && bytes + length > PORTION_BYTES {
+                    if from < index {
+                        parts.push(Part { batch, messages: from..index });
+                    }
                     let parts = std::mem::take(&mut parts);
                     portions.push(Portion { group, parts, messages, done: false });
-                    (messages, bytes) = (0, 0);
+                    (from, messages, bytes) = (index, 0, 0);
                 }
+                messages += 1;
+                bytes += length;
             }
             if from < of_batch.len() {
                 parts.push(Part { batch, messages: from..of_batch.len() });
@@ -432,92 +436,47 @@ impl Group<'_> {
     }
 }
 
-/// What is the same in all commands.
-struct Fixed {
-    keys: [String; 4],
-    maxlen: String,
-    own: SenderId,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::tests::{batch, origin};
 
-/// Appends the command that commits a portion, as it travels: building it out of the client's own parts
-/// would copy each payload twice.
-fn write_commit(
-    command: &mut Vec<u8>,
-    script: &str,
-    fixed: &Fixed,
-    group: &Group,
-    portion: &Portion,
-) {
-    let mut arguments = Arguments::default();
-    arguments.push(b"EVALSHA");
-    arguments.push(script.as_bytes());
-    arguments.push(fixed.keys.len().to_string().as_bytes());
-    fixed.keys.iter().for_each(|key| arguments.push(key.as_bytes()));
-    let own = fixed.own.to_string();
-    arguments.push(group.sender.map_or(own.clone(), |sender| sender.to_string()).as_bytes());
-    arguments.push(group.epoch.to_string().as_bytes());
-    arguments.push(own.as_bytes());
-    arguments.push(fixed.maxlen.as_bytes());
-    arguments.push(group.first_of(portion).to_string().as_bytes());
-    for part in &portion.parts {
-        let messages = group.batches[part.batch].messages();
-        let mut messages = messages.skip(part.messages.start).take(part.messages.len()).peekable();
-        // The same for all messages of a batch.
-        let Some(first) = messages.peek() else { continue };
-        arguments.push(part.messages.len().to_string().as_bytes());
-        arguments.push(first.number.to_string().as_bytes());
-        let received = first.received.unwrap_or_else(SystemTime::now);
-        let fields = [
-            Some(("time", format_rfc3339_millis(received).to_string())),
-            first.peer.map(|peer| ("peer", peer.to_string())),
-            first.connection.map(|connection| ("connection", connection.to_string())),
-            group.sender.map(|sender| ("sender", sender.to_string())),
-        ];
-        let known = fields.iter().flatten();
-        arguments.push((2 * known.clone().count()).to_string().as_bytes());
-        for (field, value) in known {
-            arguments.push(field.as_bytes());
-            arguments.push(value.as_bytes());
-        }
-        messages.for_each(|message| arguments.push(message.payload));
-    }
-    arguments.write_to(command);
-}
-
-/// The arguments of a command, as they travel.
-#[derive(Default)]
-struct Arguments {
-    count: usize,
-    encoded: Vec<u8>,
-}
-
-impl Arguments {
-    fn push(&mut self, argument: &[u8]) {
-        self.count += 1;
-        write_length(&mut self.encoded, b'$', argument.len());
-        self.encoded.extend_from_slice(argument);
-        self.encoded.extend_from_slice(b"\r\n");
-    }
-
-    fn write_to(&self, command: &mut Vec<u8>) {
-        write_length(command, b'*', self.count);
-        command.extend_from_slice(&self.encoded);
-    }
-}
-
-/// Appends a length as Redis writes it; the machinery of `write!` would take longer than all else.
-fn write_length(encoded: &mut Vec<u8>, kind: u8, mut length: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789"[length % 10];
-        length /= 10;
-        if length == 0 {
-            break;
+    #[test]
+    fn a_run_of_the_script_takes_so_many_messages_or_bytes_or_one_that_is_longer() {
+        let origin = origin(None);
+        let [many, few, long] = [&vec![&b"a"[..]; 1500][..], &[b"b", b"c"], &[&[b'd'; 1 << 20]]]
+            .map(|payloads| batch(&origin, payloads));
+        for (batches, expected) in [
+            (vec![&few], vec![vec![(0, 0..2)]]),
+            (vec![&many], vec![vec![(0, 0..1000)], vec![(0, 1000..1500)]]),
+            (
+                vec![&few, &many, &many],
+                vec![
+                    vec![(0, 0..2), (1, 0..998)],
+                    vec![(1, 998..1500), (2, 0..498)],
+                    vec![(2, 498..1498)],
+                    vec![(2, 1498..1500)],
+                ],
+            ),
+            (vec![&few, &long, &few], vec![vec![(0, 0..2)], vec![(1, 0..1)], vec![(2, 0..2)]]),
+            (vec![&long], vec![vec![(0, 0..1)]]),
+        ] {
+            let mut portions = Vec::new();
+            let first = vec![1; batches.len()];
+            Group { sender: None, epoch: 1, batches, first, refused: false }
+                .divide(5, &mut portions);
+            for portion in &portions {
+                let messages: usize = portion.parts.iter().map(|part| part.messages.len()).sum();
+                assert_eq!((portion.group, portion.messages, portion.done), (5, messages, false));
+            }
+            let parts = |portion: Portion| {
+                portion
+                    .parts
+                    .into_iter()
+                    .map(|part| (part.batch, part.messages))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(portions.into_iter().map(parts).collect::<Vec<_>>(), expected);
         }
     }
-    encoded.push(kind);
-    encoded.extend_from_slice(&digits[at..]);
-    encoded.extend_from_slice(b"\r\n");
 }

@@ -2,8 +2,9 @@
 --
 -- KEYS: stream, counts, claims, when each sender was seen last
 -- ARGV: the sender's id, epoch and owner of its claim, MAXLEN or '', number of the first message by
---   which it is counted; then for each batch: how many messages, the number of the first one as it is
---   shown, how many of the following are fields and values, those, the payloads
+--   which it is counted; then for each batch: how many messages, how many of the following are fields
+--   and values that all of them have, those, an array in MessagePack of their numbers in digits, and
+--   their payloads
 --
 -- Returns 0 (done), 1 (a newer claim of this sender has been made: nothing is written) or 2 (there are
 -- messages missing in between: nothing is written), and the sender's count.
@@ -27,39 +28,29 @@ if number > count + 1 then
     return {2, count}
 end
 
-local call, unpack, argv = redis.call, unpack, ARGV
+-- What happens for each message is what a commit costs. Numbers come quicker out of one array than as
+-- an argument each, or than Lua could write them.
+local call, unpack, argv, stream = redis.call, unpack, ARGV, KEYS[1]
 local known = count
-local position, last = 6, #ARGV
+local position, last = 6, #argv
 while position <= last do
-    local messages, shown = tonumber(ARGV[position]), tonumber(ARGV[position + 1])
-    local fields = tonumber(ARGV[position + 2])
-    position = position + 3
-    local entry = {'XADD', KEYS[1]}
-    if maxlen ~= '' then
-        entry[3], entry[4], entry[5] = 'MAXLEN', '~', maxlen
+    local messages, fields = tonumber(argv[position]), tonumber(argv[position + 1])
+    local from, to = position + 2, position + 1 + fields
+    local numbers, before = cmsgpack.unpack(argv[to + 1]), to + 1
+    for index = math.max(count + 1 - number, 0) + 1, messages do
+        -- The first one decides: Redis refuses it for want of memory or disk, or none.
+        call('XADD', stream, '*', 'number', numbers[index], 'payload', argv[before + index],
+            unpack(argv, from, to))
     end
-    entry[#entry + 1] = '*'
-    for field = position, position + fields - 1 do
-        entry[#entry + 1] = ARGV[field]
-    end
-    position = position + fields
-    local base = #entry
-    entry[base + 1], entry[base + 3] = 'number', 'payload'
-    local size = base + 4
-    for index = 0, messages - 1 do
-        if number > count then
-            -- Redis writes numbers out by itself, exactly up to 2^53.
-            entry[base + 2], entry[base + 4] = shown + index, argv[position + index]
-            -- The first one decides: Redis refuses it for want of memory or disk, or none.
-            call(unpack(entry, 1, size))
-            count = number
-        end
-        number = number + 1
-    end
-    position = position + messages
+    number = number + messages
+    count = math.max(count, number - 1)
+    position = before + messages + 1
 end
 
 if count > known then
+    if maxlen ~= '' then
+        call('XTRIM', stream, 'MAXLEN', '~', maxlen)
+    end
     call('HSET', KEYS[2], id, string.format('%.0f', count))
     if held < epoch then
         call('HSET', KEYS[3], id, ARGV[2] .. ' ' .. owner)

@@ -1,0 +1,176 @@
+//! The command that commits messages, as it travels.
+//!
+//! Written here and not with the client's own parts, which would copy each payload twice.
+
+use std::time::SystemTime;
+
+use humantime::format_rfc3339_millis;
+
+use super::{Group, Part, Portion};
+use crate::sender::SenderId;
+
+/// What is the same in all commands.
+pub(super) struct Fixed {
+    pub(super) keys: [String; 4],
+    pub(super) maxlen: String,
+    pub(super) own: SenderId,
+}
+
+/// Writes commands, one after the other into the same room.
+#[derive(Default)]
+pub(super) struct Command {
+    /// [`HEAD`], and the arguments.
+    encoded: Vec<u8>,
+    arguments: usize,
+}
+
+/// Room for the longest line that says how many arguments there are.
+const HEAD: usize = 24;
+
+impl Command {
+    /// Returns the command that has `script` commit a portion of `group`.
+    pub(super) fn commit(
+        &mut self,
+        script: &str,
+        fixed: &Fixed,
+        group: &Group,
+        portion: &Portion,
+    ) -> &[u8] {
+        self.encoded.resize(HEAD, 0);
+        self.arguments = 0;
+        let own = fixed.own.to_string();
+        let sender = group.sender.map(|sender| sender.to_string());
+        self.push("EVALSHA");
+        self.push(script);
+        self.push(&fixed.keys.len().to_string());
+        fixed.keys.iter().for_each(|key| self.push(key));
+        self.push(sender.as_deref().unwrap_or(&own));
+        self.push(&group.epoch.to_string());
+        self.push(&own);
+        self.push(&fixed.maxlen);
+        self.push(&group.first_of(portion).to_string());
+        for part in &portion.parts {
+            self.push_part(group, part, sender.as_deref());
+        }
+        let head = format!("*{}\r\n", self.arguments);
+        let start = HEAD - head.len();
+        self.encoded[start..HEAD].copy_from_slice(head.as_bytes());
+        &self.encoded[start..]
+    }
+
+    fn push_part(&mut self, group: &Group, part: &Part, sender: Option<&str>) {
+        let messages = group.batches[part.batch].messages();
+        let mut messages = messages.skip(part.messages.start).take(part.messages.len()).peekable();
+        // The same for all messages of a batch.
+        let Some(first) = messages.peek() else { return };
+        let received = first.received.unwrap_or_else(SystemTime::now);
+        let fields = [
+            Some(("time", format_rfc3339_millis(received).to_string())),
+            first.peer.map(|peer| ("peer", peer.to_string())),
+            first.connection.map(|connection| ("connection", connection.to_string())),
+            sender.map(|sender| ("sender", sender.to_owned())),
+        ];
+        let numbers = packed_numbers(first.number, part.messages.len());
+        self.push(&part.messages.len().to_string());
+        self.push(&(2 * fields.iter().flatten().count()).to_string());
+        for (field, value) in fields.iter().flatten() {
+            self.push(field);
+            self.push(value);
+        }
+        self.push(&numbers);
+        messages.for_each(|message| self.push(message.payload));
+    }
+
+    fn push(&mut self, argument: &(impl AsRef<[u8]> + ?Sized)) {
+        let argument = argument.as_ref();
+        self.arguments += 1;
+        self.encoded.push(b'$');
+        self.encoded.extend_from_slice(itoa::Buffer::new().format(argument.len()).as_bytes());
+        self.encoded.extend_from_slice(b"\r\n");
+        self.encoded.extend_from_slice(argument);
+        self.encoded.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Returns an array in MessagePack of `count` numbers from `first` on, in digits.
+fn packed_numbers(first: u64, count: usize) -> Vec<u8> {
+    const ARRAY: u8 = 0xdd;
+    const TEXT: u8 = 0xdb;
+    // Nothing here is so long that this does not hold.
+    let length = |length| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    let mut packed = vec![ARRAY];
+    packed.extend(length(count));
+    let mut digits = itoa::Buffer::new();
+    for number in (first..).take(count) {
+        let digits = digits.format(number).as_bytes();
+        packed.push(TEXT);
+        packed.extend(length(digits.len()));
+        packed.extend_from_slice(digits);
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use redis::{from_redis_value, parse_redis_value};
+
+    use super::*;
+    use crate::sink::Batch;
+    use crate::sink::tests::{batch, origin};
+
+    /// Returns the arguments of a command that commits a part of `batch`.
+    fn arguments(command: &mut Command, batch: &Batch, messages: Range<usize>) -> Vec<Vec<u8>> {
+        let fixed = Fixed {
+            keys: ["s", "{s}:senders", "{s}:claims", "{s}:seen"].map(ToOwned::to_owned),
+            maxlen: "1000".into(),
+            own: SenderId::from_bytes([0xee; 16]),
+        };
+        let (sender, batches, first) = (batch.sender(), vec![batch], vec![21]);
+        let group = Group { sender, epoch: 3, batches, first, refused: false };
+        let count = messages.len();
+        let parts = vec![Part { batch: 0, messages }];
+        let portion = Portion { group: 0, parts, messages: count, done: false };
+        let encoded = command.commit("5c12", &fixed, &group, &portion);
+        from_redis_value(parse_redis_value(encoded).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_command_has_its_messages_and_what_is_known_of_them() {
+        let sender = SenderId::from_bytes([0xaa; 16]);
+        let (a, e) = ("a".repeat(32), "e".repeat(32));
+        let long = vec![0xff; 300];
+        let mut command = Command::default();
+        let expected = |of_whom: &[&str], fields: &[&str], payloads: &[&[u8]]| {
+            let fixed = ["EVALSHA", "5c12", "4", "s", "{s}:senders", "{s}:claims", "{s}:seen"];
+            let texts = [&fixed[..], of_whom, fields].concat();
+            let texts = texts.iter().map(|text| text.as_bytes());
+            texts.chain(payloads.iter().copied()).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+
+        let acked = batch(&origin(Some((sender, 7))), &[b"not this", b"", &long]);
+        let mut found = arguments(&mut command, &acked, 1..3);
+        let time = String::from_utf8(found.remove(15)).unwrap();
+        assert!(humantime::parse_rfc3339(&time).is_ok(), "{time}");
+        let of_sender = [&a, "3", &e, "1000", "22"];
+        let fields = ["2", "8", "time", "peer", "unix", "connection", "7", "sender", &a];
+        let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x019\xdb\0\0\0\x0210";
+        assert!(found == expected(&of_sender, &fields, &[numbers, b"", &long]));
+
+        // Into the same room, and shorter.
+        let plain = batch(&origin(None), &[b"b\r\n", b"c"]);
+        let mut found = arguments(&mut command, &plain, 0..2);
+        found.remove(15);
+        let of_server = [&e, "3", &e, "1000", "21"];
+        let fields = ["2", "6", "time", "peer", "unix", "connection", "7"];
+        let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x011\xdb\0\0\0\x012";
+        assert!(found == expected(&of_server, &fields, &[numbers, b"b\r\n", b"c"]));
+    }
+
+    #[test]
+    fn the_largest_numbers_are_packed_as_they_are() {
+        let packed = packed_numbers(u64::MAX - 1, 1);
+        assert_eq!(packed, b"\xdd\0\0\0\x01\xdb\0\0\0\x1418446744073709551614");
+    }
+}

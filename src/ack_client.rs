@@ -34,10 +34,13 @@ pub struct AckOptions {
     pub sender: Option<SenderId>,
     /// How many messages may wait to be acknowledged; at least one may.
     ///
-    /// Throughput is at most this many messages a round trip and commit. 1,000 are chosen by judgement:
-    /// they outlast a commit of ten milliseconds at 100,000 messages a second.
+    /// Throughput is at most this many messages a round trip and commit. 4,000 are chosen since short
+    /// messages into a file get more than twice as far with them as with 1,000, and little farther with
+    /// more. They are also how many a server that forgets its senders can have twice.
     pub window: usize,
-    /// How many bytes of them; a single message may have more.
+    /// How many bytes of them; a single message may have more. This is most of the memory that a client
+    /// takes. 8 MiB are chosen by judgement: messages of 64 KiB that are synced to a quick disk lose about
+    /// 4 % against 16 MiB.
     pub window_bytes: usize,
     /// How long to be without a connection, all in all, since it last got on: since messages were
     /// committed, or there was a new connection and none was waiting. Zero gives up at the first failure.
@@ -57,8 +60,8 @@ impl Default for AckOptions {
     fn default() -> Self {
         AckOptions {
             sender: None,
-            window: 1000,
-            window_bytes: 16 * 1024 * 1024,
+            window: 4000,
+            window_bytes: 8 * 1024 * 1024,
             retry: Duration::from_secs(30),
             silence: Some(Duration::from_secs(10)),
             layout: Layout::U32BE,

@@ -1,17 +1,24 @@
 //! What acknowledged delivery costs, next to a plain loop that makes the same bytes as safe:
-//! `cargo bench --bench delivery`. It writes below `target`, so what it measures is the disk there.
+//! `cargo bench --bench delivery`, or with `--features redis` into Redis, too. It writes below `target`, so
+//! what it measures is the disk there.
 
-use std::fmt;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use framelet::{Answer, Hello, Layout, SenderId, append_frame};
 use rusqlite::{Connection, TransactionBehavior, params};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+mod comparison;
+mod program;
+#[cfg(feature = "redis")]
+mod redis;
+
+use comparison::Comparison;
+use program::{Server, four_senders};
 
 /// How often each thing is measured; what is compared takes turns.
 const ROUNDS: usize = 11;
@@ -51,11 +58,12 @@ fn main() {
     let millis = |elapsed: Duration| 1e3 * elapsed.as_secs_f64() / SINGLE as f64;
     let speed = |elapsed: Duration| 1e-9 * BYTES as f64 / elapsed.as_secs_f64();
 
+    let comparison = |what, unit| Comparison::of(what, unit, "a plain loop");
     let mut four =
-        Comparison::of("64 B into SQLite, 1,000 rows a transaction or 4 senders", "M rows/s");
-    let mut one = Comparison::of("64 B into SQLite, one at a time", "ms");
-    let mut one_on_one_core = Comparison::of("the same with everything on one core", "ms");
-    let mut file = Comparison::of("64 KiB into a file, synced", "GB/s");
+        comparison("64 B into SQLite, 1,000 rows a transaction or 4 senders", "M rows/s");
+    let mut one = comparison("64 B into SQLite, one at a time", "ms");
+    let mut one_on_one_core = comparison("the same with everything on one core", "ms");
+    let mut file = comparison("64 KiB into a file, synced", "GB/s");
     for _ in 0..ROUNDS {
         four.measure(
             || rate(4 * MANY, in_fresh(&|| plain_loop(&database, 4 * MANY, 1000))),
@@ -74,61 +82,12 @@ fn main() {
             || speed(in_used_memory(&|| through_server(&blocks, &messages))),
         );
     }
-    let _ = fs::remove_dir_all(&directory);
     for comparison in [four, one, one_on_one_core, file] {
         println!("{comparison}");
     }
-}
-
-/// What is measured with a plain loop and with framelet, a figure each in every round.
-struct Comparison {
-    what: &'static str,
-    unit: &'static str,
-    plain: Vec<f64>,
-    framelet: Vec<f64>,
-}
-
-impl Comparison {
-    fn of(what: &'static str, unit: &'static str) -> Comparison {
-        Comparison { what, unit, plain: Vec::new(), framelet: Vec::new() }
-    }
-
-    /// Measures both; who is first takes turns.
-    fn measure(&mut self, plain: impl Fn() -> f64, framelet: impl Fn() -> f64) {
-        if self.plain.len() % 2 == 0 {
-            self.plain.push(plain());
-            self.framelet.push(framelet());
-        } else {
-            self.framelet.push(framelet());
-            self.plain.push(plain());
-        }
-    }
-}
-
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Comparison { what, unit, plain, framelet } = self;
-        let ratios = plain.iter().zip(framelet).map(|(plain, framelet)| framelet / plain);
-        let ratios = sorted(ratios.collect());
-        let [plain, framelet] = [plain, framelet].map(|figures| median(&sorted(figures.clone())));
-        write!(
-            f,
-            "{what}: a plain loop {plain:.3} {unit}, framelet {framelet:.3} {unit}, {:.2} × (medians of \
-             {ROUNDS}; {:.2} to {:.2} ×)",
-            median(&ratios),
-            ratios[0],
-            ratios[ratios.len() - 1]
-        )
-    }
-}
-
-fn sorted(mut figures: Vec<f64>) -> Vec<f64> {
-    figures.sort_by(f64::total_cmp);
-    figures
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
+    #[cfg(feature = "redis")]
+    println!("{}", redis::compare(&directory));
+    let _ = fs::remove_dir_all(&directory);
 }
 
 /// Returns the last of `cores`. A client, a server and its sink take turns for each message, and on some
@@ -184,54 +143,6 @@ fn plain_file(path: &Path) -> Duration {
         file.write_all(&frame).unwrap();
     }
     file.sync_data().unwrap();
-    started.elapsed()
-}
-
-/// A server; it is ended in good order when it is dropped.
-struct Server {
-    child: Child,
-    address: String,
-}
-
-impl Server {
-    fn start(arguments: &[&str]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_framelet"))
-            .args(["serve", "127.0.0.1:0"])
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim_end().split(' ').next_back().unwrap().to_owned();
-        Server { child, address }
-    }
-
-    fn send(&self, input: &Path) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_framelet"))
-            .args(["send", &self.address, "--ack", "--input", "lines"])
-            .stdin(File::open(input).unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let _ = rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
-
-fn four_senders(input: &Path, to: &str) -> Duration {
-    let server = Server::start(&["--to", to]);
-    let started = Instant::now();
-    let senders: Vec<Child> = (0..4).map(|_| server.send(input)).collect();
-    for mut sender in senders {
-        assert!(sender.wait().unwrap().success());
-    }
     started.elapsed()
 }
 

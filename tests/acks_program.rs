@@ -292,6 +292,7 @@ fn a_long_input_shows_on_a_terminal_how_much_is_committed() {
         let shown = Growing::follow(person);
         let mut command = Command::new(FRAMELET);
         command.args(["send", &address.to_string(), "--ack", "--input", "lines"]);
+        // As many as are sent and not committed below.
         command.args(["--window", "1000"]);
         command.stdout(Stdio::null()).stderr(program).env("TERM", "xterm");
         let stdin = if is_file { File::open(&path).unwrap().into() } else { Stdio::piped() };

@@ -484,6 +484,21 @@ fn a_password_that_is_changed_ends_the_server_in_words() {
 }
 
 #[test]
+fn a_user_who_may_not_write_ends_the_server_in_words() {
+    let redis = Redis::start(&[]);
+    let user = ["SETUSER", "reader", "on", ">right", "~*", "+@all", "-xadd"];
+    cmd("ACL").arg(&user).exec(&mut redis.connect()).unwrap();
+    let to = redis.stream("log").replace("redis://", "redis://reader:right@");
+    let server = Server::start(&["--to", &to]);
+    assert_eq!(send(&server, &["--ack", "--retry", "0s"], b"a").status.code(), Some(1));
+    let left = server.wait();
+    assert_eq!(left.status.code(), Some(2), "{}", left.log);
+    assert!(left.log.contains("the user needs +@all"), "{}", left.log);
+    let count: Option<u64> = cmd("XLEN").arg("log").query(&mut redis.connect()).unwrap();
+    assert_eq!(count, Some(0));
+}
+
+#[test]
 fn want_of_memory_only_takes_time() {
     let redis = Redis::start(&["--maxmemory-policy", "noeviction"]);
     let server = Server::start(&["--to", &redis.stream("log")]);
@@ -515,7 +530,12 @@ fn want_of_memory_only_takes_time() {
 #[test]
 fn a_stream_is_trimmed_to_about_its_longest() {
     let redis = Redis::start(&[]);
-    let server = Server::start(&["--to", &format!("{}&maxlen=200", redis.stream("log"))]);
+    // What adds messages trims, and needs no other right for it: a script that is stopped half-way has
+    // written what it has written.
+    let user = ["SETUSER", "writer", "on", ">right", "~*", "+@all", "-xtrim"];
+    cmd("ACL").arg(&user).exec(&mut redis.connect()).unwrap();
+    let to = redis.stream("log").replace("redis://", "redis://writer:right@");
+    let server = Server::start(&["--to", &format!("{to}&maxlen=200")]);
     check(&send(&server, &[], lines(5000).join("\n").as_bytes()), 0, &[]);
     let found = redis.payloads("log");
     assert!((200..500).contains(&found.len()), "{}", found.len());

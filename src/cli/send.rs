@@ -87,7 +87,7 @@ pub(crate) struct Send {
     #[argh(switch)]
     ack: bool,
 
-    /// with --ack: how many messages may wait to be acknowledged (default: 4000)
+    /// with --ack: how many messages may wait to be acknowledged, in 8 MiB at most (default: 4000)
     #[argh(option, arg_name = "n", from_str_fn(window))]
     window: Option<usize>,
 

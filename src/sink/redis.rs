@@ -34,7 +34,7 @@ const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// judgement; a thousand take 2 to 3 ms.
 const PORTION: usize = 1000;
 
-/// How many bytes one run of the script takes at most, unless one message alone is longer.
+/// How many bytes of payload one run of the script takes at most, unless one message alone is longer.
 const PORTION_BYTES: usize = 1 << 20;
 
 /// The shortest and longest wait before Redis is tried again.

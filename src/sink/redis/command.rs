@@ -101,8 +101,8 @@ fn packed_numbers(first: u64, count: usize) -> Vec<u8> {
     let mut packed = vec![ARRAY];
     packed.extend(length(count));
     let mut digits = itoa::Buffer::new();
-    for number in (first..).take(count) {
-        let digits = digits.format(number).as_bytes();
+    for index in 0..count as u64 {
+        let digits = digits.format(first.saturating_add(index)).as_bytes();
         packed.push(TEXT);
         packed.extend(length(digits.len()));
         packed.extend_from_slice(digits);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_are_packed_as_they_are() {
-        let packed = packed_numbers(u64::MAX - 1, 1);
-        assert_eq!(packed, b"\xdd\0\0\0\x01\xdb\0\0\0\x1418446744073709551614");
+        let packed = packed_numbers(u64::MAX, 1);
+        assert_eq!(packed, b"\xdd\0\0\0\x01\xdb\0\0\0\x1418446744073709551615");
     }
 }

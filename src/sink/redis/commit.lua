@@ -38,9 +38,16 @@ while position <= last do
     local from, to = position + 2, position + 1 + fields
     local numbers, before = cmsgpack.unpack(argv[to + 1]), to + 1
     for index = math.max(count + 1 - number, 0) + 1, messages do
-        -- The first one decides: Redis refuses it for want of memory or disk, or none.
-        call('XADD', stream, '*', 'number', numbers[index], 'payload', argv[before + index],
-            unpack(argv, from, to))
+        -- The first one decides: Redis refuses it for want of memory or disk, or none. An XTRIM at the end
+        -- could be refused on its own, when it is too late to write nothing.
+        local number, payload = numbers[index], argv[before + index]
+        if maxlen == '' then
+            call('XADD', stream, '*',
+                'number', number, 'payload', payload, unpack(argv, from, to))
+        else
+            call('XADD', stream, 'MAXLEN', '~', maxlen, '*',
+                'number', number, 'payload', payload, unpack(argv, from, to))
+        end
     end
     number = number + messages
     count = math.max(count, number - 1)
@@ -48,9 +55,6 @@ while position <= last do
 end
 
 if count > known then
-    if maxlen ~= '' then
-        call('XTRIM', stream, 'MAXLEN', '~', maxlen)
-    end
     call('HSET', KEYS[2], id, string.format('%.0f', count))
     if held < epoch then
         call('HSET', KEYS[3], id, ARGV[2] .. ' ' .. owner)

@@ -224,7 +224,10 @@ fn sort(error: &RedisError, node: &Node) -> Trouble {
     let hint = match code {
         "NOAUTH" => "; give a user and a password, as in redis://USER:PASSWORD@HOST:PORT/",
         "WRONGPASS" => "; see the user and the password in the URL",
-        "NOPERM" => "; the user needs +@all on the stream and the keys beside it, or another one",
+        // Within a script, Redis 7.0 has no code of its own for it.
+        _ if code == "NOPERM" || detail.contains("can't run this command") => {
+            "; the user needs +@all on the stream and the keys beside it, or another one"
+        }
         "ERR" if detail.contains("DB index") => "; see the number behind the port in the URL",
         "ERR" if detail.contains("cluster mode") => "; a cluster has database 0 only",
         _ => "",

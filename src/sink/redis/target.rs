@@ -49,7 +49,8 @@ impl Target {
         for (key, value) in url.query_pairs() {
             match &*key {
                 "stream" if !value.is_empty() => stream = Some(value.into_owned()),
-                "maxlen" => match value.parse::<u64>() {
+                // Redis has signed numbers.
+                "maxlen" => match value.parse::<i64>() {
                     Ok(most @ 1..) => maxlen = most.to_string(),
                     _ => return Err(wrong("maxlen is no number of messages")),
                 },
@@ -134,6 +135,7 @@ mod tests {
             ("redis://h", "the stream is missing"),
             ("redis://h?stream=", "the stream is empty"),
             ("redis://h?stream=a&maxlen=0", "maxlen is no number"),
+            ("redis://h?stream=a&maxlen=9223372036854775808", "maxlen is no number"),
             ("redis://h?stream=a&limit=3", "no parameter \"limit\""),
             ("redis://:secret@h/one?stream=a", "number of the database"),
             ("redis://h?stream=a}b", "needs a {TAG}"),

@@ -10,18 +10,10 @@ use redis::{Client, Connection, cmd};
 
 use crate::comparison::Comparison;
 use crate::program::four_senders;
-
-/// How often each is measured. The speed of a shared machine changes from second to second, so these are
-/// many short ones.
-const ROUNDS: usize = 41;
-
-/// How many messages four senders send each.
-const MANY: usize = 50_000;
+use crate::{MANY, ROUNDS};
 
 /// Measures both with the same names of fields; the benchmark's values never change.
-pub(crate) fn compare(directory: &Path) -> Comparison {
-    let lines = directory.join("fewer-lines");
-    std::fs::write(&lines, [&[b'x'; 64][..], b"\n"].concat().repeat(MANY)).unwrap();
+pub(crate) fn compare(directory: &Path, lines: &Path) -> Comparison {
     let redis = Redis::start(directory);
     let benchmark = || {
         redis.empty();
@@ -31,7 +23,7 @@ pub(crate) fn compare(directory: &Path) -> Comparison {
     };
     let framelet = || {
         redis.empty();
-        let elapsed = four_senders(&lines, &redis.stream());
+        let elapsed = four_senders(lines, &redis.stream());
         assert_eq!(redis.length(), 4 * MANY);
         1e-3 * (4 * MANY) as f64 / elapsed.as_secs_f64()
     };

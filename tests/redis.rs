@@ -2,9 +2,8 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -13,123 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use common::acks::read_answer;
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet};
 use common::proxy::start_proxy;
+use common::redis::{Redis, free_port, payloads, text};
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
-use redis::{Client, Connection, cmd};
-
-/// A Redis server in a directory of its own; it is killed when it is dropped.
-struct Redis {
-    child: Child,
-    port: u16,
-    arguments: Vec<String>,
-    directory: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Redis {
-    fn start(arguments: &[&str]) -> Redis {
-        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let child = Redis::spawn(port, &arguments, &directory);
-        let redis = Redis { child, port, arguments, directory };
-        redis.wait();
-        redis
-    }
-
-    fn spawn(port: u16, arguments: &[String], directory: &tempfile::TempDir) -> Child {
-        Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(directory.path())
-            .args(arguments)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect(
-                "redis-server is needed for this test (on Debian: apt-get install redis-server)",
-            )
-    }
-
-    fn wait(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        let loaded = || {
-            let mut connection = self.client("").get_connection().ok()?;
-            match cmd("PING").query::<String>(&mut connection) {
-                Ok(_) => Some(()),
-                Err(error) => (error.code() == Some("NOAUTH")).then_some(()),
-            }
-        };
-        while loaded().is_none() {
-            assert!(Instant::now() < deadline, "redis-server did not listen");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = Redis::spawn(self.port, &self.arguments, &self.directory);
-        self.wait();
-    }
-
-    fn client(&self, login: &str) -> Client {
-        Client::open(format!("redis://{login}127.0.0.1:{}/", self.port)).unwrap()
-    }
-
-    fn connect(&self) -> Connection {
-        self.client("").get_connection().unwrap()
-    }
-
-    fn run(&self, command: &[&str]) {
-        cmd(command[0]).arg(&command[1..]).exec(&mut self.connect()).unwrap();
-    }
-
-    /// Where framelet is to put messages.
-    fn stream(&self, name: &str) -> String {
-        format!("redis://127.0.0.1:{}/0?stream={name}", self.port)
-    }
-
-    fn entries(&self, stream: &str) -> Vec<HashMap<String, Vec<u8>>> {
-        entries(&mut self.connect(), stream)
-    }
-
-    fn payloads(&self, stream: &str) -> Vec<String> {
-        payloads(&self.entries(stream))
-    }
-
-    fn wait_for_entries(&self, stream: &str, count: usize) {
-        let (mut connection, deadline) = (self.connect(), Instant::now() + PATIENCE);
-        while cmd("XLEN").arg(stream).query::<usize>(&mut connection).unwrap() < count {
-            assert!(Instant::now() < deadline, "{count} entries did not come");
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn entries(connection: &mut Connection, stream: &str) -> Vec<HashMap<String, Vec<u8>>> {
-    type Entry = (String, HashMap<String, Vec<u8>>);
-    let entries: Vec<Entry> =
-        cmd("XRANGE").arg(stream).arg("-").arg("+").query(connection).unwrap();
-    entries.into_iter().map(|(_, fields)| fields).collect()
-}
-
-fn text(entry: &HashMap<String, Vec<u8>>, field: &str) -> String {
-    String::from_utf8(entry[field].clone()).unwrap()
-}
-
-fn payloads(entries: &[HashMap<String, Vec<u8>>]) -> Vec<String> {
-    entries.iter().map(|entry| text(entry, "payload")).collect()
-}
+use redis::cmd;
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
     let address = server.address.to_string();
@@ -486,16 +371,12 @@ fn a_password_that_is_changed_ends_the_server_in_words() {
 #[test]
 fn a_user_who_may_not_write_ends_the_server_in_words() {
     let redis = Redis::start(&[]);
-    let user = ["SETUSER", "reader", "on", ">right", "~*", "+@all", "-xadd"];
-    cmd("ACL").arg(&user).exec(&mut redis.connect()).unwrap();
-    let to = redis.stream("log").replace("redis://", "redis://reader:right@");
-    let server = Server::start(&["--to", &to]);
+    let server = Server::start(&["--to", &redis.stream_without("log", "xadd")]);
     assert_eq!(send(&server, &["--ack", "--retry", "0s"], b"a").status.code(), Some(1));
     let left = server.wait();
     assert_eq!(left.status.code(), Some(2), "{}", left.log);
     assert!(left.log.contains("the user needs +@all"), "{}", left.log);
-    let count: Option<u64> = cmd("XLEN").arg("log").query(&mut redis.connect()).unwrap();
-    assert_eq!(count, Some(0));
+    assert_eq!(redis.length("log"), 0);
 }
 
 #[test]
@@ -532,9 +413,7 @@ fn a_stream_is_trimmed_to_about_its_longest() {
     let redis = Redis::start(&[]);
     // What adds messages trims, and needs no other right for it: a script that is stopped half-way has
     // written what it has written.
-    let user = ["SETUSER", "writer", "on", ">right", "~*", "+@all", "-xtrim"];
-    cmd("ACL").arg(&user).exec(&mut redis.connect()).unwrap();
-    let to = redis.stream("log").replace("redis://", "redis://writer:right@");
+    let to = redis.stream_without("log", "xtrim");
     let server = Server::start(&["--to", &format!("{to}&maxlen=200")]);
     check(&send(&server, &[], lines(5000).join("\n").as_bytes()), 0, &[]);
     let found = redis.payloads("log");

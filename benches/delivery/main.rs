@@ -12,6 +12,9 @@ use framelet::{Answer, Hello, Layout, SenderId, append_frame};
 use rusqlite::{Connection, TransactionBehavior, params};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+#[cfg(feature = "redis")]
+#[path = "../../tests/common/mod.rs"]
+mod common;
 mod comparison;
 mod program;
 #[cfg(feature = "redis")]
@@ -55,7 +58,6 @@ fn main() {
 
     let all_cores = sched_getaffinity(None).unwrap();
     let messages = out.join("messages");
-    let rate = |many, elapsed: Duration| 1e-6 * many as f64 / elapsed.as_secs_f64();
     let millis = |elapsed: Duration| 1e3 * elapsed.as_secs_f64() / SINGLE as f64;
     let speed = |elapsed: Duration| 1e-9 * BYTES as f64 / elapsed.as_secs_f64();
 
@@ -87,8 +89,13 @@ fn main() {
         println!("{comparison}");
     }
     #[cfg(feature = "redis")]
-    println!("{}", redis::compare(&directory, &lines));
+    println!("{}", redis::compare(&lines));
     let _ = fs::remove_dir_all(&directory);
+}
+
+/// Returns how many millions a second that is.
+fn rate(many: usize, elapsed: Duration) -> f64 {
+    1e-6 * many as f64 / elapsed.as_secs_f64()
 }
 
 /// Returns the last of `cores`. A client, a server and its sink take turns for each message, and on some

@@ -7,6 +7,8 @@ pub(crate) mod acks;
 pub(crate) mod delivery;
 pub(crate) mod program;
 pub(crate) mod proxy;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

@@ -40,13 +40,13 @@ while position <= last do
     for index = math.max(count + 1 - number, 0) + 1, messages do
         -- The first one decides: Redis refuses it for want of memory or disk, or none. An XTRIM at the end
         -- could be refused on its own, when it is too late to write nothing.
-        local number, payload = numbers[index], argv[before + index]
+        local shown, payload = numbers[index], argv[before + index]
         if maxlen == '' then
             call('XADD', stream, '*',
-                'number', number, 'payload', payload, unpack(argv, from, to))
+                'number', shown, 'payload', payload, unpack(argv, from, to))
         else
             call('XADD', stream, 'MAXLEN', '~', maxlen, '*',
-                'number', number, 'payload', payload, unpack(argv, from, to))
+                'number', shown, 'payload', payload, unpack(argv, from, to))
         end
     end
     number = number + messages

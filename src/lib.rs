@@ -104,7 +104,7 @@ pub use sender::{ParseSenderIdError, SenderId};
 pub use server::{Summary, serve};
 pub use sink::{
     Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
-    RedisSink, Sink, SqliteSink,
+    RedisSink, Sink, SinkError, SqliteSink,
 };
 pub use window::CountFault;
 pub use writer::{FrameWriter, WriteError, append_frame};

@@ -188,6 +188,8 @@ pub enum ServeError {
     Unfinished {
         /// How many messages had been received and are not known to be committed.
         uncommitted: u64,
+        /// What the sink was waiting for, if it could not take messages just then.
+        trouble: Option<String>,
     },
 }
 
@@ -230,10 +232,13 @@ impl fmt::Display for ServeError {
                  written, or not all of them",
                 Plain(error)
             ),
-            ServeError::Unfinished { uncommitted } => write!(
-                f,
-                "{uncommitted} messages received were not written by the end of the grace period"
-            ),
+            ServeError::Unfinished { uncommitted, trouble } => {
+                write!(
+                    f,
+                    "{uncommitted} messages received were not written by the end of the grace period"
+                )?;
+                trouble.as_ref().map_or(Ok(()), |trouble| write!(f, ": {trouble}"))
+            }
         }
     }
 }

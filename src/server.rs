@@ -178,7 +178,10 @@ pub async fn serve(
         match (finished, writer.uncommitted()) {
             (Err(error), uncommitted) => return Err(ServeError::Sink { error, uncommitted }),
             (Ok(()), 0) => {}
-            (Ok(()), uncommitted) => return Err(ServeError::Unfinished { uncommitted }),
+            (Ok(()), uncommitted) => {
+                let trouble = writer.trouble();
+                return Err(ServeError::Unfinished { uncommitted, trouble });
+            }
         }
     }
     Ok(Summary {

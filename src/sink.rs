@@ -5,6 +5,7 @@
 //! connections stop reading and TCP slows the senders down. The thread takes all that is queued and
 //! commits it together, so commits grow with the load and a single message does not wait.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use crate::watch::{Order, Watch};
 mod file;
 mod linger; // when the writer thread stays awake
 mod output;
+mod patience; // what passes is waited for
 mod place; // where messages go, as text
 mod queue; // to the writer thread
 mod seen; // how far each sender has come
@@ -52,12 +54,12 @@ pub(crate) use thread::Writer;
 /// A sink that adds up lengths:
 ///
 /// ```
-/// use framelet::{Batch, Sink};
+/// use framelet::{Batch, Sink, SinkError};
 ///
 /// struct Sum(usize);
 ///
 /// impl Sink for Sum {
-///     fn commit(&mut self, batches: &[Batch]) -> std::io::Result<()> {
+///     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
 ///         for message in batches.iter().flat_map(Batch::messages) {
 ///             self.0 += message.payload.len();
 ///         }
@@ -80,8 +82,11 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// An error is final: it ends the server, and says why.
-    fn commit(&mut self, batches: &[Batch]) -> io::Result<()>;
+    /// [`SinkError::Transient`] if the same call may succeed later: the server logs that once and calls
+    /// again, with the same batches less those that were [refused](Batch::refuse). So nothing of
+    /// them may be left, or it must be recognized when they come again. [`SinkError::Fatal`] ends
+    /// the server.
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError>;
 
     /// Returns how many messages of `sender` are committed: the number of its last one. It is asked
     /// when a client connects that wants acknowledgements, after everything that came over an older
@@ -97,8 +102,8 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// An error is final, like that of a commit.
-    fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
+    /// As those of a commit.
+    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         let _ = sender;
         Ok(None)
     }
@@ -108,9 +113,51 @@ pub trait Sink: Send {
     ///
     /// # Errors
     ///
-    /// An error is final, like that of a commit.
-    fn reopen(&mut self) -> io::Result<()> {
+    /// As those of a commit.
+    fn reopen(&mut self) -> Result<(), SinkError> {
         Ok(())
+    }
+}
+
+/// Why a sink could not do what it was asked to do.
+///
+/// An [`io::Error`] becomes a fatal one.
+#[derive(Debug)]
+pub enum SinkError {
+    /// The same call may succeed later, for example once a disk has room again. The server waits and
+    /// calls again.
+    Transient(io::Error),
+    /// No later call will succeed. It ends the server.
+    Fatal(io::Error),
+}
+
+impl From<io::Error> for SinkError {
+    fn from(error: io::Error) -> SinkError {
+        SinkError::Fatal(error)
+    }
+}
+
+impl From<SinkError> for io::Error {
+    fn from(error: SinkError) -> io::Error {
+        match error {
+            SinkError::Transient(error) | SinkError::Fatal(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkError::Transient(error) | SinkError::Fatal(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SinkError::Transient(error) | SinkError::Fatal(error) => Some(error),
+        }
     }
 }
 

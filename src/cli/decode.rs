@@ -45,7 +45,7 @@ impl Decode {
             match block_on(reader.read_batch()) {
                 Ok(Some(payloads)) => output
                     .commit(&[Batch::from(payloads)])
-                    .map_err(|error| Failure::output(&error))?,
+                    .map_err(|error| Failure::output(&error.into()))?,
                 Ok(None) => return Ok(()),
                 Err(ReadError::Io { error, .. }) => {
                     return Err(cannot_read(self.file.as_deref(), &error));

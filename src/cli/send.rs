@@ -260,7 +260,7 @@ impl Send {
                     replies += payloads.len() as u64;
                     output
                         .commit(&[Batch::from(payloads)])
-                        .map_err(|error| Failure::output(&error))?;
+                        .map_err(|error| Failure::output(&error.into()))?;
                 }
                 Event::Received(Ok(None)) if sent.is_some() => break,
                 Event::Received(Ok(None)) => {

@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{Batch, OutputSink, Sink};
+use super::{Batch, OutputSink, Sink, SinkError};
 use crate::error::Plain;
 use crate::escape::Escaped;
 use crate::format::OutputFormat;
@@ -113,18 +113,19 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         let Opened { output, regular } = &mut self.open;
         let Some(file) = regular else {
-            return output.commit(batches).map_err(|error| cannot_write(&self.path, &error, ""));
+            let written = output.write_batches(batches);
+            return Ok(written.map_err(|error| cannot_write(&self.path, &error, ""))?);
         };
         // Asked for each time: somebody may have emptied the file.
         let before = file.metadata().map_err(|error| cannot_write(&self.path, &error, ""))?.len();
-        let written = output.commit(batches).and_then(|()| match self.sync {
+        let written = output.write_batches(batches).and_then(|()| match self.sync {
             FileSync::Always => file.sync_data(),
             FileSync::Never => Ok(()),
         });
-        written.map_err(|error| {
+        Ok(written.map_err(|error| {
             let taken_back = match file.set_len(before) {
                 Ok(()) => "the file was cut back to its last whole message".to_owned(),
                 Err(error) => {
@@ -135,12 +136,12 @@ impl Sink for FileSink {
                 }
             };
             cannot_write(&self.path, &error, &taken_back)
-        })
+        })?)
     }
 
     /// Goes on in the file that now has the path, or creates it. If that cannot be done, it stays with
     /// the old one, and says so in the log.
-    fn reopen(&mut self) -> io::Result<()> {
+    fn reopen(&mut self) -> Result<(), SinkError> {
         match Opened::at(&self.path, self.format, self.sync, self.open.regular.as_ref()) {
             Ok(open) => {
                 self.open = open;

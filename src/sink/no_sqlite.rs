@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 
 /// Puts messages into a SQLite database; not in this build, so that none can be opened.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl SqliteSink {
 }
 
 impl Sink for SqliteSink {
-    fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+    fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
         match self.0 {}
     }
 }

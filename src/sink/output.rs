@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Write};
 
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 use crate::file::PatientFile;
 use crate::format::OutputFormat;
 
@@ -81,7 +81,14 @@ fn write_all(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Resul
 }
 
 impl Sink for OutputSink {
-    fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+        Ok(self.write_batches(batches)?)
+    }
+}
+
+impl OutputSink {
+    /// Writes the messages of all batches, or as much of them as the file takes before it fails.
+    pub(crate) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
         let mut payloads = Vec::new();
         let mut bytes = 0;
         for message in batches.iter().flat_map(Batch::messages) {

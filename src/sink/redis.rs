@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use redis::cmd;
 
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 use crate::acks::RefusalCode;
 use crate::backoff::Backoff;
 use crate::sender::SenderId;
@@ -352,7 +352,7 @@ impl RedisSink {
 }
 
 impl Sink for RedisSink {
-    fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         if self.plain.used.elapsed() > OWN_CLAIM {
             self.claim_own()?;
         }
@@ -379,7 +379,7 @@ impl Sink for RedisSink {
         Ok(())
     }
 
-    fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
+    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         let (claim, committed) = self.claim(sender, 0)?;
         if self.claims.len() >= CLAIMS {
             // A tenth of them at once, so that this is seldom.

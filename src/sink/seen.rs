@@ -1,10 +1,9 @@
 //! How far each sender has come, so that what it sends again is recognised.
 
 use std::collections::HashMap;
-use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 use crate::sender::SenderId;
 
 /// How long a sender is remembered after its last message: long enough for a machine that is switched
@@ -43,7 +42,7 @@ impl Seen {
         &mut self,
         sender: SenderId,
         sink: &mut dyn Sink,
-    ) -> io::Result<Option<u64>> {
+    ) -> Result<Option<u64>, SinkError> {
         let Some(committed) = sink.committed(sender)? else {
             return Ok(self.senders.get(&sender).map(|sender| sender.committed));
         };
@@ -107,11 +106,11 @@ mod tests {
     struct Knows(Option<u64>);
 
     impl Sink for Knows {
-        fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+        fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
             Ok(())
         }
 
-        fn committed(&mut self, _: SenderId) -> io::Result<Option<u64>> {
+        fn committed(&mut self, _: SenderId) -> Result<Option<u64>, SinkError> {
             Ok(self.0)
         }
     }

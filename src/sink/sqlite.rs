@@ -14,7 +14,7 @@ use log::info;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 use crate::error::Plain;
 use crate::sender::SenderId;
 
@@ -112,18 +112,18 @@ impl SqliteSink {
 }
 
 impl Sink for SqliteSink {
-    fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
-        insert(&self.connection, batches).map_err(|error| explain(&self.path, &error))
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+        Ok(insert(&self.connection, batches).map_err(|error| explain(&self.path, &error))?)
     }
 
-    fn committed(&mut self, sender: SenderId) -> io::Result<Option<u64>> {
+    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         // New senders are what the table grows by.
         if Instant::now() >= self.forget_at {
             forget(&self.connection).map_err(|error| explain(&self.path, &error))?;
             self.forget_at = Instant::now() + FORGET;
         }
         let committed = committed(&self.connection, &sender.to_string());
-        committed.map(Some).map_err(|error| explain(&self.path, &error))
+        Ok(committed.map(Some).map_err(|error| explain(&self.path, &error))?)
     }
 }
 

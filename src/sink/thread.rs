@@ -8,6 +8,7 @@ use std::thread;
 use smol::channel::{self, Receiver};
 
 use super::linger::Linger;
+use super::patience::{Patience, Trouble};
 use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::{Batch, Sink};
@@ -21,6 +22,7 @@ const SINGLES: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct Writer {
     entrance: Arc<Entrance>,
+    trouble: Trouble,
     ended: Receiver<io::Result<()>>,
 }
 
@@ -34,16 +36,18 @@ impl Writer {
         let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
-        let committed = Arc::clone(&counts);
+        let (committed, trouble) = (Arc::clone(&counts), Trouble::default());
+        let waits_for = trouble.clone();
         let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
-            let result = obey(&mut *sink, &commands, &committed);
+            let patience = Patience::new(waits_for, || end.is_closed());
+            let result = obey(&mut *sink, &commands, &committed, patience);
             // It may have something to do at its end, too, and that belongs to it.
             drop(sink);
             // The receiver may be gone: then nobody wants to know any more.
             let _ = end.try_send(result);
         })?;
         let entrance = Entrance::new(queue, counts, thread.thread().clone());
-        Ok(Writer { entrance: Arc::new(entrance), ended })
+        Ok(Writer { entrance: Arc::new(entrance), trouble, ended })
     }
 
     /// Returns a queue to the thread that is independent of this one.
@@ -74,6 +78,11 @@ impl Writer {
         }
     }
 
+    /// Returns what the sink is waiting for, in words, if it cannot take messages just now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.get()
+    }
+
     /// Returns how many messages were queued and are not known to be committed.
     pub(crate) fn uncommitted(&self) -> u64 {
         self.entrance.counts.uncommitted()
@@ -81,7 +90,12 @@ impl Writer {
 }
 
 /// Does what comes through the queue, in its order, until the queue is closed.
-fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> io::Result<()> {
+fn obey(
+    sink: &mut dyn Sink,
+    commands: &Receiver<Command>,
+    counts: &Counts,
+    mut patience: Patience<impl Fn() -> bool>,
+) -> io::Result<()> {
     let mut seen = Seen::default();
     let mut group = Vec::new();
     let mut linger = Linger::new();
@@ -93,7 +107,7 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
             next = if group.len() < LENGTH { commands.try_recv().ok() } else { None };
         }
         if !group.is_empty() {
-            commit(sink, &mut seen, &group)?;
+            commit(sink, &mut seen, &group, &mut patience)?;
             let alone = group.len() == 1;
             for batch in &group {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
@@ -110,11 +124,11 @@ fn obey(sink: &mut dyn Sink, commands: &Receiver<Command>, counts: &Counts) -> i
             // Nobody waits for the answer any more, and the question alone can take a sender over.
             Some(Command::Committed(_, answer)) if answer.is_closed() => {}
             Some(Command::Committed(sender, answer)) => {
-                let committed = seen.committed(sender, sink)?;
+                let committed = patience.until_done(|| seen.committed(sender, sink))?;
                 // Who asked may be gone.
                 let _ = answer.try_send(committed);
             }
-            Some(Command::Reopen) => sink.reopen()?,
+            Some(Command::Reopen) => patience.until_done(|| sink.reopen())?,
             Some(Command::Commit(_)) | None => {}
         }
     }
@@ -130,17 +144,26 @@ fn is_single_message(group: &[Batch]) -> bool {
 }
 
 /// Commits what is new in a group of batches.
-fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<()> {
+fn commit(
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+    group: &[Batch],
+    patience: &mut Patience<impl Fn() -> bool>,
+) -> io::Result<()> {
     if group.iter().all(|batch| batch.sender().is_none()) {
-        return sink.commit(group);
+        return patience.until_done(|| sink.commit(group));
     }
     let mut fresh = Vec::with_capacity(group.len());
     for batch in group.iter().filter(|batch| !batch.is_refused()) {
         fresh.extend(seen.only_new(batch));
     }
-    if !fresh.is_empty() {
-        sink.commit(&fresh)?;
-    }
+    patience.until_done(|| {
+        // While it waited, newer connections may have taken senders over.
+        for refused in fresh.extract_if(.., |batch| batch.is_refused()) {
+            seen.refused(&refused);
+        }
+        if fresh.is_empty() { Ok(()) } else { sink.commit(&fresh) }
+    })?;
     for batch in fresh.iter().filter(|batch| batch.is_refused()) {
         seen.refused(batch);
     }
@@ -149,13 +172,14 @@ fn commit(sink: &mut dyn Sink, seen: &mut Seen, group: &[Batch]) -> io::Result<(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicU64;
     use std::sync::mpsc::RecvTimeoutError;
+    use std::sync::{Barrier, Mutex};
 
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
+    use crate::SinkError;
     use crate::acks::RefusalCode;
     use crate::sender::SenderId;
     use crate::sink::tests::{batch, origin};
@@ -168,7 +192,7 @@ mod tests {
     struct Notes(Told);
 
     impl Sink for Notes {
-        fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+        fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
             for message in batches.iter().flat_map(Batch::messages) {
                 let payload = String::from_utf8_lossy(message.payload);
                 self.0.lock().unwrap().push(format!("{} {payload}", message.number));
@@ -176,7 +200,7 @@ mod tests {
             Ok(())
         }
 
-        fn reopen(&mut self) -> io::Result<()> {
+        fn reopen(&mut self) -> Result<(), SinkError> {
             self.0.lock().unwrap().push("reopen".into());
             Ok(())
         }
@@ -208,12 +232,54 @@ mod tests {
     }
 
     #[test]
+    fn trouble_that_passes_is_waited_for_and_nothing_is_lost_or_doubled() {
+        /// A sink that is away twice once it may go on, and refuses the last batch meanwhile.
+        struct Away(Arc<Barrier>, u32, Notes);
+
+        impl Sink for Away {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                self.1 += 1;
+                match self.1 {
+                    1 => {
+                        self.0.wait();
+                        self.0.wait();
+                    }
+                    2 => batches.last().unwrap().refuse(RefusalCode::Fenced),
+                    _ => {}
+                }
+                match self.1 {
+                    2 | 3 => Err(SinkError::Transient(io::Error::other("it is away"))),
+                    _ => self.2.commit(batches),
+                }
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Away(Arc::clone(&barrier), 0, Notes(Arc::clone(&told)));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let to_sink = writer.queue();
+        let [one, two] = [1, 2].map(|id| SenderId::from_bytes([id; 16]));
+        let (first, second) = (origin(Some((one, 0))), origin(Some((two, 0))));
+        queue(&to_sink, batch(&origin(None), &[b"0"]));
+        // The first commit has begun with that one alone.
+        barrier.wait();
+        queue(&to_sink, batch(&first, &[b"a", b"b"]));
+        queue(&to_sink, batch(&second, &[b"c"]));
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        let told = told.lock().unwrap();
+        assert_eq!(*told, ["1 0", "1 a", "2 b"]);
+        assert_eq!((first.committed(), second.committed()), (2, 0));
+        assert_eq!(writer.trouble(), None);
+    }
+
+    #[test]
     fn what_a_sink_refuses_is_not_taken_for_committed() {
         /// A sink that refuses what it does not like, and knows nothing of senders.
         struct Choosy;
 
         impl Sink for Choosy {
-            fn commit(&mut self, batches: &[Batch]) -> io::Result<()> {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 for batch in
                     batches.iter().filter(|batch| batch.messages().any(|m| m.payload == b"b"))
                 {
@@ -241,11 +307,11 @@ mod tests {
         struct Asked(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
 
         impl Sink for Asked {
-            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
-                self.0.recv().map_err(io::Error::other)
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                Ok(self.0.recv().map_err(io::Error::other)?)
             }
 
-            fn committed(&mut self, _: SenderId) -> io::Result<Option<u64>> {
+            fn committed(&mut self, _: SenderId) -> Result<Option<u64>, SinkError> {
                 Ok(Some(self.1.fetch_add(1, Ordering::SeqCst)))
             }
         }
@@ -270,7 +336,7 @@ mod tests {
         struct Waits(std::sync::mpsc::Receiver<()>);
 
         impl Sink for Waits {
-            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 let _ = self.0.recv();
                 Ok(())
             }
@@ -313,7 +379,7 @@ mod tests {
         struct Leaves(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
         impl Sink for Leaves {
-            fn commit(&mut self, _: &[Batch]) -> io::Result<()> {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 Ok(())
             }
         }

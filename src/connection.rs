@@ -19,6 +19,7 @@ use crate::acks::RefusalCode;
 use crate::error::{Plain, ReadError};
 use crate::net::Socket;
 use crate::payloads::Payloads;
+use crate::pool::HeldForPeer;
 use crate::reader::FrameReader;
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
@@ -61,8 +62,8 @@ pub(crate) enum Outcome {
 #[derive(Default)]
 struct Echo {
     sent: usize,
-    /// Whether the peer takes nothing just now.
-    waiting: bool,
+    /// While the peer takes nothing: the memory that it keeps from others.
+    waiting: Option<HeldForPeer>,
 }
 
 /// There are as many of these as there are idle connections, so their size counts.
@@ -270,8 +271,9 @@ impl Connection {
 
     fn poll_wait(&mut self) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
-        if self.reader.waits_for_memory() {
-            // The time until there is memory is not the sender's fault.
+        // The time until there is memory is not the sender's fault, unless it has sent nothing more.
+        let stalls = || self.reader.in_message() && self.reader.get_ref().unread() == 0;
+        if self.reader.waits_for_memory() && !stalls() {
             self.message_since = (0, 0);
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
@@ -349,19 +351,19 @@ impl Connection {
                 Poll::Ready(Ok(bytes)) => {
                     echo.sent += bytes;
                     // It takes something: its time starts anew.
-                    echo.waiting = false;
+                    echo.waiting = None;
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
-                Poll::Pending if echo.waiting && watch.order() == Order::Expired => {
+                Poll::Pending if echo.waiting.is_some() && watch.order() == Order::Expired => {
                     let timeout = self.server.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
                 Poll::Pending => {
-                    if !echo.waiting {
+                    if echo.waiting.is_none() {
                         watch.enter(Phase::Writing, self.server.now());
                         watch.forgive();
-                        echo.waiting = true;
+                        echo.waiting = Some(self.server.pool.hold_for_peer(payloads.held()));
                     }
                     return Poll::Pending;
                 }

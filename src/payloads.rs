@@ -31,6 +31,11 @@ impl Payloads {
         self.first
     }
 
+    /// Returns how many bytes of memory are counted for them.
+    pub(crate) fn held(&self) -> usize {
+        self.run.counted() + self.head.as_ref().map_or(0, |(_, payload)| payload.counted())
+    }
+
     /// Returns the length of all payloads together, in bytes.
     pub fn payload_bytes(&self) -> usize {
         match self.layout.width() {

@@ -5,17 +5,30 @@
 //! gives it back at once where there was nothing to read. So ten thousand idle connections share a
 //! few buffers.
 //!
-//! The count goes up when received bytes are *kept*, as an incomplete payload or as messages on
-//! their way to a sink, and down when they are dropped. Where it reaches the limit, readers wait.
-//! Payloads that are incomplete can wait for each other, so one reader at a time may go over the
+//! Every byte that is held while a task waits is counted, by what it is held for:
+//!
+//! ```text
+//!   0                    4/8   5/8   6/8   7/8    8/8 of the limit
+//!   ├─────────────────────┼─────┼─────┼─────┼──────┤
+//!   │ held for peers ─────┤ buffers of more than 1 MiB stop growing here
+//!   │                     └─────┤ … more than 64 KiB
+//!   │                           └─────┤ … more than 4 KiB
+//!   │                                 └─────┤ all others
+//!   │ held for the sink ───────────────────────────┤ nothing more is read
+//! ```
+//!
+//! - *For a peer*: part of a message whose rest has yet to come, or replies that are not taken. Only the
+//!   peer can end that, and it may never do so. The larger such a buffer is, the smaller is the share of
+//!   memory in which it may grow: so small messages get through beside any number of large ones that stall.
+//! - *For the sink*: whole messages. The sink ends that, as fast as it can.
+//!
+//! Payloads that are incomplete can wait for each other, so one of them at a time may go over the
 //! limit (the *overdraft*); the space it may need is set aside from the start.
 //!
 //! Buffers that are dropped lie *idle* for the next reader, within the same limit, until they are found
 //! not to be needed ([`Pool::trim`]). Those of 64 KiB and more are pages of their own, so that the system
 //! has them again then.
 
-use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,56 +39,72 @@ use event_listener::{Event, EventListener};
 pub(crate) use self::buffer::Buffer;
 use self::buffer::Supply;
 use self::idle::Idle;
+pub(crate) use self::lent::Lent;
 
 mod buffer; // from the allocator or straight from the system
 mod idle; // what nobody uses just now
+mod lent; // a buffer on loan
 
-/// The size of a read buffer, and of the first step in which a payload grows, in bytes.
+/// The size of a read buffer, in bytes.
 ///
 /// Below 64 KiB the system calls begin to show at 64-byte messages; above, nothing is gained.
 pub(crate) const BUFFER: usize = 64 * 1024;
 
-/// The least a growing payload gets, in bytes: one page.
-const FIRST_STEP: usize = 4096;
+/// What a message takes at least while it waits for the sink, in bytes: its row or line, and the work
+/// with it. Counting only its bytes would let sixteen thousand empty messages pass for nothing.
+pub(crate) const MESSAGE: usize = 64;
+
+/// What messages that were read together take besides their bytes, in bytes.
+const BATCH: usize = 256;
+
+/// Up to which size a buffer that is held for a peer belongs to which share of the memory, in eighths.
+const SHARES: [(usize, usize); 4] = [(4096, 7), (BUFFER, 6), (16 * BUFFER, 5), (usize::MAX, 4)];
+
+/// The least that may be held before readers wait, in bytes: enough for a read buffer in each share.
+const LEAST_LIMIT: usize = 16 * BUFFER;
 
 /// How many bytes may always lie idle: each thread that reads needs a buffer, and so does each batch on
 /// its way to a sink.
 const LEAST_IDLE: usize = 32 * BUFFER;
 
-/// Lends buffers and counts what is kept in them.
+/// Lends buffers and counts what is held in them.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     idle: Mutex<Idle>,
-    /// Bytes that may be kept before readers wait.
+    /// Bytes that may be held before readers wait.
     limit: usize,
-    kept: AtomicUsize,
+    held: AtomicUsize,
+    /// How many of the held bytes wait for a peer.
+    held_for_peers: AtomicUsize,
     /// Whether somebody is over the limit.
     overdraft: AtomicBool,
-    freed: Event,
+    /// Where readers wait that need a read buffer. All need the same, so one is woken, and each that
+    /// gets one wakes the next.
+    room: Event,
+    /// Where payloads wait that want to grow, one for each share of the memory. One is woken, and each
+    /// that gets its memory wakes the next. One that does not goes to the end of the queue.
+    growth: [Event; SHARES.len()],
     /// How many bytes lie idle, to be read without the lock.
     idle_bytes: AtomicUsize,
     /// Where buffers of [`BUFFER`] bytes and more come from.
     supply: Supply,
 }
 
-/// A buffer on loan, and the bytes kept in it.
-pub(crate) struct Lent {
-    /// The buffer. What is behind `len` is left over from somebody else's messages.
-    bytes: Buffer,
-    len: usize,
-    /// How many bytes are counted in the pool.
-    counted: usize,
-    overdraft: bool,
+/// Bytes that wait for a peer, for as long as this lives; they are counted elsewhere.
+#[derive(Debug)]
+pub(crate) struct HeldForPeer {
     pool: Pool,
+    bytes: usize,
 }
 
 impl Pool {
-    /// Returns a pool that keeps at most `memory` bytes, in payloads of at most `largest`.
+    /// Returns a pool that holds at most `memory` bytes, in payloads of at most `largest`; or
+    /// [`LEAST_LIMIT`] and `largest`, if that is more.
     pub(crate) fn new(memory: usize, largest: usize) -> Pool {
-        Pool::with(memory.saturating_sub(largest), Supply::Pages)
+        Pool::with(memory.saturating_sub(largest).max(LEAST_LIMIT), Supply::Pages)
     }
 
     /// Returns the pool of all readers that were given no other: it counts, but never waits.
@@ -89,27 +118,118 @@ impl Pool {
         Pool(Arc::new(Shared {
             idle: Mutex::default(),
             limit,
-            kept: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            held_for_peers: AtomicUsize::new(0),
             overdraft: AtomicBool::new(false),
-            freed: Event::new(),
+            room: Event::new(),
+            growth: Default::default(),
             idle_bytes: AtomicUsize::new(0),
             supply,
         }))
     }
 
-    /// Returns how many bytes are kept just now.
-    pub(crate) fn kept(&self) -> usize {
-        self.0.kept.load(Ordering::Relaxed)
+    /// Returns how many bytes are held just now.
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 
-    /// Takes a read buffer of [`BUFFER`] bytes; not counted until it is kept.
-    pub(crate) fn take_buffer(&self) -> Buffer {
-        self.with_idle(|idle| idle.take(BUFFER))
-            .unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER)))
+    fn held_for_peers(&self) -> usize {
+        self.0.held_for_peers.load(Ordering::Relaxed)
+    }
+
+    /// Notes that `bytes` that are held for the sink, or were, wait for a peer.
+    pub(crate) fn hold_for_peer(&self, bytes: usize) -> HeldForPeer {
+        self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
+        HeldForPeer { pool: self.clone(), bytes }
+    }
+
+    /// Waits until the sink has left room for another read.
+    ///
+    /// `listener` holds the place in the queue between calls; it is `None` while nobody waits.
+    pub(crate) fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Option<EventListener>,
+    ) -> Poll<()> {
+        let waited = listener.is_some();
+        ready!(poll_until(&self.0.room, cx, listener, || self.has_room()));
+        if waited {
+            self.0.room.notify(1);
+        }
+        Poll::Ready(())
+    }
+
+    /// Returns whether there is room for a read buffer, and for a copy of what is left over in it.
+    fn has_room(&self) -> bool {
+        self.held().saturating_add(2 * BUFFER) <= self.0.limit
+    }
+
+    /// Takes a read buffer of [`BUFFER`] bytes, unless there is no room for it: then only as much is to
+    /// be read as the message under way has a place for.
+    pub(crate) fn try_read_buffer(&self) -> Option<Lent> {
+        let left_over = self.held_for_peers().saturating_add(BUFFER);
+        (self.has_room() && left_over <= self.share(BUFFER)).then(|| {
+            let idle = self.with_idle(|idle| idle.take(BUFFER));
+            self.lend(idle.unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER))))
+        })
+    }
+
+    /// Lends a buffer, and counts it, whatever the limit.
+    pub(crate) fn lend(&self, bytes: Buffer) -> Lent {
+        let lent = Lent::new(self.clone(), bytes);
+        self.shed_idle();
+        lent
+    }
+
+    /// Returns a buffer with no bytes, to be grown for a message under way.
+    pub(crate) fn empty(&self) -> Lent {
+        Lent::new(self.clone(), Buffer::default())
+    }
+
+    /// Returns how much may be held for peers when a buffer of `size` bytes is to be had for one.
+    fn share(&self, size: usize) -> usize {
+        self.0.limit / 8 * SHARES[share_of(size)].1
+    }
+
+    /// Counts bytes that are held for a peer, whatever the limit.
+    fn hold_for_peer_anyway(&self, bytes: usize) {
+        self.0.held.fetch_add(bytes, Ordering::Relaxed);
+        self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are held for a peer, in a buffer of `size` bytes, if its share allows it.
+    fn try_hold_for_peer(&self, bytes: usize, size: usize) -> bool {
+        let add = |count: &AtomicUsize, limit: usize| {
+            let sum = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+        };
+        if !add(&self.0.held_for_peers, self.share(size)) {
+            return false;
+        }
+        let held = add(&self.0.held, self.0.limit);
+        if !held {
+            self.0.held_for_peers.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// Wakes those for whom there may be memory now.
+    fn freed(&self) {
+        if self.has_room() {
+            self.0.room.notify(1);
+        }
+        self.peers_freed();
+    }
+
+    /// Wakes payloads for whose growth there may be memory now.
+    fn peers_freed(&self) {
+        for growth in &self.0.growth {
+            growth.notify(1);
+        }
     }
 
     /// Gives a buffer back, of whatever length. It waits for the next reader if there is a use for it.
-    pub(crate) fn give_buffer(&self, buffer: Buffer) {
+    fn give_back(&self, buffer: Buffer) {
         let useful = match self.0.supply {
             Supply::Pages => buffer.len() >= BUFFER,
             // Longer vectors are made for those who take them away.
@@ -132,67 +252,6 @@ impl Pool {
         drop(unneeded);
     }
 
-    /// Waits until there is room for another read.
-    ///
-    /// `listener` holds the place in the queue between calls; it is `None` while nobody waits.
-    pub(crate) fn poll_room(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Option<EventListener>,
-    ) -> Poll<()> {
-        self.poll_until(cx, listener, || {
-            let kept = self.kept();
-            // Who reads needs room for what he reads, or he would have to hold it uncounted; but where
-            // the limit is that small, half of it will do.
-            kept == 0 || kept <= self.0.limit.saturating_sub(BUFFER).max(self.0.limit / 2)
-        })
-    }
-
-    /// Counts a read buffer that is kept.
-    pub(crate) fn keep(&self, bytes: Buffer) -> Lent {
-        let counted = bytes.len();
-        self.0.kept.fetch_add(counted, Ordering::Relaxed);
-        self.shed_idle();
-        Lent { bytes, len: counted, counted, overdraft: false, pool: self.clone() }
-    }
-
-    /// Returns a buffer with no bytes, to be grown.
-    pub(crate) fn empty(&self) -> Lent {
-        Lent { bytes: Buffer::default(), len: 0, counted: 0, overdraft: false, pool: self.clone() }
-    }
-
-    fn poll_until(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Option<EventListener>,
-        mut ready: impl FnMut() -> bool,
-    ) -> Poll<()> {
-        loop {
-            if ready() {
-                *listener = None;
-                return Poll::Ready(());
-            }
-            // What is freed after this line is not missed: listen first, look again, then wait.
-            match listener {
-                None => *listener = Some(self.0.freed.listen()),
-                Some(waiting) => {
-                    ready!(Pin::new(waiting).poll(cx));
-                    *listener = None;
-                }
-            }
-        }
-    }
-
-    fn try_count(&self, bytes: usize) -> bool {
-        let limit = self.0.limit;
-        self.0
-            .kept
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| {
-                kept.checked_add(bytes).filter(|&sum| sum <= limit)
-            })
-            .is_ok()
-    }
-
     /// Returns where to get `len` bytes from: for few, pages of their own cost more than they are.
     fn supply(&self, len: usize) -> Supply {
         if len < BUFFER { Supply::Heap } else { self.0.supply }
@@ -206,17 +265,17 @@ impl Pool {
         }
     }
 
-    /// Returns how many bytes may lie idle: what is kept and what is idle share the limit.
+    /// Returns how many bytes may lie idle: what is held and what is idle share the limit.
     fn most_idle(&self) -> usize {
         let most = match self.0.supply {
-            Supply::Pages => self.0.limit.saturating_sub(self.kept()),
+            Supply::Pages => self.0.limit.saturating_sub(self.held()),
             // Nobody trims a pool of vectors, so it holds on to little.
             Supply::Heap => 0,
         };
         most.max(LEAST_IDLE)
     }
 
-    /// Parts with idle buffers for what is kept now.
+    /// Parts with idle buffers for what is held now.
     fn shed_idle(&self) {
         if self.0.idle_bytes.load(Ordering::Relaxed) > self.most_idle() {
             let surplus = self.with_idle(|idle| idle.shed(self.most_idle()));
@@ -232,310 +291,40 @@ impl Pool {
     }
 }
 
-impl Lent {
-    /// Grows towards `want` bytes, of which `got` are in use and `coming` more are known to be there: to
-    /// twice what has come, or to all of them if those are no more than twice as many again. So an
-    /// announcement alone costs next to nothing. Only while there is plenty it gets a used buffer for all
-    /// of them sooner.
-    pub(crate) fn poll_grow(
-        &mut self,
-        cx: &mut Context<'_>,
-        listener: &mut Option<EventListener>,
-        got: usize,
-        coming: usize,
-        want: usize,
-    ) -> Poll<()> {
-        let mut len = want.min((got + coming).max(2 * got).max(FIRST_STEP));
-        if len > BUFFER / 2 && want <= 2 * len {
-            len = want;
+/// Returns the index of the share that a buffer belongs to.
+fn share_of(size: usize) -> usize {
+    SHARES.partition_point(|(largest, _)| *largest < size)
+}
+
+/// Waits for `freed` until something is `ready`.
+fn poll_until(
+    freed: &Event,
+    cx: &mut Context<'_>,
+    listener: &mut Option<EventListener>,
+    mut ready: impl FnMut() -> bool,
+) -> Poll<()> {
+    loop {
+        if ready() {
+            *listener = None;
+            return Poll::Ready(());
         }
-        let pool = self.pool.clone();
-        let size = pool.size(len);
-        let plenty = pool.kept().saturating_add(want) <= pool.0.limit / 2;
-        let useful = if size > BUFFER && plenty { want } else { size };
-        if size >= BUFFER
-            && let Some(used) = pool.with_idle(|idle| idle.take(useful))
-        {
-            // A used buffer costs no page faults. It is given back if there is no room for it.
-            let more = used.len() - self.counted;
-            if pool.try_count(more) {
-                self.counted += more;
-                self.move_to(used, got, want);
+        // What is freed after this line is not missed: listen first, look again, then wait.
+        match listener {
+            None => *listener = Some(freed.listen()),
+            Some(waiting) => {
+                ready!(Pin::new(waiting).poll(cx));
                 *listener = None;
-                return Poll::Ready(());
             }
-            pool.give_buffer(used);
         }
-        ready!(pool.poll_until(cx, listener, || self.try_count(size - self.counted)));
-        match (&mut self.bytes, pool.supply(size)) {
-            (Buffer::Heap(bytes), Supply::Heap) => {
-                bytes.reserve_exact(size - bytes.len());
-                bytes.resize(size, 0);
-                self.len = want.min(size);
-            }
-            (_, supply) => self.move_to(Buffer::new(size, supply), got, want),
-        }
-        Poll::Ready(())
-    }
-
-    /// Goes on in another buffer with the first `got` of `want` bytes.
-    fn move_to(&mut self, mut buffer: Buffer, got: usize, want: usize) {
-        buffer[..got].copy_from_slice(&self.bytes[..got]);
-        self.len = want.min(buffer.len());
-        let before = mem::replace(&mut self.bytes, buffer);
-        self.pool.give_buffer(before);
-    }
-
-    /// Counts more bytes, going over the limit if nobody else does.
-    fn try_count(&mut self, bytes: usize) -> bool {
-        if !self.pool.try_count(bytes) {
-            self.overdraft = self.overdraft || !self.pool.0.overdraft.swap(true, Ordering::Relaxed);
-            if !self.overdraft {
-                return false;
-            }
-            self.pool.0.kept.fetch_add(bytes, Ordering::Relaxed);
-        }
-        self.counted += bytes;
-        self.pool.shed_idle();
-        true
-    }
-
-    /// Takes the bytes out, and stops counting them.
-    pub(crate) fn into_vec(mut self) -> Vec<u8> {
-        mem::take(&mut self.bytes).into_vec(self.len)
     }
 }
 
-impl fmt::Debug for Lent {
-    /// Without the bytes, since some of them may be of somebody else's messages.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-impl std::ops::Deref for Lent {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl std::ops::DerefMut for Lent {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
-    }
-}
-
-impl Drop for Lent {
+impl Drop for HeldForPeer {
     fn drop(&mut self) {
-        self.pool.0.kept.fetch_sub(self.counted, Ordering::Relaxed);
-        if self.overdraft {
-            self.pool.0.overdraft.store(false, Ordering::Relaxed);
-        }
-        self.pool.give_buffer(mem::take(&mut self.bytes));
-        if self.counted > 0 {
-            // Everybody who waits looks again: how much each of them needs is not known here.
-            self.pool.0.freed.notify(usize::MAX);
-        }
+        self.pool.0.held_for_peers.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.pool.freed();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_lite::future::{block_on, poll_once};
-    use std::future::poll_fn;
-
-    /// Grows `lent` until it has `want` bytes; returns whether it got there without waiting.
-    fn grow(lent: &mut Lent, want: usize) -> bool {
-        let mut listener = None;
-        while lent.len() < want {
-            let got = lent.len();
-            let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, got, 0, want));
-            if block_on(poll_once(grown)).is_none() {
-                return false;
-            }
-        }
-        true
-    }
-
-    #[test]
-    fn an_announcement_costs_one_page() {
-        let pool = Pool::new(64 << 20, 8 << 20);
-        let mut lent = pool.empty();
-        let mut listener = None;
-        block_on(poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 1, 8 << 20)));
-        assert_eq!(pool.kept(), FIRST_STEP);
-    }
-
-    #[test]
-    fn two_large_payloads_cannot_lock_each_other_out() {
-        let pool = Pool::new(3000 * 1024, 1000 * 1024);
-        let mut lent = [pool.empty(), pool.empty(), pool.empty()];
-        // Together they would need a third more than there is.
-        assert!(grow(&mut lent[0], 900 * 1024));
-        assert!(grow(&mut lent[1], 900 * 1024));
-        assert!(grow(&mut lent[2], 1000 * 1024), "one may go over");
-        let mut fourth = pool.empty();
-        assert!(!grow(&mut fourth, 1000 * 1024), "but only one");
-        assert!(pool.kept() <= 3000 * 1024);
-        drop(lent);
-        assert!(grow(&mut fourth, 1000 * 1024));
-        drop(fourth);
-        assert_eq!(pool.kept(), 0);
-    }
-
-    #[test]
-    fn waiting_readers_are_woken_when_bytes_are_dropped() {
-        let pool = Pool::new(BUFFER, 1);
-        let kept = pool.keep(pool.take_buffer());
-        let mut listener = None;
-        let mut room = poll_fn(|cx| pool.poll_room(cx, &mut listener));
-        assert!(block_on(poll_once(&mut room)).is_none());
-        drop(kept);
-        block_on(room);
-    }
-
-    #[test]
-    fn a_used_buffer_shows_nothing_of_the_message_before() {
-        let pool = Pool::new(64 << 20, 8 << 20);
-        let mut first = pool.empty();
-        assert!(grow(&mut first, 200_000));
-        first.fill(b'1');
-        drop(first);
-        let mut second = pool.empty();
-        assert!(grow(&mut second, 150_000));
-        assert_eq!(second.len(), 150_000);
-        assert_eq!(pool.kept(), 200_000, "the whole buffer is in use");
-        second.fill(b'2');
-        assert_eq!(second.into_vec(), vec![b'2'; 150_000]);
-        assert_eq!(pool.kept(), 0);
-    }
-
-    #[test]
-    fn what_is_not_needed_goes_back_to_the_system() {
-        let pool = Pool::new(64 << 20, 8 << 20);
-        let mut large = pool.empty();
-        grow(&mut large, 1 << 20);
-        drop(large);
-        drop(pool.keep(pool.take_buffer()));
-        pool.trim();
-        pool.trim();
-        assert_eq!(pool.with_idle(|idle| idle.bytes()), 0);
-    }
-
-    #[test]
-    fn idle_and_kept_memory_share_one_limit() {
-        let pool = Pool::new(9 << 20, 1 << 20);
-        let idle = || pool.with_idle(|idle| idle.bytes());
-        let read_buffers = |bytes: usize| -> Vec<Lent> {
-            (0..bytes / BUFFER).map(|_| pool.keep(pool.take_buffer())).collect()
-        };
-        drop(read_buffers(8 << 20));
-        assert_eq!(idle(), 8 << 20);
-        let mut large = pool.empty();
-        assert!(grow(&mut large, 1 << 20));
-        assert_eq!(idle() + pool.kept(), 8 << 20);
-        let kept = read_buffers(7 << 20);
-        assert_eq!((idle(), pool.kept()), (0, 8 << 20));
-        // Where the limit is reached, a few buffers for the next reads stay nevertheless.
-        let few: Vec<_> = (0..2 * LEAST_IDLE / BUFFER).map(|_| pool.take_buffer()).collect();
-        few.into_iter().for_each(|buffer| pool.give_buffer(buffer));
-        assert_eq!(idle(), LEAST_IDLE);
-        drop((large, kept));
-        assert_eq!((idle(), pool.kept()), (8 << 20, 0));
-    }
-
-    #[test]
-    fn a_payload_goes_on_in_what_others_have_left() {
-        let pool = Pool::new(64 << 20, 8 << 20);
-        let mut payload = pool.empty();
-        let mut listener = None;
-        for (got, coming, want, len, size) in [
-            (0, 0, 1 << 20, FIRST_STEP, FIRST_STEP),
-            // Little less than a read buffer is one.
-            (FIRST_STEP, 30_000, 1 << 20, BUFFER, BUFFER),
-            (BUFFER, 0, 1 << 20, 2 * BUFFER, 2 * BUFFER),
-            // One step is enough where two would not be much more.
-            (2 * BUFFER, 0, 300_000, 300_000, 300_000),
-        ] {
-            payload.bytes[..got].fill(b'1');
-            let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, coming, want));
-            assert!(block_on(poll_once(grown)).is_some());
-            assert_eq!((payload.len(), payload.bytes.len(), pool.kept()), (len, size, size));
-            assert!(payload[..got].iter().all(|&byte| byte == b'1'));
-        }
-        // What it has left behind on its way waits for the next.
-        assert_eq!(pool.with_idle(|idle| idle.bytes()), 3 * BUFFER);
-        assert!(matches!(payload.bytes, Buffer::Pages(_)));
-    }
-
-    #[test]
-    fn payloads_that_become_vectors_are_never_copied_into_one() {
-        let pool = Pool::unbounded();
-        let mut payload = pool.empty();
-        grow(&mut payload, 300_000);
-        let place = payload.as_ptr();
-        let vector = payload.into_vec();
-        assert_eq!((vector.as_ptr(), vector.len(), vector.capacity()), (place, 300_000, 300_000));
-    }
-
-    #[test]
-    fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
-        let pool = Pool::new(5 << 20, 1 << 20);
-        let mut payload = pool.empty();
-        assert!(grow(&mut payload, BUFFER));
-        let mut others: Vec<Lent> = (0..4).map(|_| pool.empty()).collect();
-        others.iter_mut().for_each(|other| assert!(grow(other, 1 << 20)));
-        let mut listener = None;
-        let mut waits = |payload: &mut Lent| {
-            let got = payload.len();
-            let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, 0, 1 << 20));
-            (block_on(poll_once(grown)).is_none(), listener.is_some())
-        };
-        assert_eq!(waits(&mut payload), (true, true));
-        // It goes on in what the others leave.
-        others.clear();
-        while payload.len() < 1 << 20 {
-            assert_eq!(waits(&mut payload), (false, false));
-        }
-    }
-
-    #[test]
-    fn a_few_bytes_do_not_hold_what_many_could_use() {
-        let pool = Pool::new(64 << 20, 8 << 20);
-        let mut used: Vec<Lent> = (0..6).map(|_| pool.empty()).collect();
-        used.iter_mut().for_each(|lent| assert!(grow(lent, 8 << 20)));
-        drop(used);
-        let mut few: Vec<Lent> = (0..50).map(|_| pool.empty()).collect();
-        let mut listener = None;
-        for lent in &mut few {
-            let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 66_000, 8 << 20));
-            assert!(block_on(poll_once(grown)).is_some());
-        }
-        assert!(pool.kept() < 32 << 20, "{} bytes are kept", pool.kept());
-    }
-
-    #[test]
-    fn nobody_reads_what_there_is_no_room_to_count() {
-        for (limit, room) in [(1 << 20, (1 << 20) - BUFFER), (50_000, 25_000), (0, 0)] {
-            let pool = Pool::new(limit + 1000, 1000);
-            for (kept, ready) in [(0, true), (room, true), (room + 1, false)] {
-                let _kept = pool.keep(Buffer::new(kept, Supply::Heap));
-                let mut listener = None;
-                let waiting = poll_fn(|cx| pool.poll_room(cx, &mut listener));
-                let polled = block_on(poll_once(waiting));
-                assert_eq!(polled.is_some(), ready, "{kept} of {limit}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_shown_of_a_buffer_is_nobodys_bytes() {
-        let mut buffer = Buffer::new(4, Supply::Heap);
-        buffer.fill(b'7');
-        assert_eq!(format!("{:?}", Pool::unbounded().keep(buffer)), "Lent { len: 4, .. }");
-    }
-}
+mod tests;

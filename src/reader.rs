@@ -275,7 +275,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             whole = self.whole_frames();
         }
         let first = self.complete + 1 - head.iter().len() as u64;
-        let (run, from) = self.source.take_run(whole.bytes);
+        let (run, from) = self.source.take_run(whole.bytes, whole.count);
         self.completed(whole.count);
         let count = whole.count + head.iter().len();
         let to = from + whole.bytes;
@@ -289,12 +289,21 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Opening>, ReadError>> {
-        if !ready!(self.poll_some(cx, true))? {
-            return Poll::Ready(Ok(None));
+        match self.known()? {
+            Some(false) => return Poll::Ready(Ok(None)),
+            Some(true) => {}
+            None => match ready!(self.source.poll_fill_or_few(cx)) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+            },
         }
         loop {
             match Hello::decode(self.layout, self.source.buffered()) {
-                Opening::Incomplete { .. } => match ready!(self.source.poll_more(cx)) {
+                Opening::Incomplete { .. } => match ready!(self.source.poll_few(cx)) {
                     // What is wrong with that is for the layout to say.
                     Ok(0) => return Poll::Ready(Ok(Some(Opening::Plain))),
                     Ok(_) => {}
@@ -303,6 +312,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 opening => {
                     if let Opening::Hello { len, .. } = opening {
                         self.source.consume(len);
+                        // Until the client has its welcome, nothing more is read.
+                        self.source.shrink();
                         self.start = self.source.offset();
                     }
                     return Poll::Ready(Ok(Some(opening)));
@@ -332,40 +343,32 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Sees to it that there is something to look at: an answer already given, a frame under way, or
     /// bytes in the buffer. Returns `false` at the clean end of the stream.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
-        self.poll_some(cx, false)
-    }
-
-    /// The same. Where there is no memory for more, it waits for that, or makes do with a few bytes.
-    fn poll_some(
-        &mut self,
-        cx: &mut Context<'_>,
-        few_will_do: bool,
-    ) -> Poll<Result<bool, ReadError>> {
-        if self.ended {
-            return Poll::Ready(Ok(false));
+        if let Some(known) = self.known()? {
+            return Poll::Ready(Ok(known));
         }
-        if let Some(error) = &self.failed {
-            return Poll::Ready(Err(ReadError::clone(error)));
-        }
-        if self.under_way() || !self.source.buffered().is_empty() {
-            return Poll::Ready(Ok(true));
-        }
-        let room = self.source.pool().clone().poll_room(cx, &mut self.waiting);
-        let filled = if room.is_pending() && few_will_do {
-            self.waiting = None;
-            self.source.poll_few(cx)
-        } else {
-            ready!(room);
-            self.source.poll_fill(cx)
-        };
-        match ready!(filled) {
-            Ok(0) => {
+        // Between two messages nothing is held, so this is where to wait for the sink.
+        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
+        match ready!(self.source.poll_fill(cx)) {
+            Ok(Some(0)) => {
                 self.ended = true;
                 Poll::Ready(Ok(false))
             }
-            Ok(_) => Poll::Ready(Ok(true)),
+            // Where there is no memory for a read buffer, frames are read one by one.
+            Ok(Some(_) | None) => Poll::Ready(Ok(true)),
             Err(error) => Poll::Ready(Err(self.io_error(error))),
         }
+    }
+
+    /// Returns what needs no read: whether there is something to look at, or the end.
+    fn known(&self) -> Result<Option<bool>, ReadError> {
+        if self.ended {
+            return Ok(Some(false));
+        }
+        if let Some(error) = &self.failed {
+            return Err(ReadError::clone(error));
+        }
+        let something = self.under_way() || !self.source.buffered().is_empty();
+        Ok(something.then_some(true))
     }
 
     /// Returns whether bytes of the frame under way have been taken from the buffer.
@@ -381,13 +384,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let announced = match self.announced {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {
-                Some(announced) => *self.announced.insert(announced),
+                Some(announced) => {
+                    self.source.expect(announced.payload());
+                    *self.announced.insert(announced)
+                }
                 None => return Poll::Ready(Ok(None)),
             },
         };
         ready!(self.poll_payload(cx, announced))?;
-        let payload =
+        let mut payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
+        payload.hold_for_sink(1);
         let prefix = Prefix::new(&self.prefix[..announced.prefix()]);
         self.completed(1);
         Poll::Ready(Ok(Some((prefix, payload))))
@@ -403,6 +410,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                         Some(announced) => Ok(Some(announced)),
                         None => {
                             let fault = Fault::OverLong { length: payload, limit: self.limit };
+                            self.fetch_evidence(cx);
                             Err(self.protocol_error(fault, None))
                         }
                     });
@@ -426,6 +434,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     (false, _) => Err(self.io_error(error)),
                 });
             }
+        }
+    }
+
+    /// Reads what has come after a prefix that was read alone: it may tell what is wrong with that.
+    fn fetch_evidence(&mut self, cx: &mut Context<'_>) {
+        self.source.expect(0);
+        if self.source.buffered().is_empty() {
+            // If nothing has come, the prefix has to do.
+            let _ = self.source.poll_fill(cx);
         }
     }
 

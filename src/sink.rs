@@ -26,6 +26,7 @@ mod place; // where messages go, as text
 mod queue; // to the writer thread
 mod seen; // how far each sender has come
 mod thread; // the writer thread
+mod turns; // what is committed together
 // The only place that knows whether this build has it.
 #[cfg(not(feature = "sqlite"))]
 #[path = "sink/no_sqlite.rs"]
@@ -278,6 +279,11 @@ impl Batch {
             let _ = acked.refusal.set(code);
             origin.watch.tell(Order::Refused);
         }
+    }
+
+    /// Returns which connection it came over, if any.
+    fn connection(&self) -> Option<u64> {
+        self.origin.as_deref().map(|origin| origin.connection)
     }
 
     fn is_refused(&self) -> bool {

@@ -6,14 +6,18 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::AsyncRead;
 
+use crate::diagnosis::SAMPLE;
 use crate::pool::{BUFFER, Buffer, Lent, Pool};
 
-/// Up to this many bytes are copied out of the read buffer rather than holding on to it, so that a
-/// trickle of small messages, or the start of one, does not hold 64 KiB each.
+/// Up to this many bytes of whole messages are copied out of the read buffer rather than holding on to
+/// it, so that a trickle of small messages does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
 /// How many bytes a hello may have.
 const FEW: usize = 64;
+
+/// From this length on, a payload is read straight to its place, with nothing of what comes after it.
+const LARGE: usize = 2 * BUFFER;
 
 /// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
 /// the pool while there are bytes in it, and the offset of the next byte.
@@ -21,18 +25,29 @@ pub(crate) struct Source<R> {
     inner: R,
     pool: Pool,
     /// Borrowed while `next < filled`; or the rest of such a one, in a buffer of its own.
-    buffer: Option<Buffer>,
+    buffer: Option<Lent>,
     next: usize,
     filled: usize,
     /// How many bytes have been taken out of here.
     offset: u64,
+    /// Whether to read only what is asked for.
+    exact: bool,
     /// Whether the stream below has said that there is nothing more.
     at_end: bool,
 }
 
 impl<R> Source<R> {
     pub(crate) fn new(inner: R, pool: Pool) -> Source<R> {
-        Source { inner, pool, buffer: None, next: 0, filled: 0, offset: 0, at_end: false }
+        Source {
+            inner,
+            pool,
+            buffer: None,
+            next: 0,
+            filled: 0,
+            offset: 0,
+            exact: false,
+            at_end: false,
+        }
     }
 
     pub(crate) fn get_ref(&self) -> &R {
@@ -66,6 +81,12 @@ impl<R> Source<R> {
         (self.offset == self.next as u64).then_some(&buffer[..self.filled])
     }
 
+    /// Notes that a payload of `len` bytes comes next. Such a long one is often followed by others, so the
+    /// prefix after it is read alone, too: then nothing is ever copied.
+    pub(crate) fn expect(&mut self, len: usize) {
+        self.exact = len >= LARGE;
+    }
+
     /// Takes `bytes` bytes out unseen.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.next += bytes;
@@ -75,102 +96,95 @@ impl<R> Source<R> {
         }
     }
 
-    /// Takes the next `bytes` bytes out together; returns a buffer and where in it they start.
-    pub(crate) fn take_run(&mut self, bytes: usize) -> (Lent, usize) {
-        let from = self.next;
-        if bytes > COPIED {
-            let (buffer, rest) =
-                (self.buffer.take().unwrap_or_default(), from + bytes..self.filled);
-            self.offset += bytes as u64;
-            self.hold(&buffer[rest]);
-            return (self.pool.keep(buffer), from);
-        }
-        let taken = match bytes {
-            0 => self.pool.empty(),
-            _ => self.pool.keep(Buffer::from(&self.buffered()[..bytes])),
-        };
-        self.consume(bytes);
+    /// Takes the next `bytes` bytes out together, which are as many whole `messages`; returns a buffer
+    /// and where in it they start.
+    pub(crate) fn take_run(&mut self, bytes: usize, messages: usize) -> (Lent, usize) {
+        let Some(buffer) = self.buffer.take() else { return (self.pool.empty(), 0) };
+        let (from, to) = (self.next, self.next + bytes);
         // The very first read stays together: the start of a stream tells best what it is.
-        if self.buffered().len() <= COPIED
-            && self.since_start().is_none()
-            && let Some(buffer) = self.buffer.take()
-        {
-            self.hold(&buffer[self.next..self.filled]);
-            self.pool.give_buffer(buffer);
+        let rest_from = match self.offset == from as u64 && self.filled <= SAMPLE {
+            true => 0,
+            false => to,
+        };
+        self.offset += bytes as u64;
+        (self.next, self.filled) = (to - rest_from, self.filled - rest_from);
+        match self.next < self.filled {
+            true => self.buffer = Some(self.keep(&buffer[rest_from..][..self.filled])),
+            false => (self.next, self.filled) = (0, 0),
         }
-        (taken, 0)
+        if bytes == 0 {
+            return (self.pool.empty(), 0);
+        }
+        let (mut run, from) = match bytes {
+            ..=COPIED => (self.pool.lend(Buffer::from(&buffer[from..to])), 0),
+            _ => (buffer, from),
+        };
+        run.hold_for_sink(messages);
+        (run, from)
     }
 
-    /// Makes `rest` all that is in the buffer. Thousands of connections may be between two reads with
-    /// the start of a message left over, so a short one gets no more room than it needs.
-    fn hold(&mut self, rest: &[u8]) {
-        (self.next, self.filled) = (0, rest.len());
-        self.buffer = match rest.len() {
-            0 => None,
-            1..=COPIED => Some(Buffer::from(rest)),
-            _ => {
-                let mut buffer = self.pool.take_buffer();
-                buffer[..rest.len()].copy_from_slice(rest);
-                Some(buffer)
-            }
-        };
+    /// Copies bytes to wait for more: many connections may be between two reads with the start of a message
+    /// left over, so it gets no more room than it needs.
+    fn keep(&self, bytes: &[u8]) -> Lent {
+        let mut kept = self.pool.lend(Buffer::from(bytes));
+        kept.hold_for_peer();
+        kept
+    }
+
+    /// Makes `bytes` all that is in the buffer.
+    fn hold(&mut self, bytes: &[u8]) {
+        self.buffer = (!bytes.is_empty()).then(|| self.keep(bytes));
+        (self.next, self.filled) = (0, bytes.len());
+    }
+
+    /// Exchanges a read buffer for one that has no more room than its bytes need.
+    pub(crate) fn shrink(&mut self) {
+        let bytes = self.buffered().to_vec();
+        self.hold(&bytes);
     }
 
     /// Gives the buffer back with all that is in it.
     pub(crate) fn drop_buffer(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.pool.give_buffer(buffer);
-        }
+        self.buffer = None;
         (self.next, self.filled) = (0, 0);
     }
 }
 
 impl<R: AsyncRead + Unpin> Source<R> {
-    /// Reads once from below into the empty buffer; returns how many bytes came.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads once from below into the empty buffer; returns how many bytes came, or `None` if only what
+    /// is asked for is to be read, perhaps since there is no memory for a buffer.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
         debug_assert!(self.buffer.is_none());
-        let mut buffer = self.pool.take_buffer();
-        let read = self.poll_below(cx, &mut buffer);
-        match read {
-            Poll::Ready(Ok(filled)) if filled > 0 => {
-                self.buffer = Some(buffer);
-                (self.next, self.filled) = (0, filled);
-            }
-            _ => self.pool.give_buffer(buffer),
+        if self.exact {
+            return Poll::Ready(Ok(None));
         }
-        read
+        let Some(mut buffer) = self.pool.try_read_buffer() else { return Poll::Ready(Ok(None)) };
+        let filled = ready!(self.poll_below(cx, &mut buffer))?;
+        if filled > 0 {
+            self.buffer = Some(buffer);
+            (self.next, self.filled) = (0, filled);
+        }
+        Poll::Ready(Ok(Some(filled)))
     }
 
-    /// The same, but it reads only a few bytes, which need no memory to speak of.
+    /// The same, but where there is no memory it reads a few bytes.
+    pub(crate) fn poll_fill_or_few(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match ready!(self.poll_fill(cx))? {
+            Some(read) => Poll::Ready(Ok(read)),
+            None => self.poll_few(cx),
+        }
+    }
+
+    /// Reads once from below, after what is in the buffer, but only a few bytes, which need no memory to
+    /// speak of; returns how many bytes came.
     pub(crate) fn poll_few(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        debug_assert!(self.buffer.is_none());
+        // Before it waits.
+        self.shrink();
         let mut few = [0; FEW];
-        let read = self.poll_below(cx, &mut few);
-        if let Poll::Ready(Ok(filled)) = read {
-            self.hold(&few[..filled]);
-        }
-        read
-    }
-
-    /// Reads once from below, behind what is in the buffer; returns how many bytes came.
-    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.is_none() {
-            return self.poll_fill(cx);
-        }
-        let have = self.buffered().len();
-        let mut buffer = self.pool.take_buffer();
-        let read = self.poll_below(cx, &mut buffer[have..]);
-        let Poll::Ready(Ok(more @ 1..)) = read else {
-            self.pool.give_buffer(buffer);
-            let few = self.buffered().to_vec();
-            self.drop_buffer();
-            self.hold(&few);
-            return read;
-        };
-        buffer[..have].copy_from_slice(self.buffered());
-        self.drop_buffer();
-        (self.buffer, self.filled) = (Some(buffer), have + more);
-        read
+        let read = ready!(self.poll_below(cx, &mut few))?;
+        let bytes = [self.buffered(), &few[..read]].concat();
+        self.hold(&bytes);
+        Poll::Ready(Ok(read))
     }
 
     fn poll_below(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -193,25 +207,20 @@ impl<R: AsyncRead + Unpin> AsyncRead for Source<R> {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if self.buffer.is_none() {
-            // A buffer in between would only cost a copy.
-            if buf.len() >= BUFFER {
-                let read = ready!(self.poll_below(cx, buf))?;
-                self.offset += read as u64;
-                return Poll::Ready(Ok(read));
-            }
-            if ready!(self.poll_fill(cx))? == 0 {
-                return Poll::Ready(Ok(0));
+            match ready!(self.poll_fill(cx))? {
+                Some(0) => return Poll::Ready(Ok(0)),
+                Some(_) => {}
+                // There is a place for what is asked for, so a message under way never waits for memory here.
+                None => {
+                    let read = ready!(self.poll_below(cx, buf))?;
+                    self.offset += read as u64;
+                    return Poll::Ready(Ok(read));
+                }
             }
         }
         let read = buf.len().min(self.buffered().len());
         buf[..read].copy_from_slice(&self.buffered()[..read]);
         self.consume(read);
         Poll::Ready(Ok(read))
-    }
-}
-
-impl<R> Drop for Source<R> {
-    fn drop(&mut self) {
-        self.drop_buffer();
     }
 }

@@ -11,6 +11,7 @@ use super::linger::Linger;
 use super::patience::{Patience, Trouble};
 use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
+use super::turns::Pending;
 use super::{Batch, Sink};
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
@@ -97,15 +98,27 @@ fn obey(
     mut patience: Patience<impl Fn() -> bool>,
 ) -> io::Result<()> {
     let mut seen = Seen::default();
-    let mut group = Vec::new();
+    let (mut pending, mut group) = (Pending::default(), Vec::new());
     let mut linger = Linger::new();
     let mut singles = 0_u32;
-    while let Some(command) = wait_for_next(commands, (singles >= SINGLES).then_some(&mut linger)) {
-        let mut next = Some(command);
-        while let Some(Command::Commit(batch)) = next {
-            group.push(batch);
-            next = if group.len() < LENGTH { commands.try_recv().ok() } else { None };
+    // What comes after everything that is pending.
+    let mut after = None;
+    loop {
+        if after.is_none() {
+            let mut next = if pending.is_empty() {
+                let linger = (singles >= SINGLES).then_some(&mut linger);
+                let Some(command) = wait_for_next(commands, linger) else { return Ok(()) };
+                Some(command)
+            } else {
+                commands.try_recv().ok()
+            };
+            while let Some(Command::Commit(batch)) = next {
+                pending.push(batch);
+                next = if pending.len() < LENGTH { commands.try_recv().ok() } else { None };
+            }
+            after = next;
         }
+        pending.take_group(&mut group);
         if !group.is_empty() {
             commit(sink, &mut seen, &group, &mut patience)?;
             let alone = group.len() == 1;
@@ -120,7 +133,7 @@ fn obey(
         }
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
         group.clear();
-        match next {
+        match after.take_if(|_| pending.is_empty()) {
             // Nobody waits for the answer any more, and the question alone can take a sender over.
             Some(Command::Committed(_, answer)) if answer.is_closed() => {}
             Some(Command::Committed(sender, answer)) => {
@@ -132,7 +145,6 @@ fn obey(
             Some(Command::Commit(_)) | None => {}
         }
     }
-    Ok(())
 }
 
 /// Returns whether a client has sent a single message and just heard that it is committed: it may have

@@ -1,0 +1,198 @@
+//! A buffer on loan, and the bytes held in it.
+
+use std::fmt;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use event_listener::EventListener;
+
+use super::buffer::{Buffer, Supply};
+use super::{BATCH, BUFFER, MESSAGE, Pool, poll_until, share_of};
+
+/// The least a growing payload gets, in bytes. Thousands of peers may announce much and send next to
+/// nothing.
+const FIRST_STEP: usize = 256;
+
+/// A buffer on loan, and the bytes held in it.
+pub(crate) struct Lent {
+    /// What comes after `len` is left over from somebody else's messages.
+    bytes: Buffer,
+    len: usize,
+    /// How many bytes are counted in the pool.
+    counted: usize,
+    /// Whether they count as held for a peer.
+    for_peer: bool,
+    overdraft: bool,
+    pool: Pool,
+}
+
+impl Lent {
+    pub(super) fn new(pool: Pool, bytes: Buffer) -> Lent {
+        let len = bytes.len();
+        pool.0.held.fetch_add(len, Ordering::Relaxed);
+        Lent { bytes, len, counted: len, for_peer: false, overdraft: false, pool }
+    }
+
+    /// Notes that this is the start of a message whose rest has yet to come.
+    pub(crate) fn hold_for_peer(&mut self) {
+        if !mem::replace(&mut self.for_peer, true) {
+            self.pool.0.held_for_peers.fetch_add(self.counted, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that these are whole messages from now on, so many of them, which wait for the sink.
+    pub(crate) fn hold_for_sink(&mut self, messages: usize) {
+        if mem::take(&mut self.for_peer) {
+            self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
+            self.pool.peers_freed();
+        }
+        let more = (messages * MESSAGE + BATCH).saturating_sub(self.counted);
+        self.pool.0.held.fetch_add(more, Ordering::Relaxed);
+        self.counted += more;
+    }
+
+    /// Returns how many bytes are counted for it.
+    pub(crate) fn counted(&self) -> usize {
+        self.counted
+    }
+
+    /// Grows towards `want` bytes, of which `got` are in use and `coming` more are held elsewhere, to be
+    /// moved here. That may go to twice what has come, or to all of them if those are no more than twice
+    /// as many again. So an announcement alone costs next to nothing. Only while there is plenty it gets a
+    /// used buffer for all of them sooner.
+    ///
+    /// `listener` holds the place in the queue between calls; it is `None` while nobody waits.
+    pub(crate) fn poll_grow(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: &mut Option<EventListener>,
+        got: usize,
+        coming: usize,
+        want: usize,
+    ) -> Poll<()> {
+        self.hold_for_peer();
+        let pool = self.pool.clone();
+        let plenty = pool.held_for_peers().saturating_add(want) <= pool.share(want) / 2;
+        // Where nothing is known of what will come, a read buffer is the best guess; its pages are only taken
+        // as they are filled.
+        let first = if plenty && got + coming == 0 { BUFFER } else { FIRST_STEP };
+        let mut len = want.min((got + coming).max(2 * got).max(first));
+        if len > BUFFER / 2 && want <= 2 * len {
+            len = want;
+        }
+        let size = pool.size(len);
+        let useful = if plenty { want.max(size) } else { size };
+        if size >= BUFFER
+            && let Some(used) = pool.with_idle(|idle| idle.take(useful))
+        {
+            // A used buffer costs no page faults. It is given back if there is no room for it.
+            if pool.try_hold_for_peer(used.len(), used.len()) {
+                *listener = None;
+                self.move_to(used, got, want);
+                return Poll::Ready(());
+            }
+            pool.give_back(used);
+        }
+        if got == 0 && coming > 0 && size <= coming.max(FIRST_STEP) {
+            // These bytes only move.
+            pool.hold_for_peer_anyway(size);
+            self.replace(size, got, want);
+            return Poll::Ready(());
+        }
+        let (mut size, waited) = (size, listener.is_some());
+        let growth = &pool.0.growth[share_of(size)];
+        ready!(poll_until(growth, cx, listener, || {
+            // Both buffers are there while the bytes are copied.
+            if pool.try_hold_for_peer(size, size) {
+                return true;
+            }
+            if self.overdraft || !pool.0.overdraft.swap(true, Ordering::Relaxed) {
+                // All that it will ever need, since nobody else can be over the limit by then.
+                (self.overdraft, size) = (true, pool.size(want));
+                pool.hold_for_peer_anyway(size);
+            }
+            self.overdraft
+        }));
+        if waited {
+            growth.notify(1);
+        }
+        self.replace(size, got, want);
+        Poll::Ready(())
+    }
+
+    /// Goes on in a new buffer of `size` bytes, which are counted.
+    fn replace(&mut self, size: usize, got: usize, want: usize) {
+        let supply = self.pool.supply(size);
+        match (&mut self.bytes, supply) {
+            (Buffer::Heap(bytes), Supply::Heap) => {
+                bytes.reserve_exact(size - bytes.len());
+                bytes.resize(size, 0);
+                self.moved(size, want);
+            }
+            (_, supply) => self.move_to(Buffer::new(size, supply), got, want),
+        }
+    }
+
+    /// Goes on in another buffer, which is counted, with the first `got` of `want` bytes.
+    fn move_to(&mut self, mut buffer: Buffer, got: usize, want: usize) {
+        buffer[..got].copy_from_slice(&self.bytes[..got]);
+        let before = mem::replace(&mut self.bytes, buffer);
+        self.pool.give_back(before);
+        self.moved(self.bytes.len(), want);
+    }
+
+    /// Counts only the buffer of `size` bytes from now on.
+    fn moved(&mut self, size: usize, want: usize) {
+        self.len = want.min(size);
+        let before = mem::replace(&mut self.counted, size);
+        self.pool.0.held.fetch_sub(before, Ordering::Relaxed);
+        self.pool.0.held_for_peers.fetch_sub(before, Ordering::Relaxed);
+        self.pool.shed_idle();
+    }
+
+    /// Takes the bytes out, and stops counting them.
+    pub(crate) fn into_vec(mut self) -> Vec<u8> {
+        mem::take(&mut self.bytes).into_vec(self.len)
+    }
+}
+
+impl fmt::Debug for Lent {
+    /// Without the bytes, since some of them may be of somebody else's messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl Deref for Lent {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl DerefMut for Lent {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.pool.0.held.fetch_sub(self.counted, Ordering::Relaxed);
+        if self.for_peer {
+            self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
+        }
+        if self.overdraft {
+            self.pool.0.overdraft.store(false, Ordering::Relaxed);
+        }
+        self.pool.give_back(mem::take(&mut self.bytes));
+        if self.counted > 0 {
+            self.pool.freed();
+        }
+    }
+}

@@ -1,0 +1,338 @@
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use futures_lite::future::{block_on, poll_once};
+
+use super::*;
+
+/// Grows `lent` until it has `want` bytes; returns whether it got there without waiting.
+fn grow(lent: &mut Lent, want: usize) -> bool {
+    let mut listener = None;
+    while lent.len() < want {
+        let got = lent.len();
+        let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, got, 0, want));
+        if block_on(poll_once(grown)).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Returns read buffers that are held for the sink.
+fn whole(pool: &Pool, bytes: usize) -> Vec<Lent> {
+    (0..bytes / BUFFER)
+        .map(|_| {
+            let mut lent = pool.try_read_buffer().unwrap();
+            lent.hold_for_sink(1);
+            lent
+        })
+        .collect()
+}
+
+/// Returns starts of messages of `len` bytes, as many as there are until the next one has to wait.
+fn starts(pool: &Pool, len: usize) -> Vec<Lent> {
+    let mut starts = Vec::new();
+    // Somebody else is over the limit.
+    pool.0.overdraft.store(true, Ordering::Relaxed);
+    loop {
+        let mut start = pool.empty();
+        if !grow(&mut start, len) {
+            return starts;
+        }
+        starts.push(start);
+    }
+}
+
+#[test]
+fn an_announcement_costs_next_to_nothing() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut listener = None;
+    let mut lent: Vec<Lent> = (0..1000).map(|_| pool.empty()).collect();
+    for lent in &mut lent {
+        block_on(poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 1, 8 << 20)));
+    }
+    assert_eq!((pool.held(), pool.held_for_peers()), (256_000, 256_000));
+}
+
+#[test]
+fn small_messages_get_through_beside_any_number_of_larger_ones_that_stall() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let limit = 56 << 20;
+    let mut stalled = Vec::new();
+    for (len, eighths) in [(8 << 20, 4), (1 << 20, 5), (BUFFER, 6), (4096, 7)] {
+        assert!(pool.try_read_buffer().is_some());
+        stalled.extend(starts(&pool, len));
+        let held = pool.held_for_peers();
+        // The last one found no room for its next step, with which it has two buffers for a moment.
+        assert!(limit / 8 * eighths - held < 2 * len, "{held} bytes in messages of {len}");
+    }
+    assert!(pool.try_read_buffer().is_none(), "too much could be left over in it");
+    assert!(pool.has_room(), "but messages are still read one by one");
+    // All of that waits for peers; what waits for the sink finds the rest.
+    let held = pool.held();
+    let mut lent = pool.lend(Buffer::new(BUFFER, Supply::Heap));
+    lent.hold_for_sink(1);
+    assert_eq!((pool.held(), pool.held_for_peers()), (held + BUFFER, held));
+    drop((stalled, lent));
+    assert_eq!((pool.held(), pool.held_for_peers()), (0, 0));
+}
+
+#[test]
+fn a_message_is_held_for_a_peer_until_it_is_whole() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut lent = pool.empty();
+    assert!(grow(&mut lent, 1000));
+    assert_eq!((pool.held(), pool.held_for_peers()), (1000, 1000));
+    lent.hold_for_sink(1);
+    assert_eq!((pool.held(), pool.held_for_peers()), (1000, 0));
+    // Replies that are not taken wait for a peer again.
+    let waits = pool.hold_for_peer(lent.counted());
+    assert_eq!((pool.held(), pool.held_for_peers()), (1000, 1000));
+    drop((waits, lent));
+    assert_eq!((pool.held(), pool.held_for_peers()), (0, 0));
+}
+
+#[test]
+fn messages_count_for_what_they_cost_even_if_they_are_empty() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut lent = pool.try_read_buffer().unwrap();
+    lent.hold_for_sink(BUFFER / 4);
+    assert_eq!(pool.held(), BUFFER / 4 * MESSAGE + BATCH);
+    drop(lent);
+    let mut lent = pool.lend(Buffer::new(4, Supply::Heap));
+    lent.hold_for_sink(1);
+    assert_eq!(pool.held(), MESSAGE + BATCH);
+    drop(lent);
+    assert_eq!(pool.held(), 0);
+}
+
+#[test]
+fn two_large_payloads_cannot_lock_each_other_out() {
+    let pool = Pool::new(4 << 20, 1 << 20);
+    let mut lent = [pool.empty(), pool.empty()];
+    // Together they would need more than there is for messages under way.
+    assert!(grow(&mut lent[0], 900 * 1024));
+    assert!(grow(&mut lent[1], 1 << 20), "one may go over");
+    let mut third = pool.empty();
+    assert!(!grow(&mut third, 1 << 20), "but only one");
+    assert!(pool.held() <= 4 << 20);
+    drop(lent);
+    assert!(grow(&mut third, 1 << 20));
+    drop(third);
+    assert_eq!((pool.held(), pool.held_for_peers()), (0, 0));
+}
+
+/// How often a task was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn as_many_waiting_readers_are_woken_as_there_is_room_for() {
+    let pool = Pool::new(2 << 20, 0);
+    let mut kept = whole(&pool, (2 << 20) - BUFFER);
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut readers: Vec<_> = (0..10).map(|_| (None, None::<Lent>)).collect();
+    let mut waiting = |readers: &mut Vec<(Option<EventListener>, Option<Lent>)>| {
+        for (listener, buffer) in &mut *readers {
+            if buffer.is_none() && pool.poll_room(&mut cx, listener).is_ready() {
+                *buffer = pool.try_read_buffer();
+            }
+        }
+        readers.iter().filter(|(_, buffer)| buffer.is_none()).count()
+    };
+    assert_eq!((waiting(&mut readers), woken.0.load(Ordering::SeqCst)), (10, 0));
+    // A read needs room for two buffers, since something may be left over in it.
+    kept.pop();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(waiting(&mut readers), 9);
+    // The one that got a buffer has passed the word on, to one that found nothing.
+    let before = woken.0.swap(0, Ordering::SeqCst);
+    assert!(before <= 2, "{before} were woken");
+    kept.truncate(kept.len() - 3);
+    while woken.0.swap(0, Ordering::SeqCst) > 0 {
+        waiting(&mut readers);
+    }
+    assert_eq!(waiting(&mut readers), 6);
+    drop(kept);
+    while woken.0.swap(0, Ordering::SeqCst) > 0 {
+        waiting(&mut readers);
+    }
+    assert_eq!(waiting(&mut readers), 0);
+}
+
+#[test]
+fn payloads_that_wait_get_what_others_leave_one_after_the_other() {
+    let pool = Pool::new(8 << 20, 1 << 20);
+    let mut stalled = starts(&pool, 1 << 20);
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut waiting: Vec<_> = (0..3).map(|_| (pool.empty(), None)).collect();
+    let mut poll = |waiting: &mut Vec<(Lent, Option<EventListener>)>| {
+        for (lent, listener) in &mut *waiting {
+            let more = lent.len() < 1 << 20;
+            while more && lent.poll_grow(&mut cx, listener, lent.len(), 0, 1 << 20).is_ready() {
+                if lent.len() == 1 << 20 {
+                    break;
+                }
+            }
+        }
+        waiting.iter().filter(|(lent, _)| lent.len() < 1 << 20).count()
+    };
+    assert_eq!(poll(&mut waiting), 3);
+    woken.0.store(0, Ordering::SeqCst);
+    while stalled.pop().is_some() && poll(&mut waiting) > 0 {
+        assert!(woken.0.swap(0, Ordering::SeqCst) > 0, "somebody is told");
+    }
+    assert_eq!(poll(&mut waiting), 0);
+}
+
+#[test]
+fn a_used_buffer_shows_nothing_of_the_message_before() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut first = pool.empty();
+    assert!(grow(&mut first, 200_000));
+    first.fill(b'1');
+    drop(first);
+    let mut second = pool.empty();
+    assert!(grow(&mut second, 150_000));
+    assert_eq!(second.len(), 150_000);
+    assert_eq!(pool.held(), 200_000, "the whole buffer is in use");
+    second.fill(b'2');
+    assert_eq!(second.into_vec(), vec![b'2'; 150_000]);
+    assert_eq!(pool.held(), 0);
+}
+
+#[test]
+fn what_is_not_needed_goes_back_to_the_system() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut large = pool.empty();
+    grow(&mut large, 1 << 20);
+    drop(large);
+    drop(pool.try_read_buffer());
+    pool.trim();
+    pool.trim();
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), 0);
+}
+
+#[test]
+fn idle_and_kept_memory_share_one_limit() {
+    let pool = Pool::new(9 << 20, 1 << 20);
+    let idle = || pool.with_idle(|idle| idle.bytes());
+    // The last one needs room for another.
+    let most = (8 << 20) - BUFFER;
+    drop(whole(&pool, most));
+    assert_eq!(idle(), most);
+    let mut large = pool.empty();
+    assert!(grow(&mut large, 1 << 20));
+    assert!(idle() + pool.held() <= 8 << 20);
+    let held = whole(&pool, (7 << 20) - BUFFER);
+    assert_eq!(pool.held(), most);
+    // Where the limit is reached, a few buffers for the next reads stay nevertheless.
+    assert!(idle() <= LEAST_IDLE);
+    drop((large, held));
+    assert_eq!(pool.held(), 0);
+    assert!(idle() > most - BUFFER && idle() <= 8 << 20, "{} bytes are idle", idle());
+}
+
+#[test]
+fn a_payload_goes_on_in_what_others_have_left() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut payload = pool.empty();
+    let mut listener = None;
+    for (got, coming, want, len, size) in [
+        (0, 100, 1 << 20, 256, 256),
+        // Little less than a read buffer is one.
+        (256, 34_000, 1 << 20, BUFFER, BUFFER),
+        (BUFFER, 0, 1 << 20, 2 * BUFFER, 2 * BUFFER),
+        // One step is enough where two would not be much more.
+        (2 * BUFFER, 0, 300_000, 300_000, 300_000),
+    ] {
+        payload[..got].fill(b'1');
+        let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, coming, want));
+        assert!(block_on(poll_once(grown)).is_some());
+        assert_eq!((payload.len(), payload.counted(), pool.held()), (len, size, size));
+        assert!(payload[..got].iter().all(|&byte| byte == b'1'));
+    }
+    // What it has left behind on its way waits for the next.
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), 3 * BUFFER);
+}
+
+#[test]
+fn payloads_that_become_vectors_are_never_copied_into_one() {
+    let pool = Pool::unbounded();
+    let mut payload = pool.empty();
+    grow(&mut payload, 300_000);
+    let place = payload.as_ptr();
+    let vector = payload.into_vec();
+    assert_eq!((vector.as_ptr(), vector.len(), vector.capacity()), (place, 300_000, 300_000));
+}
+
+#[test]
+fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
+    let pool = Pool::new(5 << 20, 1 << 20);
+    let mut payload = pool.empty();
+    assert!(grow(&mut payload, BUFFER));
+    let mut others = starts(&pool, 1 << 20);
+    let mut listener = None;
+    let mut waits = |payload: &mut Lent| {
+        let got = payload.len();
+        let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, 0, 1 << 20));
+        (block_on(poll_once(grown)).is_none(), listener.is_some())
+    };
+    while payload.len() < 1 << 20 && waits(&mut payload) == (false, false) {}
+    assert_eq!(waits(&mut payload), (true, true));
+    // It goes on in what the others leave.
+    others.clear();
+    pool.0.overdraft.store(false, Ordering::Relaxed);
+    while payload.len() < 1 << 20 {
+        assert_eq!(waits(&mut payload), (false, false));
+    }
+}
+
+#[test]
+fn a_few_bytes_do_not_hold_what_many_could_use() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    let mut used: Vec<Lent> = (0..3).map(|_| pool.empty()).collect();
+    used.iter_mut().for_each(|lent| assert!(grow(lent, 8 << 20)));
+    drop(used);
+    let mut few: Vec<Lent> = (0..50).map(|_| pool.empty()).collect();
+    let mut listener = None;
+    for lent in &mut few {
+        let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 66_000, 8 << 20));
+        assert!(block_on(poll_once(grown)).is_some());
+    }
+    assert!(pool.held() < 32 << 20, "{} bytes are kept", pool.held());
+}
+
+#[test]
+fn nobody_reads_what_there_is_no_room_to_count() {
+    for (memory, limit) in [(4 << 20, 4 << 20), (0, LEAST_LIMIT)] {
+        let pool = Pool::new(memory, 0);
+        for (held, ready) in
+            [(0, true), (limit - 2 * BUFFER, true), (limit - 2 * BUFFER + 1, false)]
+        {
+            let _held = pool.lend(Buffer::new(held, Supply::Heap));
+            let mut listener = None;
+            let waiting = poll_fn(|cx| pool.poll_room(cx, &mut listener));
+            let polled = block_on(poll_once(waiting));
+            assert_eq!(polled.is_some(), ready, "{held} of {limit}");
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_of_a_buffer_is_nobodys_bytes() {
+    let mut buffer = Buffer::new(4, Supply::Heap);
+    buffer.fill(b'7');
+    assert_eq!(format!("{:?}", Pool::unbounded().lend(buffer)), "Lent { len: 4, .. }");
+}

@@ -8,18 +8,20 @@
 //! Every byte that is held while a task waits is counted, by what it is held for:
 //!
 //! ```text
-//!   0                    4/8   5/8   6/8   7/8    8/8 of the limit
-//!   ├─────────────────────┼─────┼─────┼─────┼──────┤
-//!   │ held for peers ─────┤ buffers of more than 1 MiB stop growing here
-//!   │                     └─────┤ … more than 64 KiB
-//!   │                           └─────┤ … more than 4 KiB
-//!   │                                 └─────┤ all others
-//!   │ held for the sink ───────────────────────────┤ nothing more is read
+//!   0                  8/16      10    11    12    13    14    16/16 of the limit
+//!   ├───────────────────┼─────────┼─────┼─────┼─────┼─────┼─────┤
+//!   │ held for peers ───┤ messages of more than 1 MiB stop growing here
+//!   │                   └─────────┤ … more than 256 KiB
+//!   │                             └─────┤ … more than 64 KiB
+//!   │                                   └─────┤ … more than 16 KiB
+//!   │                                         └─────┤ … more than 4 KiB
+//!   │                                               └─────┤ all others
+//!   │ held for the sink ────────────────────────────────────────┤ nothing more is read
 //! ```
 //!
 //! - *For a peer*: part of a message whose rest has yet to come, or replies that are not taken. Only the
-//!   peer can end that, and it may never do so. The larger such a buffer is, the smaller is the share of
-//!   memory in which it may grow: so small messages get through beside any number of large ones that stall.
+//!   peer can end that, and it may never do so. The longer a message is, the smaller is the share of the
+//!   memory in which it may grow: so shorter ones get through beside any number of longer ones that stall.
 //! - *For the sink*: whole messages. The sink ends that, as fast as it can.
 //!
 //! Payloads that are incomplete can wait for each other, so one of them at a time may go over the
@@ -57,8 +59,15 @@ pub(crate) const MESSAGE: usize = 64;
 /// What messages that were read together take besides their bytes, in bytes.
 const BATCH: usize = 256;
 
-/// Up to which size a buffer that is held for a peer belongs to which share of the memory, in eighths.
-const SHARES: [(usize, usize); 4] = [(4096, 7), (BUFFER, 6), (16 * BUFFER, 5), (usize::MAX, 4)];
+/// Messages of up to how many bytes may grow until so many sixteenths of the memory are held for peers.
+const SHARES: [(usize, usize); 6] = [
+    (4 << 10, 14),
+    (16 << 10, 13),
+    (64 << 10, 12),
+    (256 << 10, 11),
+    (1 << 20, 10),
+    (usize::MAX, 8),
+];
 
 /// The least that may be held before readers wait, in bytes: enough for a read buffer in each share.
 const LEAST_LIMIT: usize = 16 * BUFFER;
@@ -186,24 +195,18 @@ impl Pool {
         Lent::new(self.clone(), Buffer::default())
     }
 
-    /// Returns how much may be held for peers when a buffer of `size` bytes is to be had for one.
-    fn share(&self, size: usize) -> usize {
-        self.0.limit / 8 * SHARES[share_of(size)].1
+    /// Returns how much may be held for peers while a message of `len` bytes grows.
+    fn share(&self, len: usize) -> usize {
+        self.0.limit / 16 * SHARES[share_of(len)].1
     }
 
-    /// Counts bytes that are held for a peer, whatever the limit.
-    fn hold_for_peer_anyway(&self, bytes: usize) {
-        self.0.held.fetch_add(bytes, Ordering::Relaxed);
-        self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Counts bytes that are held for a peer, in a buffer of `size` bytes, if its share allows it.
-    fn try_hold_for_peer(&self, bytes: usize, size: usize) -> bool {
+    /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.
+    fn try_hold_for_peer(&self, bytes: usize, len: usize) -> bool {
         let add = |count: &AtomicUsize, limit: usize| {
             let sum = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
             count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
         };
-        if !add(&self.0.held_for_peers, self.share(size)) {
+        if !add(&self.0.held_for_peers, self.share(len)) {
             return false;
         }
         let held = add(&self.0.held, self.0.limit);
@@ -291,9 +294,9 @@ impl Pool {
     }
 }
 
-/// Returns the index of the share that a buffer belongs to.
-fn share_of(size: usize) -> usize {
-    SHARES.partition_point(|(largest, _)| *largest < size)
+/// Returns the index of the share that a message of `len` bytes belongs to.
+fn share_of(len: usize) -> usize {
+    SHARES.partition_point(|(longest, _)| *longest < len)
 }
 
 /// Waits for `freed` until something is `ready`.

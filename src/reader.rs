@@ -439,8 +439,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads what has come after a prefix that was read alone: it may tell what is wrong with that.
     fn fetch_evidence(&mut self, cx: &mut Context<'_>) {
-        self.source.expect(0);
-        if self.source.buffered().is_empty() {
+        if self.source.is_exact() {
+            self.source.expect(0);
             // If nothing has come, the prefix has to do.
             let _ = self.source.poll_fill(cx);
         }
@@ -461,7 +461,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let payload = self.payload.get_or_insert_with(|| Box::new(self.source.pool().empty()));
             if got == payload.len() {
                 let coming = self.source.buffered().len();
-                ready!(payload.poll_grow(cx, &mut self.waiting, got, coming, want));
+                if payload.poll_grow(cx, &mut self.waiting, got, coming, want).is_pending() {
+                    self.source.shrink();
+                    return Poll::Pending;
+                }
             }
             let until = payload.len().min(want);
             let mut read = self.source.read_exact(&mut payload[got..until]);

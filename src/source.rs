@@ -87,6 +87,11 @@ impl<R> Source<R> {
         self.exact = len >= LARGE;
     }
 
+    /// Returns whether only what is asked for is read.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// Takes `bytes` bytes out unseen.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.next += bytes;
@@ -137,10 +142,12 @@ impl<R> Source<R> {
         (self.next, self.filled) = (0, bytes.len());
     }
 
-    /// Exchanges a read buffer for one that has no more room than its bytes need.
+    /// Exchanges a read buffer for one that has no more room than its bytes need, to wait with it.
     pub(crate) fn shrink(&mut self) {
-        let bytes = self.buffered().to_vec();
-        self.hold(&bytes);
+        if self.buffer.as_ref().is_some_and(|buffer| buffer.len() > self.filled) {
+            let bytes = self.buffered().to_vec();
+            self.hold(&bytes);
+        }
     }
 
     /// Gives the buffer back with all that is in it.

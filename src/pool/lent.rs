@@ -48,7 +48,8 @@ impl Lent {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
             self.pool.peers_freed();
         }
-        let more = (messages * MESSAGE + BATCH).saturating_sub(self.counted);
+        let cost = (messages * MESSAGE + BATCH).max(self.bytes.len());
+        let more = cost.saturating_sub(self.counted);
         self.pool.0.held.fetch_add(more, Ordering::Relaxed);
         self.counted += more;
     }
@@ -88,30 +89,24 @@ impl Lent {
             && let Some(used) = pool.with_idle(|idle| idle.take(useful))
         {
             // A used buffer costs no page faults. It is given back if there is no room for it.
-            if pool.try_hold_for_peer(used.len(), used.len()) {
+            if pool.try_hold_for_peer(used.len(), want) {
                 *listener = None;
                 self.move_to(used, got, want);
                 return Poll::Ready(());
             }
             pool.give_back(used);
         }
-        if got == 0 && coming > 0 && size <= coming.max(FIRST_STEP) {
-            // These bytes only move.
-            pool.hold_for_peer_anyway(size);
-            self.replace(size, got, want);
-            return Poll::Ready(());
-        }
         let (mut size, waited) = (size, listener.is_some());
-        let growth = &pool.0.growth[share_of(size)];
+        let growth = &pool.0.growth[share_of(want)];
         ready!(poll_until(growth, cx, listener, || {
             // Both buffers are there while the bytes are copied.
-            if pool.try_hold_for_peer(size, size) {
+            if pool.try_hold_for_peer(size, want) {
                 return true;
             }
             if self.overdraft || !pool.0.overdraft.swap(true, Ordering::Relaxed) {
-                // All that it will ever need, since nobody else can be over the limit by then.
+                // All that it will ever need. That has been set aside, so it does not count as long as it
+                // grows.
                 (self.overdraft, size) = (true, pool.size(want));
-                pool.hold_for_peer_anyway(size);
             }
             self.overdraft
         }));
@@ -146,7 +141,8 @@ impl Lent {
     /// Counts only the buffer of `size` bytes from now on.
     fn moved(&mut self, size: usize, want: usize) {
         self.len = want.min(size);
-        let before = mem::replace(&mut self.counted, size);
+        let counted = if self.overdraft { 0 } else { size };
+        let before = mem::replace(&mut self.counted, counted);
         self.pool.0.held.fetch_sub(before, Ordering::Relaxed);
         self.pool.0.held_for_peers.fetch_sub(before, Ordering::Relaxed);
         self.pool.shed_idle();
@@ -191,7 +187,7 @@ impl Drop for Lent {
             self.pool.0.overdraft.store(false, Ordering::Relaxed);
         }
         self.pool.give_back(mem::take(&mut self.bytes));
-        if self.counted > 0 {
+        if self.counted > 0 || self.overdraft {
             self.pool.freed();
         }
     }

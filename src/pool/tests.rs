@@ -60,12 +60,12 @@ fn small_messages_get_through_beside_any_number_of_larger_ones_that_stall() {
     let pool = Pool::new(64 << 20, 8 << 20);
     let limit = 56 << 20;
     let mut stalled = Vec::new();
-    for (len, eighths) in [(8 << 20, 4), (1 << 20, 5), (BUFFER, 6), (4096, 7)] {
+    for (len, sixteenths) in [(8 << 20, 8), (1 << 20, 10), (BUFFER, 12), (4096, 14)] {
         assert!(pool.try_read_buffer().is_some());
         stalled.extend(starts(&pool, len));
         let held = pool.held_for_peers();
         // The last one found no room for its next step, with which it has two buffers for a moment.
-        assert!(limit / 8 * eighths - held < 2 * len, "{held} bytes in messages of {len}");
+        assert!(limit / 16 * sixteenths - held < 2 * len, "{held} bytes in messages of {len}");
     }
     assert!(pool.try_read_buffer().is_none(), "too much could be left over in it");
     assert!(pool.has_room(), "but messages are still read one by one");

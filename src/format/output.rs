@@ -1,9 +1,11 @@
 //! Messages to text or bytes.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use data_encoding::{BASE64, Encoding, HEXLOWER};
 use humantime::format_rfc3339_millis;
+use serde_core::Serializer;
+use serde_json::ser::Formatter;
 use serde_json::{Map, Value};
 
 use super::OutputFormat;
@@ -12,31 +14,48 @@ use crate::layout::{Layout, MAX_PAYLOAD, Prefix};
 use crate::sink::Message;
 use crate::writer::append_frame;
 
+/// How much of a payload is encoded at once, in bytes: so a long one takes no more memory in another form
+/// than it has already. A multiple of three, for Base64.
+const PIECE: usize = 48 * 1024;
+
 impl OutputFormat {
     /// Appends `message` to `out`. With `escaped`, what could drive a terminal is written as an escape.
-    pub(crate) fn append(self, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
+    ///
+    /// A long message whose payload takes another form is appended piece by piece; before each further
+    /// one `make_room` may write out what there is.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make_room`.
+    pub(crate) fn append<E>(
+        self,
+        message: &Message<'_>,
+        escaped: bool,
+        out: &mut Vec<u8>,
+        make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let payload = message.payload;
         match (self, escaped) {
             (OutputFormat::None, _) => {}
             (OutputFormat::Hex, _) => {
-                append_encoded(out, &HEXLOWER, payload);
+                append_encoded(out, &HEXLOWER, payload, make_room)?;
                 out.push(b'\n');
             }
             (OutputFormat::Base64, _) => {
-                append_encoded(out, &BASE64, payload);
+                append_encoded(out, &BASE64, payload, make_room)?;
                 out.push(b'\n');
             }
-            (OutputFormat::Json, _) => append_json(message, escaped, out),
+            (OutputFormat::Json, _) => append_json(message, escaped, out, make_room)?,
             (OutputFormat::Text | OutputFormat::Raw, true) => {
                 // Line feeds are what these formats are made of; the rest is escaped line by line.
                 for (index, line) in payload.split(|&byte| byte == b'\n').enumerate() {
                     append_display(out, if index > 0 { "\n" } else { "" });
-                    append_display(out, Escaped(line));
+                    append_escaped(out, line, make_room)?;
                 }
                 append_display(out, if self == OutputFormat::Text { "\n\n" } else { "" });
             }
             (OutputFormat::Lines | OutputFormat::Nul | OutputFormat::Frames, true) => {
-                append_display(out, Escaped(payload));
+                append_escaped(out, payload, make_room)?;
                 out.push(b'\n');
             }
             (OutputFormat::Text, false) => {
@@ -58,6 +77,7 @@ impl OutputFormat {
                 let _ = append_frame(out, Layout::U32BE, MAX_PAYLOAD, payload);
             }
         }
+        Ok(())
     }
 
     /// Returns what stands in front of a payload and behind it, if the format leaves the payload as it is;
@@ -82,8 +102,12 @@ fn append_display(out: &mut Vec<u8>, text: impl std::fmt::Display) {
     let _ = write!(out, "{text}");
 }
 
-fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
-    let from = out.len();
+fn append_json<E>(
+    message: &Message<'_>,
+    escaped: bool,
+    out: &mut Vec<u8>,
+    make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
     out.push(b'{');
     if let Some(received) = message.received {
         append_display(out, format_args!("\"time\":\"{}\",", format_rfc3339_millis(received)));
@@ -101,17 +125,36 @@ fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
     append_display(out, format_args!("\"number\":{number},\"length\":{length},"));
     match std::str::from_utf8(message.payload) {
         Ok(text) => {
-            out.extend_from_slice(b"\"payload\":");
-            // Cannot fail: a Vec takes everything.
-            let _ = serde_json::to_writer(&mut *out, text);
+            out.extend_from_slice(b"\"payload\":\"");
+            in_pieces(text, out, make_room, |piece, out| append_json_text(piece, escaped, out))?;
         }
         Err(_) => {
             out.extend_from_slice(b"\"payload_base64\":\"");
-            append_encoded(out, &BASE64, message.payload);
-            out.push(b'"');
+            append_encoded(out, &BASE64, message.payload, make_room)?;
         }
     }
-    out.extend_from_slice(b"}\n");
+    out.extend_from_slice(b"\"}\n");
+    Ok(())
+}
+
+/// Appends what stands for `text` between the quotes of a JSON string.
+fn append_json_text(text: &str, escaped: bool, out: &mut Vec<u8>) {
+    /// Writes a string without its quotes.
+    struct Unquoted;
+
+    impl Formatter for Unquoted {
+        fn begin_string<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn end_string<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let from = out.len();
+    // Cannot fail: a Vec takes everything.
+    let _ = serde_json::Serializer::with_formatter(&mut *out, Unquoted).serialize_str(text);
     if escaped {
         // JSON itself escapes the control characters of ASCII; a terminal minds more than those.
         let object = String::from_utf8_lossy(&out[from..]).into_owned();
@@ -128,10 +171,57 @@ fn append_json(message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
     }
 }
 
-fn append_encoded(out: &mut Vec<u8>, encoding: &Encoding, payload: &[u8]) {
-    let from = out.len();
-    out.resize(from + encoding.encode_len(payload.len()), 0);
-    encoding.encode_mut(payload, &mut out[from..]);
+/// Appends text piece by piece, each of whole characters.
+fn in_pieces<E>(
+    mut text: &str,
+    out: &mut Vec<u8>,
+    make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+    mut append: impl FnMut(&str, &mut Vec<u8>),
+) -> Result<(), E> {
+    while text.len() > PIECE {
+        // No character has more than four bytes.
+        let end = (PIECE - 3..=PIECE).rev().find(|&end| text.is_char_boundary(end));
+        let (piece, rest) = text.split_at(end.unwrap_or(PIECE));
+        append(piece, out);
+        make_room(out)?;
+        text = rest;
+    }
+    append(text, out);
+    Ok(())
+}
+
+fn append_escaped<E>(
+    out: &mut Vec<u8>,
+    bytes: &[u8],
+    make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    for chunk in bytes.utf8_chunks() {
+        in_pieces(chunk.valid(), out, make_room, |piece, out| {
+            append_display(out, Escaped(piece.as_bytes()));
+        })?;
+        append_display(out, Escaped(chunk.invalid()));
+        if out.len() >= PIECE {
+            make_room(out)?;
+        }
+    }
+    Ok(())
+}
+
+fn append_encoded<E>(
+    out: &mut Vec<u8>,
+    encoding: &Encoding,
+    payload: &[u8],
+    make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    for (index, piece) in payload.chunks(PIECE).enumerate() {
+        if index > 0 {
+            make_room(out)?;
+        }
+        let from = out.len();
+        out.resize(from + encoding.encode_len(piece.len()), 0);
+        encoding.encode_mut(piece, &mut out[from..]);
+    }
+    Ok(())
 }
 
 /// The payload that a JSON object of the format `json` carries.
@@ -159,7 +249,13 @@ pub(super) fn payload_of_json(line: &[u8]) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+
+    fn append(format: OutputFormat, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
+        let Ok(()) = format.append(message, escaped, out, &mut |_| Ok::<_, Infallible>(()));
+    }
 
     fn written(format: &str, payload: &[u8], escaped: bool) -> String {
         let message = Message {
@@ -171,7 +267,7 @@ mod tests {
             received: None,
         };
         let mut out = Vec::new();
-        format.parse::<OutputFormat>().unwrap().append(&message, escaped, &mut out);
+        append(format.parse().unwrap(), &message, escaped, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -184,6 +280,45 @@ mod tests {
                 assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_long_message_is_appended_in_pieces_that_are_small() {
+        let text = "a\u{1b}é\u{202e}\"\u{10ffff}\n".repeat(40_000);
+        let bytes = [text.as_bytes(), &[0xff; 100_000]].concat();
+        for (_, format) in super::super::OUTPUT {
+            for (payload, escaped) in
+                [(text.as_bytes(), false), (text.as_bytes(), true), (&bytes, false), (&bytes, true)]
+            {
+                let message = Message {
+                    payload,
+                    number: 1,
+                    sender: None,
+                    connection: None,
+                    peer: None,
+                    received: None,
+                };
+                let mut whole = Vec::new();
+                append(format, &message, escaped, &mut whole);
+                let (mut pieces, mut out, mut longest) = (Vec::new(), Vec::new(), 0);
+                let mut make_room = |out: &mut Vec<u8>| {
+                    longest = longest.max(out.len());
+                    pieces.append(out);
+                    Ok::<_, Infallible>(())
+                };
+                let Ok(()) = format.append(&message, escaped, &mut out, &mut make_room);
+                longest = longest.max(out.len());
+                pieces.append(&mut out);
+                assert!(pieces == whole, "{format}, {escaped}");
+                let as_it_is = format.around(payload).is_some() && !escaped;
+                assert!(
+                    as_it_is || longest <= 10 * PIECE,
+                    "{format}, {escaped}: {longest} bytes together"
+                );
+            }
+        }
+        let line = written("json", text.as_bytes(), true);
+        assert!(payload_of_json(line.as_bytes()).unwrap() == text.as_bytes());
     }
 
     #[test]
@@ -217,7 +352,7 @@ mod tests {
             received: None,
         };
         let mut out = Vec::new();
-        OutputFormat::Json.append(&message, false, &mut out);
+        append(OutputFormat::Json, &message, false, &mut out);
         let sender = "ab".repeat(16);
         let line =
             format!("{{\"sender\":\"{sender}\",\"number\":7,\"length\":0,\"payload\":\"\"}}\n");

@@ -100,7 +100,10 @@ impl OutputSink {
                     bytes += message.payload.len();
                     self.buffer.extend_from_slice(behind);
                 }
-                None => self.format.append(&message, self.escaped, &mut self.buffer),
+                None => {
+                    let mut make_room = |_: &mut Vec<u8>| io::Result::Ok(());
+                    self.format.append(&message, self.escaped, &mut self.buffer, &mut make_room)?;
+                }
             }
             if self.buffer.len() >= WRITE || bytes >= WRITE_LARGE {
                 self.write(&mut payloads)?;
@@ -131,7 +134,8 @@ mod tests {
             let format: OutputFormat = format.parse().unwrap();
             let mut expected = Vec::new();
             for message in batches.iter().flat_map(Batch::messages) {
-                format.append(&message, false, &mut expected);
+                let mut make_room = |_: &mut Vec<u8>| io::Result::Ok(());
+                format.append(&message, false, &mut expected, &mut make_room).unwrap();
             }
             // A pipe that does not wait takes less at once than there is.
             let (mut reader, writer) = io::pipe().unwrap();

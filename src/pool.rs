@@ -32,11 +32,11 @@
 //! has them again then.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use event_listener::{Event, EventListener};
+use event_listener::{Event, EventListener, IntoNotification};
 
 pub(crate) use self::buffer::Buffer;
 use self::buffer::Supply;
@@ -218,16 +218,18 @@ impl Pool {
 
     /// Wakes those for whom there may be memory now.
     fn freed(&self) {
-        if self.has_room() {
-            self.0.room.notify(1);
-        }
         self.peers_freed();
+        if self.has_room() {
+            self.0.room.notify(1.relaxed());
+        }
     }
 
     /// Wakes payloads for whose growth there may be memory now.
     fn peers_freed(&self) {
+        // One for all: those who wait have first listened, then looked at the counts.
+        fence(Ordering::SeqCst);
         for growth in &self.0.growth {
-            growth.notify(1);
+            growth.notify(1.relaxed());
         }
     }
 

@@ -480,6 +480,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Counts the frames that lie whole in the buffer, up to the first one that is incomplete or bad.
+    #[inline]
     fn whole_frames(&self) -> Whole {
         let buffered = self.source.buffered();
         let mut whole = Whole { count: 0, bytes: 0 };

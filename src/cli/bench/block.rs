@@ -224,5 +224,7 @@ mod tests {
         let large = Block::new(Layout::U32BE, 1 << 20..=1 << 20).unwrap();
         let round = large.skip(large.beginning(0), 2);
         assert_eq!(large.skip(round, u64::MAX).round, u64::MAX);
+        let last = block.skip(begin, block.ends.len() as u64 - 1);
+        assert_eq!(block.skip(last, u64::MAX).round, u64::MAX / block.ends.len() as u64);
     }
 }

@@ -32,6 +32,15 @@ pub struct AckOptions {
     /// Who it is; `None` stands for a new random id. With the id of an earlier client it goes on where
     /// the server says that one got to.
     pub sender: Option<SenderId>,
+    /// How many messages of this sender are known to be committed: those that cannot be sent again, since
+    /// an earlier client had them. The first message is the next one, or a later one if the server has more
+    /// ([`AckClient::welcome`]). 0 for a client that can send from the very first message on.
+    pub committed: u64,
+    /// What to do about a server that has lost messages which it had acknowledged: its database was
+    /// replaced, or it has forgotten the sender. With `false` the client ends with [`AckError::Behind`].
+    /// With `true` it sends what is not committed with the numbers that follow those of the server, and
+    /// [`AckClient::lost`] says how many messages are missing there.
+    pub renumber: bool,
     /// How many messages may wait to be acknowledged; at least one may.
     ///
     /// Throughput is at most this many messages a round trip and commit. 4,000 are chosen since short
@@ -61,6 +70,8 @@ impl Default for AckOptions {
     fn default() -> Self {
         AckOptions {
             sender: None,
+            committed: 0,
+            renumber: false,
             window: 4000,
             window_bytes: 8 * 1024 * 1024,
             retry: Duration::from_secs(30),
@@ -133,6 +144,19 @@ pub enum AckError {
         /// Who was refused.
         sender: SenderId,
     },
+    /// The server has fewer messages of the sender than it had acknowledged, and the client has none of
+    /// those any more. See [`AckOptions::renumber`].
+    Behind {
+        /// How many the server has.
+        server: u64,
+        /// How many were acknowledged.
+        committed: u64,
+        /// How many messages the client has taken, all in all: those after the acknowledged ones can still
+        /// be sent.
+        sent: u64,
+        /// Whose messages they are.
+        sender: SenderId,
+    },
     /// What the server says cannot be.
     Protocol {
         /// What is wrong.
@@ -168,6 +192,8 @@ struct State {
     window: Option<Window>,
     /// No more messages will come.
     finishing: bool,
+    /// How many messages the server has lost: by so much its numbers are lower than those of the window.
+    lost: u64,
     /// When the server last showed a sign of life.
     heard: Option<Instant>,
     /// How it ended.
@@ -201,7 +227,7 @@ impl AckClient {
             Some(sender) => sender,
             None => SenderId::random().map_err(AckError::Random)?,
         };
-        let hello = Hello { sender, first: 1 };
+        let hello = Hello { sender, first: options.committed.saturating_add(1) };
         // So that a layout that does not fit is found before anything happens.
         hello.encode(layout).map_err(AckError::Layout)?;
         let shared =
@@ -231,6 +257,13 @@ impl AckClient {
     /// Returns the number of the last message that was taken by [`send`](AckClient::send).
     pub fn sent(&self) -> u64 {
         self.shared.window(Window::pushed)
+    }
+
+    /// Returns how many acknowledged messages the server has lost since the client connected, as far as is
+    /// known; more than 0 only with [`AckOptions::renumber`]. The numbers that the server gives to messages
+    /// are lower by so much than those of [`send`](AckClient::send).
+    pub fn lost(&self) -> u64 {
+        self.shared.lock().lost
     }
 
     /// Returns what shows how far it has come, for others to look at while it is at work.
@@ -320,6 +353,11 @@ impl AckProgress {
     pub fn sent(&self) -> u64 {
         self.0.window(Window::pushed)
     }
+
+    /// Returns what [`AckClient::lost`] does.
+    pub fn lost(&self) -> u64 {
+        self.0.lock().lost
+    }
 }
 
 impl Shared {
@@ -376,6 +414,12 @@ impl Clone for AckError {
             AckError::Refused { refusal, sender } => {
                 AckError::Refused { refusal: refusal.clone(), sender: *sender }
             }
+            AckError::Behind { server, committed, sent, sender } => AckError::Behind {
+                server: *server,
+                committed: *committed,
+                sent: *sent,
+                sender: *sender,
+            },
             AckError::Protocol { what, sender } => {
                 AckError::Protocol { what: what.clone(), sender: *sender }
             }
@@ -405,15 +449,27 @@ impl fmt::Display for AckError {
                  send without acknowledgements, or to a server that gives them"
             ),
             AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
+            AckError::Behind { server, committed, sent, .. } => {
+                let (plural, next) =
+                    (if *server == 1 { "" } else { "s" }, committed.saturating_add(1));
+                write!(f, "the server has {server} message{plural} of this sender, the client ")?;
+                match sent.saturating_sub(*committed) {
+                    0 => write!(f, "goes on with {next}")?,
+                    1 => write!(f, "offers {next}")?,
+                    _ => write!(f, "offers {next} to {sent}")?,
+                }
+                f.write_str(": was the database replaced, or the sender forgotten?")
+            }
             AckError::Protocol { what, .. } => f.write_str(what),
             AckError::Lost { error, sent, committed, .. } if sent == committed => {
                 write!(f, "no connection to the server: {}", Plain(error))
             }
             AckError::Lost { error, sent, committed, sender } => write!(
                 f,
-                "the connection to the server was lost: {}; of {sent} messages {committed} are \
-                 committed, the others may or may not be: go on as sender {sender}",
-                Plain(error)
+                "the connection to the server was lost: {}; {committed} of {sent} messages are committed, \
+                 the others may or may not be: go on as the same sender ({})",
+                Plain(error),
+                sender.short()
             ),
         }
     }

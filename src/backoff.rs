@@ -24,8 +24,8 @@ impl Backoff {
     /// Returns how long to wait now.
     pub fn next_wait(&mut self) -> Duration {
         let half = self.next / 2;
-        self.next = (2 * self.next).min(self.longest);
-        half + half * fastrand::u32(0..=1000) / 1000
+        self.next = self.next.saturating_mul(2).min(self.longest);
+        half + half / 1000 * fastrand::u32(0..=1000)
     }
 
     /// Begins with the shortest wait again.
@@ -49,5 +49,19 @@ mod tests {
             }
             backoff.reset();
         }
+    }
+
+    #[test]
+    fn no_wait_is_too_long_or_too_short_to_be_counted_with() {
+        for (shortest, longest) in
+            [(Duration::MAX, Duration::MAX), (Duration::ZERO, Duration::ZERO)]
+        {
+            let mut backoff = Backoff::new(shortest, longest);
+            for _ in 0..100 {
+                assert!(backoff.next_wait() <= longest);
+            }
+        }
+        let mut backoff = Backoff::new(Duration::from_nanos(1), Duration::MAX);
+        assert!((0..200).all(|_| backoff.next_wait() <= Duration::MAX));
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use argh::FromArgs;
@@ -68,6 +69,15 @@ impl Failure {
             return Failure { exit: Exit::ClosedOutput, message: None };
         }
         Failure::new(Exit::Usage, format!("cannot write to standard output: {}", plain(error)))
+    }
+
+    /// Adds what went wrong besides; the exit code stays.
+    fn and(mut self, other: Failure) -> Failure {
+        if let (Some(message), Some(other)) = (&mut self.message, other.message) {
+            message.push_str("; and ");
+            message.push_str(&other);
+        }
+        self
     }
 
     /// Says why and returns the exit code.
@@ -331,6 +341,11 @@ fn grouped(number: impl ToString) -> String {
     shown
 }
 
+/// Shows a number of things: `1 message`, `2 messages`.
+fn number(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Opens the file to read: the one named, or standard input.
 fn open_input(file: Option<&str>) -> Result<PatientFile, Failure> {
     let opened = match file {
@@ -351,13 +366,24 @@ struct Chunk {
     messages: u64,
     /// How many bytes of the input had been read by then, where somebody wants to know.
     read: u64,
+    /// Dropped with the chunk, for a composer that waits until it is.
+    #[allow(dead_code, reason = "dropping it is the answer")]
+    waited_for: Option<SyncSender<()>>,
 }
 
 impl Chunk {
     /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
     /// half as much for the prefixes.
     fn new() -> Chunk {
-        Chunk { frames: Vec::with_capacity(96 * 1024), messages: 0, read: 0 }
+        let frames = Vec::with_capacity(96 * 1024);
+        Chunk { frames, messages: 0, read: 0, waited_for: None }
+    }
+
+    /// Returns what is disconnected once the chunk is dropped.
+    fn dropped(&mut self) -> Receiver<()> {
+        let (sender, receiver) = sync_channel(0);
+        self.waited_for = Some(sender);
+        receiver
     }
 }
 

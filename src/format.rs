@@ -20,6 +20,7 @@ use std::fmt;
 use std::str::FromStr;
 
 mod input;
+mod json; // the payload of an object
 mod output;
 
 pub use input::{Composer, InputError, InputFault};

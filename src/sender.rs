@@ -7,9 +7,15 @@ use std::str::FromStr;
 /// The length of an id, in bytes.
 const LEN: usize = 16;
 
+/// How many digits of an id are shown where it only has to be told from others.
+const SHOWN: usize = 8;
+
 /// The id of a sender: one logical client, however often it reconnects.
 ///
-/// Its text form is 32 lower-case hexadecimal digits.
+/// It is a secret: whoever knows it can take the sender's place, and whoever does not cannot guess it. So
+/// [`Debug`](fmt::Debug) and [`short`](SenderId::short) show only its beginning, for logs. Its text form
+/// ([`Display`](fmt::Display)) is the whole id, 32 lower-case hexadecimal digits, to be kept where only the
+/// sender can read it. The server and everybody who can read its messages knows it, too.
 ///
 /// # Examples
 ///
@@ -19,6 +25,7 @@ const LEN: usize = 16;
 /// let id: SenderId = "000102030405060708090a0b0c0d0e0f".parse()?;
 /// assert_eq!(id.as_bytes()[15], 15);
 /// assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0e0f");
+/// assert_eq!(id.short(), "00010203…");
 /// # Ok::<(), framelet::ParseSenderIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,6 +40,14 @@ impl SenderId {
     /// Returns the bytes it consists of.
     pub const fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
+    }
+
+    /// Returns its first 8 digits and `…`: enough to tell senders apart, and no secret.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(SHOWN);
+        text.push('…');
+        text
     }
 
     /// Returns a new id of 128 random bits, which nobody else has.
@@ -55,7 +70,7 @@ impl fmt::Display for SenderId {
 
 impl fmt::Debug for SenderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SenderId({self})")
+        write!(f, "SenderId({})", self.short())
     }
 }
 
@@ -95,6 +110,13 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(SenderId::from_bytes(*id.as_bytes()), id);
         assert_ne!(SenderId::random().unwrap(), id);
+    }
+
+    #[test]
+    fn only_the_text_form_shows_the_secret() {
+        let id: SenderId = "00112233445566778899aabbccddeeff".parse().unwrap();
+        assert_eq!(id.short(), "00112233…");
+        assert_eq!(format!("{id:?}"), "SenderId(00112233…)");
     }
 
     #[test]

@@ -185,16 +185,23 @@ impl fmt::Display for CountFault {
         match self {
             CountFault::Backwards { count, committed } => write!(
                 f,
-                "the server says that {count} messages are committed, but it has acknowledged \
-                 {committed}: it has lost some, or is another one"
+                "the server says that {} committed, but it has acknowledged {committed}: it has lost \
+                 some, or is another one; connect again to learn what it has",
+                are(*count)
             ),
             CountFault::Beyond { count, sent } => write!(
                 f,
-                "the server says that {count} messages are committed, but only {sent} were sent: \
-                 somebody else uses the same sender id"
+                "the server says that {} committed, but only {sent} were sent: somebody else uses the \
+                 same sender id, and each sender needs its own",
+                are(*count)
             ),
         }
     }
+}
+
+/// Says that there are so many messages.
+fn are(count: u64) -> String {
+    if count == 1 { "1 message is".into() } else { format!("{count} messages are") }
 }
 
 impl std::error::Error for CountFault {}

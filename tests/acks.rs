@@ -3,14 +3,17 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::acks::{Connection, SENDER, start, start_limited};
-use common::program::{PATIENCE, read_frame};
-use framelet::{AckClient, AckError, AckOptions, Address, Answer, Client, RefusalCode, SenderId};
+use common::acks::{Connection, SENDER, read_hello, start, start_limited};
+use common::program::{PATIENCE, frame, read_frame};
+use framelet::{
+    AckClient, AckError, AckOptions, Address, Answer, Client, Refusal, RefusalCode, SenderId,
+};
 use futures_lite::future::{block_on, poll_once};
 
 /// Options for a client that gives up at the first failure.
@@ -181,7 +184,8 @@ fn a_server_that_says_nothing_is_given_up() {
         assert!(matches!(&error, AckError::Lost { sent: 1, committed: 0, .. }), "{error:?}");
         let said = error.to_string();
         assert!(said.contains("nothing came from the server within 200ms"), "{said}");
-        assert!(said.contains(&client.sender().to_string()), "{said}");
+        assert!(said.contains(&client.sender().short()), "{said}");
+        assert!(!said.contains(&client.sender().to_string()), "{said}");
         // It is final, and said again.
         assert_eq!(client.send(b"b").await.unwrap_err().to_string(), said);
         assert_eq!(client.finish().await.unwrap_err().to_string(), said);
@@ -444,7 +448,7 @@ fn what_is_committed_stays_so_when_the_end_is_a_reset() {
 fn counts_that_cannot_be_are_errors() {
     for (counts, words) in [
         ([0, 3], "3 messages are committed, but only 2 were sent"),
-        ([2, 1], "1 messages are committed, but it has acknowledged 2"),
+        ([2, 1], "1 message is committed, but it has acknowledged 2"),
     ] {
         let (address, _) = start(move |mut connection| {
             connection.acknowledge();
@@ -497,8 +501,215 @@ fn a_server_that_has_forgotten_is_found_out() {
         client.send(b"b").await.unwrap();
         committed.wait(2);
         let error = client.wait_committed(3).await.unwrap_err();
-        assert!(error.to_string().contains("it has lost some"), "{error}");
+        assert!(
+            matches!(error, AckError::Behind { server: 1, committed: 2, sent: 2, .. }),
+            "{error:?}"
+        );
+        let words = "the server has 1 message of this sender, the client goes on with 3: was the";
+        assert!(error.to_string().contains(words), "{error}");
     });
+}
+
+/// A server that acknowledges four messages, and then has lost all but `left` of them: it says so with a
+/// refusal, or with its welcome. Returns the numbers in the hellos, and all that was received.
+fn start_forgetful(
+    left: u64,
+    refuses: bool,
+) -> (Address, Receiver<u64>, Receiver<Vec<u8>>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let ((told, firsts), (received, messages)) = (channel(), channel());
+    let (forget, told_to) = channel::<()>();
+    let say = |stream: &mut TcpStream, answer: Answer| {
+        stream.write_all(&frame(&answer.encode())).unwrap();
+    };
+    thread::spawn(move || {
+        let next = || {
+            let mut stream = listener.accept().unwrap().0;
+            told.send(read_hello(&mut stream).unwrap().first).unwrap();
+            stream
+        };
+        let mut stream = next();
+        say(&mut stream, Answer::Acknowledgement(0));
+        for _ in 0..4 {
+            received.send(read_frame(&mut stream).unwrap()).unwrap();
+        }
+        say(&mut stream, Answer::Acknowledgement(4));
+        told_to.recv().unwrap();
+        drop(stream);
+        if refuses {
+            let mut stream = next();
+            let text = "the server has fewer".into();
+            let refusal = Refusal { committed: left, code: RefusalCode::Gap, text };
+            say(&mut stream, Answer::Refusal(refusal));
+            let _ = stream.read(&mut [0]);
+        }
+        let mut stream = next();
+        say(&mut stream, Answer::Acknowledgement(left));
+        let mut count = left;
+        while let Some(message) = read_frame(&mut stream) {
+            received.send(message).unwrap();
+            count += 1;
+            say(&mut stream, Answer::Acknowledgement(count));
+        }
+    });
+    (address, firsts, messages, forget)
+}
+
+#[test]
+fn a_server_that_has_lost_messages_ends_the_client_with_both_ranges() {
+    for (left, offered, words) in [
+        (0, 4, "the server has 0 messages of this sender, the client offers 5 to 8: was the"),
+        (1, 1, "the server has 1 message of this sender, the client offers 5: was the database"),
+    ] {
+        let (address, firsts, _messages, forget) = start_forgetful(left, true);
+        block_on(async {
+            let mut client = connect(&address, AckOptions::default()).await;
+            for message in [b"1", b"2", b"3", b"4"] {
+                client.send(message).await.unwrap();
+            }
+            client.wait_committed(4).await.unwrap();
+            for _ in 0..offered {
+                client.send(b"later").await.unwrap();
+            }
+            forget.send(()).unwrap();
+            let error = client.wait_committed(5).await.unwrap_err();
+            let AckError::Behind { server, committed, sent, sender } = &error else {
+                panic!("{error:?}")
+            };
+            assert_eq!((*server, *committed, *sent), (left, 4, 4 + offered));
+            assert_eq!(*sender, client.sender());
+            assert!(error.to_string().contains(words), "{error}");
+        });
+        assert_eq!(firsts.iter().take(2).collect::<Vec<_>>(), [1, 5]);
+    }
+}
+
+#[test]
+fn what_is_not_committed_can_follow_what_a_server_has_left() {
+    for (refuses, left) in [(true, 0), (false, 0), (true, 2), (false, 2)] {
+        let (address, firsts, messages, forget) = start_forgetful(left, refuses);
+        block_on(async {
+            // The first connection that fails is not the end, and a refusal is no failure.
+            let options = AckOptions { renumber: true, ..AckOptions::default() };
+            let mut client = connect(&address, options).await;
+            for message in [b"1", b"2", b"3", b"4"] {
+                client.send(message).await.unwrap();
+            }
+            client.wait_committed(4).await.unwrap();
+            for message in [b"5", b"6"] {
+                client.send(message).await.unwrap();
+            }
+            assert_eq!(client.lost(), 0);
+            forget.send(()).unwrap();
+            client.wait_committed(6).await.unwrap();
+            // The client's own numbers go on.
+            assert_eq!(client.send(b"7").await.unwrap(), 7);
+            client.finish().await.unwrap();
+            assert_eq!((client.sent(), client.committed()), (7, 7));
+            assert_eq!(client.lost(), 4 - left);
+        });
+        let received: Vec<Vec<u8>> = messages.iter().take(7).collect();
+        assert_eq!(received.concat(), b"1234567");
+        let expected = if refuses { vec![1, 5, left + 1] } else { vec![1, 5] };
+        assert_eq!(firsts.iter().take(expected.len()).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// One that is never content with where the client goes on.
+#[test]
+fn a_server_that_always_misses_something_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    thread::spawn(move || {
+        for count in [50, 40, 30] {
+            let mut stream = listener.accept().unwrap().0;
+            read_hello(&mut stream).unwrap();
+            let code = RefusalCode::Gap;
+            let refusal = Refusal { committed: count, code, text: String::new() };
+            stream.write_all(&frame(&Answer::Refusal(refusal).encode())).unwrap();
+            let _ = stream.read(&mut [0]);
+        }
+    });
+    let options = AckOptions { committed: 60, renumber: true, ..AckOptions::default() };
+    let error = block_on(Client::connect_with_acks(&address, options)).unwrap_err();
+    assert!(matches!(error, AckError::Behind { server: 40, .. }), "{error:?}");
+}
+
+#[test]
+fn a_client_that_knows_what_is_committed_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let serving = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let first = read_hello(&mut stream).unwrap().first;
+        // As a server does that knows nothing of the sender.
+        let welcome = Answer::Acknowledgement(first - 1);
+        stream.write_all(&frame(&welcome.encode())).unwrap();
+        first
+    });
+    block_on(async {
+        let client = connect(&address, AckOptions { committed: 7, ..no_retry() }).await;
+        assert_eq!((client.welcome(), client.committed(), client.sent()), (7, 7, 7));
+    });
+    assert_eq!(serving.join().unwrap(), 8);
+}
+
+#[test]
+fn options_and_counts_may_be_as_large_or_small_as_there_are() {
+    let no_time = Duration::from_nanos(1);
+    for options in [
+        AckOptions { retry: Duration::MAX, silence: Some(Duration::MAX), ..AckOptions::default() },
+        AckOptions { silence: Some(no_time), retry: no_time, ..AckOptions::default() },
+        AckOptions { silence: Some(Duration::ZERO), ..no_retry() },
+        AckOptions { window: usize::MAX, window_bytes: usize::MAX, ..AckOptions::default() },
+        AckOptions { window: 0, window_bytes: 0, ..AckOptions::default() },
+        AckOptions { committed: u64::MAX, ..no_retry() },
+        AckOptions { committed: u64::MAX, renumber: true, ..no_retry() },
+    ] {
+        // The test servers are not prepared for a client that begins elsewhere.
+        if options.committed == 0 {
+            let (address, _) = start(Connection::serve);
+            block_on(async {
+                // How it ends is up to the options; that it panics is not.
+                if let Ok(mut client) = Client::connect_with_acks(&address, options.clone()).await {
+                    let _ = client.send(b"a").await;
+                    if let Err(error) = client.finish().await {
+                        assert!(!error.to_string().contains("a bug"), "{options:?}: {error}");
+                    }
+                }
+            });
+        }
+        for count in [0, 1, u64::MAX / 4, u64::MAX - 1, u64::MAX] {
+            for answer in [
+                Answer::Acknowledgement(count),
+                Answer::Refusal(Refusal {
+                    committed: count,
+                    code: RefusalCode::Gap,
+                    text: String::new(),
+                }),
+            ] {
+                let options = AckOptions { retry: Duration::ZERO, ..options.clone() };
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+                thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        let mut stream = stream.unwrap();
+                        let _ = read_hello(&mut stream);
+                        let _ = stream.write_all(&frame(&answer.encode()));
+                        let _ = stream.write_all(&frame(&answer.encode()));
+                    }
+                });
+                let error = block_on(async {
+                    let mut client = Client::connect_with_acks(&address, options.clone()).await?;
+                    client.send(b"a").await?;
+                    client.finish().await
+                });
+                let said = error.err().map(|error| error.to_string()).unwrap_or_default();
+                assert!(!said.contains("a bug"), "{options:?}, {count}: {said}");
+            }
+        }
+    }
 }
 
 #[test]

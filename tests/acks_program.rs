@@ -4,9 +4,11 @@
 
 mod common;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,8 +19,9 @@ use std::time::{Duration, Instant};
 use common::acks::{Connection, SENDER, start, start_limited};
 use common::program::{
     FRAMELET, Growing, PATIENCE, Running, Server, check, framelet, odd_server, run, said, terminal,
+    wait_until,
 };
-use framelet::RefusalCode;
+use framelet::{RefusalCode, SenderId};
 use rustix::process::Signal;
 
 fn send(address: impl ToString, arguments: &[&str], input: &[u8]) -> Output {
@@ -181,11 +184,13 @@ fn what_a_killed_client_has_not_sent_can_be_sent_by_another() {
         committed.wait(random.usize(1..2500));
         child.kill().unwrap();
         child.wait().unwrap();
-        check(&send(&address, &arguments, input.as_bytes()), 0, &["sent 3000, committed 3000"]);
+        let output = send(&address, &arguments, input.as_bytes());
+        check(&output, 0, &["skipped ", " that were committed, sent ", ", committed 3000"]);
         let lines: Vec<Vec<u8>> = input.lines().map(|line| line.as_bytes().to_vec()).collect();
         assert!(committed.all() == lines);
         // Again, there is nothing left to do; and another input is found out.
-        check(&send(&address, &arguments, input.as_bytes()), 0, &["sent 3000, committed 3000"]);
+        let words = "skipped 3000 that were committed, sent 0, committed 3000";
+        check(&send(&address, &arguments, input.as_bytes()), 0, &[words]);
         let output = send(&address, &arguments, b"1\n2\n");
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains("has only 2 messages, but 3000"), "{}", said(&output));
@@ -200,7 +205,13 @@ fn options_that_make_no_sense_together_are_refused() {
         (&["--window", "5"], "--window has no use without --ack"),
         (&["--sender", SENDER], "--sender has no use without --ack"),
         (&["--resume"], "--resume has no use without --ack"),
-        (&["--ack", "--resume"], "--resume needs --sender"),
+        (&["--sender-file", "/nonexistent"], "--sender-file has no use without --ack"),
+        (&["--renumber"], "--renumber has no use without --ack"),
+        (&["--ack", "--resume"], "--resume needs --sender-file, FRAMELET_SENDER or --sender"),
+        (&["--ack", "--sender", SENDER, "--sender-file", "/nonexistent"], "contradict each other"),
+        (&["--ack", "--sender-file", "/"], "--sender-file /: not a regular file"),
+        (&["--ack", "--sender-file", "/nonexistent/file"], "no such file or directory"),
+        (&["--ack", "--sender-file", "/etc/passwd"], "no sender id in it: its first line has 32"),
         (&["--ack", "--window", "0"], "must be at least 1"),
         (&["--ack", "--sender", "abc"], "32 lower-case hexadecimal digits"),
         (&["--ack", "--layout", "u16be"], "no acknowledgements in u16be"),
@@ -209,6 +220,35 @@ fn options_that_make_no_sense_together_are_refused() {
         check(&output, 2, &[words]);
     }
 }
+
+#[test]
+fn bad_input_is_said_after_what_came_before_it_is_committed() {
+    let (address, committed) = start(Connection::serve);
+    let input = ["--input", "hex"];
+    let output =
+        framelet(&[&["send", &address.to_string(), "--ack"][..], &input].concat(), b"00\n01\nzz\n");
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{shown}");
+    let (first, last) = shown.split_once('\n').unwrap();
+    assert_eq!(first, "framelet: sent 2, committed 2");
+    assert!(last.contains("record 3 of the input: not hexadecimal"), "{shown}");
+    assert_eq!(committed.all(), [[0], [1]]);
+    // Also where the connection is lost after that.
+    let (address, _) = start(|mut connection| {
+        connection.acknowledge();
+        connection.take().unwrap();
+        connection.take().unwrap();
+    });
+    let arguments = ["send", &address.to_string(), "--ack", "--retry", "0s"];
+    let output = framelet(&[&arguments[..], &input].concat(), b"00\n01\nzz\n");
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let last = shown.lines().last().unwrap();
+    assert!(last.contains("was lost: the server closed the connection"), "{shown}");
+    assert!(last.contains("; and record 3 of the input: not hexadecimal"), "{shown}");
+}
+
+// ---- who sends
 
 #[test]
 fn a_client_that_is_stopped_says_how_to_go_on() {
@@ -345,4 +385,162 @@ fn a_unix_socket_has_acknowledgements_too() {
     let server = Server::spawn(command);
     check(&send(&address, &[], b"one\ntwo\n"), 0, &["sent 2, committed 2"]);
     assert_eq!(server.stop().output, b"one\ntwo\n");
+}
+
+/// Returns the lines of a sender's file.
+fn lines_of(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_file_keeps_the_sender_and_what_is_committed_of_its_input() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sender");
+    let (address, committed) = start(Connection::serve);
+    let file = ["--sender-file", path.to_str().unwrap()];
+    let resume = [&file[..], &["--resume"]].concat();
+    check(&send(&address, &file, b"1\n2\n3\n4\n5\n6\n"), 0, &["framelet: sent 6, committed 6"]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let lines = lines_of(&path);
+    assert!(lines[0].parse::<SenderId>().is_ok(), "{lines:?}");
+    assert!(lines[1].starts_with("committed 6 input 6 checksum "), "{lines:?}");
+    // A log that was rotated, with as many lines or more, also if the last one is the same.
+    for input in ["7\n8\n9\n10\n11\n12\n", "2\n3\n4\n5\n6\n6\n7\n", "12\n3\n4\n5\n6\n7\n8\n"] {
+        let words = [
+            "the input is another one: its first 6 messages are not those that were committed",
+            "; nothing was sent; use another --sender-file for another input",
+        ];
+        check(&send(&address, &resume, input.as_bytes()), 2, &words);
+    }
+    let words = "the input has only 2 messages, but 6 of this sender are committed";
+    let output = send(&address, &resume, b"1\n2\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains(words), "{}", said(&output));
+    check(&send(&address, &file, b"1\n"), 2, &["6 messages of sender ", "another input needs"]);
+    assert_eq!(lines_of(&path), lines);
+    // And the one that has grown.
+    let words = "framelet: skipped 6 that were committed, sent 1, committed 7\n";
+    let output = send(&address, &resume, b"1\n2\n3\n4\n5\n6\n7\n");
+    assert_eq!((output.status.code(), &*said(&output)), (Some(0), words));
+    assert_eq!(committed.all().concat(), b"1234567");
+    assert_eq!(lines_of(&path)[0], lines[0]);
+    assert!(lines_of(&path)[1].starts_with("committed 7 input 7 "));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something is left over");
+}
+
+#[test]
+fn the_file_of_a_sender_is_written_while_it_sends_and_when_it_is_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sender");
+    let (address, committed) = start(Connection::serve);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address.to_string(), "--ack", "--input", "lines", "--sender-file"]);
+    let (running, mut input) = Running::start_with_input({
+        command.arg(&path);
+        command
+    });
+    input.write_all(b"1\n2\n").unwrap();
+    let noted = |start: &str| lines_of(&path).get(1).is_some_and(|line| line.starts_with(start));
+    wait_until("the first note", || noted("committed 2 input 2 "));
+    input.write_all(b"3\n").unwrap();
+    committed.wait(3);
+    running.signal(Signal::TERM);
+    let output = running.wait();
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let hint = format!("`--ack --sender-file {} --resume` on the same input", path.display());
+    assert!(shown.contains(&hint), "{shown}");
+    // The client may have been stopped before it knew of the last one.
+    assert!(noted("committed 3 ") || shown.contains("committed 2"), "{shown}");
+    assert!(!shown.contains(&lines_of(&path)[0]), "the secret is shown: {shown}");
+    let output =
+        send(&address, &["--sender-file", path.to_str().unwrap(), "--resume"], b"1\n2\n3\n4\n");
+    check(&output, 0, &["skipped 3 that were committed, sent 1, committed 4"]);
+    assert_eq!(committed.all().concat(), b"1234");
+}
+
+#[test]
+fn a_sender_in_a_file_may_be_written_by_hand_and_reached_through_a_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, link) = (directory.path().join("sender"), directory.path().join("link"));
+    fs::write(&path, format!("{SENDER}\n")).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let (told, senders) = channel();
+    let (address, _) = start(move |connection| {
+        told.send(connection.hello.sender.to_string()).unwrap();
+        connection.serve();
+    });
+    check(&send(&address, &["--sender-file", link.to_str().unwrap()], b"a\n"), 0, &["sent 1"]);
+    assert_eq!(senders.recv().unwrap(), SENDER);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(lines_of(&path)[1].starts_with("committed 1 input 1 "));
+    // An empty one is a new one.
+    fs::write(&path, "").unwrap();
+    let (address, _) = start(Connection::serve);
+    check(&send(&address, &["--sender-file", link.to_str().unwrap()], b"a\n"), 0, &["sent 1"]);
+    assert_ne!(lines_of(&path)[0], SENDER);
+}
+
+#[test]
+fn a_sender_can_come_from_the_environment_and_is_shown_nowhere() {
+    let (told, senders) = channel();
+    let (address, committed) = start(move |connection| {
+        told.send(connection.hello.sender.to_string()).unwrap();
+        connection.serve();
+    });
+    let run = |arguments: &[&str], sender: &str, input: &[u8]| {
+        let mut command = Command::new(FRAMELET);
+        command.args(["send", &address.to_string(), "--input", "lines"]).args(arguments);
+        command.env("FRAMELET_SENDER", sender);
+        common::program::run(command, input)
+    };
+    let output = run(&["--ack", "-v"], SENDER, b"a\n");
+    let shown = said(&output);
+    assert!(output.status.success() && !shown.contains(SENDER), "{shown}");
+    assert!(shown.contains("as sender 00010203…"), "{shown}");
+    assert_eq!(senders.recv().unwrap(), SENDER);
+    let words = "skipped 1 that were committed, sent 1, committed 2";
+    check(&run(&["--ack", "--resume"], SENDER, b"a\nb\n"), 0, &[words]);
+    assert_eq!(committed.all(), [b"a", b"b"]);
+    let output = run(&["--ack"], SENDER, b"a\n");
+    check(&output, 2, &["the server has 2 messages of sender 00010203… already"]);
+    check(&run(&["--ack"], "abc", b"a\n"), 2, &["FRAMELET_SENDER: not a sender id; write 32"]);
+    check(&run(&["--ack", "--resume"], "", b"a\n"), 2, &["--resume needs"]);
+    // What is on the command line comes first.
+    let other = "f".repeat(32);
+    let output = run(&["--ack", "--sender", &other, "--resume"], SENDER, b"a\nb\n");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(senders.iter().nth(2).unwrap(), other);
+}
+
+#[test]
+fn a_sender_that_the_server_does_not_know_is_said_to_be_new_to_it() {
+    let (address, _) = start(Connection::serve);
+    let output = send(&address, &["--sender", SENDER, "--resume"], b"a\n");
+    assert_eq!(
+        said(&output),
+        "framelet: the server has no messages of this sender: sending all\n\
+         framelet: sent 1, committed 1\n"
+    );
+}
+
+/// Each message wakes the task that sends, which takes a write to an eventfd. Its acknowledgement takes
+/// none: no timer is armed for it that another thread would have to be woken for.
+#[test]
+fn an_acknowledgement_wakes_no_thread_that_has_nothing_to_do() {
+    let (address, committed) = start(Connection::serve);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address.to_string(), "--ack", "--input", "lines"]);
+    let (running, mut input) = Running::start_with_input(command);
+    let messages = 400;
+    for count in 1..=messages {
+        input.write_all(b"a\n").unwrap();
+        committed.wait(count);
+    }
+    let io = fs::read_to_string(format!("/proc/{}/io", running.pid())).unwrap();
+    let writes = io.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap();
+    let writes: usize = writes.parse().unwrap();
+    assert!(writes < messages * 3 / 2, "{writes} writes for {messages} messages");
+    drop(input);
+    check(&running.wait(), 0, &["sent 400, committed 400"]);
 }

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::program::{
-    FRAMELET, Server, check, frame, framelet, odd_server, read_frame, readme_shows_help_of, run,
-    said, terminal,
+    FRAMELET, Running, Server, check, frame, framelet, odd_server, read_frame,
+    readme_shows_help_of, run, said, terminal, wait_until,
 };
 use framelet::Layout;
 use rustix::process::{Pid, Signal, kill_process};
@@ -532,4 +532,19 @@ fn what_makes_no_sense_is_refused_and_says_why() {
 #[test]
 fn the_readme_shows_the_help_as_it_is() {
     readme_shows_help_of("bench");
+}
+
+/// There is always more due than was sent, so a turn must not last until nothing is.
+#[test]
+fn a_rate_that_is_out_of_reach_can_be_stopped() {
+    let server = Server::start(&["--echo", "--output", "none"]);
+    let mut command = Command::new(FRAMELET);
+    command.args(["bench", &server.address.to_string(), "--echo", "--rate", "1000000000"]);
+    command.args(["--count", "18446744073709551615", "--warm-up", "0s", "--connections", "2"]);
+    let running = Running::start(command, b"");
+    wait_until("some load", || server.cpu() >= Duration::from_millis(100));
+    running.signal(Signal::TERM);
+    let output = running.wait();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("the generator fell behind"));
 }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -456,6 +457,91 @@ fn bad_input_ends_send_but_what_came_before_it_is_sent() {
     let output = send(&server, &["--layout", "u8", "--input", "lines"], &[b'x'; 256]);
     check(&output, 3, &["over the 255 bytes that u8 can say"]);
     assert_eq!(server.stop().output, b"00\n61\n6f6b\n7a\n");
+}
+
+/// A server that never closes: it reads to the end of the stream, and gives what came.
+fn patient_server() -> (String, Receiver<Vec<u8>>) {
+    let (read, came) = channel();
+    let address = odd_server(move |mut stream| {
+        read.send(read_all(&mut stream)).unwrap();
+        thread::sleep(PATIENCE);
+    });
+    (address, came)
+}
+
+#[test]
+fn bad_input_ends_send_at_once_whatever_it_waits_for() {
+    for arguments in [&["--expect", "2"][..], &[], &["--expect", "2", "--timeout", "off"]] {
+        for (input, before) in [(&b"zz\n"[..], &b""[..]), (b"00\nzz\n", b"\0\0\0\x01\0")] {
+            let (address, came) = patient_server();
+            let started = Instant::now();
+            let arguments = [&["send", &address, "--input", "hex"], arguments].concat();
+            let record = if before.is_empty() { 1 } else { 2 };
+            let words = format!("record {record} of the input: not hexadecimal");
+            check(&framelet(&arguments, input), 2, &[&words]);
+            // Neither for replies, nor for the end of the connection.
+            assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+            assert_eq!(came.recv().unwrap(), before);
+        }
+    }
+}
+
+#[test]
+fn replies_to_what_came_before_bad_input_are_printed() {
+    let server = Server::start(&["--echo", "--output", "none"]);
+    let output = send(&server, &["--input", "hex", "--expect", "9"], b"61\n62\nzz\n");
+    check(&output, 2, &["record 3 of the input"]);
+    assert_eq!(output.stdout, b"a\nb\n");
+}
+
+#[test]
+fn bad_input_is_not_kept_quiet_by_a_server_that_cannot_be_reached() {
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    drop(reserved);
+    for arguments in [&[][..], &["--ack"], &["--expect", "1"]] {
+        let all = ["send", &address, "--input", "json", "--retry", "1h"];
+        check(&framelet(&[&all, arguments].concat(), b"{}\n"), 2, &["record 1 of the input"]);
+    }
+}
+
+#[test]
+fn bad_input_and_a_lost_connection_are_both_said() {
+    let address = odd_server(|mut stream| {
+        read_frame(&mut stream).unwrap();
+        // The end of the input has been seen, too.
+        assert!(read_frame(&mut stream).is_none());
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let output = framelet(&["send", &address, "--input", "hex"], b"00\nzz\n");
+    check(&output, 2, &["record 2 of the input", "; and the connection to the server was lost"]);
+}
+
+#[test]
+fn what_follows_the_only_message_may_be_anything() {
+    let server = Server::start(&["--output", "hex"]);
+    check(&send(&server, &["--once", "--input", "hex"], b"00\nzz\n"), 0, &[]);
+    check(&send(&server, &["--once", "--input", "hex", "--ack"], b"01\nzz\n"), 0, &["sent 1"]);
+    check(&send(&server, &["--once", "--input", "hex"], b"zz\n00\n"), 2, &["record 1"]);
+    assert_eq!(server.stop().output, b"00\n01\n");
+}
+
+#[test]
+fn a_reader_of_replies_that_has_seen_enough_ends_send() {
+    let server = Server::start(&["--echo", "--output", "none"]);
+    let mut child = Command::new(FRAMELET)
+        .args(["send", &server.address.to_string(), "--input", "lines", "--expect", "9"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut keyboard = child.stdin.take().unwrap();
+    keyboard.write_all(b"a\n").unwrap();
+    // The input has no end yet.
+    check(&child.wait_with_output().unwrap(), 141, &[]);
+    drop(keyboard);
 }
 
 // ---- filters

@@ -371,7 +371,114 @@ fn a_database_has_each_message_of_a_killed_client_once() {
         running.kill();
     }
     let output = send(server.address, &arguments, 10_000).wait();
-    check(&output, 0, &["sent 10000, committed 10000"]);
+    check(&output, 0, &["skipped ", " that were committed, sent ", ", committed 10000"]);
     database.check_numbers(10_000);
     assert!(server.stop().status.success());
+}
+
+// ---- a server that has lost messages
+
+#[test]
+fn messages_can_follow_those_of_another_database_than_the_one_that_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["1.db", "2.db"].map(|name| directory.path().join(name));
+    let file = directory.path().join("sender");
+    let server = serve("127.0.0.1:0", &format!("sqlite:{}", first.display()), &[]);
+    let address = server.address;
+    let sender = ["--sender-file", file.to_str().unwrap()];
+    check(&send(address, &sender, 4).wait(), 0, &["sent 4, committed 4"]);
+    assert!(server.stop().status.success());
+    let server = serve(address, &format!("sqlite:{}", second.display()), &[]);
+    // Without being told so it does nothing, whatever is tried.
+    let resume = [&sender[..], &["--resume"]].concat();
+    for _ in 0..2 {
+        let words = [
+            "the server has 0 messages of this sender, the client goes on with 5: was the database",
+            "or the sender forgotten? `--renumber` sends what follows as message 1 and up; without",
+        ];
+        check(&send(address, &resume, 8).wait(), 1, &words);
+    }
+    assert_eq!(Database::open(&second).committed(), 0);
+    // As the line says. From then on the numbers of the input are ahead, which the file knows.
+    let output = send(address, &[&resume[..], &["--renumber"]].concat(), 8).wait();
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("has lost 4 acknowledged messages of sender "), "{shown}");
+    assert!(shown.ends_with("skipped 4 that were committed, sent 4, committed 8\n"), "{shown}");
+    let words = "skipped 8 that were committed, sent 2, committed 10";
+    check(&send(address, &resume, 10).wait(), 0, &[words]);
+    let database = Database::open(&second);
+    let rows = database.rows(&database.senders()[0]);
+    let expected: Vec<_> = (1..=6).map(|number: u64| (number, (number + 4).to_string())).collect();
+    assert_eq!(rows, expected);
+    assert!(server.stop().status.success());
+}
+
+#[test]
+fn a_client_under_way_goes_on_with_another_database_if_it_may() {
+    for renumber in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let [first, second] = ["1.db", "2.db"].map(|name| directory.path().join(name));
+        let server = serve("127.0.0.1:0", &format!("sqlite:{}", first.display()), &[]);
+        let address = server.address;
+        let mut command = Command::new(FRAMELET);
+        command.args(["send", &address.to_string(), "--ack", "--input", "lines", "-v"]);
+        command.args(if renumber { &["--renumber"][..] } else { &[] });
+        let (client, mut input) = Running::start_with_input(command);
+        input.write_all(b"1\n2\n3\n4\n").unwrap();
+        wait_until("four rows", || Database::open(&first).committed() == 4);
+        // It acknowledges everything before it ends.
+        assert!(server.stop().status.success());
+        client.wait_until_it_says("trying again");
+        input.write_all(b"5\n6\n7\n8\n").unwrap();
+        drop(input);
+        let server = serve(address, &format!("sqlite:{}", second.display()), &[]);
+        let output = client.wait();
+        let shown = said(&output);
+        let database = Database::open(&second);
+        if renumber {
+            assert!(output.status.success(), "{shown}");
+            assert!(shown.contains("lost 4 acknowledged messages"), "{shown}");
+            assert!(shown.ends_with("framelet: sent 8, committed 8\n"), "{shown}");
+            let rows = database.rows(&database.senders()[0]);
+            let expected = (1..=4).map(|number: u64| (number, (number + 4).to_string()));
+            assert_eq!(rows, expected.collect::<Vec<_>>());
+        } else {
+            assert_eq!(output.status.code(), Some(1), "{shown}");
+            let last = shown.lines().last().unwrap();
+            // It may not have taken all of them in by then.
+            let words = "the server has 0 messages of this sender, the client ";
+            assert!(last.contains(words), "{shown}");
+            assert!(last.contains("started with `--renumber` it sends "), "{shown}");
+            assert!(last.matches("the server has").count() == 1, "{shown}");
+            assert_eq!(database.committed(), 0);
+            // The other way out, as the line has it.
+            let (_, options) = last.split_once("; `--ack ").unwrap();
+            let (options, _) = options.split_once("` on the same input sends").unwrap();
+            let options: Vec<&str> = options.split(' ').collect();
+            let output = send(address, &options, 8).wait();
+            assert!(output.status.success(), "{}", said(&output));
+            assert!(said(&output).contains("no messages of this sender: sending all"));
+            database.check_numbers(8);
+        }
+        assert!(server.stop().status.success());
+    }
+}
+
+/// The server of a file forgets its senders when it ends; the file of the sender does not.
+#[test]
+fn with_a_file_of_its_sender_nothing_is_sent_twice_into_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, file) = (directory.path().join("messages"), directory.path().join("sender"));
+    let sender = ["--sender-file", file.to_str().unwrap(), "--resume"];
+    for (last, words) in [
+        (3, "framelet: sent 3, committed 3"),
+        (5, "skipped 3 that were committed, sent 2, committed 5"),
+    ] {
+        let to = format!("file:{}", path.display());
+        let server = serve("127.0.0.1:0", &to, &["--output", "frames"]);
+        check(&send(server.address, &sender, last).wait(), 0, &[words]);
+        assert!(server.stop().status.success());
+    }
+    assert_eq!(check_file(&path, 5), 0);
 }

@@ -53,6 +53,8 @@ pub(super) struct Driver {
     fenced: Option<Instant>,
     /// Whether the message under way came too late before.
     late: bool,
+    /// Whether the numbers have changed since the last welcome.
+    renumbered: bool,
 }
 
 /// Why a connection is no more.
@@ -61,6 +63,8 @@ enum Broken {
     Passing(AckError),
     /// No other connection will be better.
     Final(AckError),
+    /// The server has lost messages; the next connection goes on with other numbers.
+    Renumbered,
 }
 
 impl Driver {
@@ -80,6 +84,7 @@ impl Driver {
             unwelcome: 0,
             fenced: None,
             late: false,
+            renumbered: false,
         }
     }
 
@@ -100,13 +105,15 @@ impl Driver {
                 // All is known to be safe; that the connection did not end well changes nothing.
                 Err(_) if self.is_done() => return Ok(()),
                 Err(Broken::Final(error)) => return Err(error),
+                Err(Broken::Renumbered) => continue,
                 Err(Broken::Passing(error)) => error,
             };
             if self.shared.window(Window::committed) != committed {
                 backoff.reset();
             }
             let since = *self.lost.get_or_insert_with(Instant::now);
-            let left = self.options.retry.saturating_sub(self.without + since.elapsed());
+            let without = self.without.saturating_add(since.elapsed());
+            let left = self.options.retry.saturating_sub(without);
             if left.is_zero() {
                 return Err(error);
             }
@@ -119,7 +126,7 @@ impl Driver {
     fn connected(&mut self) {
         self.unwelcome = 0;
         if let Some(lost) = self.lost.take() {
-            self.without += lost.elapsed();
+            self.without = self.without.saturating_add(lost.elapsed());
         }
     }
 
@@ -149,8 +156,11 @@ impl Driver {
             }
             pending().await
         });
+        // Both live as long as the connection. A timer that was armed and dropped for each answer would wake
+        // the reactor's thread each time.
+        let mut silent = pin!(silent(self.options.silence, &shared));
         loop {
-            let answer = read_answer(&mut reader).or(write.as_mut()).or(self.silent()).await;
+            let answer = read_answer(&mut reader).or(write.as_mut()).or(silent.as_mut()).await;
             match answer {
                 Ok(Some(Answer::Acknowledgement(count))) => self.acknowledged(count)?,
                 Ok(Some(Answer::Refusal(refusal))) => {
@@ -177,7 +187,7 @@ impl Driver {
         mut socket: Socket,
         reader: &mut FrameReader<Socket>,
     ) -> Result<u64, Broken> {
-        let first = 1 + self.shared.window(Window::committed);
+        let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
         let hello = hello
             .encode(self.options.layout)
@@ -239,9 +249,21 @@ impl Driver {
         Broken::Passing(AckError::NoAcknowledgements { why })
     }
 
-    /// Begins, or goes on, behind what the server says is committed.
+    /// Begins, or goes on, after what the server says is committed.
     fn welcomed(&mut self, welcome: u64) -> Result<(), Broken> {
         self.connected();
+        let welcome = self.in_own_numbers(welcome)?;
+        let committed = self.committed();
+        let welcome = match welcome < committed {
+            // There is no need to connect again: from here on both sides count the same way.
+            true if self.options.renumber => {
+                self.renumber(welcome);
+                committed
+            }
+            true => return Err(Broken::Final(self.behind(welcome))),
+            false => welcome,
+        };
+        self.renumbered = false;
         let got_on = {
             let mut state = self.shared.lock();
             state.heard = Some(Instant::now());
@@ -264,6 +286,7 @@ impl Driver {
     }
 
     fn acknowledged(&mut self, count: u64) -> Result<(), Broken> {
+        let count = self.in_own_numbers(count)?;
         let acknowledged = match &mut self.shared.lock().window {
             Some(window) => {
                 let got_on = count > window.committed();
@@ -278,37 +301,79 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits until the server has shown no sign of life for too long while messages wait.
-    async fn silent(&self) -> Result<Option<Answer>, Bad> {
-        let Some(silence) = self.options.silence else { return pending().await };
-        loop {
-            // Looking now and then is enough, and costs less than a timer for each message.
-            Timer::after(silence / 8).await;
-            let mut state = self.shared.lock();
-            let waiting =
-                state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty());
-            let heard = *state.heard.get_or_insert_with(Instant::now);
-            if !waiting {
-                state.heard = Some(Instant::now());
-            } else if heard.elapsed() >= silence {
-                return Err(Bad::Silent(late("nothing came from the server", silence)));
-            }
-        }
-    }
-
     /// Returns whether no more messages will come, and all are committed.
     fn is_done(&self) -> bool {
         let state = self.shared.lock();
         state.finishing && state.window.as_ref().is_some_and(Window::is_empty)
     }
 
+    /// Returns how many messages are known to be committed.
+    fn committed(&self) -> u64 {
+        let state = self.shared.lock();
+        state.window.as_ref().map_or(self.options.committed, Window::committed)
+    }
+
+    /// Returns how many messages have been taken, all in all.
+    fn sent(&self) -> u64 {
+        let state = self.shared.lock();
+        state.window.as_ref().map_or(self.options.committed, Window::pushed)
+    }
+
+    fn lost_messages(&self) -> u64 {
+        self.shared.lock().lost
+    }
+
+    /// Returns what a count of the server is in the numbers of this client.
+    fn in_own_numbers(&self, count: u64) -> Result<u64, Broken> {
+        let beyond = CountFault::Beyond { count, sent: self.sent() };
+        count.checked_add(self.lost_messages()).ok_or_else(|| self.counts(beyond))
+    }
+
+    /// Gives the messages that are not committed the numbers after `server`, a count in the numbers of
+    /// this client.
+    fn renumber(&mut self, server: u64) {
+        let committed = self.committed();
+        let newly_lost = committed.saturating_sub(server);
+        let mut state = self.shared.lock();
+        let next = server.saturating_sub(state.lost).saturating_add(1);
+        state.lost = state.lost.saturating_add(newly_lost);
+        self.renumbered = true;
+        warn!(
+            "the server has lost {newly_lost} acknowledged message{} of sender {}: message {} and what \
+             follows it are sent as message {next} and up",
+            if newly_lost == 1 { "" } else { "s" },
+            self.sender.short(),
+            committed.saturating_add(1),
+        );
+    }
+
+    /// The server has only `server` messages, a count in the numbers of this client.
+    fn behind(&self, server: u64) -> AckError {
+        AckError::Behind {
+            server: server.saturating_sub(self.lost_messages()),
+            committed: self.committed(),
+            sent: self.sent(),
+            sender: self.sender,
+        }
+    }
+
     fn lost(&self, error: io::Error) -> AckError {
-        let (sent, committed) =
-            (self.shared.window(Window::pushed), self.shared.window(Window::committed));
+        let (sent, committed) = (self.sent(), self.committed());
         AckError::Lost { error, sent, committed, sender: self.sender }
     }
 
     fn refused(&mut self, refusal: Refusal) -> Broken {
+        if refusal.code == RefusalCode::Gap
+            && let Ok(server) = self.in_own_numbers(refusal.committed)
+            && server < self.committed()
+        {
+            // Not twice in a row: that server would never be content.
+            if !self.options.renumber || self.renumbered {
+                return Broken::Final(self.behind(server));
+            }
+            self.renumber(server);
+            return Broken::Renumbered;
+        }
         let passing = match refusal.code {
             RefusalCode::Fenced => {
                 let again = self.fenced.replace(Instant::now());
@@ -328,6 +393,27 @@ impl Driver {
 
     fn counts(&self, fault: CountFault) -> Broken {
         self.protocol(fault.to_string())
+    }
+}
+
+/// How often at most it is looked whether the server is silent.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
+
+/// Waits until the server has shown no sign of life for too long while messages wait.
+async fn silent(silence: Option<Duration>, shared: &Shared) -> Result<Option<Answer>, Bad> {
+    let Some(silence) = silence else { return pending().await };
+    loop {
+        // Looking now and then is enough, and costs less than a timer for each message.
+        Timer::after((silence / 8).max(SHORTEST_LOOK)).await;
+        let mut state = shared.lock();
+        let waiting =
+            state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty());
+        let heard = *state.heard.get_or_insert_with(Instant::now);
+        if !waiting {
+            state.heard = Some(Instant::now());
+        } else if heard.elapsed() >= silence {
+            return Err(Bad::Silent(late("nothing came from the server", silence)));
+        }
     }
 }
 

@@ -40,6 +40,9 @@ mod tally; // what was measured
 /// How long it is measured if nothing is said.
 const DURATION: Duration = Duration::from_secs(10);
 
+/// The longest time that is counted with: nobody waits for its end, and a clock still has it.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Loads a server with messages: as many as it takes, or with --echo round trips.
 #[derive(FromArgs)]
 #[argh(
@@ -173,7 +176,7 @@ impl Bench {
             (_, Some(0)) => return Err(usage("--count", "cannot be zero")),
             (_, Some(messages)) => Length::Messages(messages),
             (Some(Duration::ZERO), None) => return Err(usage("--duration", "cannot be zero")),
-            (time, None) => Length::Time(time.unwrap_or(DURATION)),
+            (time, None) => Length::Time(time.unwrap_or(DURATION).min(LONGEST)),
         };
         let (connections, threads) = (some(self.connections), some(self.threads));
         let connections = connections.ok_or_else(|| usage("--connections", "cannot be zero"))?;
@@ -192,7 +195,7 @@ impl Bench {
             connections,
             threads,
             mode,
-            warm_up: self.warm_up,
+            warm_up: self.warm_up.min(LONGEST),
             length,
             timeout: self.timeout.0,
         })
@@ -232,20 +235,26 @@ impl Plan {
             },
             timeout: self.timeout,
         };
-        let tally = thread::scope(|scope| {
+        thread::scope(|scope| {
             let (done, running) = std::sync::mpsc::channel::<()>();
-            let threads: Vec<_> = shares
-                .into_iter()
-                .enumerate()
-                .map(|(thread, share)| {
-                    let (seen, done) = (&seen[thread], done.clone());
-                    scope.spawn(move || {
-                        // Dropped at the end, however it comes.
-                        let _done = done;
-                        self.drive(block, share, thread, times, stop, seen)
-                    })
-                })
-                .collect();
+            let mut threads = Vec::new();
+            for (thread, share) in shares.into_iter().enumerate() {
+                let (seen, done) = (&seen[thread], done.clone());
+                let started = thread::Builder::new().spawn_scoped(scope, move || {
+                    // Dropped at the end, however it comes.
+                    let _done = done;
+                    self.drive(block, share, thread, times, stop, seen)
+                });
+                match started {
+                    Ok(started) => threads.push(started),
+                    Err(error) => {
+                        // The others would go on until the end of the run.
+                        stop.store(true, Ordering::Relaxed);
+                        let why = format!("cannot start thread {}: {}", thread + 1, plain(&error));
+                        return Err(usage("--threads", &why));
+                    }
+                }
+            }
             drop(done);
             let mut progress = Progress::new(self.warm_up, start);
             if io::stderr().is_terminal() {
@@ -256,7 +265,10 @@ impl Plan {
             let mut all: Option<Tally> = None;
             for thread in threads {
                 let tally = match thread.join() {
-                    Ok(tally) => tally?,
+                    Ok(tally) => tally.map_err(|error| {
+                        let message = format!("cannot wait for sockets: {}", plain(&error));
+                        Failure::new(Exit::Usage, message)
+                    })?,
                     Err(panic) => std::panic::resume_unwind(panic),
                 };
                 match &mut all {
@@ -265,9 +277,6 @@ impl Plan {
                 }
             }
             Ok(all.unwrap_or_else(|| Tally::new(start)))
-        });
-        tally.map_err(|error: io::Error| {
-            Failure::new(Exit::Usage, format!("cannot wait for sockets: {}", plain(&error)))
         })
     }
 

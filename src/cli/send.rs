@@ -1,6 +1,8 @@
 //! `framelet send`: composes messages and sends them, and prints replies.
 
+use std::future::pending;
 use std::io::{self, IsTerminal};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -18,16 +20,24 @@ use smol::channel::{self, Receiver, Sender};
 use super::serve::check_threads;
 use super::{
     Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
-    parse_address, plain, size, timeout,
+    number, parse_address, plain, size, timeout,
 };
 
 mod ack;
+mod identity; // who sends, and what a file remembers of that
 mod progress;
 
 use progress::{Input, Progress};
 
 /// How many chunks of composed messages wait to be sent at most.
 const AHEAD: usize = 4;
+
+/// Beyond this many bytes a chunk is alone: the next one is composed when it has been sent.
+const LARGE: usize = 1024 * 1024;
+
+/// How long a server may take to close the connection after bad input. What was sent is under way by then,
+/// and the exit code does not say more of it than that.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -91,13 +101,27 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "n", from_str_fn(window))]
     window: Option<usize>,
 
-    /// with --ack: be known to the server by this id, 32 hexadecimal digits (default: a random one)
+    /// with --ack: the file with the id by which the server knows the sender; if it is missing, it is
+    /// created with a random id. It also keeps a checksum of what is committed, so that --resume refuses
+    /// another input
+    #[argh(option, arg_name = "path")]
+    sender_file: Option<String>,
+
+    /// with --ack: the id itself, 32 hexadecimal digits (default: a random one). Who knows it can take
+    /// the sender's place, and here it is visible in the list of processes: better use --sender-file or the
+    /// environment variable FRAMELET_SENDER
     #[argh(option, arg_name = "id")]
     sender: Option<SenderId>,
 
-    /// with --sender: the input is that of an earlier run; skip the messages that are committed
+    /// with an id: skip the messages that are committed; the input must be that of the earlier runs, from
+    /// its beginning
     #[argh(switch)]
     resume: bool,
+
+    /// with --ack: where the server has lost acknowledged messages, as when its database was replaced,
+    /// send what is not committed with the numbers that follow those it has
+    #[argh(switch)]
+    renumber: bool,
 
     /// how prefixes are written (default: u32be)
     #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
@@ -121,6 +145,40 @@ fn window(text: &str) -> Result<usize, String> {
 /// What comes from the thread that composes: chunks, and at the end perhaps why it had to stop.
 type Composed = Result<Chunk, Failure>;
 
+/// What is composed, of which the first may be looked at while nothing can be sent yet.
+struct Messages {
+    composed: Receiver<Composed>,
+    first: Option<Composed>,
+}
+
+impl Messages {
+    /// Returns what comes next; `None` at the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped, nothing is lost.
+    async fn next(&mut self) -> Option<Composed> {
+        match self.first.take() {
+            None => self.composed.recv().await.ok(),
+            first => first,
+        }
+    }
+
+    /// Waits until it is known that there is nothing to send because of bad input, which may be never.
+    async fn bad_from_the_start(&mut self) -> Failure {
+        if self.first.is_none() {
+            self.first = self.composed.recv().await.ok();
+        }
+        match self.first.take() {
+            Some(Err(failure)) => failure,
+            first => {
+                self.first = first;
+                pending().await
+            }
+        }
+    }
+}
+
 impl Send {
     pub(crate) fn run(self) -> Result<(), Failure> {
         log::start(self.verbose, false)?;
@@ -137,17 +195,18 @@ impl Send {
             let shown = Progress::is_looked_at(terminal, self.verbose);
             let input = (shown && self.message.is_empty()).then(Input::stdin).flatten();
             let progress = shown.then(|| Progress::new(input.as_ref().map(Input::len)));
-            let composed = self.compose(limit, input)?;
-            return block_on(ack::run(&self, &address, terminal, &composed, progress));
+            let messages = self.compose(limit, input)?;
+            return block_on(ack::run(&self, &address, terminal, messages, progress));
         }
-        let composed = self.compose(limit, None)?;
+        let mut messages = self.compose(limit, None)?;
         block_on(async {
-            let stream = self.connect(&address).await?;
+            let bad = async { Err(messages.bad_from_the_start().await) };
+            let stream = self.connect(&address).or(bad).await?;
             debug!("connected to {address}");
             if terminal {
                 self.say_how_to_send(&address);
             }
-            self.exchange(stream, limit, &composed).await
+            self.exchange(stream, limit, messages).await
         })
     }
 
@@ -164,8 +223,9 @@ impl Send {
 
     /// Starts to compose messages, on a thread of its own: reading from a terminal cannot be given up.
     /// How much of `input` has been read is noted.
-    fn compose(&self, limit: usize, input: Option<Input>) -> Result<Receiver<Composed>, Failure> {
-        let (sender, receiver) = channel::bounded(AHEAD);
+    fn compose(&self, limit: usize, input: Option<Input>) -> Result<Messages, Failure> {
+        let (sender, composed) = channel::bounded(AHEAD);
+        let messages = Messages { composed, first: None };
         let (layout, once) = (self.layout, self.once);
         if !self.message.is_empty() {
             let mut chunk = Chunk::new();
@@ -177,14 +237,21 @@ impl Send {
             }
             // Cannot fail: the queue is new and has room.
             let _ = sender.try_send(Ok(chunk));
-            return Ok(receiver);
+            return Ok(messages);
         }
         let framer = Framer::new(None, self.input.unwrap_or_default(), layout, limit)?;
         std::thread::Builder::new()
             .name("framelet-input".into())
-            .spawn(move || compose(framer, once, input, &sender))
+            .spawn(move || {
+                let composing = AssertUnwindSafe(|| compose(framer, once, input, &sender));
+                if catch_unwind(composing).is_err() {
+                    // Or else it would look like the end of the input.
+                    let message = "a bug in framelet ended the reading of the input";
+                    let _ = sender.send_blocking(Err(Failure::new(Exit::Usage, message)));
+                }
+            })
             .map_err(|error| Failure::new(Exit::Usage, plain(&error)))?;
-        Ok(receiver)
+        Ok(messages)
     }
 
     async fn connect(&self, address: &Address) -> Result<Socket, Failure> {
@@ -223,22 +290,43 @@ impl Send {
         &self,
         socket: Socket,
         limit: usize,
-        composed: &Receiver<Composed>,
+        messages: Messages,
+    ) -> Result<(), Failure> {
+        let mut bad_input = None;
+        let ended = self.converse(socket, limit, messages, &mut bad_input).await;
+        match (bad_input, ended) {
+            (None, ended) => ended,
+            (Some(bad_input), Ok(())) => Err(bad_input),
+            (Some(bad_input), Err(failure)) => Err(bad_input.and(failure)),
+        }
+    }
+
+    /// The same, except that bad input only ends it, and is left in `bad_input`.
+    async fn converse(
+        &self,
+        socket: Socket,
+        limit: usize,
+        messages: Messages,
+        bad_input: &mut Option<Failure>,
     ) -> Result<(), Failure> {
         let mut reader =
             FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
         let mut output =
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(socket.clone(), composed));
+        let mut sending = pin!(send(socket.clone(), messages));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // When to give up waiting: nothing is waited for while there is something to send.
         let mut give_up = Timer::never();
         loop {
-            if sent.is_some() && !half_closed && replies >= self.expect {
+            let enough = replies >= self.expect || bad_input.is_some();
+            if sent.is_some() && !half_closed && enough {
                 // Only now: many servers drop the replies they still owe to a client that has ended.
                 socket.shutdown_write().map_err(|error| lost(&error))?;
                 half_closed = true;
-                give_up = self.timer();
+                give_up = match bad_input {
+                    None => self.timer(),
+                    Some(_) => Timer::after(self.timeout.0.map_or(PARTING, |t| t.min(PARTING))),
+                };
             }
             let read = async { Event::Received(reader.read_batch().await) };
             let event = match &sent {
@@ -253,7 +341,12 @@ impl Send {
             };
             match event {
                 Event::Sent(result) => {
-                    sent = Some(result.map_err(|error| lost(&error))?);
+                    let Sent { messages, input } = result.map_err(|error| lost(&error))?;
+                    *bad_input = input;
+                    if bad_input.is_some() && messages == 0 {
+                        return Ok(());
+                    }
+                    sent = Some(messages);
                     give_up = self.timer();
                 }
                 Event::Received(Ok(Some(payloads))) => {
@@ -272,15 +365,17 @@ impl Send {
                 }
                 Event::Received(Err(ReadError::Io { error, .. })) => return Err(lost(&error)),
                 Event::Received(Err(error)) => return Err(self.bad_reply(&error)),
+                // It has been told that there is no more, and that is enough.
+                Event::TimedOut if bad_input.is_some() => break,
                 Event::TimedOut => return Err(self.not_closed(replies)),
             }
         }
-        let sent = sent.unwrap_or_default();
-        debug!("sent {} messages, received {replies} replies", sent.messages);
-        if let Some(failure) = sent.input {
-            return Err(failure);
-        }
-        if replies < self.expect {
+        let sent = number(sent.unwrap_or_default(), "message");
+        debug!(
+            "sent {sent}, received {replies} {}",
+            if replies == 1 { "reply" } else { "replies" }
+        );
+        if replies < self.expect && bad_input.is_none() {
             let message = format!(
                 "the server closed the connection after {replies} of {} replies (--expect)",
                 self.expect
@@ -333,7 +428,7 @@ enum Event {
     TimedOut,
 }
 
-/// What was sent, and why there was no more where the input is to blame.
+/// How many messages were sent, and why there were no more where the input is to blame.
 #[derive(Default)]
 struct Sent {
     messages: u64,
@@ -341,9 +436,9 @@ struct Sent {
 }
 
 /// Sends what is composed.
-async fn send(mut socket: Socket, composed: &Receiver<Composed>) -> io::Result<Sent> {
+async fn send(mut socket: Socket, mut messages: Messages) -> io::Result<Sent> {
     let mut sent = Sent::default();
-    while let Ok(composed) = composed.recv().await {
+    while let Some(composed) = messages.next().await {
         match composed {
             Ok(chunk) => {
                 socket.write_all(&chunk.frames).await?;
@@ -363,13 +458,20 @@ fn compose(mut framer: Framer, once: bool, mut input: Option<Input>, chunks: &Se
         let more = framer.read(&mut chunk, most);
         chunk.read = input.as_mut().map_or(0, Input::read);
         let enough = chunk.messages >= most;
+        let dropped = (chunk.frames.len() > LARGE).then(|| chunk.dropped());
         // The queue is closed if the connection is lost: then nobody wants any more.
         if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {
             return;
         }
+        if let Some(dropped) = dropped {
+            // One of these takes memory enough, and nobody waits for the next one. Nothing ever comes.
+            let _ = dropped.recv();
+        }
         match more {
-            Ok(true) if !enough => {}
-            Ok(_) => return,
+            // What follows the only message that was asked for may be anything.
+            _ if enough => return,
+            Ok(true) => {}
+            Ok(false) => return,
             Err(failure) => {
                 let _ = chunks.send_blocking(Err(failure));
                 return;

@@ -6,7 +6,6 @@ use data_encoding::{BASE64, Encoding, HEXLOWER};
 use humantime::format_rfc3339_millis;
 use serde_core::Serializer;
 use serde_json::ser::Formatter;
-use serde_json::{Map, Value};
 
 use super::OutputFormat;
 use crate::escape::Escaped;
@@ -224,33 +223,11 @@ fn append_encoded<E>(
     Ok(())
 }
 
-/// The payload that a JSON object of the format `json` carries.
-pub(super) fn payload_of_json(line: &[u8]) -> Result<Vec<u8>, String> {
-    let value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
-    let Value::Object(object) = value else {
-        return Err("not a JSON object".into());
-    };
-    let text = |name: &str| -> Result<Option<&String>, String> {
-        match Map::get(&object, name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(format!("{name} is not a string")),
-        }
-    };
-    match (text("payload")?, text("payload_base64")?) {
-        (Some(text), None) => Ok(text.clone().into_bytes()),
-        (None, Some(base64)) => BASE64
-            .decode(base64.as_bytes())
-            .map_err(|error| format!("payload_base64 is not Base64: {error}")),
-        (None, None) => Err("neither payload nor payload_base64 in the object".into()),
-        (Some(_), Some(_)) => Err("both payload and payload_base64 in the object".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
+    use super::super::json::payload_of_json;
     use super::*;
 
     fn append(format: OutputFormat, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
@@ -359,21 +336,6 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&out), line);
         let odd = written("json", b"\xff\0", false);
         assert_eq!(odd, "{\"number\":12,\"length\":2,\"payload_base64\":\"/wA=\"}\n");
-        assert_eq!(payload_of_json(odd.as_bytes()).unwrap(), b"\xff\0");
-    }
-
-    #[test]
-    fn objects_without_a_payload_say_what_is_missing() {
-        for (line, word) in [
-            ("nonsense", "not JSON"),
-            ("[1]", "not a JSON object"),
-            ("{}", "neither payload nor payload_base64"),
-            (r#"{"payload":1}"#, "payload is not a string"),
-            (r#"{"payload":"a","payload_base64":"YQ=="}"#, "both"),
-            (r#"{"payload_base64":"!"}"#, "not Base64"),
-        ] {
-            let error = payload_of_json(line.as_bytes()).unwrap_err();
-            assert!(error.contains(word), "{line}: {error}");
-        }
+        assert_eq!(payload_of_json(odd.as_bytes()).unwrap(), &b"\xff\0"[..]);
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,15 +54,27 @@ impl Growing {
     }
 
     /// Waits until `found` finds something, and returns it.
-    pub(crate) fn wait<T>(&self, what: &str, mut found: impl FnMut(&[u8]) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, found: impl FnMut(&[u8]) -> Option<T>) -> T {
+        self.wait_or_end(what, found)
+            .unwrap_or_else(|text| panic!("the program ended before {what}; it had said: {text}"))
+    }
+
+    /// The same; returns the beginning of the text if it ends before that.
+    pub(crate) fn wait_or_end<T>(
+        &self,
+        what: &str,
+        mut found: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<T, String> {
         let deadline = Instant::now() + PATIENCE;
         let mut text = self.text.lock().unwrap();
         loop {
             if let Some(found) = found(&text.0) {
-                return found;
+                return Ok(found);
             }
             let so_far = || String::from_utf8_lossy(&text.0[..text.0.len().min(4000)]).into_owned();
-            assert!(!text.1, "the program ended before {what}; it had said: {}", so_far());
+            if text.1 {
+                return Err(so_far());
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{what} did not come; it had said: {}", so_far());
             text = self.grown.wait_timeout(text, left).unwrap().0;
@@ -214,18 +226,12 @@ impl Server {
 
     /// Returns the memory the process holds, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        self.status("VmRSS:")
+        status(self.pid(), "VmRSS:")
     }
 
     /// Returns the most memory the process ever held, in bytes.
     pub(crate) fn peak_memory(&self) -> usize {
-        self.status("VmHWM:")
-    }
-
-    fn status(&self, field: &str) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+        status(self.pid(), "VmHWM:")
     }
 
     /// Returns how many files and connections the process has open.
@@ -260,6 +266,13 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns what the system says of a process, in bytes.
+fn status(pid: u32, field: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    1024 * line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
 }
 
 fn send_signal(child: &Child, signal: Signal) {
@@ -314,24 +327,84 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a command with `input`.
-    pub(crate) fn start(mut command: Command, input: &[u8]) -> Running {
+    pub(crate) fn start(command: Command, input: &[u8]) -> Running {
+        let (running, mut stdin) = Running::start_with_input(command);
+        let input = input.to_vec();
+        // It may end without having read everything: that is for the caller to judge.
+        thread::spawn(move || drop(stdin.write_all(&input)));
+        running
+    }
+
+    /// Starts a command whose input is yet to be written.
+    pub(crate) fn start_with_input(mut command: Command) -> (Running, ChildStdin) {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        // It may end without having read everything: that is for the caller to judge.
-        thread::spawn(move || drop(stdin.write_all(&input)));
+        let stdin = child.stdin.take().unwrap();
         let output = Growing::follow(child.stdout.take().unwrap());
         let errors = Growing::follow(child.stderr.take().unwrap());
-        Running { child, output, errors }
+        (Running { child, output, errors }, stdin)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         send_signal(&self.child, signal);
+    }
+
+    /// Waits until it has said these words.
+    pub(crate) fn wait_until_it_says(&self, words: &str) {
+        self.errors.wait(&format!("{words:?}"), |said| {
+            String::from_utf8_lossy(said).contains(words).then_some(())
+        });
+    }
+
+    /// Waits until it says on which address it listens; `None` if it ends before that.
+    pub(crate) fn wait_for_address(&self) -> Option<String> {
+        let listening = |log: &[u8]| {
+            let (_, rest) = str::from_utf8(log).ok()?.split_once("listening on ")?;
+            Some(rest.split_once('\n')?.0.to_owned())
+        };
+        self.errors.wait_or_end("the listening line", listening).ok()
+    }
+
+    /// Waits until it has printed so many bytes.
+    pub(crate) fn wait_for_output(&self, len: usize) {
+        self.output.wait(&format!("{len} bytes"), |output| (output.len() >= len).then_some(()));
+    }
+
+    /// Waits until it has printed a whole `u32be` frame.
+    pub(crate) fn wait_for_a_frame(&self) {
+        self.output.wait("a frame", |output| {
+            let prefix = output.first_chunk().copied().map(u32::from_be_bytes)?;
+            (output.len() - 4 >= prefix as usize).then_some(())
+        });
+    }
+
+    /// Returns how many bytes it has read, from whatever it was.
+    pub(crate) fn characters_read(&self) -> usize {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
+    /// Waits until it handles SIGTERM, or has ended.
+    pub(crate) fn wait_until_it_can_be_stopped(&self) {
+        wait_until("the handling of SIGTERM", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+            let caught = u64::from_str_radix(field("SigCgt:").unwrap().trim(), 16).unwrap();
+            caught & 1 << (15 - 1) != 0 || field("State:").unwrap().trim().starts_with('Z')
+        });
+    }
+
+    /// Returns the most memory the process ever held, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        status(self.pid(), "VmHWM:")
     }
 
     /// Kills it, and waits for its end.

@@ -14,6 +14,9 @@ const VARIETY: usize = 1024;
 /// From this size on a block needs no more variety.
 const LARGE: usize = 8 * 1024 * 1024;
 
+/// How much more noise than the longest payload there is at most, so that payloads differ.
+const NOISE: usize = 1024 * 1024;
+
 /// The same sizes and bytes in every run, so that runs can be compared.
 const SEED: u64 = 4747;
 
@@ -44,7 +47,8 @@ impl Block {
         let mut random = fastrand::Rng::with_seed(SEED);
         // Each payload is a piece of this, so that no two neighbours are alike. It is text: servers
         // that print what they receive are measured on what they usually print.
-        let letters = (0..2 * sizes.end() + 256).map(|_| random.alphanumeric());
+        let letters = sizes.end().saturating_add(NOISE.min(sizes.end() + 256));
+        let letters = (0..letters).map(|_| random.alphanumeric());
         let noise = letters.collect::<String>().into_bytes();
         let mut block = Block { bytes: Vec::new(), ends: Vec::new(), payload: vec![0] };
         let variety = if sizes.start() == sizes.end() { 1 } else { VARIETY };
@@ -88,8 +92,9 @@ impl Block {
     /// Returns the place that is `frames` frames behind the one that begins at or in front of `from`.
     pub(super) fn skip(&self, from: Cursor, frames: u64) -> Cursor {
         let all = self.ends.len() as u64;
-        let frame = from.frame as u64 + frames;
-        let round = from.round + frame / all;
+        // So many that nobody ever gets there stay so many.
+        let frame = (from.frame as u64).saturating_add(frames);
+        let round = from.round.saturating_add(frame / all);
         let frame = usize::try_from(frame % all).expect("less than the length of a vector");
         Cursor { round, frame, at: self.start(frame) }
     }
@@ -214,5 +219,12 @@ mod tests {
         let far = block.skip(begin, 3 * block.ends.len() as u64);
         assert_eq!(block.bytes(begin, Some(far)).len(), block.bytes.len());
         assert_eq!(block.skip(begin, block.ends.len() as u64).at, 0);
+        let round = block.skip(begin, 7 * block.ends.len() as u64);
+        assert_eq!(block.skip(round, u64::MAX).round, 7 + u64::MAX / block.ends.len() as u64);
+        let large = Block::new(Layout::U32BE, 1 << 20..=1 << 20).unwrap();
+        let round = large.skip(large.beginning(0), 2);
+        assert_eq!(large.skip(round, u64::MAX).round, u64::MAX);
+        let last = block.skip(begin, block.ends.len() as u64 - 1);
+        assert_eq!(block.skip(last, u64::MAX).round, u64::MAX / block.ends.len() as u64);
     }
 }

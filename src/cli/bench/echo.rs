@@ -20,6 +20,10 @@ const BUFFER: usize = 64 * 1024;
 const SPIN: Duration = Duration::from_millis(2);
 const EARLY: Duration = Duration::from_millis(1);
 
+/// How many messages are sent in a turn at most, before it is seen whether anything else is to be done. At a
+/// rate that is out of reach there are more and more of them due, and a turn would last for ever.
+const AT_ONCE: usize = 4096;
+
 pub(super) struct Echo<'a> {
     block: &'a Block,
     connections: Vec<Option<Echoing>>,
@@ -274,9 +278,9 @@ impl<'a> Echo<'a> {
         let Some(mut rate) = self.rate else { return };
         // Those that had nothing to write before: the others wait for their sockets, or are in here.
         let mut touched = std::mem::take(&mut self.touched);
-        while rate.next < rate.end && self.open > 0 {
+        for _ in 0..AT_ONCE {
             let due = rate.start + rate.schedule.due(rate.next);
-            if due > now {
+            if rate.next >= rate.end || self.open == 0 || due > now {
                 break;
             }
             let token = rate.turn;

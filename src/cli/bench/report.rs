@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::super::grouped;
+use super::super::{grouped, number};
 use super::tally::Tally;
 use super::{Mode, Plan};
 
@@ -42,8 +42,8 @@ impl Report<'_> {
             format!(
                 "{}, {}, {}, messages of {} bytes as {}",
                 plan.address,
-                number(plan.connections, "connection"),
-                number(plan.threads, "thread"),
+                number(plan.connections as u64, "connection"),
+                number(plan.threads as u64, "thread"),
                 size(plan),
                 plan.layout
             ),
@@ -210,10 +210,6 @@ impl Lines {
         self.0.push_str(line);
         self.0.push('\n');
     }
-}
-
-fn number(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn size(plan: &Plan) -> String {

@@ -4,41 +4,45 @@ use std::future::pending;
 use std::pin::pin;
 use std::time::Duration;
 
-use ::log::debug;
+use ::log::{debug, info};
 use framelet::{AckClient, AckError, AckOptions, Address, Client, Decoded, Layout, RefusalCode};
 use futures_lite::FutureExt;
-use smol::channel::Receiver;
 
 use super::super::serve::stop_signal;
-use super::super::{Chunk, Exit, Failure, log};
-use super::{Composed, Progress, Send};
+use super::super::{Chunk, Exit, Failure, log, number};
+use super::identity::{Identity, Notes};
+use super::{Messages, Progress, Send};
 
 /// How long to try to connect, and to connect again.
 pub(super) const RETRY: Duration = Duration::from_secs(30);
 
 /// Checks that the options make sense together.
 pub(super) fn check(send: &Send) -> Result<(), Failure> {
-    let without_ack = if send.window.is_some() {
-        "--window"
-    } else if send.sender.is_some() {
-        "--sender"
-    } else if send.resume {
-        "--resume"
-    } else {
-        ""
-    };
-    let message = match send.ack {
-        false if without_ack.is_empty() => return Ok(()),
-        false => format!("{without_ack} has no use without --ack"),
-        true if send.expect > 0 => {
+    let only_with_ack = [
+        ("--window", send.window.is_some()),
+        ("--sender", send.sender.is_some()),
+        ("--sender-file", send.sender_file.is_some()),
+        ("--resume", send.resume),
+        ("--renumber", send.renumber),
+    ];
+    let without_ack = only_with_ack.iter().find(|(_, given)| *given);
+    let message = match (send.ack, without_ack) {
+        (false, None) => return Ok(()),
+        (false, Some((option, _))) => format!("{option} has no use without --ack"),
+        (true, _) if send.expect > 0 => {
             "--ack and --expect contradict each other: what the server sends is either \
              acknowledgements or replies"
                 .into()
         }
-        true if send.resume && send.sender.is_none() => {
-            "--resume needs --sender: whose messages does the server have already?".into()
+        (true, _) if send.sender.is_some() && send.sender_file.is_some() => {
+            "--sender and --sender-file contradict each other; give one of them".into()
         }
-        true => return Ok(()),
+        (true, _) if send.resume && !Identity::is_given(send) => {
+            "--resume needs --sender-file, FRAMELET_SENDER or --sender: whose messages does the \
+             server have already?"
+                .into()
+        }
+        (true, _) => return Ok(()),
     };
     Err(Failure::new(Exit::Usage, message))
 }
@@ -48,12 +52,16 @@ pub(super) async fn run(
     send: &Send,
     address: &Address,
     terminal: bool,
-    composed: &Receiver<Composed>,
+    mut messages: Messages,
     progress: Option<Progress>,
 ) -> Result<(), Failure> {
+    let identity = Identity::of(send)?;
+    let earlier = identity.noted().filter(|_| send.resume);
     let defaults = AckOptions::default();
     let options = AckOptions {
-        sender: send.sender,
+        sender: identity.id(),
+        committed: earlier.map_or(0, |noted| noted.committed),
+        renumber: send.renumber,
         window: send.window.unwrap_or(defaults.window),
         retry: send.retry.unwrap_or(RETRY),
         silence: send.timeout.0,
@@ -62,38 +70,44 @@ pub(super) async fn run(
         ..defaults
     };
     let mut stopped = pin!(stop_signal()?);
-    let connecting = async { Some(Client::connect_with_acks(address, options).await) };
+    let connecting = async { Ok(Client::connect_with_acks(address, options).await) };
+    let bad = async { Err(messages.bad_from_the_start().await) };
     let stopped_first = async {
         stopped.as_mut().await;
-        None
+        Err(Failure::new(Exit::Network, "stopped by a signal; nothing was sent"))
     };
-    let mut client = match connecting.or(stopped_first).await {
-        Some(Ok(client)) => client,
-        Some(Err(AckError::Lost { error, .. })) => return Err(send.not_connected(address, &error)),
-        Some(Err(error)) => return Err(Failure::new(exit(&error), error.to_string())),
-        None => {
-            let message = "stopped by a signal; nothing was sent";
-            return Err(Failure::new(Exit::Network, message));
+    let mut client = match connecting.or(bad).or(stopped_first).await? {
+        Ok(client) => client,
+        Err(AckError::Lost { error, .. }) => return Err(send.not_connected(address, &error)),
+        Err(error @ AckError::Behind { .. }) => {
+            return Err(Failure::new(exit(&error), behind(&error, &identity, true)));
         }
+        Err(error) => return Err(Failure::new(exit(&error), error.to_string())),
     };
-    debug!("connected to {address} as sender {}", client.sender());
-    if client.welcome() > 0 && !send.resume {
+    let (id, welcome) = (client.sender(), client.welcome());
+    debug!("connected to {address} as sender {}", id.short());
+    if welcome > 0 && !send.resume {
         let message = format!(
-            "the server has {} messages of sender {} already: --resume skips as many in the input",
-            client.welcome(),
-            client.sender()
+            "the server has {} of sender {} already: --resume skips as many in the input; another \
+             input needs another sender",
+            number(welcome, "message"),
+            id.short()
         );
         return Err(Failure::new(Exit::Usage, message));
+    }
+    if welcome == 0 && send.resume && !identity.is_new() {
+        info!("the server has no messages of this sender: sending all");
     }
     if terminal {
         send.say_how_to_send(address);
     }
-    let mut input = None;
-    let mut skip = client.welcome();
+    let ahead = earlier.map_or(0, |noted| noted.input - noted.committed);
+    let notes = Notes::new(&identity, earlier);
     let shown = client.progress();
+    let mut input = Input { skip: welcome.saturating_add(ahead), skipped: 0, bad: None };
     let sending = async {
-        let progress = progress.as_ref();
-        send_all(&mut client, send.layout, composed, &mut skip, &mut input, progress).await?;
+        let (notes, progress) = (notes.as_ref(), progress.as_ref());
+        send_all(&mut client, send.layout, messages, &mut input, notes, progress).await?;
         Ok(client.finish().await?)
     };
     let stopped = async {
@@ -102,52 +116,91 @@ pub(super) async fn run(
     };
     let showing = async {
         match &progress {
-            Some(progress) => progress.show(shown).await,
+            Some(progress) => progress.show(shown.clone()).await,
             None => pending().await,
         }
     };
-    let result = sending.or(stopped).or(showing).await;
-    log::say(format!("sent {}, committed {}", client.sent(), client.committed()));
-    if let Err(why) = result {
-        return Err(unfinished(&client, &why));
+    let noting = async {
+        match &notes {
+            Some(notes) => notes.keep(&shown).await,
+            None => pending().await,
+        }
+    };
+    let result = sending.or(stopped).or(showing).or(noting).await;
+    let (committed, sent) = (client.committed(), client.sent() - welcome);
+    if let Err(Unfinished::OtherInput) = result {
+        let message = format!(
+            "the input is another one: its first {} are not those that were committed; nothing was \
+             sent; use another --sender-file for another input",
+            number(input.skipped, "message")
+        );
+        return Err(Failure::new(Exit::Usage, message));
     }
-    if let Some(failure) = input {
+    if let Some(notes) = &notes {
+        notes.write(committed, client.lost());
+    }
+    let skipped = match input.skipped {
+        0 => String::new(),
+        skipped => format!("skipped {skipped} that were committed, "),
+    };
+    log::say(format!("{skipped}sent {sent}, committed {}", committed.saturating_add(ahead)));
+    if let Err(why) = result {
+        let failure = unfinished(&client, &identity, &why);
+        return Err(input.bad.into_iter().fold(failure, Failure::and));
+    }
+    if let Some(failure) = input.bad {
         return Err(failure);
     }
-    if skip > 0 {
-        let welcome = client.welcome();
+    if input.skip > 0 {
         let message = format!(
-            "the input has only {} messages, but {welcome} of this sender are committed: is it the \
-             same input?",
-            welcome - skip
+            "the input has only {}, but {} of this sender are committed: is it the same input?",
+            number(input.skipped, "message"),
+            input.skipped.saturating_add(input.skip)
         );
         return Err(Failure::new(Exit::Usage, message));
     }
     Ok(())
 }
 
-/// Sends all messages behind the first `skip`, until the end of the input or until it is to blame.
+/// What becomes of the input.
+struct Input {
+    /// How many messages are still to be skipped.
+    skip: u64,
+    skipped: u64,
+    /// Why it ended early.
+    bad: Option<Failure>,
+}
+
+/// Sends all messages after those to skip, until the end of the input or until it is to blame.
 async fn send_all(
     client: &mut AckClient,
     layout: Layout,
-    composed: &Receiver<Composed>,
-    skip: &mut u64,
-    input: &mut Option<Failure>,
+    mut messages: Messages,
+    input: &mut Input,
+    notes: Option<&Notes<'_>>,
     progress: Option<&Progress>,
-) -> Result<(), AckError> {
+) -> Result<(), Unfinished> {
     loop {
         // No message has this number: so this ends only if all is over, perhaps long before there is
         // anything more to send.
         let over = async { client.wait_committed(u64::MAX).await.map(|()| None) };
-        let next = async { Ok(composed.recv().await.ok()) };
+        let next = async { Ok(messages.next().await) };
         match next.or(over).await? {
             None => return Ok(()),
-            Some(Err(failure)) => *input = Some(failure),
+            Some(Err(failure)) => input.bad = Some(failure),
             Some(Ok(chunk)) => {
+                let committed = client.committed();
                 for payload in payloads(layout, &chunk) {
-                    match skip.checked_sub(1) {
-                        Some(left) => *skip = left,
-                        None => drop(client.send(payload).await?),
+                    if let Some(left) = input.skip.checked_sub(1) {
+                        (input.skip, input.skipped) = (left, input.skipped + 1);
+                        if notes.is_some_and(|notes| !notes.skip(payload)) {
+                            return Err(Unfinished::OtherInput);
+                        }
+                    } else {
+                        client.send(payload).await?;
+                        if let Some(notes) = notes {
+                            notes.sent(payload, committed);
+                        }
                     }
                 }
                 if let Some(progress) = progress {
@@ -175,6 +228,8 @@ enum Unfinished {
     Failed(AckError),
     /// By a signal.
     Stopped,
+    /// What is to be skipped is not what was committed.
+    OtherInput,
 }
 
 impl From<AckError> for Unfinished {
@@ -184,29 +239,75 @@ impl From<AckError> for Unfinished {
 }
 
 /// Says why not all messages are known to be committed, and how to go on.
-fn unfinished(client: &AckClient, why: &Unfinished) -> Failure {
-    let sender = client.sender();
+fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Failure {
+    let id = client.sender();
     let (exit, message) = match why {
-        Unfinished::Stopped => (Exit::Network, "stopped by a signal".into()),
+        Unfinished::Stopped | Unfinished::OtherInput => {
+            (Exit::Network, "stopped by a signal".into())
+        }
+        Unfinished::Failed(error @ AckError::Behind { .. }) => {
+            return Failure::new(exit(error), behind(error, identity, false));
+        }
         Unfinished::Failed(error @ AckError::Lost { error: io, .. }) => {
             (exit(error), format!("the connection to the server was lost: {}", super::plain(io)))
         }
         Unfinished::Failed(error) => (exit(error), error.to_string()),
     };
-    let hint = match why {
+    let goes_on = match why {
         // That one will be refused again.
-        Unfinished::Failed(AckError::Refused { refusal, .. })
-            if refusal.code == RefusalCode::TooLong =>
-        {
-            format!("; the sender is {sender}")
+        Unfinished::Failed(AckError::Refused { refusal, .. }) => {
+            refusal.code != RefusalCode::TooLong
         }
-        Unfinished::Stopped
-        | Unfinished::Failed(AckError::Lost { .. } | AckError::Refused { .. }) => {
-            format!("; `--ack --sender {sender} --resume` on the same input sends the rest")
+        Unfinished::Failed(error) => matches!(error, AckError::Lost { .. }),
+        Unfinished::Stopped | Unfinished::OtherInput => true,
+    };
+    let options = identity.options(id);
+    let hint = match (goes_on, identity, client.lost()) {
+        // The file knows better than the count of the server.
+        (true, Identity::File(_), _) | (true, _, 0) => {
+            format!("; `{options} --resume` on the same input sends the rest")
         }
-        Unfinished::Failed(_) => format!("; the sender is {sender}"),
+        (true, _, lost) => {
+            let lost = number(lost, "message");
+            format!("; the server has lost {lost}: `{options} --resume` sends as many again")
+        }
+        (false, Identity::Random, _) => format!("; the sender is {id}"),
+        (false, ..) => format!("; the sender is {}", id.short()),
     };
     Failure::new(exit, message + &hint)
+}
+
+/// Says that the server has lost messages, and the ways out: also those that are left once the client has
+/// ended, unless it was only `starting`.
+fn behind(error: &AckError, identity: &Identity, starting: bool) -> String {
+    let AckError::Behind { server, committed, sent, sender } = error else {
+        return error.to_string();
+    };
+    let first = server.saturating_add(1);
+    let numbers = match sent.saturating_sub(*committed) {
+        0 => format!("what follows as message {first} and up"),
+        1 => format!("it as message {first}"),
+        more => format!("them as messages {first} to {}", server.saturating_add(more)),
+    };
+    let options = identity.options(*sender);
+    let mut ways = format!("{error} `--renumber` sends {numbers}");
+    match identity {
+        Identity::File(_) if !starting => {
+            ways += &format!(" (`{options} --resume --renumber` on the same input)");
+        }
+        Identity::File(_) => {}
+        // Only a client that is still there knows what was committed.
+        _ => {
+            let again =
+                format!("; `{options} --resume` on the same input sends what it has lost again");
+            ways = ways.replacen("`--renumber` sends", "started with `--renumber` it sends", 1)
+                + &again;
+        }
+    }
+    if matches!(identity, Identity::File(_)) && *server == 0 {
+        ways += "; without --resume everything is sent again";
+    }
+    ways
 }
 
 fn exit(error: &AckError) -> Exit {
@@ -220,7 +321,7 @@ fn exit(error: &AckError) -> Exit {
             | RefusalCode::TooLong => Exit::Protocol,
             _ => Exit::Network,
         },
-        AckError::Lost { .. } => Exit::Network,
+        AckError::Lost { .. } | AckError::Behind { .. } => Exit::Network,
         _ => Exit::Protocol,
     }
 }

@@ -102,9 +102,10 @@ impl Progress {
 }
 
 fn words(committed: u64, sent: u64, len_known: bool, elapsed: Duration) -> String {
+    let plural = if committed == 1 { "" } else { "s" };
     let committed = grouped(committed);
     match len_known {
-        true => format!("committed {committed} messages"),
+        true => format!("committed {committed} message{plural}"),
         false => {
             let sent = grouped(sent);
             format!("committed {committed} of {sent} messages, {} s", elapsed.as_secs())
@@ -131,6 +132,7 @@ mod tests {
     fn what_is_shown_depends_on_what_is_known() {
         let elapsed = Duration::from_millis(2900);
         assert_eq!(words(1_234, 5_678, true, elapsed), "committed 1,234 messages");
+        assert_eq!(words(1, 5_678, true, elapsed), "committed 1 message");
         assert_eq!(words(1_234, 5_678, false, elapsed), "committed 1,234 of 5,678 messages, 2 s");
     }
 }

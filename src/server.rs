@@ -16,7 +16,7 @@ use smol::Timer;
 use crate::connection::{Connection, Outcome, report};
 use crate::error::Plain;
 use crate::layout::Layout;
-use crate::net::{BACKLOG, Listener, Peer, Socket};
+use crate::net::{BACKLOG, Listener, Peer, ResettingListener, Socket};
 use crate::options::{Reopen, ServeError, ServeOptions, max_connections};
 use crate::pool::Pool;
 use crate::senders::Senders;
@@ -138,6 +138,7 @@ pub async fn serve(
     let server = Arc::new(Server::new(&options)?);
     let mut writer = sink.map(Writer::start).transpose().map_err(ServeError::Start)?;
     let _sweep = Sweep::start(&server).map_err(ServeError::Start)?;
+    let mut listener = ResettingListener::new(listener).map_err(ServeError::Start)?;
 
     let told_to_stop = async {
         shutdown.await;
@@ -146,11 +147,11 @@ pub async fn serve(
     let stopped = told_to_stop
         .or(async { Err(sink_failure(writer.as_ref()).await) })
         .or(pass_on(&options.reopen, writer.as_ref()))
-        .or(accept(&server, &listener, writer.as_ref()))
+        .or(accept(&server, &mut listener, writer.as_ref()))
         .await;
     let deadline = Instant::now().checked_add(server.grace);
     if stopped.is_ok() {
-        accept_the_last(&server, &listener, writer.as_ref()).await;
+        accept_the_last(&server, &mut listener, writer.as_ref()).await;
     }
     drop(listener);
 
@@ -208,7 +209,11 @@ async fn pass_on<T>(reopen: &Reopen, writer: Option<&Writer>) -> T {
 }
 
 /// Accepts connections for ever: no error that `accept` can report is the listener's own.
-async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) -> T {
+async fn accept<T>(
+    server: &Arc<Server>,
+    listener: &mut ResettingListener,
+    writer: Option<&Writer>,
+) -> T {
     let mut backoff = ACCEPT_BACKOFF.0;
     let mut failures = Seldom::default();
     let mut refusals = Seldom::default();
@@ -259,7 +264,11 @@ fn close(connection: Connection, outcome: Option<Outcome>) {
 }
 
 /// Accepts what had connected before the end: those peers may have sent everything and be gone.
-async fn accept_the_last(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) {
+async fn accept_the_last(
+    server: &Arc<Server>,
+    listener: &mut ResettingListener,
+    writer: Option<&Writer>,
+) {
     let mut refusals = Seldom::default();
     for _ in 0..BACKLOG {
         match future::poll_once(listener.accept()).await {

@@ -30,6 +30,7 @@ mod progress;
 mod progress;
 mod send;
 mod serve;
+mod signals;
 
 /// Where `serve` and `send` meet if nothing else is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";

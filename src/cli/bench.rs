@@ -12,7 +12,8 @@ use framelet::{Address, Layout};
 use mio::Poll;
 use socket2::Socket;
 
-use super::serve::{check_threads, raise_file_limit, stop_signal};
+use super::serve::{check_threads, raise_file_limit};
+use super::signals::stop_signal;
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, cannot_connect, count, duration, log, parse_address,
     plain, size, timeout,

@@ -1,17 +1,16 @@
 //! `framelet serve`: receives messages and puts them into a sink.
 
 use argh::FromArgs;
-use async_signal::{Signal, Signals};
 use framelet::{
-    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink, Reopen,
-    ServeError, ServeOptions, Sink, SqliteSink, serve,
+    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink, ServeError,
+    ServeOptions, Sink, SqliteSink, serve,
 };
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use smol::channel;
 
 use super::log::{self as log_lines, say};
+use super::signals::{reopen_at_signal, stop_signal};
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
 };
@@ -200,45 +199,6 @@ impl Serve {
             }
         }))
     }
-}
-
-/// Returns a future that is ready once the first signal to end has come. The second one does not wait
-/// for anything.
-pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let mut signals =
-        Signals::new([Signal::Term, Signal::Int]).map_err(|error| no_signals(&error))?;
-    let (stop, stopped) = channel::bounded::<()>(1);
-    smol::spawn(async move {
-        signals.next().await;
-        drop(stop);
-        if let Some(Ok(signal)) = signals.next().await {
-            warn!("ended at once by a second signal");
-            log_lines::flush();
-            // As a shell shows a program that was ended by a signal.
-            std::process::exit(128 + signal as i32);
-        }
-    })
-    .detach();
-    Ok(async move {
-        // Closed by the drop above.
-        let _ = stopped.recv().await;
-    })
-}
-
-/// From now on SIGHUP, which would end the program, has the sink reopen instead.
-fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
-    let mut signals = Signals::new([Signal::Hup]).map_err(|error| no_signals(&error))?;
-    smol::spawn(async move {
-        while signals.next().await.is_some() {
-            reopen.ask();
-        }
-    })
-    .detach();
-    Ok(())
-}
-
-fn no_signals(error: &io::Error) -> Failure {
-    Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(error)))
 }
 
 /// Why it cannot listen, and what to do about the usual causes.

@@ -9,7 +9,7 @@ use framelet::{AckClient, AckError, AckOptions, Address, Client, Decoded, Layout
 use futures_lite::FutureExt;
 use smol::channel::Receiver;
 
-use super::super::serve::stop_signal;
+use super::super::signals::stop_signal;
 use super::super::{Chunk, Exit, Failure, log};
 use super::{Composed, Progress, Send};
 

@@ -2,8 +2,8 @@
 
 use argh::FromArgs;
 use framelet::{
-    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink, ServeError,
-    ServeOptions, Sink, SqliteSink, serve,
+    Address, Count, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
+    ServeError, ServeOptions, Sink, SqliteSink, serve,
 };
 use futures_lite::future;
 use log::{info, warn};
@@ -96,7 +96,11 @@ pub(crate) struct Serve {
     )]
     grace: Duration,
 
-    /// say more: the beginning and the end of each connection
+    /// begin each line of the log with the time; journals and containers add it by themselves
+    #[argh(switch)]
+    log_time: bool,
+
+    /// say more: the beginning and the end of each connection, however many there are
     #[argh(switch, short = 'v')]
     verbose: bool,
 
@@ -107,6 +111,9 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if self.log_time {
+            log_lines::show_times();
+        }
         log_lines::start(self.verbose, self.quiet)?;
         check_threads()?;
         raise_file_limit();
@@ -151,7 +158,11 @@ impl Serve {
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
         let summary = serve(listener, options, sink, stopped).await.map_err(failure)?;
-        info!("{} messages over {} connections", summary.messages, summary.connections);
+        info!(
+            "{} over {}",
+            Count(summary.messages, "message"),
+            Count(summary.connections, "connection")
+        );
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, Server, closed, frame, framelet, read_frame, unframe};
+use common::program::{FRAMELET, Server, closed, frame, framelet, logged, read_frame, unframe};
 use rustix::process::Signal;
 
 /// Starts `framelet serve` whose output nobody reads, so that its sink soon takes no more.
@@ -64,7 +64,7 @@ fn a_connection_that_has_ended_before_is_not_reset_by_the_end_of_the_server() {
     wait_for_the_end_of_the_client(&server);
     let mut server = server;
     server.signal(Signal::TERM);
-    server.wait_for_log("ending 1 connections", 1);
+    server.wait_for_log("ending 1 connection", 1);
     server.resume();
     let left = server.wait();
     assert!(left.status.success(), "{}", left.log);
@@ -95,7 +95,7 @@ fn a_killed_server_and_a_second_signal_fail_the_client() {
             server.signal(Signal::KILL);
         } else {
             server.signal(Signal::TERM);
-            server.wait_for_log("ending 1 connections", 1);
+            server.wait_for_log("ending 1 connection", 1);
             server.signal(Signal::TERM);
         }
         server.wait();
@@ -209,11 +209,14 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
             })
         })
         .collect();
-    server.wait_for_log("the peer took nothing of its replies for 1s (--message-timeout)", 6);
     assert!(deaf.into_iter().all(|peer| peer.join().unwrap()));
     let mut stream = server.connect();
     stream.write_all(&frame(b"still there?")).unwrap();
     assert_eq!(read_frame(&mut stream).unwrap(), b"still there?");
+    drop(stream);
+    let log = server.stop().log;
+    let told = "the peer took nothing of its replies for 1s (--message-timeout)";
+    assert_eq!(logged(&log, told, "peers that took nothing of their replies"), 6, "{log}");
 }
 
 #[test]

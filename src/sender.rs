@@ -9,7 +9,8 @@ const LEN: usize = 16;
 
 /// The id of a sender: one logical client, however often it reconnects.
 ///
-/// Its text form is 32 lower-case hexadecimal digits.
+/// Its text form is 32 lower-case hexadecimal digits. Treat it as a secret: whoever knows it can take
+/// the sender's place. So its debug form shows a quarter of it only.
 ///
 /// # Examples
 ///
@@ -55,7 +56,8 @@ impl fmt::Display for SenderId {
 
 impl fmt::Debug for SenderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SenderId({self})")
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "SenderId({a:02x}{b:02x}{c:02x}{d:02x}…)")
     }
 }
 
@@ -95,6 +97,14 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(SenderId::from_bytes(*id.as_bytes()), id);
         assert_ne!(SenderId::random().unwrap(), id);
+    }
+
+    #[test]
+    fn the_debug_form_is_enough_to_tell_senders_apart_and_not_to_be_one() {
+        let id: SenderId = "00112233445566778899aabbccddeeff".parse().unwrap();
+        assert_eq!(format!("{id:?}"), "SenderId(00112233…)");
+        let hello = crate::Hello { sender: id, first: 1 };
+        assert!(!format!("{hello:?}").contains("4455"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{FRAMELET, Server, closed, frame, framelet, logged, read_frame, unframe};
+use framelet::{Address, ServeOptions, serve};
 use rustix::process::Signal;
 
 /// Starts `framelet serve` whose output nobody reads, so that its sink soon takes no more.
@@ -244,8 +245,63 @@ fn a_log_that_nobody_reads_stops_neither_the_service_nor_its_end() {
     assert!(child.wait().unwrap().success());
 }
 
+/// Has a server with all of its times wait for what a client sends, and for the client to take replies.
+#[track_caller]
+fn serves(address: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let large = frame(&vec![b'x'; 1 << 20]);
+    let (first, rest) = large.split_at(1000);
+    stream.write_all(first).unwrap();
+    // A few of its looks at what takes too long.
+    thread::sleep(Duration::from_millis(700));
+    stream.write_all(rest).unwrap();
+    assert_eq!(read_frame(&mut stream).unwrap().len(), 1 << 20);
+}
+
 #[test]
-fn a_grace_period_longer_than_any_life_is_no_problem() {
-    let left = Server::start(&["--grace", "100000000000y"]).stop();
-    assert!(left.status.success(), "{}", left.log);
+fn times_longer_than_any_life_are_no_problem() {
+    for longest in ["100000000000y", "18446744073709551615s", "1000000000000000000s"] {
+        let server = Server::start(&[
+            "--echo",
+            "--output",
+            "none",
+            "--grace",
+            longest,
+            "--message-timeout",
+            longest,
+            "--idle-timeout",
+            longest,
+        ]);
+        serves(&server.address.to_string());
+        let left = server.stop();
+        assert!(left.status.success() && !left.log.contains("panicked"), "{}", left.log);
+    }
+}
+
+#[test]
+fn the_longest_and_the_shortest_of_all_times_are_no_problem_in_the_library() {
+    for (time, served) in [(Duration::MAX, true), (Duration::from_nanos(1), false)] {
+        let options = ServeOptions {
+            echo: true,
+            message_timeout: Some(time),
+            idle_timeout: Some(time),
+            grace: time,
+            ..ServeOptions::default()
+        };
+        smol::block_on(async {
+            let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
+            let address = listener.address().unwrap().to_string();
+            let (stop, stopped) = smol::channel::bounded::<()>(1);
+            let shutdown = async move { assert!(stopped.recv().await.is_err()) };
+            let server = smol::spawn(serve(listener, options, None, shutdown));
+            if served {
+                smol::unblock(move || serves(&address)).await;
+            } else {
+                let mut stream = TcpStream::connect(address).unwrap();
+                assert!(smol::unblock(move || closed(&mut stream)).await);
+            }
+            drop(stop);
+            server.await.unwrap();
+        });
+    }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use argh::FromArgs;
-use framelet::{Address, Layout};
+use framelet::{Address, Count, Layout};
 use mio::Poll;
 use socket2::Socket;
 
@@ -49,6 +49,7 @@ const DURATION: Duration = Duration::from_secs(10);
     help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
     note = "Without --echo it floods: each connection writes as fast as it can, then waits\nuntil the server has closed it, too.",
+    note = "It does not see what the server does with messages: one that stores them stores\nmillions of them. Give it a server of its own, as in the example.",
     note = "With --rate a latency counts from the time a message was due, so that a server\nthat stalls cannot hide what waited for it."
 )]
 pub(crate) struct Bench {
@@ -327,8 +328,9 @@ impl Plan {
     fn failure(&self, tally: &Tally) -> Option<Failure> {
         let fault = tally.faults.first()?;
         let exit = if tally.only_timed_out() { Exit::Timeout } else { Exit::Network };
-        let (errors, all, text) = (tally.errors, self.connections, &fault.text);
-        Some(Failure::new(exit, format!("{errors} of {all} connections failed; {text}")))
+        let all = Count(self.connections as u64, "connection");
+        let (errors, text) = (tally.errors, &fault.text);
+        Some(Failure::new(exit, format!("{errors} of {all} failed; {text}")))
     }
 }
 

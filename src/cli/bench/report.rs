@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use framelet::Count;
 use hdrhistogram::Histogram;
 
 use super::super::grouped;
@@ -40,10 +41,10 @@ impl Report<'_> {
         lines.add(
             what,
             format!(
-                "{}, {}, {}, messages of {} bytes as {}",
+                "{}, {}, {}, messages of {} as {}",
                 plan.address,
-                number(plan.connections, "connection"),
-                number(plan.threads, "thread"),
+                Count(plan.connections as u64, "connection"),
+                Count(plan.threads as u64, "thread"),
                 size(plan),
                 plan.layout
             ),
@@ -212,14 +213,10 @@ impl Lines {
     }
 }
 
-fn number(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
 fn size(plan: &Plan) -> String {
     match plan.sizes.start() == plan.sizes.end() {
-        true => plan.sizes.end().to_string(),
-        false => format!("{} to {}", plan.sizes.start(), plan.sizes.end()),
+        true => Count(*plan.sizes.end() as u64, "byte").to_string(),
+        false => format!("{} to {} bytes", plan.sizes.start(), plan.sizes.end()),
     }
 }
 

@@ -155,7 +155,7 @@ const HELP: [Help; 6] = [
     },
     Help {
         command: "bench",
-        example: "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo --rate 10000",
+        example: "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo",
         sections: &[LAYOUTS, EXIT_CODES],
     },
 ];

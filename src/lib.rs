@@ -2,8 +2,8 @@
 //!
 //! TCP delivers a stream of bytes, not messages: one `read` may return half a message or three of
 //! them. framelet puts a length in front of each message, and the other side reads the length and then
-//! exactly that many bytes. **A message arrives whole, once, in order; and when something is wrong, you
-//! are told what, where, and what to do.**
+//! exactly that many bytes. **Messages arrive whole and in order; with acknowledgements and a database,
+//! exactly once. And when something is wrong, you are told what, where, and what to do.**
 //!
 //! ```text
 //!   the bytes "hello" and an empty message, as u32be frames:

@@ -39,7 +39,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
     name = "send",
     help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
-    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it."
+    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it.\nBehind a proxy that says nothing: only --ack tells."
 )]
 pub(crate) struct Send {
     /// where to connect to (default: 127.0.0.1:4747)

@@ -81,7 +81,7 @@ impl Growing {
         text.0.clone()
     }
 
-    fn so_far(&self) -> Vec<u8> {
+    pub(crate) fn so_far(&self) -> Vec<u8> {
         self.text.lock().unwrap().0.clone()
     }
 }

@@ -43,11 +43,16 @@
 
 use std::fmt;
 
+use crate::count::Count;
 use crate::layout::{Decoded, Layout};
 use crate::sender::SenderId;
 
 /// The only version there is.
 const VERSION: u8 = 1;
+
+/// The most messages that anybody can have sent: one a nanosecond for 146 years. A number above it is
+/// no number of a message, and up to it sums of numbers and counts do not overflow.
+pub(crate) const MOST_MESSAGES: u64 = u64::MAX / 4;
 
 /// The length of a hello's body, in bytes: version, sender, number.
 const BODY: usize = 1 + 16 + 8;
@@ -63,7 +68,8 @@ pub(crate) const LONGEST_ANSWER: usize = 8 + 1 + LONGEST_TEXT;
 pub struct Hello {
     /// Who it is.
     pub sender: SenderId,
-    /// The number of the first message that it can send; a sender's very first message is 1.
+    /// The number of the first message that it can send; a sender's very first message is 1. A server
+    /// refuses numbers over 2⁶² − 1, which nobody gets to.
     pub first: u64,
 }
 
@@ -363,7 +369,8 @@ impl std::error::Error for UnfitLayout {}
 
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a message of {} bytes is no acknowledgement, which has 8", self.length)
+        let length = Count(self.length as u64, "byte");
+        write!(f, "a message of {length} is no acknowledgement, which has 8")
     }
 }
 

@@ -31,6 +31,7 @@ mod progress;
 mod progress;
 mod send;
 mod serve;
+mod signals;
 
 /// Where `serve` and `send` meet if nothing else is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";
@@ -164,7 +165,7 @@ const HELP: [Help; 6] = [
     },
     Help {
         command: "bench",
-        example: "framelet serve --echo --output none &  framelet bench --echo --rate 10000",
+        example: "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo",
         sections: &[LAYOUTS, EXIT_CODES],
     },
 ];
@@ -339,11 +340,6 @@ fn grouped(number: impl ToString) -> String {
         shown.push(digit);
     }
     shown
-}
-
-/// Shows a number of things: `1 message`, `2 messages`.
-fn number(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Opens the file to read: the one named, or standard input.

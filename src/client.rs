@@ -129,7 +129,8 @@ impl Client {
 
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;
     /// messages that come meanwhile are dropped. A framelet server closes once it has put everything
-    /// into its sink; other servers usually once they have read everything.
+    /// into its sink; other servers usually once they have read everything. A proxy in between closes
+    /// whatever became of it: then only an [`AckClient`](crate::AckClient) can tell.
     ///
     /// There is no time limit: use `futures_lite::FutureExt::or` with a timer.
     ///

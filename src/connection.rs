@@ -13,13 +13,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::{AsyncWrite, future};
-use log::{debug, info, warn};
+use log::debug;
 
 use crate::acks::RefusalCode;
-use crate::error::{Plain, ReadError};
+use crate::count::Count;
+use crate::error::{Fault, Plain, ReadError};
 use crate::net::Socket;
 use crate::payloads::Payloads;
 use crate::pool::HeldForPeer;
+use crate::rate_limited_log::{Kind, RateLimitedLog};
 use crate::reader::FrameReader;
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
@@ -386,36 +388,63 @@ impl Connection {
 }
 
 /// The one place where the end of a connection is logged.
-pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
+pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outcome: &Outcome) {
     let who = format_args!("connection {} from {}", origin.connection, origin.peer);
+    let messages = Count(messages, "message");
     match outcome {
-        Outcome::Closed if messages == 0 => debug!("{who}: closed without a message"),
-        Outcome::Closed => debug!("{who}: closed after {messages} messages"),
-        Outcome::Drained => {
-            debug!("{who}: reset by the end of the server, after {messages} messages")
+        Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
+        Outcome::Closed => debug!("{who}: closed after {messages}"),
+        Outcome::Drained => debug!("{who}: reset by the end of the server, after {messages}"),
+        Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
+        Outcome::Idle(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            let why = format_args!("the peer was idle for {timeout} (--idle-timeout)");
+            log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
         }
-        Outcome::Idle(timeout) => info!(
-            "{who}: reset after {messages} messages, since the peer was idle for {} (--idle-timeout)",
-            humantime::format_duration(*timeout)
-        ),
-        Outcome::NotTaken(timeout) => warn!(
-            "{who}: reset after {messages} messages, since the peer took nothing of its replies for {} \
-             (--message-timeout)",
-            humantime::format_duration(*timeout)
-        ),
+        Outcome::NotTaken(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            let why = format_args!(
+                "the peer took nothing of its replies for {timeout} (--message-timeout)"
+            );
+            log.say(Kind::NotTaken, format_args!("{who}: reset after {messages}, since {why}"));
+        }
         Outcome::Aborted => {
-            warn!("{who}: cut off by the end of the server, after {messages} messages")
+            let line = format_args!("{who}: cut off by the end of the server, after {messages}");
+            log.say(Kind::Aborted, line);
         }
-        Outcome::Read(error) => warn!("{who}: {error}"),
-        Outcome::Write(error) => warn!("{who}: cannot send replies: {}", Plain(error)),
+        Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
+        Outcome::Write(error) => {
+            let line = format_args!("{who}: cannot send replies: {}", Plain(error));
+            log.say(Kind::WriteFailed, line);
+        }
         Outcome::Refused(code) => {
-            warn!("{who}: refused acknowledgements after {messages} messages: {code}")
+            let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
+            log.say(Kind::Refused, line);
         }
         Outcome::NotAsked => {
-            warn!("{who}: reset, since the client asks for no acknowledgements (--require-ack)")
+            let why = "the client asks for no acknowledgements (--require-ack)";
+            log.say(Kind::NotAsked, format_args!("{who}: reset, since {why}"));
         }
         Outcome::SinkGone => {
-            warn!("{who}: cut off after {messages} messages, since the sink failed")
+            let line = format_args!("{who}: cut off after {messages}, since the sink failed");
+            log.say(Kind::SinkGone, line);
         }
+    }
+}
+
+/// Returns whether not a single byte came before the stream failed: that happens to probes that look
+/// whether somebody listens, and nobody has lost anything.
+fn is_empty(error: &ReadError) -> bool {
+    matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
+}
+
+fn kind(error: &ReadError) -> Kind {
+    match error {
+        ReadError::Io { .. } => Kind::Lost,
+        ReadError::Protocol(error) => match error.fault {
+            Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
+            Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
+            Fault::Late { .. } => Kind::Late,
+        },
     }
 }

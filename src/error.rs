@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::count::Count;
 use crate::diagnosis::Suspect;
 use crate::escape::{Escaped, SpacedHex};
 use crate::layout::Malformed;
@@ -152,20 +153,24 @@ impl fmt::Display for Fault {
             }
             Fault::Malformed(malformed) => malformed.fmt(f),
             Fault::TruncatedPrefix { got, want } => {
-                write!(f, "the stream ended inside the prefix: got {got} of {want} bytes")
+                let want = Count(*want as u64, "byte");
+                write!(f, "the stream ended inside the prefix: got {got} of {want}")
             }
             Fault::TruncatedPayload { got, want } => {
-                write!(f, "the stream ended inside the payload: got {got} of {want} bytes")
+                let want = Count(*want, "byte");
+                write!(f, "the stream ended inside the payload: got {got} of {want}")
             }
             Fault::Late { got, want: Some(want), timeout } => write!(
                 f,
-                "not complete within {}: got {got} of {want} bytes",
-                humantime::format_duration(*timeout)
+                "not complete within {}: got {got} of {}",
+                humantime::format_duration(*timeout),
+                Count(*want, "byte")
             ),
             Fault::Late { got, want: None, timeout } => write!(
                 f,
-                "not complete within {}: got {got} bytes of the prefix",
-                humantime::format_duration(*timeout)
+                "not complete within {}: got {} of the prefix",
+                humantime::format_duration(*timeout),
+                Count(*got, "byte")
             ),
         }
     }
@@ -194,7 +199,7 @@ impl fmt::Display for ReadError {
             ReadError::Protocol(error) => error.fmt(f),
             ReadError::Io { error, at, got: 0 } => write!(f, "{at}: {}", Plain(error)),
             ReadError::Io { error, at, got } => {
-                write!(f, "{at}: {}, {got} bytes into it", Plain(error))
+                write!(f, "{at}: {}, {} into it", Plain(error), Count(*got, "byte"))
             }
         }
     }

@@ -16,6 +16,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::count::Count;
+
 /// The longest prefix of any layout, in bytes.
 pub(crate) const LONGEST_PREFIX: usize = 8;
 
@@ -402,10 +404,8 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Malformed::SmallerThanItself { length, prefix } => {
-                write!(
-                    f,
-                    "length {length} is smaller than the {prefix} bytes of the prefix it counts"
-                )
+                let prefix = Count(*prefix as u64, "byte");
+                write!(f, "length {length} is smaller than the {prefix} of the prefix it counts")
             }
             Malformed::VarintTooLong => {
                 f.write_str("varint does not end within 5 bytes and 32 bits")
@@ -422,14 +422,12 @@ impl std::error::Error for Malformed {}
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TooLong { length, limit, field } = self;
+        let length = Count(*length as u64, "byte");
         match field {
             Some(layout) => {
-                write!(
-                    f,
-                    "message of {length} bytes is more than a {layout} prefix can say ({limit})"
-                )
+                write!(f, "message of {length} is more than a {layout} prefix can say ({limit})")
             }
-            None => write!(f, "message of {length} bytes is over the limit of {limit}"),
+            None => write!(f, "message of {length} is over the limit of {limit}"),
         }
     }
 }
@@ -440,7 +438,8 @@ impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LimitError { limit, layout } = self;
         let max = layout.max_payload();
-        write!(f, "a limit of {limit} bytes is more than a {layout} message can have ({max})")
+        let limit = Count(*limit as u64, "byte");
+        write!(f, "a limit of {limit} is more than a {layout} message can have ({max})")
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! TCP delivers a stream of bytes, not messages: one `read` may return half a message or three of
 //! them. framelet puts a length in front of each message, and the other side reads the length and then
-//! exactly that many bytes. **A message arrives whole, once, in order; and when something is wrong, you
-//! are told what, where, and what to do.**
+//! exactly that many bytes. **Messages arrive whole and in order; with acknowledgements and a database,
+//! exactly once. And when something is wrong, you are told what, where, and what to do.**
 //!
 //! ```text
 //!   the bytes "hello" and an empty message, as u32be frames:
@@ -51,6 +51,7 @@
 
 // Wire.
 mod acks; // the hello and its answers
+mod count; // numbers with what they count
 mod diagnosis; // what an impossible prefix most likely is
 mod error;
 mod escape; // text that is safe to show
@@ -76,6 +77,7 @@ mod file; // the standard streams
 mod format; // messages as text or bytes outside the wire
 mod net; // addresses and sockets
 mod options; // of the server
+mod rate_limited_log; // lines that peers cause
 mod senders; // over which connection each sender sends
 mod server; // accepts, and ends in good order
 mod sink; // where messages go
@@ -87,6 +89,7 @@ pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayo
 pub use address::{Address, ParseAddressError};
 pub use backoff::Backoff;
 pub use client::{Client, FinishError};
+pub use count::Count;
 pub use diagnosis::Suspect;
 pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
 pub use escape::Escaped;

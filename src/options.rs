@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use smol::channel::{self, Receiver, Sender};
 
 use crate::acks::{Hello, UnfitLayout};
+use crate::count::Count;
 use crate::error::Plain;
 use crate::layout::{Layout, LimitError};
 
@@ -202,8 +203,9 @@ pub(crate) fn max_connections(asked: Option<usize>) -> usize {
     let max = asked.unwrap_or(MAX_CONNECTIONS.min(room)).max(1);
     if max > room {
         warn!(
-            "{max} connections may need more than the {} open files this process may have \
-             (ulimit -n); what is over that waits",
+            "{} may need more than the {} open files this process may have (ulimit -n); what is over \
+             that waits",
+            Count(max as u64, "connection"),
             files.unwrap_or(u64::MAX)
         );
     }
@@ -228,19 +230,21 @@ impl fmt::Display for ServeError {
             ServeError::Start(error) => Plain(error).fmt(f),
             ServeError::Sink { error, uncommitted } => write!(
                 f,
-                "cannot put messages into the sink: {}; {uncommitted} messages received were not \
-                 written, or not all of them",
-                Plain(error)
+                "cannot put messages into the sink: {}; {}, or not all of them",
+                Plain(error),
+                not_written(*uncommitted)
             ),
             ServeError::Unfinished { uncommitted, trouble } => {
-                write!(
-                    f,
-                    "{uncommitted} messages received were not written by the end of the grace period"
-                )?;
+                write!(f, "{} by the end of the grace period", not_written(*uncommitted))?;
                 trouble.as_ref().map_or(Ok(()), |trouble| write!(f, ": {trouble}"))
             }
         }
     }
+}
+
+fn not_written(messages: u64) -> String {
+    let were = if messages == 1 { "was" } else { "were" };
+    format!("{} received {were} not written", Count(messages, "message"))
 }
 
 impl std::error::Error for ServeError {

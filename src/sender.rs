@@ -117,6 +117,8 @@ mod tests {
         let id: SenderId = "00112233445566778899aabbccddeeff".parse().unwrap();
         assert_eq!(id.short(), "00112233…");
         assert_eq!(format!("{id:?}"), "SenderId(00112233…)");
+        let hello = crate::Hello { sender: id, first: 1 };
+        assert!(!format!("{hello:?}").contains("4455"));
     }
 
     #[test]

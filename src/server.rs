@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use event_listener::Event;
 use futures_lite::{FutureExt, future};
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use smol::Timer;
 
 use crate::connection::{Connection, Outcome, report};
+use crate::count::Count;
 use crate::error::Plain;
 use crate::layout::Layout;
-use crate::net::{BACKLOG, Listener, Peer, Socket};
+use crate::net::{BACKLOG, Listener, Peer, ResettingListener, Socket};
 use crate::options::{Reopen, ServeError, ServeOptions, max_connections};
 use crate::pool::Pool;
+use crate::rate_limited_log::{Kind, RateLimitedLog};
 use crate::senders::Senders;
 use crate::sink::{Origin, Sink, Writer};
 use crate::sweep::{Sweep, tick};
@@ -26,9 +28,6 @@ use crate::watch::Order;
 
 /// The shortest and longest wait after a failed accept. The kernel keeps the connection meanwhile.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
-/// How often refused connections, and failures to accept any, are logged at most.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How many connections are accepted before other tasks get their turn.
 const ACCEPTS_A_TURN: u32 = 64;
@@ -66,6 +65,8 @@ pub(crate) struct Server {
     open: Mutex<HashMap<u64, Arc<Origin>>>,
     pub(crate) require_ack: bool,
     pub(crate) senders: Arc<Senders>,
+    /// Of what peers do.
+    pub(crate) log: RateLimitedLog,
     /// Notified whenever a connection has ended.
     ended: Event,
     connections: AtomicU64,
@@ -136,8 +137,21 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Summary, ServeError> {
     let server = Arc::new(Server::new(&options)?);
+    let result = run(&server, listener, &options.reopen, sink, shutdown).await;
+    server.log.finish();
+    result
+}
+
+async fn run(
+    server: &Arc<Server>,
+    listener: Listener,
+    reopen: &Reopen,
+    sink: Option<Box<dyn Sink>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Summary, ServeError> {
     let mut writer = sink.map(Writer::start).transpose().map_err(ServeError::Start)?;
-    let _sweep = Sweep::start(&server).map_err(ServeError::Start)?;
+    let _sweep = Sweep::start(server).map_err(ServeError::Start)?;
+    let mut listener = ResettingListener::new(listener).map_err(ServeError::Start)?;
 
     let told_to_stop = async {
         shutdown.await;
@@ -145,12 +159,12 @@ pub async fn serve(
     };
     let stopped = told_to_stop
         .or(async { Err(sink_failure(writer.as_ref()).await) })
-        .or(pass_on(&options.reopen, writer.as_ref()))
-        .or(accept(&server, &listener, writer.as_ref()))
+        .or(pass_on(reopen, writer.as_ref()))
+        .or(accept(server, &mut listener, writer.as_ref()))
         .await;
     let deadline = Instant::now().checked_add(server.grace);
     if stopped.is_ok() {
-        accept_the_last(&server, &listener, writer.as_ref()).await;
+        accept_the_last(server, &mut listener, writer.as_ref()).await;
     }
     drop(listener);
 
@@ -208,16 +222,18 @@ async fn pass_on<T>(reopen: &Reopen, writer: Option<&Writer>) -> T {
 }
 
 /// Accepts connections for ever: no error that `accept` can report is the listener's own.
-async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) -> T {
+async fn accept<T>(
+    server: &Arc<Server>,
+    listener: &mut ResettingListener,
+    writer: Option<&Writer>,
+) -> T {
     let mut backoff = ACCEPT_BACKOFF.0;
-    let mut failures = Seldom::default();
-    let mut refusals = Seldom::default();
     let mut turn = 0;
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF.0;
-                server.admit(socket, peer, writer, &mut refusals);
+                server.admit(socket, peer, writer);
                 turn += 1;
                 if turn % ACCEPTS_A_TURN == 0 {
                     future::yield_now().await;
@@ -226,12 +242,11 @@ async fn accept<T>(server: &Arc<Server>, listener: &Listener, writer: Option<&Wr
             // The peer was gone before it was accepted; there is nothing to wait for.
             Err(error) if is_peers_own(&error) => debug!("a peer left early: {}", Plain(&error)),
             Err(error) => {
-                if let Some(times) = failures.due() {
-                    error!(
-                        "cannot accept connections: {} ({times} times); trying on",
-                        Plain(&error)
-                    );
-                }
+                let why = Plain(&error);
+                server.log.say(
+                    Kind::AcceptFailed,
+                    format_args!("cannot accept connections: {why}; retrying"),
+                );
                 // Where descriptors ran out, the end of a connection frees one.
                 let freed = server.ended.listen();
                 let wait = async {
@@ -249,8 +264,12 @@ fn close(connection: Connection, outcome: Option<Outcome>) {
     let (server, origin) = (Arc::clone(connection.server()), Arc::clone(connection.origin()));
     let (number, messages) = (origin.connection, connection.received());
     match outcome {
-        Some(outcome) => report(&origin, messages, &outcome),
-        None => error!("connection {number} from {}: ended by a bug in framelet", origin.peer),
+        Some(outcome) => report(&server.log, &origin, messages, &outcome),
+        None => {
+            let peer = &origin.peer;
+            let line = format_args!("connection {number} from {peer}: ended by a bug in framelet");
+            server.log.say(Kind::Bug, line);
+        }
     }
     drop(connection);
     server.messages.fetch_add(messages, Ordering::Relaxed);
@@ -259,11 +278,14 @@ fn close(connection: Connection, outcome: Option<Outcome>) {
 }
 
 /// Accepts what had connected before the end: those peers may have sent everything and be gone.
-async fn accept_the_last(server: &Arc<Server>, listener: &Listener, writer: Option<&Writer>) {
-    let mut refusals = Seldom::default();
+async fn accept_the_last(
+    server: &Arc<Server>,
+    listener: &mut ResettingListener,
+    writer: Option<&Writer>,
+) {
     for _ in 0..BACKLOG {
         match future::poll_once(listener.accept()).await {
-            Some(Ok((socket, peer))) => server.admit(socket, peer, writer, &mut refusals),
+            Some(Ok((socket, peer))) => server.admit(socket, peer, writer),
             Some(Err(error)) if is_peers_own(&error) => {}
             Some(Err(error)) => {
                 warn!("cannot accept the last connections: {}", Plain(&error));
@@ -284,24 +306,6 @@ fn is_peers_own(error: &io::Error) -> bool {
     )
 }
 
-/// Counts what happens, and says once in a while how often it has.
-#[derive(Default)]
-struct Seldom {
-    last: Option<Instant>,
-    since: u64,
-}
-
-impl Seldom {
-    fn due(&mut self) -> Option<u64> {
-        self.since += 1;
-        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.since))
-    }
-}
-
 impl Server {
     fn new(options: &ServeOptions) -> Result<Server, ServeError> {
         let (max_message, memory) = options.checked()?;
@@ -320,6 +324,7 @@ impl Server {
             open: Mutex::default(),
             require_ack: options.require_ack,
             senders: Arc::default(),
+            log: RateLimitedLog::default(),
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -338,22 +343,15 @@ impl Server {
     }
 
     /// Gives a connection a task of its own, which reports how it ended; or refuses it.
-    fn admit(
-        self: &Arc<Self>,
-        socket: Socket,
-        peer: Peer,
-        writer: Option<&Writer>,
-        refusals: &mut Seldom,
-    ) {
+    fn admit(self: &Arc<Self>, socket: Socket, peer: Peer, writer: Option<&Writer>) {
         let open = self.open().len();
         if open >= self.max_connections {
             socket.spoil();
-            if let Some(refused) = refusals.due() {
-                warn!(
-                    "{refused} refused, the last one from {peer}: {open} connections are open, the \
-                     limit (--max-connections)"
-                );
-            }
+            let open = Count(open as u64, "connection");
+            let line = format_args!(
+                "refused a connection from {peer}: {open} open, the limit (--max-connections)"
+            );
+            self.log.say(Kind::OverLimit, line);
             return;
         }
         let queue = writer.map(Writer::queue);
@@ -375,7 +373,7 @@ impl Server {
     async fn drain(&self) -> usize {
         let open = self.open().len();
         if open > 0 {
-            info!("ending {open} connections");
+            info!("ending {}", Count(open as u64, "connection"));
         }
         self.draining.store(true, Ordering::SeqCst);
         for origin in self.open().values() {
@@ -387,7 +385,8 @@ impl Server {
         self.all_ended().or(time_is_up).await;
         let cut = self.open().len();
         if cut > 0 {
-            warn!("{cut} connections had not ended in time (--grace) and were cut off");
+            let connections = Count(cut as u64, "connection");
+            warn!("cutting off {connections} that did not end in time (--grace)");
             self.end_all(Order::Abort).await;
         }
         cut

@@ -320,10 +320,12 @@ impl Batch {
     pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
         let origin = self.origin.as_deref();
         let (received, sender) = (self.received, self.sender());
+        let first = self.first_number();
         let payloads = self.payloads.iter().skip(self.skipped);
-        payloads.zip(self.first_number()..).map(move |(payload, number)| Message {
+        (0..).zip(payloads).map(move |(index, payload)| Message {
             payload,
-            number,
+            // What a sink says of a sender may be any number.
+            number: first.saturating_add(index),
             sender,
             connection: origin.map(|origin| origin.connection),
             peer: origin.map(|origin| &origin.peer),
@@ -380,6 +382,15 @@ pub(crate) mod tests {
         assert_eq!(all.after(10).unwrap().len(), 3);
         assert_eq!(all.after(12).unwrap().len(), 1);
         assert!(all.after(13).is_none() && all.after(u64::MAX - 1).is_none());
+    }
+
+    #[test]
+    fn numbers_stop_at_the_largest_one() {
+        let origin = origin(Some((SenderId::from_bytes([1; 16]), u64::MAX - 2)));
+        let all = batch(&origin, &[b"a", b"b", b"c", b"d"]);
+        let numbers: Vec<u64> = all.messages().map(|message| message.number).collect();
+        assert_eq!(numbers, [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX]);
+        assert_eq!(all.last_number(), u64::MAX);
     }
 
     #[test]

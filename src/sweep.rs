@@ -56,7 +56,8 @@ impl Drop for Sweep {
 }
 
 impl Server {
-    /// Ends the connections that have waited too long, and gives memory back that is not needed.
+    /// Ends the connections that have waited too long, gives memory back that is not needed, and says
+    /// what was left out of the log.
     fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         for origin in self.open().values() {
@@ -83,5 +84,6 @@ impl Server {
             }
         }
         self.pool.trim();
+        self.log.sweep();
     }
 }

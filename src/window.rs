@@ -15,6 +15,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use crate::acks::MOST_MESSAGES;
+use crate::count::Count;
+
 /// Whole frames that wait to be acknowledged, bounded by their count and their bytes.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -35,9 +38,6 @@ pub(crate) struct Window {
     /// How many messages have been given whole to any connection.
     ever_given: u64,
 }
-
-/// The most messages that anybody can have sent: one a nanosecond for 146 years.
-const MOST: u64 = u64::MAX / 4;
 
 /// A count that no server can have committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Window {
         most_messages: usize,
         most_bytes: usize,
     ) -> Result<Window, CountFault> {
-        if committed > MOST {
-            return Err(CountFault::Beyond { count: committed, sent: MOST });
+        if committed > MOST_MESSAGES {
+            return Err(CountFault::Beyond { count: committed, sent: MOST_MESSAGES });
         }
         Ok(Window {
             bytes: VecDeque::new(),
@@ -185,23 +185,18 @@ impl fmt::Display for CountFault {
         match self {
             CountFault::Backwards { count, committed } => write!(
                 f,
-                "the server says that {} committed, but it has acknowledged {committed}: it has lost \
-                 some, or is another one; connect again to learn what it has",
-                are(*count)
+                "the server says that it has committed {}, but it has acknowledged {committed}: it \
+                 has lost some, or is another one; connect again to learn what it has",
+                Count(*count, "message")
             ),
             CountFault::Beyond { count, sent } => write!(
                 f,
-                "the server says that {} committed, but only {sent} were sent: somebody else uses the \
-                 same sender id, and each sender needs its own",
-                are(*count)
+                "the server says that it has committed {} of this sender, which has sent {sent}: \
+                 somebody else uses the same sender id, and each sender needs its own",
+                Count(*count, "message")
             ),
         }
     }
-}
-
-/// Says that there are so many messages.
-fn are(count: u64) -> String {
-    if count == 1 { "1 message is".into() } else { format!("{count} messages are") }
 }
 
 impl std::error::Error for CountFault {}
@@ -231,8 +226,10 @@ mod tests {
 
     #[test]
     fn a_count_that_nobody_can_have_reached_is_none() {
-        assert!(Window::new(MOST, 1, 1).is_ok());
-        assert!(Window::new(MOST + 1, 1, 1).is_err() && Window::new(u64::MAX, 1, 1).is_err());
+        assert!(Window::new(MOST_MESSAGES, 1, 1).is_ok());
+        assert!(
+            Window::new(MOST_MESSAGES + 1, 1, 1).is_err() && Window::new(u64::MAX, 1, 1).is_err()
+        );
     }
 
     #[test]

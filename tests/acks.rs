@@ -447,8 +447,8 @@ fn what_is_committed_stays_so_when_the_end_is_a_reset() {
 #[test]
 fn counts_that_cannot_be_are_errors() {
     for (counts, words) in [
-        ([0, 3], "3 messages are committed, but only 2 were sent"),
-        ([2, 1], "1 message is committed, but it has acknowledged 2"),
+        ([0, 3], "it has committed 3 messages of this sender, which has sent 2"),
+        ([2, 1], "it has committed 1 message, but it has acknowledged 2"),
     ] {
         let (address, _) = start(move |mut connection| {
             connection.acknowledge();

@@ -234,7 +234,7 @@ fn a_wrong_reply_is_an_error_that_says_where() {
         }
     });
     let output = bench(&address, &["--echo", "--connections", "1", "--warm-up", "0s", "--json"]);
-    let words = "1 of 1 connections failed; connection 1: wrong reply: reply 3 differs from what was \
+    let words = "1 of 1 connection failed; connection 1: wrong reply: reply 3 differs from what was \
                  sent at byte 14 of its frame: ";
     check(&output, 1, &[words]);
     assert_eq!((&json(&output)["messages"], &json(&output)["errors"]), (&2.into(), &1.into()));

@@ -273,7 +273,7 @@ fn what_is_not_complete_by_then_is_reset() {
     server.wait_for_output(2);
     let left = server.stop();
     assert!(left.status.success());
-    assert!(left.log.contains("1 connections had not ended in time (--grace) and were cut off"));
+    assert!(left.log.contains("cutting off 1 connection that did not end in time (--grace)"));
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
@@ -285,7 +285,7 @@ fn a_second_signal_ends_it_at_once() {
         stream.write_all(&[frame(b"x"), b"\0\0\0\x05hel".to_vec()].concat()).unwrap();
         server.wait_for_output(2);
         server.signal(Signal::TERM);
-        server.wait_for_log("ending 1 connections", 1);
+        server.wait_for_log("ending 1 connection", 1);
         server.signal(second);
         let left = server.wait();
         assert_eq!(left.status.code(), Some(code));
@@ -311,10 +311,7 @@ fn a_full_disk_ends_the_server_in_words_and_misleads_no_client() {
     assert_eq!(child.wait().unwrap().code(), Some(2));
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
-    assert!(
-        rest.contains("no space left on device; 1 messages received were not written"),
-        "{rest}"
-    );
+    assert!(rest.contains("no space left on device; 1 message received was not written"), "{rest}");
 }
 
 #[test]
@@ -334,7 +331,7 @@ fn a_closed_pipe_ends_the_server_with_a_line() {
     assert_eq!(child.wait().unwrap().code(), Some(141));
     let mut rest = String::new();
     log.read_to_string(&mut rest).unwrap();
-    assert!(rest.contains("broken pipe; 1 messages received were not written"), "{rest}");
+    assert!(rest.contains("broken pipe; 1 message received was not written"), "{rest}");
 }
 
 // ---- how send ends

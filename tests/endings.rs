@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, Server, closed, frame, framelet, read_frame, unframe};
+use common::program::{FRAMELET, Server, closed, frame, framelet, logged, read_frame, unframe};
+use framelet::{Address, ServeOptions, serve};
 use rustix::process::Signal;
 
 /// Starts `framelet serve` whose output nobody reads, so that its sink soon takes no more.
@@ -64,7 +65,7 @@ fn a_connection_that_has_ended_before_is_not_reset_by_the_end_of_the_server() {
     wait_for_the_end_of_the_client(&server);
     let mut server = server;
     server.signal(Signal::TERM);
-    server.wait_for_log("ending 1 connections", 1);
+    server.wait_for_log("ending 1 connection", 1);
     server.resume();
     let left = server.wait();
     assert!(left.status.success(), "{}", left.log);
@@ -95,7 +96,7 @@ fn a_killed_server_and_a_second_signal_fail_the_client() {
             server.signal(Signal::KILL);
         } else {
             server.signal(Signal::TERM);
-            server.wait_for_log("ending 1 connections", 1);
+            server.wait_for_log("ending 1 connection", 1);
             server.signal(Signal::TERM);
         }
         server.wait();
@@ -209,11 +210,14 @@ fn peers_that_do_not_take_their_replies_are_reset_and_do_not_stop_the_others() {
             })
         })
         .collect();
-    server.wait_for_log("the peer took nothing of its replies for 1s (--message-timeout)", 6);
     assert!(deaf.into_iter().all(|peer| peer.join().unwrap()));
     let mut stream = server.connect();
     stream.write_all(&frame(b"still there?")).unwrap();
     assert_eq!(read_frame(&mut stream).unwrap(), b"still there?");
+    drop(stream);
+    let log = server.stop().log;
+    let told = "the peer took nothing of its replies for 1s (--message-timeout)";
+    assert_eq!(logged(&log, told, "peers that took nothing of their replies"), 6, "{log}");
 }
 
 #[test]
@@ -241,8 +245,63 @@ fn a_log_that_nobody_reads_stops_neither_the_service_nor_its_end() {
     assert!(child.wait().unwrap().success());
 }
 
+/// Has a server with all of its times wait for what a client sends, and for the client to take replies.
+#[track_caller]
+fn serves(address: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let large = frame(&vec![b'x'; 1 << 20]);
+    let (first, rest) = large.split_at(1000);
+    stream.write_all(first).unwrap();
+    // A few of its looks at what takes too long.
+    thread::sleep(Duration::from_millis(700));
+    stream.write_all(rest).unwrap();
+    assert_eq!(read_frame(&mut stream).unwrap().len(), 1 << 20);
+}
+
 #[test]
-fn a_grace_period_longer_than_any_life_is_no_problem() {
-    let left = Server::start(&["--grace", "100000000000y"]).stop();
-    assert!(left.status.success(), "{}", left.log);
+fn times_longer_than_any_life_are_no_problem() {
+    for longest in ["100000000000y", "18446744073709551615s", "1000000000000000000s"] {
+        let server = Server::start(&[
+            "--echo",
+            "--output",
+            "none",
+            "--grace",
+            longest,
+            "--message-timeout",
+            longest,
+            "--idle-timeout",
+            longest,
+        ]);
+        serves(&server.address.to_string());
+        let left = server.stop();
+        assert!(left.status.success() && !left.log.contains("panicked"), "{}", left.log);
+    }
+}
+
+#[test]
+fn the_longest_and_the_shortest_of_all_times_are_no_problem_in_the_library() {
+    for (time, served) in [(Duration::MAX, true), (Duration::from_nanos(1), false)] {
+        let options = ServeOptions {
+            echo: true,
+            message_timeout: Some(time),
+            idle_timeout: Some(time),
+            grace: time,
+            ..ServeOptions::default()
+        };
+        smol::block_on(async {
+            let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
+            let address = listener.address().unwrap().to_string();
+            let (stop, stopped) = smol::channel::bounded::<()>(1);
+            let shutdown = async move { assert!(stopped.recv().await.is_err()) };
+            let server = smol::spawn(serve(listener, options, None, shutdown));
+            if served {
+                smol::unblock(move || serves(&address)).await;
+            } else {
+                let mut stream = TcpStream::connect(address).unwrap();
+                assert!(smol::unblock(move || closed(&mut stream)).await);
+            }
+            drop(stop);
+            server.await.unwrap();
+        });
+    }
 }

@@ -109,6 +109,33 @@ fn messages_that_nobody_has_any_more_are_missed() {
 }
 
 #[test]
+fn a_number_that_no_message_has_is_refused_and_harms_nobody() {
+    const MOST: u64 = u64::MAX / 4;
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!("file:{}", directory.path().join("messages").display());
+    for sink in ["stdout", &file] {
+        let server = Server::start(&["--to", sink, "--output", "json"]);
+        for first in [u64::MAX, u64::MAX - 1, MOST + 1] {
+            let mut stream = server.connect();
+            stream.write_all(&[hello(Layout::U32BE, first), frame(b"x")].concat()).unwrap();
+            let answers = answers(Layout::U32BE, stream);
+            assert!(
+                matches!(&answers[..], [Answer::Refusal(refusal)] if refusal.code == RefusalCode::Gap),
+                "{first}: {answers:?}"
+            );
+        }
+        let mut stream = server.connect();
+        let messages = [hello(Layout::U32BE, MOST), frame(b"a"), frame(b"b")].concat();
+        stream.write_all(&messages).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let last = answers(Layout::U32BE, stream).pop();
+        assert_eq!(last, Some(Answer::Acknowledgement(MOST + 1)));
+        let left = server.stop();
+        assert!(left.status.success() && !left.log.contains("panicked"), "{}", left.log);
+    }
+}
+
+#[test]
 fn acknowledgements_can_be_required() {
     let server = Server::start(&["--require-ack"]);
     let address = server.address.to_string();

@@ -175,7 +175,7 @@ fn a_database_that_stays_locked_ends_the_server_in_words() {
     let left = server.wait();
     assert_eq!(left.status.code(), Some(2), "{}", left.log);
     assert!(left.log.contains("another program has kept it locked for 5 s"), "{}", left.log);
-    assert!(left.log.contains("1 messages received were not written"), "{}", left.log);
+    assert!(left.log.contains("1 message received was not written"), "{}", left.log);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn a_stream_that_fails_is_told_apart_from_one_that_ends() {
                         block_on(reader.read_batch()).unwrap_err().to_string(),
                         again.to_string()
                     );
-                    let into_it = format!(", {got} bytes into it");
+                    let into_it = format!(", {} into it", framelet::Count(got as u64, "byte"));
                     assert_eq!(again.to_string().ends_with(&into_it), got > 0, "{again}");
                     let ReadError::Io { error, at, got: came } = again else {
                         panic!("{again} after {fails_after} bytes");

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use argh::FromArgs;
-use framelet::{Address, Layout};
+use framelet::{Address, Count, Layout};
 use mio::Poll;
 use socket2::Socket;
 
-use super::serve::{check_threads, raise_file_limit, stop_signal};
+use super::serve::{check_threads, raise_file_limit};
+use super::signals::stop_signal;
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, cannot_connect, count, duration, log, parse_address,
     plain, size, timeout,
@@ -51,6 +52,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
     note = "Without --echo it floods: each connection writes as fast as it can, then waits\nuntil the server has closed it, too.",
+    note = "It does not see what the server does with messages: one that stores them stores\nmillions of them. Give it a server of its own, as in the example.",
     note = "With --rate a latency counts from the time a message was due, so that a server\nthat stalls cannot hide what waited for it."
 )]
 pub(crate) struct Bench {
@@ -335,8 +337,9 @@ impl Plan {
     fn failure(&self, tally: &Tally) -> Option<Failure> {
         let fault = tally.faults.first()?;
         let exit = if tally.only_timed_out() { Exit::Timeout } else { Exit::Network };
-        let (errors, all, text) = (tally.errors, self.connections, &fault.text);
-        Some(Failure::new(exit, format!("{errors} of {all} connections failed; {text}")))
+        let all = Count(self.connections as u64, "connection");
+        let (errors, text) = (tally.errors, &fault.text);
+        Some(Failure::new(exit, format!("{errors} of {all} failed; {text}")))
     }
 }
 

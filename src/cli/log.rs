@@ -6,10 +6,12 @@
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use framelet::Count;
 
 use super::{Exit, Failure};
 
@@ -27,6 +29,7 @@ enum Entry {
 
 static QUEUED: OnceLock<SyncSender<Entry>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+static TIMES: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log: warnings and what an operator wants to see, all details, or errors only.
 pub(crate) fn start(verbose: bool, quiet: bool) -> Result<(), Failure> {
@@ -40,10 +43,19 @@ pub(crate) fn start(verbose: bool, quiet: bool) -> Result<(), Failure> {
     };
     let (sender, entries) = sync_channel(QUEUE);
     let writing = thread::Builder::new().name("framelet-log".into()).spawn(|| write_all(entries));
-    if writing.is_ok() && QUEUED.set(sender).is_ok() && log::set_logger(&StandardError).is_ok() {
+    if writing.is_ok() {
+        // Without the thread, lines are written where they are said. This is called once only.
+        let _ = QUEUED.set(sender);
+    }
+    if log::set_logger(&StandardError).is_ok() {
         log::set_max_level(level);
     }
     Ok(())
+}
+
+/// From now on each line begins with the time.
+pub(crate) fn show_times() {
+    TIMES.store(true, Ordering::Relaxed);
 }
 
 fn write_all(entries: Receiver<Entry>) {
@@ -53,19 +65,31 @@ fn write_all(entries: Receiver<Entry>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            write(&format!("{dropped} lines were dropped, since nobody read them in time"));
+            let lines = Count(dropped, "line");
+            write(&stamped(&format!("dropped {lines} that nobody read in time")));
         }
     }
 }
 
 fn write(line: &str) {
     // Where that is impossible there is nobody to tell.
-    let _ = writeln!(io::stderr(), "framelet: {line}");
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Returns a line as it is written, with the time if that is asked for.
+fn stamped(line: &str) -> String {
+    match TIMES.load(Ordering::Relaxed) {
+        true => {
+            let now = humantime::format_rfc3339_millis(SystemTime::now());
+            format!("{now} framelet: {line}")
+        }
+        false => format!("framelet: {line}"),
+    }
 }
 
 /// Says a line.
 pub(crate) fn say(line: impl Into<String>) {
-    let line = line.into();
+    let line = stamped(&line.into());
     match QUEUED.get() {
         None => write(&line),
         Some(queue) => match queue.try_send(Entry::Line(line)) {

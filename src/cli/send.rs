@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ::log::debug;
 use argh::FromArgs;
 use framelet::{
-    Address, Backoff, Batch, Fault, FrameReader, InputFormat, Layout, OutputFormat, OutputSink,
-    Payloads, ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
+    Address, Backoff, Batch, Count, Fault, FrameReader, InputFormat, Layout, OutputFormat,
+    OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
 };
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
@@ -20,7 +20,7 @@ use smol::channel::{self, Receiver, Sender};
 use super::serve::check_threads;
 use super::{
     Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
-    number, parse_address, plain, size, timeout,
+    parse_address, plain, size, timeout,
 };
 
 mod ack;
@@ -49,7 +49,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
     name = "send",
     help_triggers("-h", "--help", "help"),
     usage = "[ADDR] [OPTIONS]",
-    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it."
+    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it.\nBehind a proxy that says nothing: only --ack tells."
 )]
 pub(crate) struct Send {
     /// where to connect to (default: 127.0.0.1:4747)
@@ -370,7 +370,7 @@ impl Send {
                 Event::TimedOut => return Err(self.not_closed(replies)),
             }
         }
-        let sent = number(sent.unwrap_or_default(), "message");
+        let sent = Count(sent.unwrap_or_default(), "message");
         debug!(
             "sent {sent}, received {replies} {}",
             if replies == 1 { "reply" } else { "replies" }

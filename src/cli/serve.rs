@@ -1,17 +1,16 @@
 //! `framelet serve`: receives messages and puts them into a sink.
 
 use argh::FromArgs;
-use async_signal::{Signal, Signals};
 use framelet::{
-    Address, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink, Reopen,
+    Address, Count, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
     ServeError, ServeOptions, Sink, SqliteSink, serve,
 };
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use smol::channel;
 
 use super::log::{self as log_lines, say};
+use super::signals::{reopen_at_signal, stop_signal};
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
 };
@@ -97,7 +96,11 @@ pub(crate) struct Serve {
     )]
     grace: Duration,
 
-    /// say more: the beginning and the end of each connection
+    /// begin each line of the log with the time; journals and containers add it by themselves
+    #[argh(switch)]
+    log_time: bool,
+
+    /// say more: the beginning and the end of each connection, however many there are
     #[argh(switch, short = 'v')]
     verbose: bool,
 
@@ -108,6 +111,9 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if self.log_time {
+            log_lines::show_times();
+        }
         log_lines::start(self.verbose, self.quiet)?;
         check_threads()?;
         raise_file_limit();
@@ -152,7 +158,11 @@ impl Serve {
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
         let summary = serve(listener, options, sink, stopped).await.map_err(failure)?;
-        info!("{} messages over {} connections", summary.messages, summary.connections);
+        info!(
+            "{} over {}",
+            Count(summary.messages, "message"),
+            Count(summary.connections, "connection")
+        );
         Ok(())
     }
 
@@ -200,45 +210,6 @@ impl Serve {
             }
         }))
     }
-}
-
-/// Returns a future that is ready once the first signal to end has come. The second one does not wait
-/// for anything.
-pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
-    let mut signals =
-        Signals::new([Signal::Term, Signal::Int]).map_err(|error| no_signals(&error))?;
-    let (stop, stopped) = channel::bounded::<()>(1);
-    smol::spawn(async move {
-        signals.next().await;
-        drop(stop);
-        if let Some(Ok(signal)) = signals.next().await {
-            warn!("ended at once by a second signal");
-            log_lines::flush();
-            // As a shell shows a program that was ended by a signal.
-            std::process::exit(128 + signal as i32);
-        }
-    })
-    .detach();
-    Ok(async move {
-        // Closed by the drop above.
-        let _ = stopped.recv().await;
-    })
-}
-
-/// From now on SIGHUP, which would end the program, has the sink reopen instead.
-fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
-    let mut signals = Signals::new([Signal::Hup]).map_err(|error| no_signals(&error))?;
-    smol::spawn(async move {
-        while signals.next().await.is_some() {
-            reopen.ask();
-        }
-    })
-    .detach();
-    Ok(())
-}
-
-fn no_signals(error: &io::Error) -> Failure {
-    Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(error)))
 }
 
 /// Why it cannot listen, and what to do about the usual causes.

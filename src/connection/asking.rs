@@ -10,7 +10,8 @@ use smol::{Task, Timer};
 
 use super::{Connection, Outcome};
 use crate::acknowledger::{REPEATED, acknowledge, frame};
-use crate::acks::{Answer, Hello, Opening, Refusal, RefusalCode};
+use crate::acks::{Answer, Hello, MOST_MESSAGES, Opening, Refusal, RefusalCode};
+use crate::count::Count;
 use crate::error::{Fault, ProtocolError, ReadError};
 use crate::reader::FrameReader;
 use crate::senders::Place;
@@ -67,6 +68,9 @@ impl Connection {
             None => return Err(Outcome::Refused(RefusalCode::NoSink)),
             Some(queue) => queue,
         };
+        if hello.first > MOST_MESSAGES {
+            return Err(Outcome::Refused(RefusalCode::Gap));
+        }
         let finding_out = async {
             // What an older connection of this sender has handed on by now is part of the answer.
             let place = self.server.senders.take_over(hello.sender, origin).await;
@@ -135,8 +139,9 @@ impl Connection {
         let number = self.before().saturating_add(at.message);
         match fault {
             Fault::OverLong { length, limit } => {
+                let length = Count(*length, "byte");
                 let text = format!(
-                    "message {number} has {length} bytes, and the server takes {limit} (--max-message)"
+                    "message {number} has {length}, and the server takes {limit} (--max-message)"
                 );
                 Some((RefusalCode::TooLong, text))
             }

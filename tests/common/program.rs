@@ -93,7 +93,7 @@ impl Growing {
         text.0.clone()
     }
 
-    fn so_far(&self) -> Vec<u8> {
+    pub(crate) fn so_far(&self) -> Vec<u8> {
         self.text.lock().unwrap().0.clone()
     }
 }
@@ -425,6 +425,22 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Returns how many lines with `text` there would be in a log without a limit: those that are there, and
+/// those that were left out, which are called `kind` where they are counted on their own.
+pub(crate) fn logged(log: &str, text: &str, kind: &str) -> u64 {
+    let count = |line: &str| match line.split_once(" more, not logged") {
+        Some((before, _)) => before.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap(),
+        None => 0,
+    };
+    log.lines()
+        .map(|line| match line.contains(text) {
+            true => 1 + count(line),
+            false if line.contains(&format!(" more, not logged: {kind}")) => count(line),
+            false => 0,
+        })
+        .sum()
 }
 
 /// Returns what a command has said on standard error.

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use framelet::Count;
 use hdrhistogram::Histogram;
 
-use super::super::{grouped, number};
+use super::super::grouped;
 use super::tally::Tally;
 use super::{Mode, Plan};
 
@@ -40,10 +41,10 @@ impl Report<'_> {
         lines.add(
             what,
             format!(
-                "{}, {}, {}, messages of {} bytes as {}",
+                "{}, {}, {}, messages of {} as {}",
                 plan.address,
-                number(plan.connections as u64, "connection"),
-                number(plan.threads as u64, "thread"),
+                Count(plan.connections as u64, "connection"),
+                Count(plan.threads as u64, "thread"),
                 size(plan),
                 plan.layout
             ),
@@ -214,8 +215,8 @@ impl Lines {
 
 fn size(plan: &Plan) -> String {
     match plan.sizes.start() == plan.sizes.end() {
-        true => plan.sizes.end().to_string(),
-        false => format!("{} to {}", plan.sizes.start(), plan.sizes.end()),
+        true => Count(*plan.sizes.end() as u64, "byte").to_string(),
+        false => format!("{} to {} bytes", plan.sizes.start(), plan.sizes.end()),
     }
 }
 

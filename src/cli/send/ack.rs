@@ -5,11 +5,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ::log::{debug, info};
-use framelet::{AckClient, AckError, AckOptions, Address, Client, Decoded, Layout, RefusalCode};
+use framelet::{
+    AckClient, AckError, AckOptions, Address, Client, Count, Decoded, Layout, RefusalCode,
+};
 use futures_lite::FutureExt;
 
-use super::super::serve::stop_signal;
-use super::super::{Chunk, Exit, Failure, log, number};
+use super::super::signals::stop_signal;
+use super::super::{Chunk, Exit, Failure, log};
 use super::identity::{Identity, Notes};
 use super::{Messages, Progress, Send};
 
@@ -90,7 +92,7 @@ pub(super) async fn run(
         let message = format!(
             "the server has {} of sender {} already: --resume skips as many in the input; another \
              input needs another sender",
-            number(welcome, "message"),
+            Count(welcome, "message"),
             id.short()
         );
         return Err(Failure::new(Exit::Usage, message));
@@ -132,7 +134,7 @@ pub(super) async fn run(
         let message = format!(
             "the input is another one: its first {} are not those that were committed; nothing was \
              sent; use another --sender-file for another input",
-            number(input.skipped, "message")
+            Count(input.skipped, "message")
         );
         return Err(Failure::new(Exit::Usage, message));
     }
@@ -154,7 +156,7 @@ pub(super) async fn run(
     if input.skip > 0 {
         let message = format!(
             "the input has only {}, but {} of this sender are committed: is it the same input?",
-            number(input.skipped, "message"),
+            Count(input.skipped, "message"),
             input.skipped.saturating_add(input.skip)
         );
         return Err(Failure::new(Exit::Usage, message));
@@ -268,7 +270,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
             format!("; `{options} --resume` on the same input sends the rest")
         }
         (true, _, lost) => {
-            let lost = number(lost, "message");
+            let lost = Count(lost, "message");
             format!("; the server has lost {lost}: `{options} --resume` sends as many again")
         }
         (false, Identity::Random, _) => format!("; the sender is {id}"),

@@ -1,0 +1,113 @@
+//! Signals that tell the program to end, or to do something else.
+
+use std::future::pending;
+use std::io;
+use std::time::Duration;
+
+use ::log::{error, warn};
+use async_signal::{Signal, Signals};
+use framelet::{Backoff, Reopen};
+use futures_lite::{Stream, StreamExt};
+use smol::{Timer, channel};
+
+use super::{Exit, Failure, log, plain};
+
+/// The shortest and longest wait until signals are waited for again, where that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// Returns a future that is ready once the first signal to end has come. The second one does not wait
+/// for anything.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    Ok(stop_at(listen([Signal::Term, Signal::Int])?))
+}
+
+/// From now on SIGHUP, which would end the program, has the sink reopen instead.
+pub(super) fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
+    let mut signals = listen([Signal::Hup])?;
+    smol::spawn(async move {
+        loop {
+            next(&mut signals).await;
+            reopen.ask();
+        }
+    })
+    .detach();
+    Ok(())
+}
+
+fn listen(signals: impl IntoIterator<Item = Signal>) -> Result<Signals, Failure> {
+    Signals::new(signals).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(&error)))
+    })
+}
+
+fn stop_at(
+    mut signals: impl Stream<Item = io::Result<Signal>> + Send + Unpin + 'static,
+) -> impl Future<Output = ()> {
+    let (stop, stopped) = channel::bounded(1);
+    smol::spawn(async move {
+        next(&mut signals).await;
+        // Nobody may be waiting for it any more.
+        let _ = stop.try_send(());
+        let signal = next(&mut signals).await;
+        warn!("ended at once by a second signal");
+        log::flush();
+        // As a shell shows a program that was ended by a signal.
+        std::process::exit(128 + signal as i32);
+    })
+    .detach();
+    async move {
+        // That nobody waits for signals is no signal.
+        if stopped.recv().await.is_err() {
+            pending().await
+        }
+    }
+}
+
+/// Waits for the next signal. Where that fails, it is said and tried again: it must not look as if a
+/// signal had come, nor as if none could come any more.
+async fn next(signals: &mut (impl Stream<Item = io::Result<Signal>> + Unpin)) -> Signal {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    loop {
+        let why = match signals.next().await {
+            Some(Ok(signal)) => return signal,
+            Some(Err(error)) => plain(&error),
+            None => "the system reports no more of them".into(),
+        };
+        error!("cannot wait for signals: {why}; retrying");
+        Timer::after(backoff.next_wait()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::{FutureExt, stream};
+
+    use super::*;
+
+    /// Returns whether a signal seems to have come within a time in which one is waited for again.
+    fn stops(signals: Vec<io::Result<Signal>>, rest: bool) -> bool {
+        let signals = stream::iter(signals);
+        let signals: stream::Boxed<_> =
+            if rest { signals.chain(stream::pending()).boxed() } else { signals.boxed() };
+        smol::block_on(async {
+            let stopped = async {
+                stop_at(signals).await;
+                true
+            };
+            let enough = async {
+                Timer::after(4 * BACKOFF.0).await;
+                false
+            };
+            stopped.or(enough).await
+        })
+    }
+
+    #[test]
+    fn a_failure_to_wait_for_signals_is_not_taken_for_one() {
+        let failure = || Err(io::Error::other("no"));
+        assert!(stops(vec![Ok(Signal::Term)], true));
+        assert!(!stops(vec![failure()], true));
+        assert!(!stops(vec![], false), "the end of signals is none");
+        assert!(stops(vec![failure(), Ok(Signal::Term)], true), "it is waited for again");
+    }
+}

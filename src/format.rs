@@ -23,6 +23,7 @@ mod input;
 mod output;
 
 pub use input::{Composer, InputError, InputFault};
+pub(crate) use output::payload_of_json;
 
 /// How messages are read from text or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -135,7 +135,7 @@ fn append_encoded(out: &mut Vec<u8>, encoding: &Encoding, payload: &[u8]) {
 }
 
 /// The payload that a JSON object of the format `json` carries.
-pub(super) fn payload_of_json(line: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn payload_of_json(line: &[u8]) -> Result<Vec<u8>, String> {
     let value = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
     let Value::Object(object) = value else {
         return Err("not a JSON object".into());

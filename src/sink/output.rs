@@ -2,7 +2,10 @@
 
 use std::io::{self, IoSlice, Write};
 
+use rustix::io::Errno;
+
 use super::{Batch, Sink, SinkError};
+use crate::error::Plain;
 use crate::file::PatientFile;
 use crate::format::OutputFormat;
 
@@ -24,12 +27,26 @@ const KEPT: usize = 2 * WRITE;
 /// All messages of a commit are gathered into few writes, and nothing is held back after it: a pipe's
 /// reader sees each message as soon as no more are waiting. On a terminal, what could drive it is
 /// written as an escape. In [`OutputFormat::None`] messages are dropped, and count as committed.
+///
+/// Where a regular file has no room, that is a [`SinkError::Transient`], and the next commit resumes
+/// where this one stopped: it has to be called with the same batches, as a server does.
 #[derive(Debug)]
 pub struct OutputSink {
     file: PatientFile,
     format: OutputFormat,
     escaped: bool,
     buffer: Vec<u8>,
+    /// How far the commit got that is to be called again.
+    progress: Progress,
+}
+
+/// How much of the batches of a commit is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    /// So many messages, all of each.
+    messages: usize,
+    /// So many bytes of what follows them.
+    bytes: usize,
 }
 
 impl OutputSink {
@@ -37,7 +54,7 @@ impl OutputSink {
     pub fn new(file: impl Into<PatientFile>, format: OutputFormat) -> OutputSink {
         let file = file.into();
         let escaped = file.is_terminal();
-        OutputSink { file, format, escaped, buffer: Vec::new() }
+        OutputSink { file, format, escaped, buffer: Vec::new(), progress: Progress::default() }
     }
 
     /// Returns a sink that writes to standard output, past the buffer of [`std::io::stdout`].
@@ -49,7 +66,8 @@ impl OutputSink {
         Ok(OutputSink::new(PatientFile::stdout()?, format))
     }
 
-    /// Writes what is in the buffer, with each payload behind as many bytes of it as it comes with.
+    /// Writes what is in the buffer, with each payload behind as many bytes of it as it comes with; all of
+    /// it but the bytes that are written already.
     fn write(&mut self, payloads: &mut Vec<(usize, &[u8])>) -> io::Result<()> {
         let mut slices = Vec::with_capacity(2 * payloads.len() + 1);
         let mut from = 0;
@@ -58,21 +76,29 @@ impl OutputSink {
             from = until;
         }
         slices.push(IoSlice::new(&self.buffer[from..]));
-        let written = write_all(&mut self.file, &mut slices);
+        let written = write_rest(&mut self.file, &mut slices, &mut self.progress.bytes);
         self.buffer.clear();
         self.buffer.shrink_to(KEPT);
         written
     }
 }
 
-/// Writes all of it, with as few system calls as it takes.
-fn write_all(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    // So that empty ones at the start are not taken for a file that takes nothing.
-    IoSlice::advance_slices(&mut slices, 0);
+/// Writes all but the first `written` bytes, with as few system calls as it takes, and counts on.
+fn write_rest(
+    file: &mut impl Write,
+    mut slices: &mut [IoSlice<'_>],
+    written: &mut usize,
+) -> io::Result<()> {
+    let all: usize = slices.iter().map(|slice| slice.len()).sum();
+    // Also so that empty ones at the start are not taken for a file that takes nothing.
+    IoSlice::advance_slices(&mut slices, all.min(*written));
     while !slices.is_empty() {
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Ok(more) => {
+                *written += more;
+                IoSlice::advance_slices(&mut slices, more);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -82,16 +108,50 @@ fn write_all(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Resul
 
 impl Sink for OutputSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        Ok(self.write_batches(batches)?)
+        self.write_on(batches).map_err(|error| {
+            // A device that is full stays so, and a pipe that is broken.
+            if may_pass(&error) && self.file.is_regular() {
+                let words =
+                    format!("{} where the output goes{}", Plain(&error), what_to_do(&error));
+                SinkError::Transient(io::Error::new(error.kind(), words))
+            } else {
+                SinkError::Fatal(error)
+            }
+        })
+    }
+}
+
+/// Returns whether writing may succeed later: what is full can be emptied, and what is remote can come
+/// back.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, TimedOut};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory | TimedOut)
+        || error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Returns what somebody can do about it, to be appended.
+pub(super) fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room there",
+        io::ErrorKind::QuotaExceeded => "; make room or raise the quota",
+        io::ErrorKind::FileTooLarge => "; raise the limit, or move the file away",
+        _ => "",
     }
 }
 
 impl OutputSink {
     /// Writes the messages of all batches, or as much of them as the file takes before it fails.
-    pub(crate) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
+    pub(super) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
+        self.progress = Progress::default();
+        self.write_on(batches)
+    }
+
+    /// Writes what is not written yet of the messages of all batches.
+    fn write_on(&mut self, batches: &[Batch]) -> io::Result<()> {
         let mut payloads = Vec::new();
         let mut bytes = 0;
-        for message in batches.iter().flat_map(Batch::messages) {
+        let mut messages = self.progress.messages;
+        for message in batches.iter().flat_map(Batch::messages).skip(messages) {
             let large = !self.escaped && message.payload.len() >= LARGE;
             match large.then(|| self.format.around(message.payload)).flatten() {
                 Some((before, behind)) => {
@@ -102,12 +162,16 @@ impl OutputSink {
                 }
                 None => self.format.append(&message, self.escaped, &mut self.buffer),
             }
+            messages += 1;
             if self.buffer.len() >= WRITE || bytes >= WRITE_LARGE {
                 self.write(&mut payloads)?;
                 bytes = 0;
+                self.progress = Progress { messages, bytes: 0 };
             }
         }
-        self.write(&mut payloads)
+        self.write(&mut payloads)?;
+        self.progress = Progress::default();
+        Ok(())
     }
 }
 

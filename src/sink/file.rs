@@ -351,8 +351,7 @@ fn take_over(
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);
     let end = if len > 0 { torn::end_of_whole(file, format, floor, len, path)? } else { 0 };
     if end < len {
-        let aside = torn::move_aside(file, path, (end, len), metadata.mode(), syncs)?;
-        warn!("moved from the end of {} {aside}", path.display());
+        warn!("{}", torn::move_aside(file, path, (end, len), metadata.mode(), syncs)?);
     }
     if sync == FileSync::Always && len > 0 {
         // A server that was killed may not have got to that.

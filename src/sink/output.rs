@@ -210,4 +210,35 @@ mod tests {
             assert!(reading.join().unwrap().unwrap() == expected, "{format}");
         }
     }
+
+    /// Takes so many bytes in all.
+    struct Room(usize, Vec<u8>);
+
+    impl Write for Room {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let fits = buf.len().min(self.0);
+            if fits == 0 && !buf.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0 -= fits;
+            self.1.extend_from_slice(&buf[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_did_not_fit_is_all_that_is_written_later() {
+        let (mut written, mut file) = (0, Room(0, Vec::new()));
+        for room in [0, 1, 2, 1, 0, 9] {
+            file.0 = room;
+            let mut slices = [&b"ab"[..], b"", b"cd", b"e"].map(IoSlice::new);
+            let all = write_rest(&mut file, &mut slices, &mut written);
+            assert_eq!(all.is_ok(), room == 9);
+        }
+        assert_eq!((written, &file.1[..]), (5, &b"abcde"[..]));
+    }
 }

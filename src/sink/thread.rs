@@ -292,6 +292,40 @@ mod tests {
     }
 
     #[test]
+    fn a_sink_in_trouble_opens_again_what_it_writes_to_without_waiting_for_its_turn() {
+        /// A sink whose file is gone until it is reopened.
+        struct Gone(Arc<Barrier>, bool, Notes);
+
+        impl Sink for Gone {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                if self.1 {
+                    return self.2.commit(batches);
+                }
+                self.0.wait();
+                Err(SinkError::Transient(io::Error::other("it was deleted")))
+            }
+
+            fn reopen(&mut self) -> Result<(), SinkError> {
+                self.1 = true;
+                self.2.reopen()
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Gone(Arc::clone(&barrier), false, Notes(Arc::clone(&told)));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        // The order is given while the first attempt is under way.
+        block_on(writer.reopen());
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        // And once more when its turn comes.
+        assert_eq!(*told.lock().unwrap(), ["reopen", "1 a", "reopen"]);
+        assert_eq!(origin.committed(), 1);
+    }
+
+    #[test]
     fn what_a_sink_refuses_is_not_taken_for_committed() {
         /// A sink that refuses what it does not like, and knows nothing of senders.
         struct Choosy;

@@ -321,37 +321,17 @@ fn read(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What was moved aside.
-#[derive(Debug)]
-pub(super) struct Aside {
-    pub(super) path: PathBuf,
-    bytes: u64,
-    beginning: Vec<u8>,
-}
-
-impl fmt::Display for Aside {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Aside { path, bytes, beginning } = self;
-        write!(f, "the last {bytes} bytes to {}: ", path.display())?;
-        if beginning.iter().all(|&byte| byte == 0) {
-            return f.write_str("zeros, as a failure of the machine leaves them");
-        }
-        let beginning = Escaped(beginning);
-        write!(f, "part of a message that was not committed, beginning with \"{beginning}\"")
-    }
-}
-
 /// Moves what is from `end` to `len` into a file of its own, beside the one at `path`. It is safe there before
-/// it is cut off here.
+/// it is cut off here. Returns what was done, in words.
 pub(super) fn move_aside(
     file: &File,
     path: &Path,
     (end, len): (u64, u64),
     mode: u32,
     syncs: Syncs,
-) -> io::Result<Aside> {
+) -> io::Result<String> {
     let (aside, mut torn) = create_aside(path, mode)?;
-    let mut copied = || {
+    let mut moved = || {
         let mut from = end;
         while from < len {
             let part = read(file, from, len.min(from + CHUNK as u64))?;
@@ -359,15 +339,23 @@ pub(super) fn move_aside(
             from += part.len() as u64;
         }
         (syncs.data)(&torn)?;
-        syncs.name_of(path)
+        syncs.name_of(path)?;
+        let beginning = read(file, end, len.min(end + SHOWN as u64))?;
+        file.set_len(end).map(|()| beginning)
     };
-    copied().map_err(|error| {
+    let beginning = moved().map_err(|error| {
         let _ = fs::remove_file(&aside);
         cannot_move(&aside, &error)
     })?;
-    let beginning = read(file, end, len.min(end + SHOWN as u64))?;
-    file.set_len(end)?;
-    Ok(Aside { path: aside, bytes: len - end, beginning })
+    let what = match beginning.iter().all(|&byte| byte == 0) {
+        true => "zeros, as a failure of the machine leaves them".to_owned(),
+        false => format!(
+            "part of a message that was not committed, beginning with \"{}\"",
+            Escaped(&beginning)
+        ),
+    };
+    let (bytes, path, aside) = (len - end, path.display(), aside.display());
+    Ok(format!("moved the last {bytes} bytes of {path} to {aside}: {what}"))
 }
 
 /// Creates the first `PATH.torn-N` that is not there.

@@ -76,7 +76,7 @@ impl std::error::Error for ParseFileSyncError {}
 ///
 /// A note beside the file, `PATH.framelet`, is the sign that framelet wrote it, in which format, and how much
 /// of it is committed. A file that is not empty and has no such note is taken if its bytes say that it is in
-/// the format; those of `nul` and `raw` say nothing. After a good end the note also says how far each
+/// the format; those of `nul` and `raw` say nothing. After a clean end the note also says how far each
 /// sender has come, for the latest 100,000 of them.
 ///
 /// Where there is no room or the disk fails, that is a [`SinkError::Transient`], and so is a file that was
@@ -109,8 +109,15 @@ struct Regular {
     note: Option<OpenNote>,
     /// Whether it ends with a whole record.
     whole: bool,
-    /// What was at the path when it was looked at, since the file itself was deleted.
-    found: Option<(Metadata, Instant)>,
+    /// What has come in its place since it was deleted.
+    found: Option<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    metadata: Metadata,
+    /// Since when it is as it is; `None` if it cannot be opened so.
+    since: Option<Instant>,
 }
 
 impl FileSink {
@@ -156,33 +163,48 @@ impl FileSink {
         Ok(())
     }
 
-    /// Returns how long the file is, once it has a name. If it has none any more, what is written to it is
-    /// lost; then the one that has its path now is opened, if there is one.
-    fn named_len(&mut self) -> Result<u64, SinkError> {
-        let Some(regular) = &mut self.open.regular else { return Ok(0) };
-        let gone = match regular.file.metadata() {
-            Ok(metadata) if has_name(&self.path, &metadata) => return Ok(metadata.len()),
-            Ok(metadata) => format!(", with the {} bytes in it", metadata.len()),
-            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => String::new(),
-            Err(error) => return Err(self.failed(&error, "")),
-        };
-        let found = self.path.metadata().ok().filter(Metadata::is_file);
-        if let Some(found) = found {
-            match &regular.found {
-                Some((before, since)) if is_unchanged(before, &found) => {
-                    if since.elapsed() >= SETTLED {
-                        self.open_again().map_err(SinkError::Transient)?;
-                        info!("opened the file that is {} now", self.path.display());
-                        return self.named_len();
-                    }
-                }
-                _ => regular.found = Some((found, Instant::now())),
-            }
+    /// Returns how long the file is; `None` if it has no name any more, since what is written to it is lost
+    /// then.
+    fn named_len(&self) -> io::Result<Option<u64>> {
+        let Some(regular) = &self.open.regular else { return Ok(None) };
+        match regular.file.metadata() {
+            Ok(metadata) => Ok(has_name(&self.path, &metadata).then(|| metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(None),
+            Err(error) => Err(error),
         }
-        Err(SinkError::Transient(io::Error::other(format!(
-            "cannot write to {}: it was deleted{gone}; create it, or have it opened again (SIGHUP)",
+    }
+
+    fn deleted(&self) -> SinkError {
+        SinkError::Transient(io::Error::other(format!(
+            "cannot write to {}: it was deleted; create it, or have it opened again (SIGHUP)",
             self.path.display()
-        ))))
+        )))
+    }
+
+    /// Opens the file that has come in place of the deleted one, once it is no longer written to by
+    /// others. Returns how long it is.
+    fn open_successor(&mut self) -> Result<u64, SinkError> {
+        let (now, deleted) = (self.path.metadata(), self.deleted());
+        let Some(regular) = &mut self.open.regular else { return Err(deleted) };
+        let found = match (&mut regular.found, now) {
+            (Some(found), Ok(now)) if is_unchanged(&found.metadata, &now) => found,
+            (found, now) => {
+                let metadata = now.ok().filter(Metadata::is_file);
+                *found = metadata.map(|metadata| Found { metadata, since: Some(Instant::now()) });
+                return Err(deleted);
+            }
+        };
+        if found.since.is_none_or(|since| since.elapsed() < SETTLED) {
+            return Err(deleted);
+        }
+        // Once, unless it changes.
+        found.since = None;
+        if let Err(error) = self.open_again() {
+            error!("{}; waiting for another one", Plain(&error));
+            return Err(deleted);
+        }
+        info!("opened the file that is {} now", self.path.display());
+        self.named_len()?.ok_or(deleted)
     }
 
     /// Writes the batches behind the first `before` bytes, or nothing.
@@ -199,13 +221,12 @@ impl FileSink {
         };
         // After a sync that failed, nobody knows what of it is on the disk: all of it is written and synced
         // again.
-        let cut = regular.file.set_len(before).and_then(|()| regular.file.metadata());
-        let left = match cut {
-            Ok(metadata) if metadata.len() == before => {
+        let left = match cut_back(&regular.file, before) {
+            Ok(true) => {
                 regular.whole = true;
                 "the file was cut back to its last whole message".to_owned()
             }
-            Ok(_) => "it may end with a part of a message, since others write to it".to_owned(),
+            Ok(false) => "it may end with a part of a message, since others write to it".to_owned(),
             Err(error) => {
                 format!(
                     "it may end with a part of a message, since it cannot be cut back: {}",
@@ -232,14 +253,11 @@ impl FileSink {
         }
     }
 
-    /// Notes that what the file has now is committed. Nothing depends on that as long as the program runs.
-    fn note_committed(&mut self, batches: &[Batch]) {
-        let Some(Regular { file, note: slot @ Some(_), .. }) = &mut self.open.regular else {
-            return;
-        };
+    /// Notes that so much of the file is committed. Nothing depends on that as long as the program runs.
+    fn note_committed(&mut self, len: u64, batches: &[Batch]) {
+        let Some(Regular { note: slot, .. }) = &mut self.open.regular else { return };
         let Some(note) = slot else { return };
-        let noted = file.metadata().and_then(|metadata| {
-            note.set_committed(metadata.len())?;
+        let noted = note.set_committed(len).and_then(|()| {
             // Only the note can tell these from what a power failure leaves.
             match self.sync == FileSync::Always && ends_with_zeros(self.format, batches) {
                 true => note.sync(self.syncs),
@@ -261,15 +279,25 @@ impl Sink for FileSink {
             written.map_err(|error| self.failed(&error, ""))?;
         } else if !batches.is_empty() {
             // Asked for each time: somebody may have emptied the file, or deleted it.
-            let before = self.named_len()?;
+            let before = match self.named_len() {
+                Ok(Some(len)) => len,
+                Ok(None) => self.open_successor()?,
+                Err(error) => return Err(self.failed(&error, "")),
+            };
             self.append(batches, before)?;
-            self.note_committed(batches);
+            match self.named_len() {
+                Ok(Some(len)) => self.note_committed(len, batches),
+                // They come again, and into another one.
+                Ok(None) => return Err(self.deleted()),
+                // It only lacks the note.
+                Err(_) => {}
+            }
         }
         self.senders.commit(batches);
         Ok(())
     }
 
-    /// Returns what the note said, after a good end; and what has come since.
+    /// Returns what the note said, after a clean end; and what has come since.
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         Ok(self.senders.committed(sender))
     }
@@ -285,7 +313,7 @@ impl Sink for FileSink {
     }
 }
 
-/// Notes the good end, and how far the senders have come.
+/// Notes the clean end, and how far the senders have come.
 impl Drop for FileSink {
     fn drop(&mut self) {
         let Some(Regular { file, note, whole: true, .. }) = &mut self.open.regular else { return };
@@ -351,7 +379,8 @@ fn take_over(
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);
     let end = if len > 0 { torn::end_of_whole(file, format, floor, len, path)? } else { 0 };
     if end < len {
-        warn!("{}", torn::move_aside(file, path, (end, len), metadata.mode(), syncs)?);
+        let moved = torn::move_aside(file, path, (end, len), metadata.mode(), syncs)?;
+        warn!("{moved}");
     }
     if sync == FileSync::Always && len > 0 {
         // A server that was killed may not have got to that.
@@ -378,6 +407,15 @@ fn warn_of_note(path: &Path, error: &io::Error) {
         note::beside(path, ".framelet").display(),
         Plain(error)
     );
+}
+
+/// Returns whether the file has just that length now. What others have emptied is not filled with zeros.
+fn cut_back(file: &File, len: u64) -> io::Result<bool> {
+    if file.metadata()?.len() < len {
+        return Ok(false);
+    }
+    file.set_len(len)?;
+    Ok(file.metadata()?.len() == len)
 }
 
 /// Returns whether the file has any name left. One that was only renamed has.

@@ -15,9 +15,9 @@
 //! It is the sign that framelet wrote the file. Many formats cannot be told from another program's by
 //! their bytes, and what a crash left at the end of them cannot be told from what was committed.
 //!
-//! The note is replaced as a whole when the file is opened, and in good order closed; in between only the
+//! The note is replaced as a whole when the file is opened, and when it is closed; in between only the
 //! number behind `committed` is written over. The messages are synced before, so it is never ahead of them.
-//! The senders are there after a good end only, and valid as long as the file has just that length.
+//! The senders are there after a clean end only, and valid as long as the file has just that length.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -51,7 +51,7 @@ pub(super) struct Note {
     boot: Option<String>,
     /// Which file it is.
     identity: String,
-    /// Who has sent the messages, after a good end.
+    /// Who has sent the messages, after a clean end.
     pub(super) senders: Option<Senders>,
 }
 
@@ -81,7 +81,7 @@ impl Note {
         let note = Note::parse(&text)?;
         let has_len = note.committed == metadata.len();
         let is_about_it = match note.senders {
-            // After a good end a copy is as good, but one that has grown was written by somebody else.
+            // After a clean end a copy is as good, but one that has grown was written by somebody else.
             Some(_) if has_len || note.synced => has_len,
             _ => note.identity == identity(metadata),
         };
@@ -156,7 +156,7 @@ impl OpenNote {
         (syncs.data)(&self.file)
     }
 
-    /// Notes a good end, and how far the senders have come.
+    /// Notes a clean end, and how far the senders have come.
     pub(super) fn end(self, senders: &Senders, syncs: Syncs) -> io::Result<()> {
         let (text, mode) = (self.note.to_text(Some(senders)), self.file.metadata()?.mode());
         let syncs = self.note.synced.then_some(syncs);
@@ -268,7 +268,7 @@ mod tests {
         let copied = fs::metadata(&copy).unwrap();
         assert!(Note::read(&path, &metadata).is_some());
         assert!(Note::read(&copy, &copied).is_none());
-        // Unless it was closed in good order, and has that length.
+        // Unless that was closed cleanly, and has that length.
         let mut open = open;
         open.set_committed(8).unwrap();
         open.end(&Senders::default(), Syncs::SYSTEM).unwrap();

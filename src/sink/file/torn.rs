@@ -109,10 +109,7 @@ fn end_of_unnoted(
                 _ => (&b"\n\n"[..], "an empty line"),
             };
             if !tail.ends_with(end) && tail != b"\n" {
-                return Err(io::Error::other(format!(
-                    "it does not end with {what}, and no {note} says that framelet wrote it; end it with \
-                     {what}, or give another file"
-                )));
+                return Err(not_ended(what, &note));
             }
             return Ok(len);
         }
@@ -123,6 +120,10 @@ fn end_of_unnoted(
         check_lines(format, head, (&tail, tail_from), ends.whole)?;
     }
     let end = check_end(file, format, ends, len)?;
+    if end < ends.torn && matches!(format, OutputFormat::Hex | OutputFormat::Base64) {
+        // A list of words or numbers can look like this, too.
+        return Err(not_ended("a line feed", &note));
+    }
     // Something torn is only believed in where more than that is whole, and not empty.
     let whole = &head[..up_to(end, 0, head)];
     if end < len && (end < ends.torn - end || whole.iter().all(|&byte| byte == 0)) {
@@ -189,6 +190,13 @@ fn check_end(file: &File, format: OutputFormat, ends: Ends, len: u64) -> io::Res
         ));
     }
     Ok(whole)
+}
+
+fn not_ended(what: &str, note: &str) -> io::Error {
+    io::Error::other(format!(
+        "it does not end with {what}, and no {note} says that framelet wrote it; end it with {what}, or \
+         give another file"
+    ))
 }
 
 fn not_in(format: OutputFormat, why: fmt::Arguments<'_>) -> io::Error {

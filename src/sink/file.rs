@@ -168,7 +168,7 @@ impl FileSink {
     fn named_len(&self) -> io::Result<Option<u64>> {
         let Some(regular) = &self.open.regular else { return Ok(None) };
         match regular.file.metadata() {
-            Ok(metadata) => Ok(has_name(&self.path, &metadata).then(|| metadata.len())),
+            Ok(metadata) => Ok(has_name(&self.path, &metadata).then_some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(None),
             Err(error) => Err(error),
         }

@@ -150,8 +150,9 @@ impl OutputSink {
     fn write_on(&mut self, batches: &[Batch]) -> io::Result<()> {
         let mut payloads = Vec::new();
         let mut bytes = 0;
-        let mut messages = self.progress.messages;
-        for message in batches.iter().flat_map(Batch::messages).skip(messages) {
+        let done = self.progress.messages;
+        let rest = batches.iter().flat_map(Batch::messages).skip(done);
+        for (messages, message) in (done + 1..).zip(rest) {
             let large = !self.escaped && message.payload.len() >= LARGE;
             match large.then(|| self.format.around(message.payload)).flatten() {
                 Some((before, behind)) => {
@@ -162,7 +163,6 @@ impl OutputSink {
                 }
                 None => self.format.append(&message, self.escaped, &mut self.buffer),
             }
-            messages += 1;
             if self.buffer.len() >= WRITE || bytes >= WRITE_LARGE {
                 self.write(&mut payloads)?;
                 bytes = 0;

@@ -667,6 +667,20 @@ fn senders_are_remembered_after_a_clean_end_only() {
     assert_eq!(known_after(rotated), Some(3));
 }
 
+/// Nobody knows which of its messages a failure of the machine has taken away.
+#[test]
+fn senders_are_not_remembered_where_the_end_of_a_file_that_was_not_synced_is_missing() {
+    let sender = SenderId::from_bytes([1; 16]);
+    for (missing, known) in [(0, Some(2)), (2, None)] {
+        let place = Place::new();
+        let open = || FileSink::open(&place.path, OutputFormat::Lines, FileSync::Never).unwrap();
+        open().commit(&[batch(&origin(Some((sender, 0))), &[b"a", b"b"])]).unwrap();
+        let file = OpenOptions::new().write(true).open(&place.path).unwrap();
+        file.set_len(4 - missing).unwrap();
+        assert_eq!(open().committed(sender).unwrap(), known);
+    }
+}
+
 #[test]
 fn what_a_sender_sends_again_is_not_there_twice_after_a_clean_end() {
     let sender = SenderId::from_bytes([1; 16]);

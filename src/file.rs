@@ -39,6 +39,11 @@ impl PatientFile {
         self.0.is_terminal()
     }
 
+    /// Returns whether it is a regular file: no device, pipe or socket.
+    pub(crate) fn is_regular(&self) -> bool {
+        self.0.metadata().is_ok_and(|metadata| metadata.is_file())
+    }
+
     fn wait(&self, flags: PollFlags) -> io::Result<()> {
         match poll(&mut [PollFd::new(&self.0, flags)], None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

@@ -24,6 +24,7 @@ mod json; // the payload of an object
 mod output;
 
 pub use input::{Composer, InputError, InputFault};
+pub(crate) use json::payload_of_json;
 
 /// How messages are read from text or bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

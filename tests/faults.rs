@@ -1,5 +1,6 @@
 //! What happens when the ground gives way: full disks, disks that fail, damaged databases. Nothing is
-//! acknowledged that is not there, the sender ends with an error, and the server says why in words.
+//! acknowledged that is not there, and the server says why in words. What can pass is waited for; otherwise
+//! it ends, and the sender ends with an error.
 //!
 //! Some of them need the program strace or mount a file system, as root. They are run on demand only:
 //! `cargo test --test faults -- --ignored`.
@@ -12,10 +13,11 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use common::delivery::{Database, check_file, committed, numbers, send, serve};
-use common::program::{FRAMELET, Running, Server, check, framelet, said, unframe};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use common::program::{FRAMELET, Running, Server, check, framelet, said, unframe, wait_until};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 const SENDER: &str = "000102030405060708090a0b0c0d0e0f";
 
@@ -27,8 +29,6 @@ enum Store {
 }
 
 impl Store {
-    const ALL: [Store; 2] = [Store::File, Store::Database];
-
     fn to(self, path: &Path) -> String {
         match self {
             Store::File => format!("file:{}", path.display()),
@@ -71,6 +71,31 @@ impl Store {
         committed
     }
 
+    /// Sends to a server that cannot go on sooner or later, says these words then, and waits until it is
+    /// `mended`: then everything is there, once.
+    #[track_caller]
+    fn waits(self, server: Server, path: &Path, words: &[&str], mend: impl FnOnce(&Server)) {
+        const MESSAGES: u64 = 50_000;
+        let arguments = ["--window", "100", "--sender", SENDER];
+        let sending = send(server.address, &arguments, MESSAGES);
+        server.wait_for_log("waiting until messages can be written again", 1);
+        for words in words {
+            assert!(server.log().contains(words), "{words}: {}", server.log());
+        }
+        mend(&server);
+        let output = sending.wait();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let left = server.stop();
+        assert!(left.status.success(), "{}", left.log);
+        for words in ["waiting until", "messages are written again, after"] {
+            assert_eq!(left.log.matches(words).count(), 1, "{}", left.log);
+        }
+        match self {
+            Store::File => assert_eq!(check_file(path, MESSAGES), 0),
+            Store::Database => Database::open(path).check_numbers(MESSAGES),
+        }
+    }
+
     /// With room again, the sender goes on: then everything is there, in a database once.
     #[track_caller]
     fn goes_on(self, path: &Path, messages: u64) {
@@ -98,42 +123,137 @@ fn what_a_device_has_no_room_for_is_not_acknowledged() {
     assert!(left.log.contains("no space left on device"), "{}", left.log);
 }
 
+/// Starts a server that a shell redirects, and that may write files of so many bytes.
+fn serve_limited(arguments: &str, limit: u64) -> Server {
+    let mut command = Command::new("sh");
+    // Without that, it would be ended by a signal.
+    command.args(["-c", &format!("trap '' XFSZ; exec '{FRAMELET}' serve :0 {arguments}")]);
+    let server = Server::spawn(command);
+    set_limit(&server, Some(limit));
+    server
+}
+
+/// Sets how long a file may become that the server writes.
+fn set_limit(server: &Server, limit: Option<u64>) {
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    prlimit(pid, Resource::Fsize, Rlimit { current: limit.or(maximum), maximum }).unwrap();
+}
+
 /// P15, with a limit in place of the end of the disk: the last write is cut short in both cases.
 #[test]
 fn what_is_over_the_limit_of_a_file_is_not_acknowledged() {
-    for store in Store::ALL {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("messages");
-        let to = store.to(&path);
-        let mut command = Command::new("sh");
-        // Without that, it would be ended by a signal.
-        command
-            .args(["-c", &format!("trap '' XFSZ; exec '{FRAMELET}' serve :0 --to '{to}' \"$@\"")]);
-        command.arg("serve").args(store.arguments());
-        let server = Server::spawn(command);
-        let limit = Some(match store {
-            Store::File => 100_001,
-            Store::Database => 300_000,
-        });
-        let pid = Pid::from_raw(server.pid().try_into().unwrap());
-        prlimit(pid, Resource::Fsize, Rlimit { current: limit, maximum: limit }).unwrap();
-        let words: &[&str] = match store {
-            Store::Database => &["disk I/O error", "the disk or its file system fails"],
-            Store::File => {
-                &["file too large", "cut back to its last whole message", "move the file away"]
-            }
-        };
-        let committed = store.fails(server, &path, 50_000, words);
-        assert!(committed > 0, "it failed at once");
-        store.goes_on(&path, 50_000);
-    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let server = serve_limited(&format!("--to '{}'", Store::Database.to(&path)), 300_000);
+    let words = ["disk I/O error", "the disk or its file system fails"];
+    let committed = Store::Database.fails(server, &path, 50_000, &words);
+    assert!(committed > 0, "it failed at once");
+    Store::Database.goes_on(&path, 50_000);
 }
 
-/// Starts a server in which each call that makes a file safe fails from the fifth on.
-fn serve_failing_sync(to: &str, arguments: &[&str]) -> Server {
+const OVER_LIMIT: [&str; 3] = [
+    "file too large",
+    "cut back to its last whole message",
+    "raise the limit, or move the file away",
+];
+
+/// P27, with a limit in place of the end of the disk.
+#[test]
+fn a_file_that_is_over_its_limit_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let arguments = format!("--output frames --to '{}'", Store::File.to(&path));
+    let server = serve_limited(&arguments, 100_001);
+    Store::File.waits(server, &path, &OVER_LIMIT, |server| {
+        ends_with_a_whole_message(&path);
+        set_limit(server, None);
+    });
+}
+
+/// Checks that it does so while a commit waits, and has some.
+fn ends_with_a_whole_message(path: &Path) {
+    // An attempt may be under way.
+    wait_until("whole messages", || {
+        let mut rest = &fs::read(path).unwrap()[..];
+        while let Some((prefix, more)) = rest.split_first_chunk() {
+            let len = u32::from_be_bytes(*prefix).try_into().unwrap();
+            let Some(behind) = more.get(len..) else { break };
+            rest = behind;
+        }
+        rest.is_empty()
+    });
+    assert!(fs::metadata(path).unwrap().len() > 0);
+}
+
+/// P27. Where there is no room, it may be elsewhere.
+#[test]
+fn a_new_file_is_begun_while_the_old_one_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, old) = (directory.path().join("messages"), directory.path().join("old"));
+    let arguments = format!("--output frames --to '{}'", Store::File.to(&path));
+    let server = serve_limited(&arguments, 100_001);
+    let sending = send(server.address, &["--window", "100"], 15_000);
+    server.wait_for_log("waiting until messages can be written again", 1);
+    fs::rename(&path, &old).unwrap();
+    server.signal(Signal::HUP);
+    assert_eq!(sending.wait().status.code(), Some(0));
+    assert!(server.stop().status.success());
+    let mut messages = unframe(&fs::read(old).unwrap());
+    messages.extend(unframe(&fs::read(path).unwrap()));
+    let expected: Vec<_> = (1..=15_000).map(|n: u64| n.to_string().into_bytes()).collect();
+    assert!(messages == expected);
+}
+
+/// P27, and P15.
+#[test]
+fn a_server_that_waits_for_room_ends_when_it_is_to_and_says_what_is_not_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let arguments = format!("--grace 500ms --output frames --to '{}'", Store::File.to(&path));
+    let server = serve_limited(&arguments, 100_001);
+    let arguments = ["--retry", "0s", "--window", "100", "--sender", SENDER];
+    let sending = send(server.address, &arguments, 50_000);
+    server.wait_for_log("waiting until messages can be written again", 1);
+    let left = server.stop();
+    assert!(left.took < Duration::from_secs(5), "{:?}", left.took);
+    assert_eq!(left.status.code(), Some(4), "{}", left.log);
+    let (_, last) = left.log.trim_end().rsplit_once('\n').unwrap();
+    assert!(last.contains("messages received were not written"), "{last}");
+    assert!(OVER_LIMIT.iter().all(|words| last.contains(words)), "{last}");
+    let output = sending.wait();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let there = unframe(&fs::read(&path).unwrap()).len() as u64;
+    assert_eq!(committed(&output), there);
+    Store::File.goes_on(&path, 50_000);
+}
+
+/// P27 for standard output: what was written stays, and nothing is torn or there again.
+#[test]
+fn standard_output_that_is_over_its_limit_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let server = serve_limited(&format!("--output frames >'{}'", path.display()), 100_001);
+    let sending = send(server.address, &["--window", "100"], 50_000);
+    server.wait_for_log("file too large where the output goes; raise the limit", 1);
+    for limit in [100_002, 100_003, 150_000] {
+        set_limit(&server, Some(limit));
+        wait_until("a file that is full", || fs::metadata(&path).unwrap().len() == limit);
+    }
+    set_limit(&server, None);
+    assert_eq!(sending.wait().status.code(), Some(0));
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    assert!(left.log.contains("messages are written again"), "{}", left.log);
+    let expected: Vec<_> = (1..=50_000).map(|n: u64| n.to_string().into_bytes()).collect();
+    assert!(unframe(&fs::read(&path).unwrap()) == expected);
+}
+
+/// Starts a server in which these calls that make a file safe fail.
+fn serve_failing_sync(to: &str, arguments: &[&str], which: &str) -> Server {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
-    command.args(["-e", "inject=fsync,fdatasync:error=EIO:when=5+"]);
+    command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={which}")]);
     command.args([FRAMELET, "serve", "127.0.0.1:0", "--to", to]).args(arguments);
     let found = Command::new("strace").arg("-V").output();
     assert!(found.is_ok(), "this test needs the program strace: apt-get install strace");
@@ -144,17 +264,24 @@ fn serve_failing_sync(to: &str, arguments: &[&str]) -> Server {
 #[test]
 #[ignore = "needs the program strace"]
 fn what_a_failing_disk_may_have_lost_is_not_acknowledged() {
-    for store in Store::ALL {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("messages");
-        let words: &[&str] = match store {
-            Store::Database => &["disk I/O error", "the disk or its file system fails"],
-            Store::File => &["input/output error", "cut back to its last whole message"],
-        };
-        let server = serve_failing_sync(&store.to(&path), store.arguments());
-        store.fails(server, &path, 50_000, words);
-        store.goes_on(&path, 50_000);
-    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let words = ["disk I/O error", "the disk or its file system fails"];
+    let server = serve_failing_sync(&Store::Database.to(&path), &[], "5+");
+    Store::Database.fails(server, &path, 50_000, &words);
+    Store::Database.goes_on(&path, 50_000);
+}
+
+/// P27.
+#[test]
+#[ignore = "needs the program strace"]
+fn a_disk_that_fails_for_a_while_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    // The first three are those at the start.
+    let server = serve_failing_sync(&Store::File.to(&path), Store::File.arguments(), "5..8");
+    let words = ["input/output error", "cut back to its last whole message"];
+    Store::File.waits(server, &path, &words, |_| {});
 }
 
 /// A file system of 512 KiB.
@@ -188,42 +315,48 @@ impl Drop for Tiny {
 #[test]
 #[ignore = "mounts a file system, as root"]
 fn what_does_not_fit_on_the_disk_is_not_acknowledged() {
-    for store in Store::ALL {
-        let tiny = Tiny::new();
-        let path = tiny.0.path().join("messages");
-        let words: &[&str] = match store {
-            Store::Database => &["database or disk is full", "make room there"],
-            Store::File => {
-                &["no space left on device", "cut back to its last whole message", "make room"]
-            }
-        };
-        let server = serve("127.0.0.1:0", &store.to(&path), store.arguments());
-        let committed = store.fails(server, &path, 100_000, words);
-        assert!(committed > 0, "it failed at once");
-        tiny.enlarge();
-        store.goes_on(&path, 100_000);
-    }
+    let tiny = Tiny::new();
+    let path = tiny.0.path().join("messages");
+    let words = ["database or disk is full", "make room there"];
+    let server = serve("127.0.0.1:0", &Store::Database.to(&path), &[]);
+    let committed = Store::Database.fails(server, &path, 100_000, &words);
+    assert!(committed > 0, "it failed at once");
+    tiny.enlarge();
+    Store::Database.goes_on(&path, 100_000);
 }
 
-/// The same without acknowledgements.
+/// P27.
 #[test]
 #[ignore = "mounts a file system, as root"]
-fn a_full_disk_ends_the_server_in_words_and_leaves_whole_messages() {
+fn room_on_the_disk_is_waited_for() {
+    let tiny = Tiny::new();
+    let path = tiny.0.path().join("messages");
+    fs::write(tiny.0.path().join("large"), vec![b'x'; 200_000]).unwrap();
+    let server = serve("127.0.0.1:0", &Store::File.to(&path), Store::File.arguments());
+    let words =
+        ["no space left on device", "cut back to its last whole message", "make room there"];
+    Store::File.waits(server, &path, &words, |_| {
+        ends_with_a_whole_message(&path);
+        tiny.enlarge();
+    });
+}
+
+/// The same without acknowledgements: whoever sends more than there is room for has to wait.
+#[test]
+#[ignore = "mounts a file system, as root"]
+fn room_on_the_disk_is_waited_for_by_plain_senders() {
     let tiny = Tiny::new();
     let path = tiny.0.path().join("messages");
     let server = serve("127.0.0.1:0", &Store::File.to(&path), Store::File.arguments());
     let mut command = Command::new(FRAMELET);
     command.args(["send", &server.address.to_string(), "--input", "lines"]);
-    let output = Running::start(command, numbers(100_000).as_bytes()).wait();
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    let left = server.wait();
-    assert_eq!(left.status.code(), Some(2), "{}", left.log);
-    assert!(left.log.contains("no space left on device"), "{}", left.log);
-    let messages = unframe(&fs::read(&path).unwrap());
-    let mut expected = (1_u64..).map(|number| number.to_string().into_bytes());
-    assert!(
-        !messages.is_empty() && messages.iter().all(|message| *message == expected.next().unwrap())
-    );
+    let sending = Running::start(command, numbers(100_000).as_bytes());
+    server.wait_for_log("no space left on device", 1);
+    tiny.enlarge();
+    let output = sending.wait();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(server.stop().status.success());
+    assert_eq!(check_file(&path, 100_000), 0);
 }
 
 /// Writes over a page of a database, the first of which is 1.

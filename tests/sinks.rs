@@ -77,25 +77,37 @@ fn each_format_is_appended_to_a_file_as_it_is_printed() {
 }
 
 #[test]
-fn a_torn_record_is_cut_off_and_reported() {
+fn a_torn_record_is_moved_aside_and_reported() {
     for (format, whole, torn, added) in [
         ("lines", &b"one\n"[..], &b"tw"[..], &b"new\n"[..]),
+        ("text", b"one\n\n", b"two\nli", b"new\n\n"),
         ("nul", b"one\0", b"tw", b"new\0"),
         ("hex", b"6f6e65\n", b"747", b"6e6577\n"),
         ("base64", b"b25l\n", b"dH", b"bmV3\n"),
-        ("json", b"{\"payload\":\"one\"}\n", b"{\"payl", b"{\"time\""),
+        ("json", b"{\"time\"", b"{\"payl", b"{\"time\""),
         ("frames", b"\0\0\0\x03one", b"\0\0\0\x03tw", b"\0\0\0\x03new"),
+        ("raw", b"one", &[0; 100], b"new"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("messages");
-        fs::write(&path, [whole, torn].concat()).unwrap();
         let server = Server::start(&["--to", &to(&path), "--output", format]);
-        let cut = format!("cut {} bytes off the end of {}", torn.len(), path.display());
-        server.wait_for_log(&cut, 1);
+        check(&send(&server, &["--message", "one"], b""), 0, &[]);
+        server.signal(Signal::KILL);
+        server.wait();
+        let left = fs::read(&path).unwrap();
+        assert!(left.starts_with(whole), "{format}: {left:?}");
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(torn).unwrap();
+        let server = Server::start(&["--to", &to(&path), "--output", format]);
+        let aside = directory.path().join("messages.torn-1");
+        let (len, path_shown, aside_shown) = (torn.len(), path.display(), aside.display());
+        let moved = format!("moved the last {len} bytes of {path_shown} to {aside_shown}: ");
+        server.wait_for_log(&moved, 1);
         check(&send(&server, &["--message", "new"], b""), 0, &[]);
         assert!(server.stop().status.success());
         let content = fs::read(&path).unwrap();
-        assert!(content.starts_with(&[whole, added].concat()), "{format}: {content:?}");
+        assert!(content.starts_with(&[&left, added].concat()), "{format}: {content:?}");
+        assert_eq!(fs::read(&aside).unwrap(), torn);
+        assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o137, 0);
     }
 }
 

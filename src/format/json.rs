@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use serde_core::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The payload that a JSON object of the format `json` carries.
-pub(super) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let object = json.deserialize_any(ObjectVisitor).and_then(|object| json.end().map(|()| object));
     // The scratch space of the parser is as large as the longest text with an escape.

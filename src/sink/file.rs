@@ -2,32 +2,36 @@
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use self::note::{Note, OpenNote};
+use self::senders::Senders;
+use self::sync::Syncs;
+use super::output::{may_pass, what_to_do};
 use super::{Batch, OutputSink, Sink, SinkError};
 use crate::error::Plain;
-use crate::escape::Escaped;
 use crate::format::OutputFormat;
-use crate::layout::MAX_PAYLOAD;
+use crate::sender::SenderId;
+
+mod note; // what framelet notes about the file
+mod senders; // how far each sender has come
+mod sync; // what makes a file safe
+mod torn; // where its whole records end
 
 /// The permissions of a new file, less the umask: messages are not everybody's business.
 const MODE: u32 = 0o640;
 
-/// How much is read at once in search of the end of the last record.
-const CHUNK: usize = 64 * 1024;
-
-/// How a SQLite database begins. A slip of one word must not cost it its end.
-const SQLITE: [u8; 16] = *b"SQLite format 3\0";
-
-/// How much of what is cut off is shown.
-const SHOWN: usize = 60;
+/// How long a file that has come in place of a deleted one is to stay as it is before it is written to: it may
+/// be a copy under way.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// When a file's messages are made safe from a failure of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -67,9 +71,17 @@ impl std::error::Error for ParseFileSyncError {}
 /// Appends messages to a file in one of the formats.
 ///
 /// The file ends with a whole record at all times but during a commit. A commit that fails is taken
-/// back. What was left of one by the end of the program or of the machine is cut off when the file is
-/// opened next, and that is logged; in the formats `text` and `raw` it cannot be recognised and stays.
-/// A file of `frames` is read from its beginning for that, one of another format from its end.
+/// back. What was left of one by the end of the program or of the machine is moved to `PATH.torn-N` when the
+/// file is opened next, and that is logged; in the format `raw` it cannot be recognised and stays.
+///
+/// A note beside the file, `PATH.framelet`, is the sign that framelet wrote it, in which format, and how much
+/// of it is committed. A file that is not empty and has no such note is taken if its bytes say that it is in
+/// the format; those of `nul` and `raw` say nothing. After a clean end the note also says how far each
+/// sender has come, for the latest 100,000 of them.
+///
+/// Where there is no room or the disk fails, that is a [`SinkError::Transient`], and so is a file that was
+/// deleted: once there is one at its path again, or it is reopened, that is written to. A file that was
+/// only renamed is written to until then.
 ///
 /// Only one program at a time can have a file open this way. Devices and pipes are written to like
 /// standard output.
@@ -78,14 +90,34 @@ pub struct FileSink {
     path: PathBuf,
     format: OutputFormat,
     sync: FileSync,
+    syncs: Syncs,
     open: Opened,
+    senders: Senders,
 }
 
-/// An open file, and another handle to it if it is a regular one.
+/// An open file; a regular one with what goes with it.
 #[derive(Debug)]
 struct Opened {
     output: OutputSink,
-    regular: Option<File>,
+    regular: Option<Regular>,
+}
+
+#[derive(Debug)]
+struct Regular {
+    /// Another handle to the file.
+    file: File,
+    note: Option<OpenNote>,
+    /// Whether it ends with a whole record.
+    whole: bool,
+    /// What has come in its place since it was deleted.
+    found: Option<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    metadata: Metadata,
+    /// Since when it is as it is; `None` if it cannot be opened so.
+    since: Option<Instant>,
 }
 
 impl FileSink {
@@ -94,320 +126,323 @@ impl FileSink {
     /// # Errors
     ///
     /// The system's, with the path; or that the file is in use, or is not in the format; or that the format
-    /// is [`OutputFormat::None`].
+    /// is [`OutputFormat::None`]. Then the file is as it was before.
     pub fn open(
         path: impl Into<PathBuf>,
         format: OutputFormat,
         sync: FileSync,
     ) -> io::Result<FileSink> {
-        let path = path.into();
+        FileSink::open_with(path.into(), format, sync, Syncs::SYSTEM)
+    }
+
+    fn open_with(
+        path: PathBuf,
+        format: OutputFormat,
+        sync: FileSync,
+        syncs: Syncs,
+    ) -> io::Result<FileSink> {
         if format == OutputFormat::None {
             return Err(io::Error::other(format!(
                 "cannot write to {}: in the format none, nothing would be written",
                 path.display()
             )));
         }
-        let open = Opened::at(&path, format, sync, None)?;
-        Ok(FileSink { path, format, sync, open })
+        let (open, senders) = Opened::at(&path, format, sync, syncs)?;
+        Ok(FileSink { path, format, sync, syncs, open, senders })
+    }
+
+    fn open_again(&mut self) -> io::Result<()> {
+        let is_same = match &self.open.regular {
+            Some(regular) => is_at(&self.path, &regular.file.metadata()?),
+            None => false,
+        };
+        // The lock is that of the file that is open already, so that is gone on in.
+        if !is_same {
+            (self.open, _) = Opened::at(&self.path, self.format, self.sync, self.syncs)?;
+        }
+        Ok(())
+    }
+
+    /// Returns how long the file is; `None` if it has no name any more, since what is written to it is lost
+    /// then.
+    fn named_len(&self) -> io::Result<Option<u64>> {
+        let Some(regular) = &self.open.regular else { return Ok(None) };
+        match regular.file.metadata() {
+            Ok(metadata) => Ok(has_name(&self.path, &metadata).then_some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn deleted(&self) -> SinkError {
+        SinkError::Transient(io::Error::other(format!(
+            "cannot write to {}: it was deleted; create it, or have it opened again (SIGHUP)",
+            self.path.display()
+        )))
+    }
+
+    /// Opens the file that has come in place of the deleted one, once it is no longer written to by
+    /// others. Returns how long it is.
+    fn open_successor(&mut self) -> Result<u64, SinkError> {
+        let (now, deleted) = (self.path.metadata(), self.deleted());
+        let Some(regular) = &mut self.open.regular else { return Err(deleted) };
+        let found = match (&mut regular.found, now) {
+            (Some(found), Ok(now)) if is_unchanged(&found.metadata, &now) => found,
+            (found, now) => {
+                let metadata = now.ok().filter(Metadata::is_file);
+                *found = metadata.map(|metadata| Found { metadata, since: Some(Instant::now()) });
+                return Err(deleted);
+            }
+        };
+        if found.since.is_none_or(|since| since.elapsed() < SETTLED) {
+            return Err(deleted);
+        }
+        // Once, unless it changes.
+        found.since = None;
+        if let Err(error) = self.open_again() {
+            error!("{}; waiting for another one", Plain(&error));
+            return Err(deleted);
+        }
+        info!("opened the file that is {} now", self.path.display());
+        self.named_len()?.ok_or(deleted)
+    }
+
+    /// Writes the batches behind the first `before` bytes, or nothing.
+    fn append(&mut self, batches: &[Batch], before: u64) -> Result<(), SinkError> {
+        let Opened { output, regular: Some(regular) } = &mut self.open else { return Ok(()) };
+        regular.whole = false;
+        let written = output.write_batches(batches).and_then(|()| match self.sync {
+            FileSync::Always => (self.syncs.data)(&regular.file),
+            FileSync::Never => Ok(()),
+        });
+        let Err(error) = written else {
+            regular.whole = true;
+            return Ok(());
+        };
+        // After a sync that failed, nobody knows what of it is on the disk: all of it is written and synced
+        // again.
+        let left = match cut_back(&regular.file, before) {
+            Ok(true) => {
+                regular.whole = true;
+                "the file was cut back to its last whole message".to_owned()
+            }
+            Ok(false) => "it may end with a part of a message, since others write to it".to_owned(),
+            Err(error) => {
+                format!(
+                    "it may end with a part of a message, since it cannot be cut back: {}",
+                    Plain(&error)
+                )
+            }
+        };
+        Err(self.failed(&error, &left))
+    }
+
+    /// The failure of a commit, which may pass if nothing of it is left. Its kind is none that says something
+    /// about standard output.
+    fn failed(&self, error: &io::Error, left: &str) -> SinkError {
+        let regular = self.open.regular.as_ref();
+        let (separator, hint) = (if left.is_empty() { "" } else { "; " }, what_to_do(error));
+        let words = format!(
+            "cannot write to {}: {}{separator}{left}{hint}",
+            self.path.display(),
+            Plain(error)
+        );
+        match regular.is_some_and(|regular| regular.whole) && may_pass(error) {
+            true => SinkError::Transient(io::Error::other(words)),
+            false => SinkError::Fatal(io::Error::other(words)),
+        }
+    }
+
+    /// Notes that so much of the file is committed. Nothing depends on that as long as the program runs.
+    fn note_committed(&mut self, len: u64, batches: &[Batch]) {
+        let Some(Regular { note: slot, .. }) = &mut self.open.regular else { return };
+        let Some(note) = slot else { return };
+        let noted = note.set_committed(len).and_then(|()| {
+            // Only the note can tell these from what a power failure leaves.
+            match self.sync == FileSync::Always && ends_with_zeros(self.format, batches) {
+                true => note.sync(self.syncs),
+                false => Ok(()),
+            }
+        });
+        if let Err(error) = noted {
+            *slot = None;
+            warn_of_note(&self.path, &error);
+        }
     }
 }
 
 impl Sink for FileSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        let Opened { output, regular } = &mut self.open;
-        let Some(file) = regular else {
-            let written = output.write_batches(batches);
-            return Ok(written.map_err(|error| cannot_write(&self.path, &error, ""))?);
-        };
-        // Asked for each time: somebody may have emptied the file.
-        let before = file.metadata().map_err(|error| cannot_write(&self.path, &error, ""))?.len();
-        let written = output.write_batches(batches).and_then(|()| match self.sync {
-            FileSync::Always => file.sync_data(),
-            FileSync::Never => Ok(()),
-        });
-        Ok(written.map_err(|error| {
-            let taken_back = match file.set_len(before) {
-                Ok(()) => "the file was cut back to its last whole message".to_owned(),
-                Err(error) => {
-                    format!(
-                        "it may end with a part of a message, since it cannot be cut back: {}",
-                        Plain(&error)
-                    )
-                }
+        let batches = &*self.senders.only_new(batches);
+        if self.open.regular.is_none() {
+            let written = self.open.output.write_batches(batches);
+            written.map_err(|error| self.failed(&error, ""))?;
+        } else if !batches.is_empty() {
+            // Asked for each time: somebody may have emptied the file, or deleted it.
+            let before = match self.named_len() {
+                Ok(Some(len)) => len,
+                Ok(None) => self.open_successor()?,
+                Err(error) => return Err(self.failed(&error, "")),
             };
-            cannot_write(&self.path, &error, &taken_back)
-        })?)
+            self.append(batches, before)?;
+            match self.named_len() {
+                Ok(Some(len)) => self.note_committed(len, batches),
+                // They come again, and into another one.
+                Ok(None) => return Err(self.deleted()),
+                // It only lacks the note.
+                Err(_) => {}
+            }
+        }
+        self.senders.commit(batches);
+        Ok(())
+    }
+
+    /// Returns what the note said, after a clean end; and what has come since.
+    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
+        Ok(self.senders.committed(sender))
     }
 
     /// Goes on in the file that now has the path, or creates it. If that cannot be done, it stays with
     /// the old one, and says so in the log.
     fn reopen(&mut self) -> Result<(), SinkError> {
-        match Opened::at(&self.path, self.format, self.sync, self.open.regular.as_ref()) {
-            Ok(open) => {
-                self.open = open;
-                info!("opened {} again", self.path.display());
-            }
+        match self.open_again() {
+            Ok(()) => info!("opened {} again", self.path.display()),
             Err(error) => error!("{}; going on in the file that was open before", Plain(&error)),
         }
         Ok(())
     }
 }
 
+/// Notes the clean end, and how far the senders have come.
+impl Drop for FileSink {
+    fn drop(&mut self) {
+        let Some(Regular { file, note, whole: true, .. }) = &mut self.open.regular else { return };
+        let is_there = file.metadata().is_ok_and(|metadata| has_name(&self.path, &metadata));
+        if let Some(note) = note.take().filter(|_| is_there)
+            && let Err(error) = note.end(&self.senders, self.syncs)
+        {
+            warn_of_note(&self.path, &error);
+        }
+    }
+}
+
 impl Opened {
-    /// `open` is the file that is open already, which the path may still lead to.
+    /// Opens the file; returns what its note knows of senders, too.
     fn at(
         path: &Path,
         format: OutputFormat,
         sync: FileSync,
-        open: Option<&File>,
-    ) -> io::Result<Opened> {
+        syncs: Syncs,
+    ) -> io::Result<(Opened, Senders)> {
         let what = |error: io::Error| {
             io::Error::other(format!("cannot open {}: {}", path.display(), Plain(&error)))
         };
-        let special = path.metadata().is_ok_and(|metadata| !is_regular(&metadata));
+        // A directory fails by itself, and in words.
+        let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
         let mut options = OpenOptions::new();
         // A pipe that is opened for reading, too, would never tell that its reader is gone.
         options.append(true).create(true).read(!special).mode(MODE);
         let file = options.open(path).map_err(what)?;
-        let metadata = file.metadata().map_err(what)?;
-        if !is_regular(&metadata) {
-            return Ok(Opened { output: OutputSink::new(file, format), regular: None });
-        }
-        if let Some(open) = open
-            && is_same(&open.metadata().map_err(what)?, &metadata)
-        {
-            // The lock is that of the file that is open already, so that is gone on in.
-            let (one, other) = (open.try_clone().map_err(what)?, open.try_clone().map_err(what)?);
-            return Ok(Opened { output: OutputSink::new(one, format), regular: Some(other) });
+        if !file.metadata().map_err(what)?.is_file() {
+            let output = OutputSink::new(file, format);
+            return Ok((Opened { output, regular: None }, Senders::default()));
         }
         // Some file systems have no locks; that is no error.
         if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             let error = "another framelet writes to it; give each one a file of its own";
             return Err(what(io::Error::other(error)));
         }
-        cut_torn(&file, format, path).map_err(what)?;
-        if sync == FileSync::Always
-            && let Err(error) = sync_directory(path)
-        {
-            warn!("cannot make the name of {} safe: {}", path.display(), Plain(&error));
-        }
-        let regular = file.try_clone().map_err(what)?;
-        Ok(Opened { output: OutputSink::new(file, format), regular: Some(regular) })
+        let (regular, senders) = take_over(&file, path, format, sync, syncs).map_err(what)?;
+        Ok((Opened { output: OutputSink::new(file, format), regular: Some(regular) }, senders))
     }
 }
 
-fn is_regular(metadata: &Metadata) -> bool {
-    // A directory fails by itself, and in words.
-    metadata.is_file()
-}
-
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// A new file is only safe once its name is.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    match File::open(directory)?.sync_all() {
-        // Not every file system can.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
-}
-
-/// The failure of a commit. Its kind is none that says something about standard output.
-fn cannot_write(path: &Path, error: &io::Error, more: &str) -> io::Error {
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull => "; make room there, and start again",
-        io::ErrorKind::QuotaExceeded => "; make room or raise the quota, and start again",
-        io::ErrorKind::FileTooLarge => "; move the file away, and start again",
-        _ => "",
-    };
-    let more = if more.is_empty() { String::new() } else { format!("; {more}") };
-    io::Error::other(format!("cannot write to {}: {}{more}{hint}", path.display(), Plain(error)))
-}
-
-/// Cuts off what is behind the last whole record.
-fn cut_torn(file: &File, format: OutputFormat, path: &Path) -> io::Result<()> {
-    let len = file.metadata()?.len();
-    let mut magic = [0; SQLITE.len()];
-    if file.read_at(&mut magic, 0)? == magic.len() && magic == SQLITE {
-        return Err(io::Error::other(
-            "it is a SQLite database; write sqlite: in front of the path, or give another file",
-        ));
-    }
-    let end = match format {
-        OutputFormat::Lines | OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Json => {
-            end_of_last(b'\n', file, len)?
-        }
-        OutputFormat::Nul => end_of_last(0, file, len)?,
-        OutputFormat::Frames => end_of_frames(file, len)?,
-        OutputFormat::Text | OutputFormat::Raw | OutputFormat::None => return Ok(()),
-    };
-    if end == len {
-        return Ok(());
-    }
-    let mut torn = [0; SHOWN];
-    let shown = file.read_at(&mut torn, end)?;
-    let torn = &torn[..shown];
-    if !could_be(format, torn) {
+/// Makes sure that the file is in the format and ends with a whole record, or leaves it alone.
+fn take_over(
+    file: &File,
+    path: &Path,
+    format: OutputFormat,
+    sync: FileSync,
+    syncs: Syncs,
+) -> io::Result<(Regular, Senders)> {
+    let metadata = file.metadata()?;
+    let len = metadata.len();
+    // An empty file is taken, whatever was in it before.
+    let note = if len > 0 { Note::read(path, &metadata) } else { None };
+    if let Some(note) = note.as_ref().filter(|note| note.format != format) {
+        let held = note.format;
         return Err(io::Error::other(format!(
-            "it is not a file of {format}: its last {} bytes begin with \"{}\"; give another file, or \
-             the --output that it has",
-            len - end,
-            Escaped(torn)
+            "it holds {held}; start with --output {held}, or give another file"
         )));
     }
-    file.set_len(end)?;
+    // A file that was cut since is no longer what was noted.
+    let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);
+    let end = if len > 0 { torn::end_of_whole(file, format, floor, len, path)? } else { 0 };
+    if end < len {
+        let moved = torn::move_aside(file, path, (end, len), metadata.mode(), syncs)?;
+        warn!("{moved}");
+    }
+    if sync == FileSync::Always && len > 0 {
+        // A server that was killed may not have got to that.
+        (syncs.data)(file)?;
+    }
+    let senders =
+        note.filter(|note| note.committed == len && end == len).and_then(|note| note.senders);
+    let note = Note::new(end, format, sync, &metadata);
+    let note = OpenNote::write(path, note, metadata.mode(), syncs);
+    let note = note.inspect_err(|error| warn_of_note(path, error)).ok();
+    // A new file is only safe once its name is.
+    if sync == FileSync::Always
+        && let Err(error) = syncs.name_of(path)
+    {
+        warn!("cannot make the name of {} safe: {}", path.display(), Plain(&error));
+    }
+    let regular = Regular { file: file.try_clone()?, note, whole: true, found: None };
+    Ok((regular, senders.unwrap_or_default()))
+}
+
+fn warn_of_note(path: &Path, error: &io::Error) {
     warn!(
-        "cut {} bytes off the end of {}: part of a message that was not committed, beginning with \"{}\"",
-        len - end,
-        path.display(),
-        Escaped(torn)
+        "cannot write {}: {}; without it framelet may not recognise its own file after a crash",
+        note::beside(path, ".framelet").display(),
+        Plain(error)
     );
-    Ok(())
 }
 
-/// Returns whether a record in the format can begin with these bytes.
-fn could_be(format: OutputFormat, torn: &[u8]) -> bool {
+/// Returns whether the file has just that length now. What others have emptied is not filled with zeros.
+fn cut_back(file: &File, len: u64) -> io::Result<bool> {
+    if file.metadata()?.len() < len {
+        return Ok(false);
+    }
+    file.set_len(len)?;
+    Ok(file.metadata()?.len() == len)
+}
+
+/// Returns whether the file has any name left. One that was only renamed has.
+fn has_name(path: &Path, metadata: &Metadata) -> bool {
+    // Some file systems count no links.
+    metadata.nlink() > 0 || is_at(path, metadata)
+}
+
+/// Returns whether the path leads to this file.
+fn is_at(path: &Path, metadata: &Metadata) -> bool {
+    path.metadata().is_ok_and(|at| (at.dev(), at.ino()) == (metadata.dev(), metadata.ino()))
+}
+
+fn is_unchanged(before: &Metadata, now: &Metadata) -> bool {
+    let key = |m: &Metadata| (m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec());
+    key(before) == key(now)
+}
+
+/// Returns whether the last record, or what can be told of it, is nothing but zeros.
+fn ends_with_zeros(format: OutputFormat, batches: &[Batch]) -> bool {
+    let last = || batches.last().and_then(|batch| batch.messages().last());
     match format {
-        OutputFormat::Hex => torn.iter().all(u8::is_ascii_hexdigit),
-        OutputFormat::Base64 => {
-            torn.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte))
-        }
-        OutputFormat::Json => torn.starts_with(b"{"),
-        // Four letters would be the length of a message of half a gigabyte or more.
-        OutputFormat::Frames => !torn.first_chunk::<4>().is_some_and(|prefix| {
-            prefix.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
-        }),
-        _ => true,
+        OutputFormat::Frames | OutputFormat::Nul => last().is_some_and(|m| m.payload.is_empty()),
+        OutputFormat::Raw => last().is_some_and(|m| m.payload.last().is_none_or(|&byte| byte == 0)),
+        _ => false,
     }
-}
-
-/// Returns the offset behind the last `terminator`.
-fn end_of_last(terminator: u8, file: &File, len: u64) -> io::Result<u64> {
-    let mut chunk = vec![0; CHUNK];
-    let mut to = len;
-    while to > 0 {
-        let from = to.saturating_sub(CHUNK as u64);
-        // Cannot fail: no chunk is longer than CHUNK.
-        let part = &mut chunk[..usize::try_from(to - from).unwrap_or(CHUNK)];
-        file.read_exact_at(part, from)?;
-        if let Some(last) = memchr::memrchr(terminator, part) {
-            return Ok(from + last as u64 + 1);
-        }
-        to = from;
-    }
-    Ok(0)
-}
-
-/// Returns the offset behind the last whole frame.
-fn end_of_frames(file: &File, len: u64) -> io::Result<u64> {
-    let mut reader = BufReader::with_capacity(CHUNK, file);
-    reader.seek(SeekFrom::Start(0))?;
-    let (mut end, mut prefix) = (0, [0; 4]);
-    while len - end >= 4 {
-        reader.read_exact(&mut prefix)?;
-        let payload = u32::from_be_bytes(prefix);
-        if u64::from(payload) > MAX_PAYLOAD as u64 {
-            return Err(io::Error::other(format!(
-                "it is not a file of frames: at byte {end} there would be one of {payload} bytes; give \
-                 another file, or the --output that it has"
-            )));
-        }
-        let next = end + 4 + u64::from(payload);
-        if next > len {
-            break;
-        }
-        reader.seek_relative(i64::from(payload))?;
-        end = next;
-    }
-    Ok(end)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::sink::tests::{batch, origin};
-
-    fn opened(format: &str, content: &[u8]) -> Result<Vec<u8>, String> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("messages");
-        fs::write(&path, content).unwrap();
-        let opened = FileSink::open(&path, format.parse().unwrap(), FileSync::Always);
-        let left = fs::read(&path).unwrap();
-        opened.map(|_| left).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_is_torn_is_cut_off_in_each_format_that_shows_it() {
-        let long = [vec![b'x'; 3 * CHUNK], b"\n".to_vec(), vec![b'y'; 2 * CHUNK]].concat();
-        for (format, whole, torn) in [
-            ("lines", &b"one\ntwo\n"[..], &b"thr"[..]),
-            ("lines", b"", b"thr"),
-            ("lines", &long[..=3 * CHUNK], &long[3 * CHUNK + 1..]),
-            ("hex", b"00ff\n", b"0"),
-            ("base64", b"AAAA\n", b"AA"),
-            ("json", b"{}\n", b"{\"tim"),
-            ("nul", b"one\0", b"two\n"),
-            ("frames", b"\0\0\0\x03one\0\0\0\0", b"\0\0\0\x03tw"),
-            ("frames", b"\0\0\0\x03one", b"\0\0\0"),
-            ("frames", b"", b"\0\0\0\x01"),
-            ("text", b"one\n\ntwo", b""),
-            ("raw", b"one", b""),
-        ] {
-            assert_eq!(opened(format, &[whole, torn].concat()).unwrap(), whole, "{format}");
-            assert_eq!(opened(format, whole).unwrap(), whole, "{format}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_something_else_is_left_alone() {
-        for (format, content) in [
-            ("frames", "GET / HTTP/1.1"),
-            ("json", "a note"),
-            ("hex", "a note"),
-            ("base64", "a note"),
-        ] {
-            let error = opened(format, content.as_bytes()).unwrap_err();
-            assert!(error.contains(&format!("it is not a file of {format}")), "{error}");
-        }
-        for format in ["lines", "nul", "frames", "raw"] {
-            let error = opened(format, b"SQLite format 3\0 and so on").unwrap_err();
-            assert!(error.contains("it is a SQLite database; write sqlite: in front"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_file_has_one_writer_at_a_time_and_reopening_keeps_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("messages");
-        let open = || FileSink::open(&path, OutputFormat::Lines, FileSync::Never);
-        let mut sink = open().unwrap();
-        for _ in 0..2 {
-            assert!(open().unwrap_err().to_string().contains("another framelet writes to it"));
-            sink.reopen().unwrap();
-        }
-        sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
-        drop(sink);
-        open().unwrap().commit(&[batch(&origin(None), &[b"b"])]).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"a\nb\n");
-    }
-
-    #[test]
-    fn a_file_that_was_emptied_is_not_filled_up_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("messages");
-        let mut sink = FileSink::open(&path, OutputFormat::Lines, FileSync::Never).unwrap();
-        sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
-        File::create(&path).unwrap();
-        sink.commit(&[batch(&origin(None), &[b"b"])]).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"b\n");
-    }
-}
+mod tests;

@@ -2,7 +2,10 @@
 
 use std::io::{self, IoSlice, Write};
 
+use rustix::io::Errno;
+
 use super::{Batch, Sink, SinkError};
+use crate::error::Plain;
 use crate::file::PatientFile;
 use crate::format::OutputFormat;
 
@@ -24,12 +27,26 @@ const KEPT: usize = 2 * WRITE;
 /// All messages of a commit are gathered into few writes, and nothing is held back after it: a pipe's
 /// reader sees each message as soon as no more are waiting. On a terminal, what could drive it is
 /// written as an escape. In [`OutputFormat::None`] messages are dropped, and count as committed.
+///
+/// Where a regular file has no room, that is a [`SinkError::Transient`], and the next commit resumes
+/// where this one stopped: it has to be called with the same batches, as a server does.
 #[derive(Debug)]
 pub struct OutputSink {
     file: PatientFile,
     format: OutputFormat,
     escaped: bool,
     buffer: Vec<u8>,
+    /// How far the commit got that is to be called again.
+    progress: Progress,
+}
+
+/// How much of the batches of a commit is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    /// So many messages, all of each.
+    messages: usize,
+    /// So many bytes of what follows them.
+    bytes: usize,
 }
 
 impl OutputSink {
@@ -37,7 +54,7 @@ impl OutputSink {
     pub fn new(file: impl Into<PatientFile>, format: OutputFormat) -> OutputSink {
         let file = file.into();
         let escaped = file.is_terminal();
-        OutputSink { file, format, escaped, buffer: Vec::new() }
+        OutputSink { file, format, escaped, buffer: Vec::new(), progress: Progress::default() }
     }
 
     /// Returns a sink that writes to standard output, past the buffer of [`std::io::stdout`].
@@ -48,31 +65,59 @@ impl OutputSink {
     pub fn stdout(format: OutputFormat) -> io::Result<OutputSink> {
         Ok(OutputSink::new(PatientFile::stdout()?, format))
     }
+}
 
-    /// Writes what is in the buffer, with each payload behind as many bytes of it as it comes with.
-    fn write(&mut self, payloads: &mut Vec<(usize, &[u8])>) -> io::Result<()> {
-        let mut slices = Vec::with_capacity(2 * payloads.len() + 1);
+/// What is to be written next: a buffer, and each payload after as many bytes of it as it comes with.
+struct Unwritten<'a, 'm> {
+    payloads: Vec<(usize, &'m [u8])>,
+    /// How much of what follows the messages that are done was in earlier writes.
+    passed: usize,
+    progress: &'a mut Progress,
+}
+
+impl Unwritten<'_, '_> {
+    /// Writes all of it but the bytes that are written already, and empties the buffer.
+    fn write(&mut self, file: &mut impl Write, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let mut slices = Vec::with_capacity(2 * self.payloads.len() + 1);
         let mut from = 0;
-        for (until, payload) in payloads.drain(..) {
-            slices.extend([&self.buffer[from..until], payload].map(IoSlice::new));
+        for (until, payload) in self.payloads.drain(..) {
+            slices.extend([&buffer[from..until], payload].map(IoSlice::new));
             from = until;
         }
-        slices.push(IoSlice::new(&self.buffer[from..]));
-        let written = write_all(&mut self.file, &mut slices);
-        self.buffer.clear();
-        self.buffer.shrink_to(KEPT);
-        written
+        slices.push(IoSlice::new(&buffer[from..]));
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut written = self.progress.bytes - self.passed;
+        let result = write_rest(file, &mut slices, &mut written);
+        self.progress.bytes = self.passed + written;
+        self.passed += all;
+        buffer.clear();
+        buffer.shrink_to(KEPT);
+        result
+    }
+
+    /// Notes that so many messages are written.
+    fn done(&mut self, messages: usize) {
+        self.passed = 0;
+        *self.progress = Progress { messages, bytes: 0 };
     }
 }
 
-/// Writes all of it, with as few system calls as it takes.
-fn write_all(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    // So that empty ones at the start are not taken for a file that takes nothing.
-    IoSlice::advance_slices(&mut slices, 0);
+/// Writes all but the first `written` bytes, with as few system calls as it takes, and counts on.
+fn write_rest(
+    file: &mut impl Write,
+    mut slices: &mut [IoSlice<'_>],
+    written: &mut usize,
+) -> io::Result<()> {
+    let all: usize = slices.iter().map(|slice| slice.len()).sum();
+    // Also so that empty ones at the start are not taken for a file that takes nothing.
+    IoSlice::advance_slices(&mut slices, all.min(*written));
     while !slices.is_empty() {
         match file.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Ok(more) => {
+                *written += more;
+                IoSlice::advance_slices(&mut slices, more);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -82,36 +127,86 @@ fn write_all(file: &mut impl Write, mut slices: &mut [IoSlice<'_>]) -> io::Resul
 
 impl Sink for OutputSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        Ok(self.write_batches(batches)?)
+        self.write_on(batches).map_err(|error| {
+            // A device that is full stays so, and a pipe that is broken.
+            if may_pass(&error) && self.file.is_regular() {
+                let words =
+                    format!("{} where the output goes{}", Plain(&error), what_to_do(&error));
+                SinkError::Transient(io::Error::new(error.kind(), words))
+            } else {
+                SinkError::Fatal(error)
+            }
+        })
+    }
+}
+
+/// Returns whether writing may succeed later: what is full can be emptied, and what is remote can come
+/// back.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, TimedOut};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory | TimedOut)
+        || error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
+/// Returns what somebody can do about it, to be appended.
+pub(super) fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; make room there",
+        io::ErrorKind::QuotaExceeded => "; make room or raise the quota",
+        io::ErrorKind::FileTooLarge => "; raise the limit, or move the file away",
+        _ => "",
     }
 }
 
 impl OutputSink {
     /// Writes the messages of all batches, or as much of them as the file takes before it fails.
-    pub(crate) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
-        let mut payloads = Vec::new();
-        let mut bytes = 0;
-        for message in batches.iter().flat_map(Batch::messages) {
-            let large = !self.escaped && message.payload.len() >= LARGE;
-            match large.then(|| self.format.around(message.payload)).flatten() {
-                Some((before, behind)) => {
-                    before.append_to(&mut self.buffer);
-                    payloads.push((self.buffer.len(), message.payload));
-                    bytes += message.payload.len();
-                    self.buffer.extend_from_slice(behind);
-                }
-                None => {
-                    let mut make_room = |_: &mut Vec<u8>| io::Result::Ok(());
-                    self.format.append(&message, self.escaped, &mut self.buffer, &mut make_room)?;
-                }
-            }
-            if self.buffer.len() >= WRITE || bytes >= WRITE_LARGE {
-                self.write(&mut payloads)?;
-                bytes = 0;
-            }
-        }
-        self.write(&mut payloads)
+    pub(super) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
+        self.progress = Progress::default();
+        self.write_on(batches)
     }
+
+    fn write_on(&mut self, batches: &[Batch]) -> io::Result<()> {
+        let OutputSink { file, format, escaped, buffer, progress } = self;
+        write_messages(file, batches, (*format, *escaped), buffer, progress)
+    }
+}
+
+/// Writes what is not written yet of the messages of all batches, in a format and perhaps escaped.
+fn write_messages(
+    file: &mut impl Write,
+    batches: &[Batch],
+    (format, escaped): (OutputFormat, bool),
+    buffer: &mut Vec<u8>,
+    progress: &mut Progress,
+) -> io::Result<()> {
+    let done = progress.messages;
+    let mut unwritten = Unwritten { payloads: Vec::new(), passed: 0, progress };
+    let mut bytes = 0;
+    // Left over from a commit that failed.
+    buffer.clear();
+    let rest = batches.iter().flat_map(Batch::messages).skip(done);
+    for (messages, message) in (done + 1..).zip(rest) {
+        let large = !escaped && message.payload.len() >= LARGE;
+        match large.then(|| format.around(message.payload)).flatten() {
+            Some((before, behind)) => {
+                before.append_to(buffer);
+                unwritten.payloads.push((buffer.len(), message.payload));
+                bytes += message.payload.len();
+                buffer.extend_from_slice(behind);
+            }
+            None => format.append(&message, escaped, buffer, &mut |buffer| {
+                if buffer.len() >= WRITE { unwritten.write(file, buffer) } else { Ok(()) }
+            })?,
+        }
+        if buffer.len() >= WRITE || bytes >= WRITE_LARGE {
+            unwritten.write(file, buffer)?;
+            unwritten.done(messages);
+            bytes = 0;
+        }
+    }
+    unwritten.write(file, buffer)?;
+    unwritten.done(0);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,6 +243,68 @@ mod tests {
             sink.commit(&batches).unwrap();
             drop(sink);
             assert!(reading.join().unwrap().unwrap() == expected, "{format}");
+        }
+    }
+
+    /// Takes so many bytes in all.
+    struct Room(usize, Vec<u8>);
+
+    impl Write for Room {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let fits = buf.len().min(self.0);
+            if fits == 0 && !buf.is_empty() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0 -= fits;
+            self.1.extend_from_slice(&buf[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_did_not_fit_is_all_that_is_written_later() {
+        let (mut written, mut file) = (0, Room(0, Vec::new()));
+        for room in [0, 1, 2, 1, 0, 9] {
+            file.0 = room;
+            let mut slices = [&b"ab"[..], b"", b"cd", b"e"].map(IoSlice::new);
+            let all = write_rest(&mut file, &mut slices, &mut written);
+            assert_eq!(all.is_ok(), room == 9);
+        }
+        assert_eq!((written, &file.1[..]), (5, &b"abcde"[..]));
+    }
+
+    #[test]
+    fn a_commit_resumes_where_the_file_was_full_also_within_a_message() {
+        let lengths = [3, LARGE + 1, 0, 700_000, 90_000, 1];
+        let batches: Vec<Batch> =
+            lengths.map(|len| batch(&origin(None), &[&vec![b'x'; len]])).into();
+        for format in ["lines", "hex", "base64", "json", "frames"] {
+            let format: OutputFormat = format.parse().unwrap();
+            let (mut buffer, mut progress) = (Vec::new(), Progress::default());
+            let mut all = Room(usize::MAX, Vec::new());
+            write_messages(&mut all, &batches, (format, false), &mut buffer, &mut progress)
+                .unwrap();
+            for seed in 0..20 {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let mut file = Room(0, Vec::new());
+                while write_messages(
+                    &mut file,
+                    &batches,
+                    (format, false),
+                    &mut buffer,
+                    &mut progress,
+                )
+                .is_err()
+                {
+                    file.0 = random.usize(1..400_000);
+                }
+                assert!(file.1 == all.1, "{format}, seed {seed}");
+                assert_eq!(progress, Progress::default());
+            }
         }
     }
 }

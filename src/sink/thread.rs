@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use smol::channel::{self, Receiver};
@@ -24,6 +24,8 @@ const SINGLES: u32 = 8;
 pub(crate) struct Writer {
     entrance: Arc<Entrance>,
     trouble: Trouble,
+    /// Whether the sink is to open again what it writes to.
+    reopen: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
 
@@ -38,17 +40,18 @@ impl Writer {
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
         let (committed, trouble) = (Arc::clone(&counts), Trouble::default());
-        let waits_for = trouble.clone();
+        let (waits_for, reopen) = (trouble.clone(), Arc::<AtomicBool>::default());
+        let reopens = Arc::clone(&reopen);
         let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
             let patience = Patience::new(waits_for, || end.is_closed());
-            let result = obey(&mut *sink, &commands, &committed, patience);
+            let result = obey(&mut *sink, &commands, &committed, patience, &reopens);
             // It may have something to do at its end, too, and that belongs to it.
             drop(sink);
             // The receiver may be gone: then nobody wants to know any more.
             let _ = end.try_send(result);
         })?;
         let entrance = Entrance::new(queue, counts, thread.thread().clone());
-        Ok(Writer { entrance: Arc::new(entrance), trouble, ended })
+        Ok(Writer { entrance: Arc::new(entrance), trouble, reopen, ended })
     }
 
     /// Returns a queue to the thread that is independent of this one.
@@ -56,8 +59,10 @@ impl Writer {
         Queue::new(&self.entrance)
     }
 
-    /// Has the sink open again what it writes to, after everything that was queued before.
+    /// Has the sink open again what it writes to, after everything that was queued before. A sink that
+    /// cannot take that does so at once: it may help.
     pub(crate) async fn reopen(&self) {
+        self.reopen.store(true, Ordering::SeqCst);
         // If it has failed, that is said elsewhere.
         let _ = self.entrance.wait_and_send(Command::Reopen).await;
     }
@@ -96,6 +101,7 @@ fn obey(
     commands: &Receiver<Command>,
     counts: &Counts,
     mut patience: Patience<impl Fn() -> bool>,
+    reopen: &AtomicBool,
 ) -> io::Result<()> {
     let mut seen = Seen::default();
     let (mut pending, mut group) = (Pending::default(), Vec::new());
@@ -120,7 +126,7 @@ fn obey(
         }
         pending.take_group(&mut group);
         if !group.is_empty() {
-            commit(sink, &mut seen, &group, &mut patience)?;
+            commit(sink, &mut seen, &group, &mut patience, reopen)?;
             let alone = group.len() == 1;
             for batch in &group {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
@@ -141,7 +147,10 @@ fn obey(
                 // Who asked may be gone.
                 let _ = answer.try_send(committed);
             }
-            Some(Command::Reopen) => patience.until_done(|| sink.reopen())?,
+            Some(Command::Reopen) => {
+                reopen.store(false, Ordering::SeqCst);
+                patience.until_done(|| sink.reopen())?;
+            }
             Some(Command::Commit(_)) | None => {}
         }
     }
@@ -161,9 +170,18 @@ fn commit(
     seen: &mut Seen,
     group: &[Batch],
     patience: &mut Patience<impl Fn() -> bool>,
+    reopen: &AtomicBool,
 ) -> io::Result<()> {
+    let mut is_first = true;
+    let mut commit = |batches: &[Batch]| {
+        // Not before the first attempt: what was received earlier belongs into the old file.
+        if !std::mem::take(&mut is_first) && reopen.swap(false, Ordering::SeqCst) {
+            sink.reopen()?;
+        }
+        if batches.is_empty() { Ok(()) } else { sink.commit(batches) }
+    };
     if group.iter().all(|batch| batch.sender().is_none()) {
-        return patience.until_done(|| sink.commit(group));
+        return patience.until_done(|| commit(group));
     }
     let mut fresh = Vec::with_capacity(group.len());
     for batch in group.iter().filter(|batch| !batch.is_refused()) {
@@ -174,7 +192,7 @@ fn commit(
         for refused in fresh.extract_if(.., |batch| batch.is_refused()) {
             seen.refused(&refused);
         }
-        if fresh.is_empty() { Ok(()) } else { sink.commit(&fresh) }
+        commit(&fresh)
     })?;
     for batch in fresh.iter().filter(|batch| batch.is_refused()) {
         seen.refused(batch);
@@ -283,6 +301,40 @@ mod tests {
         assert_eq!(*told, ["1 0", "1 a", "2 b"]);
         assert_eq!((first.committed(), second.committed()), (2, 0));
         assert_eq!(writer.trouble(), None);
+    }
+
+    #[test]
+    fn a_sink_in_trouble_opens_again_what_it_writes_to_without_waiting_for_its_turn() {
+        /// A sink whose file is gone until it is reopened.
+        struct Gone(Arc<Barrier>, bool, Notes);
+
+        impl Sink for Gone {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                if self.1 {
+                    return self.2.commit(batches);
+                }
+                self.0.wait();
+                Err(SinkError::Transient(io::Error::other("it was deleted")))
+            }
+
+            fn reopen(&mut self) -> Result<(), SinkError> {
+                self.1 = true;
+                self.2.reopen()
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Gone(Arc::clone(&barrier), false, Notes(Arc::clone(&told)));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        // The order is given while the first attempt is under way.
+        block_on(writer.reopen());
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        // And once more when its turn comes.
+        assert_eq!(*told.lock().unwrap(), ["reopen", "1 a", "reopen"]);
+        assert_eq!(origin.committed(), 1);
     }
 
     #[test]

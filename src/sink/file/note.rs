@@ -1,0 +1,291 @@
+//! What framelet notes about a file, in another one beside it.
+//!
+//! ```text
+//! framelet's note on the file beside it, version 1
+//! committed 00000000000000012345
+//! format lines
+//! synced yes
+//! boot 0f6e3b1c-8a44-4b1e-9d35-2a1f6c5d7e80
+//! file 1835021 1767323045.678000000
+//! state ended
+//! sender 000102030405060708090a0b0c0d0e0f 1000
+//! end
+//! ```
+//!
+//! It is the sign that framelet wrote the file. Many formats cannot be told from another program's by
+//! their bytes, and what a crash left at the end of them cannot be told from what was committed.
+//!
+//! The note is replaced as a whole when the file is opened, and when it is closed; in between only the
+//! number behind `committed` is written over. The messages are synced before, so it is never ahead of them.
+//! The senders are there after a clean end only, and valid as long as the file has just that length.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::senders::{MOST, Senders};
+use super::sync::Syncs;
+use super::{FileSync, OutputFormat};
+use crate::sender::SenderId;
+
+/// What every note begins with.
+pub(super) const MAGIC: &str = "framelet's note on the file beside it, version 1\n";
+
+/// What stands in front of the number that is written over.
+const COMMITTED: &str = "committed ";
+
+/// No note is longer: a line for each sender, and few others.
+const LONGEST: u64 = 80 * (MOST as u64 + 20);
+
+/// What a note says about a file.
+#[derive(Debug)]
+pub(super) struct Note {
+    /// So many bytes are whole messages.
+    pub(super) committed: u64,
+    pub(super) format: OutputFormat,
+    /// Whether they are safe from a failure of the machine.
+    synced: bool,
+    /// When the machine was started, as an id.
+    boot: Option<String>,
+    /// Which file it is.
+    identity: String,
+    /// Who has sent the messages, after a clean end.
+    pub(super) senders: Option<Senders>,
+}
+
+impl Note {
+    /// Returns the note on an open file that has so many bytes of whole messages.
+    pub(super) fn new(
+        committed: u64,
+        format: OutputFormat,
+        sync: FileSync,
+        metadata: &Metadata,
+    ) -> Note {
+        let synced = sync == FileSync::Always;
+        Note {
+            committed,
+            format,
+            synced,
+            boot: boot(),
+            identity: identity(metadata),
+            senders: None,
+        }
+    }
+
+    /// Reads the note on the file at `path`, if there is one that is whole and is about the file as it is.
+    pub(super) fn read(path: &Path, metadata: &Metadata) -> Option<Note> {
+        let mut text = String::new();
+        File::open(beside(path, ".framelet")).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
+        let note = Note::parse(&text)?;
+        let has_len = note.committed == metadata.len();
+        let is_about_it = match note.senders {
+            // After a clean end a copy is as good, but one that has grown was written by somebody else.
+            Some(_) if has_len || note.synced => has_len,
+            _ => note.identity == identity(metadata),
+        };
+        is_about_it.then_some(note)
+    }
+
+    fn parse(text: &str) -> Option<Note> {
+        let mut lines = text.strip_prefix(MAGIC)?.strip_suffix("end\n")?.lines();
+        let mut field = |name| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        let committed = field("committed")?.parse().ok()?;
+        let format = field("format")?.parse().ok()?;
+        let synced = field("synced")? == "yes";
+        let boot = Some(field("boot")?.to_owned()).filter(|boot| !boot.is_empty());
+        let identity = field("file")?.to_owned();
+        let senders = match field("state")? {
+            "ended" => Some(lines.map(parse_sender).collect::<Option<Vec<_>>>()?),
+            _ => None,
+        };
+        let senders = senders.map(|senders| senders.into_iter().collect());
+        Some(Note { committed, format, synced, boot, identity, senders })
+    }
+
+    fn to_text(&self, senders: Option<&Senders>) -> String {
+        use std::fmt::Write;
+
+        let Note { committed, format, identity, .. } = self;
+        let synced = if self.synced { "yes" } else { "no" };
+        let boot = self.boot.as_deref().unwrap_or_default();
+        let state = if senders.is_some() { "ended" } else { "open" };
+        let mut text = format!(
+            "{MAGIC}{COMMITTED}{committed:020}\nformat {format}\nsynced {synced}\nboot {boot}\n\
+             file {identity}\nstate {state}\n"
+        );
+        for (sender, committed) in senders.map(Senders::by_age).unwrap_or_default() {
+            // Cannot fail: a String takes everything.
+            let _ = writeln!(text, "sender {sender} {committed}");
+        }
+        text + "end\n"
+    }
+
+    /// Returns up to where nothing can be torn, whatever has happened since.
+    pub(super) fn floor(&self) -> u64 {
+        // What was not synced is safe from the end of the program only.
+        let is_safe = self.synced || self.boot.is_some() && self.boot == boot();
+        if is_safe { self.committed } else { 0 }
+    }
+}
+
+/// The note that goes with an open file.
+#[derive(Debug)]
+pub(super) struct OpenNote {
+    path: PathBuf,
+    file: File,
+    note: Note,
+}
+
+impl OpenNote {
+    /// Writes the note on the file at `path`, in place of another one.
+    pub(super) fn write(path: &Path, note: Note, mode: u32, syncs: Syncs) -> io::Result<OpenNote> {
+        let file = write(path, note.to_text(None).as_bytes(), mode, note.synced.then_some(syncs))?;
+        Ok(OpenNote { path: path.into(), file, note })
+    }
+
+    /// Notes that so many bytes of the file are whole messages by now.
+    pub(super) fn set_committed(&mut self, committed: u64) -> io::Result<()> {
+        self.note.committed = committed;
+        let offset = (MAGIC.len() + COMMITTED.len()) as u64;
+        self.file.write_all_at(format!("{committed:020}").as_bytes(), offset)
+    }
+
+    pub(super) fn sync(&self, syncs: Syncs) -> io::Result<()> {
+        (syncs.data)(&self.file)
+    }
+
+    /// Notes a clean end, and how far the senders have come.
+    pub(super) fn end(self, senders: &Senders, syncs: Syncs) -> io::Result<()> {
+        let (text, mode) = (self.note.to_text(Some(senders)), self.file.metadata()?.mode());
+        let syncs = self.note.synced.then_some(syncs);
+        write(&self.path, text.as_bytes(), mode, syncs)?;
+        syncs.map_or(Ok(()), |syncs| syncs.name_of(&self.path))
+    }
+}
+
+/// Writes a note as a whole: either the old one is there or the new one. Its name is not safe yet.
+fn write(path: &Path, text: &[u8], mode: u32, syncs: Option<Syncs>) -> io::Result<File> {
+    let (note, new) = (beside(path, ".framelet"), beside(path, ".framelet.new"));
+    // Left by a crash.
+    let _ = fs::remove_file(&new);
+    let written = || {
+        // Of one's own making: the name may be known to others, who could lead it elsewhere.
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode & 0o666).open(&new)?;
+        file.write_all(text)?;
+        syncs.map_or(Ok(()), |syncs| (syncs.data)(&file))?;
+        fs::rename(&new, note)?;
+        Ok(file)
+    };
+    written().inspect_err(|_| drop(fs::remove_file(&new)))
+}
+
+/// Returns the path of a file that belongs to the one at `path`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// What tells a file from all others on its file system. Inodes are used again, so it goes with the time at
+/// which the file was created, where the file system knows that. The number of the file system may be
+/// another one after the next start of the machine.
+fn identity(metadata: &Metadata) -> String {
+    let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    match created {
+        Some(created) => {
+            format!("{} {}.{:09}", metadata.ino(), created.as_secs(), created.subsec_nanos())
+        }
+        None => metadata.ino().to_string(),
+    }
+}
+
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+fn parse_sender(line: &str) -> Option<(SenderId, u64)> {
+    let (sender, committed) = line.strip_prefix("sender ")?.split_once(' ')?;
+    Some((sender.parse().ok()?, committed.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a file, and the note on it.
+    fn file_with_note(sync: FileSync) -> (tempfile::TempDir, PathBuf, Metadata, OpenNote) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        let note = Note::new(4, OutputFormat::Lines, sync, &metadata);
+        let open = OpenNote::write(&path, note, 0o600, Syncs::SYSTEM).unwrap();
+        (directory, path, metadata, open)
+    }
+
+    #[test]
+    fn what_was_noted_is_read_again() {
+        let (_directory, path, metadata, mut open) = file_with_note(FileSync::Always);
+        let note = Note::read(&path, &metadata).unwrap();
+        assert_eq!((note.floor(), note.format), (4, OutputFormat::Lines));
+        assert!(note.senders.is_none());
+        open.set_committed(8).unwrap();
+        assert_eq!(Note::read(&path, &metadata).unwrap().floor(), 8);
+        let sender = SenderId::from_bytes([1; 16]);
+        open.end(&[(sender, 7)].into_iter().collect(), Syncs::SYSTEM).unwrap();
+        let note = Note::read(&path, &metadata).unwrap();
+        assert_eq!((note.floor(), note.senders.unwrap().committed(sender)), (8, Some(7)));
+        assert_eq!(fs::metadata(beside(&path, ".framelet")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_note_that_is_torn_or_not_one_counts_for_nothing() {
+        let (_directory, path, metadata, open) = file_with_note(FileSync::Always);
+        open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+        let note = beside(&path, ".framelet");
+        let whole = fs::read(&note).unwrap();
+        for len in 0..whole.len() {
+            fs::write(&note, &whole[..len]).unwrap();
+            assert!(Note::read(&path, &metadata).is_none(), "the first {len} bytes");
+            // As a power failure leaves it.
+            fs::write(&note, [&whole[..len], &vec![0; whole.len() - len]].concat()).unwrap();
+            assert!(Note::read(&path, &metadata).is_none(), "zeros from {len} on");
+        }
+        fs::write(&note, "shopping list\n").unwrap();
+        assert!(Note::read(&path, &metadata).is_none());
+    }
+
+    #[test]
+    fn a_note_is_about_one_file() {
+        let (directory, path, metadata, open) = file_with_note(FileSync::Always);
+        let copy = directory.path().join("copy");
+        fs::copy(&path, &copy).unwrap();
+        fs::copy(beside(&path, ".framelet"), beside(&copy, ".framelet")).unwrap();
+        let copied = fs::metadata(&copy).unwrap();
+        assert!(Note::read(&path, &metadata).is_some());
+        assert!(Note::read(&copy, &copied).is_none());
+        // Unless that was closed cleanly, and has that length.
+        let mut open = open;
+        open.set_committed(8).unwrap();
+        open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+        fs::copy(beside(&path, ".framelet"), beside(&copy, ".framelet")).unwrap();
+        assert!(Note::read(&copy, &copied).is_some());
+        fs::write(&copy, "one\ntwo\nthree\n").unwrap();
+        assert!(Note::read(&copy, &fs::metadata(&copy).unwrap()).is_none());
+    }
+
+    #[test]
+    fn what_was_not_synced_is_safe_until_the_machine_is_started_anew() {
+        let (_directory, path, metadata, _) = file_with_note(FileSync::Never);
+        let note = Note::read(&path, &metadata).unwrap();
+        // Without an id there is nothing to compare.
+        assert_eq!(note.floor(), if boot().is_some() { 4 } else { 0 });
+        let earlier = Note { boot: Some("another".into()), ..note };
+        assert_eq!(earlier.floor(), 0);
+        assert_eq!(Note { boot: None, ..earlier }.floor(), 0);
+    }
+}

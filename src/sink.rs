@@ -96,9 +96,9 @@ pub trait Sink: Send {
     /// A sink that knows it has to leave out by itself what it has already.
     ///
     /// `None`, which is what this returns unless it is implemented, means that the sink does not know.
-    /// Then the server remembers it while it runs: for a day after the sender's last message, and of the
-    /// latest 100,000 senders at most. Of a sender that it does not remember it believes what that one
-    /// knows itself: that everything in front of the first message that it can send is committed.
+    /// Then the server remembers it while it runs, of the 100,000 senders with the latest messages. Of a
+    /// sender that it does not remember it believes what that one knows itself: that everything before
+    /// the first message that it can send is committed.
     ///
     /// # Errors
     ///

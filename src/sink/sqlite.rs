@@ -245,8 +245,13 @@ fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
-    // Not possible within a transaction.
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    // Not possible within a transaction. It answers before it has done it, and may fail then.
+    let mut set_mode = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut answers = set_mode.query([])?;
+    let mut mode = String::new();
+    while let Some(answer) = answers.next()? {
+        mode = answer.get(0)?;
+    }
     if mode != "wal" {
         return unusable(format!(
             "its file system has no room for a write-ahead log (journal mode {mode}); give a file on a \

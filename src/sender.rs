@@ -35,6 +35,11 @@ impl SenderId {
         &self.0
     }
 
+    /// Returns its beginning, for people: who knows all of it can send in its place.
+    pub(crate) fn short(&self) -> String {
+        format!("{:.8}…", self.to_string())
+    }
+
     /// Returns a new id of 128 random bits, which nobody else has.
     ///
     /// # Errors

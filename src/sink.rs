@@ -108,6 +108,16 @@ pub trait Sink: Send {
         Ok(None)
     }
 
+    /// Answers [`Sink::committed`] for several senders, in their order. To be implemented where many
+    /// questions at once cost less than each on its own, for example a way to another machine.
+    ///
+    /// # Errors
+    ///
+    /// As those of a commit.
+    fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        senders.iter().map(|sender| self.committed(*sender)).collect()
+    }
+
     /// Opens again what it writes to, for example since the file was renamed to start a new one. All
     /// that was received before is committed by then.
     ///

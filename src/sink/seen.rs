@@ -28,22 +28,25 @@ struct Sender {
 }
 
 impl Seen {
-    /// Returns how many messages of `sender` are committed; `None` if neither the sink nor this knows it.
+    /// Returns how many messages of each sender are committed; `None` if neither the sink nor this knows it.
     ///
     /// # Errors
     ///
     /// The sink's.
     pub(super) fn committed(
         &mut self,
-        sender: SenderId,
+        senders: &[SenderId],
         sink: &mut dyn Sink,
-    ) -> Result<Option<u64>, SinkError> {
-        let Some(committed) = sink.committed(sender)? else {
-            return Ok(self.senders.get(&sender).map(|sender| sender.committed));
-        };
-        // That may be less than was thought here, too: the sink can have refused the rest.
-        self.remember(sender, committed);
-        Ok(Some(committed))
+    ) -> Result<Vec<Option<u64>>, SinkError> {
+        let mut answers = sink.committed_by_each(senders)?;
+        for (sender, answer) in senders.iter().zip(&mut answers) {
+            match answer {
+                // That may be less than was thought here, too: the sink can have refused the rest.
+                Some(committed) => self.remember(*sender, *committed),
+                None => *answer = self.senders.get(sender).map(|sender| sender.committed),
+            }
+        }
+        Ok(answers)
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
@@ -104,7 +107,7 @@ mod tests {
         {
             let mut seen = Seen::default();
             let mut sink = Knows(known);
-            assert_eq!(seen.committed(sender, &mut sink).unwrap(), known);
+            assert_eq!(seen.committed(&[sender], &mut sink).unwrap(), [known]);
             let fresh = seen.only_new(&again);
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }
@@ -117,7 +120,7 @@ mod tests {
         let send = |seen: &mut Seen, number| seen.remember(id(number), 1);
         (0..100_000).for_each(|number| send(&mut seen, number));
         let known = |seen: &mut Seen, number| {
-            seen.committed(id(number), &mut Knows(None)).unwrap().is_some()
+            seen.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()
         };
         assert!((0..100_000).all(|number| known(&mut seen, number)));
         // The first one is heard of again; then there are too many.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use smol::channel::{self, Receiver};
+use smol::channel::{self, Receiver, Sender};
 
 use super::linger::Linger;
 use super::patience::{Patience, Trouble};
 use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::{Batch, Sink};
+use crate::sender::SenderId;
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
 /// waits for each. The batches of others come in ones now and then, and taken up sooner they would be
@@ -97,14 +98,21 @@ fn obey(
     mut patience: Patience<impl Fn() -> bool>,
 ) -> io::Result<()> {
     let mut seen = Seen::default();
-    let mut group = Vec::new();
+    let (mut group, mut questions) = (Vec::new(), Vec::new());
     let mut linger = Linger::new();
     let mut singles = 0_u32;
     while let Some(command) = wait_for_next(commands, (singles >= SINGLES).then_some(&mut linger)) {
-        let mut next = Some(command);
-        while let Some(Command::Commit(batch)) = next {
-            group.push(batch);
-            next = if group.len() < LENGTH { commands.try_recv().ok() } else { None };
+        let (mut next, mut reopen) = (Some(command), false);
+        while let Some(command) = next {
+            match command {
+                Command::Commit(batch) => group.push(batch),
+                // That waits until what comes later is committed, too: a commit of its own for what came
+                // before, and a way to the sink for each, would cost those who send.
+                Command::Committed(sender, answer) => questions.push((sender, answer)),
+                Command::Reopen => reopen = true,
+            }
+            let full = group.len() + questions.len() >= LENGTH;
+            next = if full || reopen { None } else { commands.try_recv().ok() };
         }
         if !group.is_empty() {
             commit(sink, &mut seen, &group, &mut patience)?;
@@ -120,17 +128,30 @@ fn obey(
         }
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
         group.clear();
-        match next {
-            // Nobody waits for the answer any more, and the question alone can take a sender over.
-            Some(Command::Committed(_, answer)) if answer.is_closed() => {}
-            Some(Command::Committed(sender, answer)) => {
-                let committed = patience.until_done(|| seen.committed(sender, sink))?;
-                // Who asked may be gone.
-                let _ = answer.try_send(committed);
-            }
-            Some(Command::Reopen) => patience.until_done(|| sink.reopen())?,
-            Some(Command::Commit(_)) | None => {}
+        answer(sink, &mut seen, &mut questions, &mut patience)?;
+        if reopen {
+            patience.until_done(|| sink.reopen())?;
         }
+    }
+    Ok(())
+}
+
+/// Answers questions of how many messages of a sender are committed.
+fn answer(
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+    questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
+    patience: &mut Patience<impl Fn() -> bool>,
+) -> io::Result<()> {
+    let answers = patience.until_done(|| {
+        // Nobody waits for these answers any more, and the question alone can take a sender over.
+        questions.retain(|(_, answer)| !answer.is_closed());
+        let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
+        if senders.is_empty() { Ok(Vec::new()) } else { seen.committed(&senders, sink) }
+    })?;
+    for ((_, question), answer) in questions.drain(..).zip(answers) {
+        // Who asked may be gone.
+        let _ = question.try_send(answer);
     }
     Ok(())
 }
@@ -181,7 +202,6 @@ mod tests {
     use super::*;
     use crate::SinkError;
     use crate::acks::RefusalCode;
-    use crate::sender::SenderId;
     use crate::sink::tests::{batch, origin};
     use crate::watch::Order;
 

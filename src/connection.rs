@@ -53,6 +53,8 @@ pub(crate) enum Outcome {
     SinkGone,
     /// It asked for acknowledgements and does not get them, or not any more.
     Refused(RefusalCode),
+    /// It cannot send the message that comes next: the oldest that it has is a later one.
+    Missing { committed: u64, oldest: u64 },
     /// It did not ask for acknowledgements, as it has to here.
     NotAsked,
 }
@@ -383,6 +385,15 @@ impl Connection {
     }
 }
 
+/// What is wrong where messages are missing between the committed ones and those that the client has.
+fn missing(committed: u64, oldest: u64) -> String {
+    let messages = if committed == 1 { "message" } else { "messages" };
+    format!(
+        "the server has {committed} {messages} of this sender, and the client's oldest is {oldest}: was \
+         the database replaced?"
+    )
+}
+
 /// The one place where the end of a connection is logged.
 pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
     let who = format_args!("connection {} from {}", origin.connection, origin.peer);
@@ -408,6 +419,9 @@ pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
         Outcome::Write(error) => warn!("{who}: cannot send replies: {}", Plain(error)),
         Outcome::Refused(code) => {
             warn!("{who}: refused acknowledgements after {messages} messages: {code}")
+        }
+        Outcome::Missing { committed, oldest } => {
+            warn!("{who}: refused, since {}", missing(*committed, *oldest));
         }
         Outcome::NotAsked => {
             warn!("{who}: reset, since the client asks for no acknowledgements (--require-ack)")

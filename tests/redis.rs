@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::acks::read_answer;
-use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet};
+use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, run};
 use common::proxy::start_proxy;
 use common::redis::{Redis, free_port, payloads, text};
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
@@ -469,6 +469,27 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
     check(&framelet(&["serve", "--to", &nobody, "--sync", "never"], b""), 2, &["appendfsync"]);
     check(&framelet(&["serve", "--to", &nobody, "--max-message", "1GiB"], b""), 2, &["512 MiB"]);
+}
+
+#[test]
+fn a_password_can_be_in_the_environment() {
+    let redis = Redis::start(&["--requirepass", "right"]);
+    let to = redis.stream("log");
+    let serve = |to: &str, password: &str| {
+        let mut command = Command::new(FRAMELET);
+        command.env("FRAMELET_REDIS_PASSWORD", password).args(["serve", "127.0.0.1:0", "--to", to]);
+        command
+    };
+    let server = Server::spawn(serve(&to, "right"));
+    check(&send(&server, &[], b"a"), 0, &[]);
+    let command_line = std::fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&command_line).contains("right"));
+    assert!(server.stop().status.success());
+    check(&run(serve(&to, "wrong"), b""), 2, &["WRONGPASS"]);
+    check(&run(serve(&to, ""), b""), 2, &["NOAUTH"]);
+    // The same server by its other name, and with what is in the URL.
+    let to = to.replace("redis://", "Valkey://:right@");
+    assert!(Server::spawn(serve(&to, "")).stop().status.success());
 }
 
 #[test]

@@ -114,7 +114,20 @@ impl RedisSink {
     /// What is wrong with the URL; or that nothing answers there, or does not let this server in; or that
     /// there is something else under one of the keys.
     pub fn open(url: &str) -> io::Result<RedisSink> {
-        let target = Target::parse(url)?;
+        RedisSink::connect(Target::parse(url)?)
+    }
+
+    /// The same with a password that is not in the URL, where it could be seen.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisSink::open`].
+    pub fn open_with_password(url: &str, password: &str) -> io::Result<RedisSink> {
+        let password = Some(password.to_owned());
+        RedisSink::connect(Target { password, ..Target::parse(url)? })
+    }
+
+    fn connect(target: Target) -> io::Result<RedisSink> {
         let mut sink = RedisSink {
             nodes: Nodes::new(target.node.clone()),
             target,

@@ -351,6 +351,56 @@ mod tests {
     }
 
     #[test]
+    fn questions_among_messages_are_asked_at_once_after_one_commit() {
+        /// A sink that waits in its first commit, and notes how much it is asked at once.
+        struct Asked(Arc<Barrier>, Told);
+
+        impl Sink for Asked {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                let mut told = self.1.lock().unwrap();
+                told.push(format!("commit {}", batches.len()));
+                if told.len() == 1 {
+                    drop(told);
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+
+            fn committed_by_each(
+                &mut self,
+                senders: &[SenderId],
+            ) -> Result<Vec<Option<u64>>, SinkError> {
+                self.1.lock().unwrap().push(format!("asked for {}", senders.len()));
+                Ok(senders.iter().map(|sender| Some(sender.as_bytes()[0].into())).collect())
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Asked(Arc::clone(&barrier), Arc::clone(&told));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        barrier.wait();
+        let mut questions: Vec<_> = (1..=3)
+            .map(|id| {
+                queue(&to_sink, batch(&origin, &[b"a"]));
+                let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([id; 16])));
+                assert!(block_on(poll_once(&mut question)).is_none());
+                question
+            })
+            .collect();
+        // Nobody waits for that one any more.
+        drop(questions.remove(1));
+        barrier.wait();
+        let answers: Vec<_> =
+            questions.into_iter().map(|question| block_on(question).unwrap()).collect();
+        assert_eq!(answers, [Some(1), Some(3)]);
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), ["commit 1", "commit 3", "asked for 2"]);
+    }
+
+    #[test]
     fn what_waits_for_room_counts_unless_its_sender_goes_on_elsewhere() {
         /// A sink that waits, as long as somebody holds the other end.
         struct Waits(std::sync::mpsc::Receiver<()>);

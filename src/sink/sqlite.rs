@@ -79,11 +79,12 @@ const MOST_SENDERS: i64 = 1_000_000;
 /// takes a tenth of a second, and to forget so many takes another one.
 const FORGOTTEN_AT_ONCE: i64 = 100;
 
-const INSERT: &str = "INSERT INTO messages (id, received, peer, connection, number, sender, payload) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-/// Other programs may have added messages, too.
-const LAST_ID: &str = "SELECT coalesce(max(id), 0) FROM \
-                       (SELECT id FROM last_id UNION ALL SELECT max(id) FROM messages)";
+/// Without an id it gets the one after the highest that is there, which is quicker than to give one.
+const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const LAST_IDS: &str = "SELECT coalesce((SELECT max(id) FROM messages), 0), \
+                        coalesce((SELECT max(id) FROM last_id), 0)";
+const SET_ID: &str = "UPDATE messages SET id = ?1 WHERE id = ?2";
 const SET_LAST_ID: &str = "REPLACE INTO last_id (rowid, id) VALUES (1, ?1)";
 const COMMITTED: &str = "SELECT committed FROM senders WHERE sender = ?1";
 const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen, last_id) \
@@ -293,8 +294,11 @@ fn insert(
     mut senders: Senders,
 ) -> Result<Senders, Failed> {
     let mut insert = connection.prepare_cached(INSERT)?;
-    let first: i64 = connection.prepare_cached(LAST_ID)?.query_row([], |row| row.get(0))?;
-    let (mut id, mut new_senders) = (first, 0);
+    let (mut highest, used): (i64, i64) =
+        connection.prepare_cached(LAST_IDS)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Other programs may have added messages, too.
+    let before = highest.max(used);
+    let (mut id, mut new_senders) = (before, 0);
     for batch in batches {
         let sender = batch.sender().map(|sender| sender.to_string());
         let known = match &sender {
@@ -319,7 +323,6 @@ fn insert(
             };
             id = next;
             insert.execute(params![
-                id,
                 received,
                 peer,
                 message.connection.map(integer),
@@ -327,6 +330,11 @@ fn insert(
                 sender,
                 value(message.payload),
             ])?;
+            if highest + 1 != id {
+                // Those before were deleted.
+                connection.prepare_cached(SET_ID)?.execute([id, highest + 1])?;
+            }
+            highest = id;
         }
         if let Some(sender) = &sender {
             let seen = format_rfc3339_millis(SystemTime::now()).to_string();
@@ -335,7 +343,7 @@ fn insert(
             new_senders += i64::from(known.is_none());
         }
     }
-    if id > first {
+    if id > before {
         connection.prepare_cached(SET_LAST_ID)?.execute([id])?;
     }
     senders.now += new_senders;

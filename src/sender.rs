@@ -36,7 +36,7 @@ impl SenderId {
     }
 
     /// Returns its beginning, for people: who knows all of it can send in its place.
-    pub(crate) fn short(&self) -> String {
+    pub fn short(&self) -> String {
         format!("{:.8}…", self.to_string())
     }
 

@@ -334,6 +334,7 @@ fn a_database_that_is_deleted_or_moved_ends_the_server_before_more_is_acknowledg
         let (mut last, mut count) = (gone, 1);
         while let Some(more) = acknowledged(&mut stream) {
             (last, count) = (Instant::now(), more);
+            assert!(gone.elapsed() < PATIENCE, "it never noticed");
         }
         assert!(last - gone < Duration::from_secs(1), "acknowledged after {:?}", last - gone);
         let left = server.wait();
@@ -342,7 +343,9 @@ fn a_database_that_is_deleted_or_moved_ends_the_server_before_more_is_acknowledg
                      acknowledged from here on";
         assert!(left.log.contains(words), "{}", left.log);
         if moved {
-            assert_eq!(Database::open(&old.join("messages.db")).committed(), count);
+            // One more only if its commit was under way for long when the database was moved.
+            let there = Database::open(&old.join("messages.db")).committed();
+            assert!((count..=count + 1).contains(&there), "{count} of {there}");
         }
     }
 }

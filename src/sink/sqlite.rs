@@ -22,7 +22,7 @@ use crate::sender::SenderId;
 
 mod files; // whether they are still there
 
-use files::Files;
+use files::{BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT, Files};
 
 /// What the file says it is, where the header of a database has room for that: "frlt".
 const APPLICATION: i64 = 0x6672_6c74;
@@ -177,17 +177,17 @@ impl Sink for SqliteSink {
         let committed = in_transaction(connection, || {
             let senders = insert(connection, batches, *senders)?;
             // So that nothing of this is left in a file that was moved away.
-            files.check()?;
+            files.check(BEFORE_COMMIT)?;
             Ok(senders)
         });
         self.senders = committed.map_err(|failed| self.failed(failed))?;
-        // Now it may be long ago.
-        self.files.check()
+        // That may be long ago now.
+        self.files.check(BEFORE_ACKNOWLEDGEMENT)
     }
 
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         // The answer is an acknowledgement, too.
-        self.files.check()?;
+        self.files.check(BEFORE_ACKNOWLEDGEMENT)?;
         let committed = committed(&self.connection, &sender.to_string());
         Ok(Some(committed.map_err(|error| self.failed(error.into()))?.unwrap_or(0)))
     }

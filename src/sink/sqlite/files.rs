@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use crate::SinkError;
 use crate::error::Plain;
 
-/// How often that is looked at: often enough that nothing is acknowledged a second after a file is gone,
-/// and seldom enough to cost nothing.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// How old the answer may be before a commit is made, and before it is acknowledged: so that nothing is
+/// acknowledged a second after a file is gone, and looking costs nothing. The second is longer, so that it
+/// only counts after a commit that took long: what the first finds can still be taken back.
+pub(super) const BEFORE_COMMIT: Duration = Duration::from_millis(250);
+pub(super) const BEFORE_ACKNOWLEDGEMENT: Duration = Duration::from_millis(500);
 
 /// The files that one database consists of while it is open.
 #[derive(Debug)]
@@ -44,13 +46,13 @@ impl Files {
         Ok(Files { names, checked: Instant::now() })
     }
 
-    /// Checks that all files are still there, unless that was done just before.
+    /// Checks that all files are still there, unless that is known and not older than `age`.
     ///
     /// # Errors
     ///
     /// Which one is not; or that it cannot be told for now.
-    pub(super) fn check(&mut self) -> Result<(), SinkError> {
-        if self.checked.elapsed() < INTERVAL {
+    pub(super) fn check(&mut self, age: Duration) -> Result<(), SinkError> {
+        if self.checked.elapsed() < age {
             return Ok(());
         }
         for (name, opened) in &self.names {
@@ -77,7 +79,7 @@ impl Files {
     /// Has the next check look, however short ago the last one was.
     #[cfg(test)]
     pub(super) fn look_at_once(&mut self) {
-        self.checked -= INTERVAL;
+        self.checked -= BEFORE_ACKNOWLEDGEMENT;
     }
 }
 

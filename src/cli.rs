@@ -10,7 +10,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use framelet::{
     Address, Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile,
-    append_frame,
+    WithoutPassword, append_frame,
 };
 use parse_size::parse_size;
 
@@ -174,7 +174,7 @@ const SINKS: &str = "
 Sinks (--to):
   stdout, file:PATH (appended to), sqlite:PATH (a database),
   redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N] (a stream, trimmed
-  to about N)
+  to about N; the password can be in the variable FRAMELET_REDIS_PASSWORD)
 ";
 
 const INPUT_FORMATS: &str = "
@@ -210,6 +210,8 @@ pub(crate) fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Vec
     arguments
         .map(|argument| {
             argument.into_string().map_err(|argument| {
+                let argument = argument.to_string_lossy();
+                let argument = WithoutPassword(&argument).to_string();
                 Failure::new(Exit::Usage, format!("an argument is not UTF-8: {argument:?}"))
             })
         })
@@ -236,7 +238,11 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, ExitCode> {
             print(&format!("Example: {example}\n\n{}{}", early.output, sections.concat()))
         }
         Err(early) => {
-            let message = usage_error(&early.output, help.command);
+            // It repeats what was typed, and that may be a URL.
+            let output = arguments.iter().fold(early.output, |output, typed| {
+                output.replace(typed, &WithoutPassword(typed).to_string())
+            });
+            let message = usage_error(&output, help.command);
             Err(Failure::new(Exit::Usage, message).report())
         }
     }
@@ -281,7 +287,10 @@ pub(crate) fn run(command: Command) -> ExitCode {
 }
 
 fn parse_address(text: &str) -> Result<Address, Failure> {
-    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("address {text:?}: {error}")))
+    text.parse().map_err(|error| {
+        let text = WithoutPassword(text).to_string();
+        Failure::new(Exit::Usage, format!("address {text:?}: {error}"))
+    })
 }
 
 /// The failure to connect. `tried` says for how long, `hint` what to do if nobody listens there.

@@ -56,6 +56,8 @@ pub(crate) enum Outcome {
     SinkGone,
     /// It asked for acknowledgements and does not get them, or not any more.
     Refused(RefusalCode),
+    /// It cannot send the message that comes next: the oldest that it has is a later one.
+    Missing { committed: u64, oldest: u64 },
     /// It did not ask for acknowledgements, as it has to here.
     NotAsked,
 }
@@ -387,6 +389,15 @@ impl Connection {
     }
 }
 
+/// What is wrong where messages are missing between the committed ones and those that the client has.
+fn missing(committed: u64, oldest: u64) -> String {
+    format!(
+        "the server has {} of this sender, and the client's oldest is {oldest}: was the database \
+         replaced?",
+        Count(committed, "message")
+    )
+}
+
 /// The one place where the end of a connection is logged.
 pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outcome: &Outcome) {
     let who = format_args!("connection {} from {}", origin.connection, origin.peer);
@@ -419,6 +430,10 @@ pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outco
         }
         Outcome::Refused(code) => {
             let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
+            log.say(Kind::Refused, line);
+        }
+        Outcome::Missing { committed, oldest } => {
+            let line = format_args!("{who}: refused, since {}", missing(*committed, *oldest));
             log.say(Kind::Refused, line);
         }
         Outcome::NotAsked => {

@@ -33,6 +33,26 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Shows a text that may be a URL without the password in it: for the program and the library, not part
+/// of the interface.
+///
+/// What is before the last `@` is taken for user and password, also in a text that is no URL: better too
+/// little is shown than a secret.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct WithoutPassword<'a>(pub &'a str);
+
+impl fmt::Display for WithoutPassword<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (login, host) = self.0.rsplit_once('@').unwrap_or(("", self.0));
+        let start = login.find("://").map_or(0, |scheme| scheme + "://".len());
+        match login[start..].find(':') {
+            Some(user) => write!(f, "{}:***@{host}", &login[..start + user]),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
 /// Shows bytes as pairs of hexadecimal digits: `47 45 54 20`.
 pub(crate) struct SpacedHex<'a>(pub(crate) &'a [u8]);
 
@@ -48,6 +68,25 @@ impl fmt::Display for SpacedHex<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for (text, shown) in [
+            ("redis://me:secret@h:1/0?stream=a", "redis://me:***@h:1/0?stream=a"),
+            ("redis://:secret@h", "redis://:***@h"),
+            // Not as they should be written.
+            ("redis://:s@cr/e?t@h?stream=a", "redis://:***@h?stream=a"),
+            ("redis:me:secret@h", "redis:***@h"),
+            ("REDISS://:secret@h", "REDISS://:***@h"),
+            // Without one.
+            ("redis://me@h:1/0?stream=a", "redis://me@h:1/0?stream=a"),
+            ("redis://h:1/?stream=a", "redis://h:1/?stream=a"),
+            ("[::1]:4747", "[::1]:4747"),
+            ("", ""),
+        ] {
+            assert_eq!(WithoutPassword(text).to_string(), shown);
+        }
+    }
 
     #[test]
     fn nothing_raw_gets_through() {

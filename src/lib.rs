@@ -92,7 +92,7 @@ pub use client::{Client, FinishError};
 pub use count::Count;
 pub use diagnosis::Suspect;
 pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
-pub use escape::Escaped;
+pub use escape::{Escaped, WithoutPassword};
 pub use file::PatientFile;
 pub use format::{Composer, InputError, InputFault, InputFormat, OutputFormat, ParseFormatError};
 pub use layout::{

@@ -97,9 +97,9 @@ pub trait Sink: Send {
     /// A sink that knows it has to leave out by itself what it has already.
     ///
     /// `None`, which is what this returns unless it is implemented, means that the sink does not know.
-    /// Then the server remembers it while it runs: for a day after the sender's last message, and of the
-    /// latest 100,000 senders at most. Of a sender that it does not remember it believes what that one
-    /// knows itself: that everything in front of the first message that it can send is committed.
+    /// Then the server remembers it while it runs, of the 100,000 senders with the latest messages. Of a
+    /// sender that it does not remember it believes what that one knows itself: that everything before
+    /// the first message that it can send is committed.
     ///
     /// # Errors
     ///
@@ -107,6 +107,16 @@ pub trait Sink: Send {
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         let _ = sender;
         Ok(None)
+    }
+
+    /// Answers [`Sink::committed`] for several senders, in their order. To be implemented where many
+    /// questions at once cost less than each on its own, for example a way to another machine.
+    ///
+    /// # Errors
+    ///
+    /// As those of a commit.
+    fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        senders.iter().map(|sender| self.committed(*sender)).collect()
     }
 
     /// Opens again what it writes to, for example since the file was renamed to start a new one. All

@@ -731,3 +731,28 @@ fn the_end_to_end_script_passes() {
     assert!(output.status.success(), "{shown}\n{}", said(&output));
     assert!(shown.trim_end().ends_with(" passed, 0 failed"), "{shown}");
 }
+
+#[test]
+fn a_password_in_an_argument_is_not_repeated() {
+    for arguments in [
+        &["serve", "--to", "kafka://me:secret@h/"][..],
+        &["serve", "--to", "rediss://me:secret@h/?stream=a"],
+        &["serve", "--to", "valkeys://me:secret@h/?stream=a"],
+        &["serve", "--to", "redis://me:secret@h:x/?stream=a"],
+        &["serve", "--to=redis://me:secret@h/?stream=a"],
+        &["serve", "--layout", "redis://me:secret@h/?stream=a"],
+        &["serve", "redis://me:secret@h/?stream=a"],
+        &["send", "redis://:secret@h:1"],
+        &["redis://:secret@h:1"],
+    ] {
+        let output = framelet(arguments, b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.is_empty() && !said.contains("secret"), "{arguments:?}: {said}");
+    }
+    use std::os::unix::ffi::OsStrExt;
+    let not_text = std::ffi::OsStr::from_bytes(b"redis://:secret@h\xff");
+    let output = framelet(&[std::ffi::OsStr::new("serve"), not_text], b"");
+    check(&output, 2, &["not UTF-8"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("secret"));
+}

@@ -102,10 +102,12 @@ fn messages_that_nobody_has_any_more_are_missed() {
     let mut stream = server.connect();
     stream.write_all(&hello(Layout::U32BE, 3)).unwrap();
     let answers = answers(Layout::U32BE, stream);
-    assert!(
-        matches!(&answers[..], [Answer::Refusal(refusal)] if refusal.code == RefusalCode::Gap && refusal.committed == 1),
-        "{answers:?}"
-    );
+    let [Answer::Refusal(refusal)] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!((refusal.code, refusal.committed), (RefusalCode::Gap, 1));
+    let words = "the server has 1 message of this sender, and the client's oldest is 3: was the database \
+                 replaced?";
+    assert_eq!(refusal.text, words);
+    server.wait_for_log(&format!("refused, since {words}"), 1);
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 mod common;
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::acks::read_answer;
-use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, said};
+use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, run, said};
 use common::proxy::start_proxy;
 use common::redis::{Redis, free_port, payloads, text};
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
@@ -197,9 +197,9 @@ fn a_redis_that_is_killed_loses_and_doubles_nothing() {
             redis.kill();
             // Whatever it was just doing, there is more to do.
             feed.send(round).unwrap();
-            server.wait_for_log("waiting until it takes messages again", round);
+            server.wait_for_log("waiting until messages can be written again", round);
             redis.restart();
-            server.wait_for_log("takes messages again\n", round);
+            server.wait_for_log("messages are written again", round);
         }
         drop(feed);
         succeeded(client);
@@ -296,16 +296,133 @@ fn a_claim_that_redis_has_lost_counts_all_the_same() {
     let (one, two) = (Server::start(&["--to", &to]), Server::start(&["--to", &to]));
     let sender = SenderId::from_bytes([8; 16]);
     let (mut old, _) = Acked::connect(&one, sender);
+    old.send(&["1"]);
+    old.wait_for(1);
     let mut connection = redis.connect();
     let id = sender.to_string();
     let older: String = cmd("HGET").arg("{log}:claims").arg(&id).query(&mut connection).unwrap();
     let (mut new, _) = Acked::connect(&two, sender);
     redis.run(&["HSET", "{log}:claims", &id, &older]);
-    new.send(&["1"]);
-    new.wait_for(1);
-    old.send(&["stale 1", "stale 2"]);
-    assert_eq!(old.wait_for_refusal(0), RefusalCode::Fenced);
-    assert_eq!(redis.payloads("log"), ["1"]);
+    new.send(&["2"]);
+    new.wait_for(2);
+    old.send(&["stale 2", "stale 3"]);
+    assert_eq!(old.wait_for_refusal(1), RefusalCode::Fenced);
+    assert_eq!(redis.payloads("log"), ["1", "2"]);
+}
+
+/// Until then, nothing is known of it that could be claimed.
+#[test]
+fn the_first_message_of_a_sender_decides_which_server_has_it() {
+    let redis = Redis::start(&[]);
+    let to = redis.stream("log");
+    let (one, two) = (Server::start(&["--to", &to]), Server::start(&["--to", &to]));
+    for (sender, newer_is_first) in [(1, true), (2, false)] {
+        let sender = SenderId::from_bytes([sender; 16]);
+        let (mut old, welcome) = Acked::connect(&one, sender);
+        assert_eq!(welcome, 0);
+        let (mut new, welcome) = Acked::connect(&two, sender);
+        assert_eq!(welcome, 0);
+        let (first, second) = match newer_is_first {
+            true => (&mut new, &mut old),
+            false => (&mut old, &mut new),
+        };
+        first.send(&["1", "2"]);
+        first.wait_for(2);
+        // Not taken for the first one's, though the numbers are the same.
+        second.send(&["other 1", "other 2", "other 3"]);
+        assert_eq!(second.wait_for_refusal(0), RefusalCode::Fenced);
+        // Who is refused connects again, and hears what there is.
+        let (mut again, welcome) = Acked::connect(&two, sender);
+        assert_eq!(welcome, 2);
+        again.send(&["3"]);
+        again.wait_for(3);
+        if !newer_is_first {
+            first.send(&["stale 3"]);
+            assert_eq!(first.wait_for_refusal(2), RefusalCode::Fenced);
+        }
+    }
+    assert_eq!(redis.payloads("log"), ["1", "2", "3", "1", "2", "3"]);
+}
+
+/// P30, with fewer of them.
+#[test]
+fn a_hello_alone_leaves_nothing() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    let keys = || cmd("DBSIZE").query::<usize>(&mut redis.connect()).unwrap();
+    assert_eq!(keys(), 0, "a server alone leaves nothing, either");
+    let known = SenderId::from_bytes([0xff; 16]);
+    let (mut honest, _) = Acked::connect(&server, known);
+    thread::scope(|scope| {
+        for of_thread in 0..8_u8 {
+            let server = &server;
+            scope.spawn(move || {
+                for n in 0..250_u8 {
+                    let mut id = [n; 16];
+                    id[0] = of_thread;
+                    assert_eq!(Acked::connect(server, SenderId::from_bytes(id)).1, 0);
+                }
+            });
+        }
+        for number in 1..=200 {
+            honest.send(&["honest"]);
+            honest.wait_for(number);
+        }
+    });
+    assert_eq!(redis.length("log"), 200);
+    assert_eq!(keys(), 4);
+    let mut connection = redis.connect();
+    for (command, key) in
+        [("HLEN", "{log}:senders"), ("HLEN", "{log}:claims"), ("ZCARD", "{log}:seen")]
+    {
+        let length: usize = cmd(command).arg(key).query(&mut connection).unwrap();
+        assert_eq!(length, 1, "{key} has more than the one that has sent something");
+    }
+}
+
+/// A server that answers each command with the same words, whatever it is, until it is told others.
+fn start_answering(words: &str) -> (u16, mpsc::Sender<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::channel::<String>();
+    let mut words = words.to_owned();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut command = [0; 65_536];
+            while stream.read(&mut command).is_ok_and(|read| read > 0) {
+                words = told.try_iter().last().unwrap_or(words);
+                if stream.write_all(format!("{words}\r\n").as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (port, tell)
+}
+
+/// What it says decides, and not how that is written.
+#[test]
+fn a_redis_that_is_there_but_not_ready_is_waited_for_and_another_server_is_not() {
+    let serve = |port: u16| format!("redis://127.0.0.1:{port}/?stream=log");
+    for words in ["-LOADING Redis is loading the dataset in memory", "-LOADING redis is loading"] {
+        let (port, tell) = start_answering(words);
+        let server = Server::start(&["--to", &serve(port)]);
+        assert!(server.log().contains("LOADING"), "{}", server.log());
+        let client = sending(&server, &[], 1);
+        server.wait_for_log("waiting until messages can be written again", 1);
+        // It does not let this server in, after all.
+        tell.send("-NOAUTH Authentication required.".into()).unwrap();
+        let left = server.wait();
+        assert_eq!(left.status.code(), Some(2), "{}", left.log);
+        assert!(left.log.contains("NOAUTH"), "{}", left.log);
+        drop(client.wait_with_output());
+    }
+    for words in ["HTTP/1.1 400 Bad Request", "What do you want?"] {
+        let (port, _tell) = start_answering(words);
+        let refused = framelet(&["serve", "127.0.0.1:0", "--to", &serve(port)], b"");
+        check(&refused, 2, &["redis at 127.0.0.1"]);
+    }
 }
 
 /// Somebody who waits for the welcome hears that it is not in vain, and goes on when Redis is back. A
@@ -319,7 +436,7 @@ fn a_client_that_comes_while_redis_is_away_waits_for_it() {
     command.args(["send", &server.address.to_string(), "--ack", "--input", "lines"]);
     command.args(["--timeout", "4s", "--retry", "1s"]);
     let client = Running::start(command, lines(100).join("\n").as_bytes());
-    server.wait_for_log("waiting until it takes messages again", 1);
+    server.wait_for_log("waiting until messages can be written again", 1);
     // Longer than the client waits without any sign of life, and tries.
     thread::sleep(Duration::from_secs(6));
     redis.restart();
@@ -352,6 +469,27 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
     check(&framelet(&["serve", "--to", &nobody, "--sync", "never"], b""), 2, &["appendfsync"]);
     check(&framelet(&["serve", "--to", &nobody, "--max-message", "1GiB"], b""), 2, &["512 MiB"]);
+}
+
+#[test]
+fn a_password_can_be_in_the_environment() {
+    let redis = Redis::start(&["--requirepass", "right"]);
+    let to = redis.stream("log");
+    let serve = |to: &str, password: &str| {
+        let mut command = Command::new(FRAMELET);
+        command.env("FRAMELET_REDIS_PASSWORD", password).args(["serve", "127.0.0.1:0", "--to", to]);
+        command
+    };
+    let server = Server::spawn(serve(&to, "right"));
+    check(&send(&server, &[], b"a"), 0, &[]);
+    let command_line = std::fs::read(format!("/proc/{}/cmdline", server.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&command_line).contains("right"));
+    assert!(server.stop().status.success());
+    check(&run(serve(&to, "wrong"), b""), 2, &["WRONGPASS"]);
+    check(&run(serve(&to, ""), b""), 2, &["NOAUTH"]);
+    // The same server by its other name, and with what is in the URL.
+    let to = to.replace("redis://", "Valkey://:right@");
+    assert!(Server::spawn(serve(&to, "")).stop().status.success());
 }
 
 #[test]
@@ -394,7 +532,7 @@ fn want_of_memory_only_takes_time() {
     redis.wait_for_entries("log", 5001);
     redis.run(&["CONFIG", "SET", "maxmemory", "1"]);
     let other = sending(&server, &["--ack"], 5000);
-    server.wait_for_log("waiting until it takes messages again", 2);
+    server.wait_for_log("waiting until messages can be written again", 2);
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]);
     succeeded(client);
     succeeded(other);
@@ -427,7 +565,7 @@ fn a_server_whose_redis_is_away_ends_within_its_grace() {
     let server = Server::start(&["--to", &redis.stream("log"), "--grace", "2s"]);
     redis.kill();
     let client = sending(&server, &[], 10);
-    server.wait_for_log("waiting until it takes messages again", 1);
+    server.wait_for_log("waiting until messages can be written again", 1);
     let left = server.stop();
     assert!(left.took < Duration::from_secs(10), "{:?}", left.took);
     assert_eq!(left.status.code(), Some(4), "{}", left.log);
@@ -447,7 +585,8 @@ fn what_redis_loses_is_told_to_those_who_may_have_it_still() {
     redis.run(&["FLUSHALL"]);
     client.send(&["3"]);
     assert_eq!(client.wait_for_refusal(2), RefusalCode::Sink);
-    server.wait_for_log("has 0 messages of sender 03030303", 1);
+    server.wait_for_log("has 0 messages of sender 03030303… and", 1);
+    assert!(!server.log().contains(&sender.to_string()), "{}", server.log());
     let (mut client, welcome) = Acked::connect(&server, sender);
     assert_eq!(welcome, 0);
     client.send(&["1", "2", "3"]);
@@ -460,22 +599,74 @@ fn what_redis_loses_is_told_to_those_who_may_have_it_still() {
 }
 
 #[test]
-fn senders_are_forgotten_after_30_days() {
+fn a_million_senders_are_remembered_and_then_those_with_the_latest_messages() {
+    let redis = Redis::start(&[]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    let sender = |number| SenderId::from_bytes([number; 16]);
+    let send = |number, text| {
+        let (mut client, welcome) = Acked::connect(&server, sender(number));
+        client.send(&[text]);
+        client.wait_for(welcome + 1);
+    };
+    send(1, "a");
+    send(2, "a");
+    redis.run(&[
+        "EVAL",
+        "for i = 1, 1000000 - 2 do \
+             redis.call('HSET', KEYS[1], i, 1); redis.call('HSET', KEYS[2], i, '1 x'); \
+             redis.call('ZADD', KEYS[3], i + 2, i) \
+         end",
+        "3",
+        "{log}:senders",
+        "{log}:claims",
+        "{log}:seen",
+    ]);
+    let mut connection = redis.connect();
+    let mut lengths = || {
+        [("HLEN", "{log}:senders"), ("HLEN", "{log}:claims"), ("ZCARD", "{log}:seen")]
+            .map(|(command, key)| cmd(command).arg(key).query::<usize>(&mut connection).unwrap())
+    };
+    assert_eq!(lengths(), [1_000_000; 3]);
+    // One that was silent for long sends something again; then there is one too many.
+    send(1, "b");
+    send(3, "a");
+    assert_eq!(lengths(), [1_000_000; 3]);
+    let known = [1, 2, 3].map(|number| Acked::connect(&server, sender(number)).1);
+    assert_eq!(known, [2, 0, 1]);
+    // Where there are far too many, a few are forgotten each time.
+    redis.run(&[
+        "EVAL",
+        "for i = 1, 50 do redis.call('ZADD', KEYS[1], i, 'z' .. i) end",
+        "1",
+        "{log}:seen",
+    ]);
+    send(4, "a");
+    assert_eq!(lengths()[2], 1_000_000 + 50 + 1 - 10);
+}
+
+/// P29: as servers of before left it, whose clock stood anywhere.
+#[test]
+fn a_clock_that_jumps_forgets_nobody() {
     let redis = Redis::start(&[]);
     let server = Server::start(&["--to", &redis.stream("log")]);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    for (id, days) in [("recent", 29), ("old", 31)] {
-        let when = (now - days * 24 * 60 * 60).to_string();
-        redis.run(&["ZADD", "{log}:seen", &when, id]);
-        redis.run(&["HSET", "{log}:senders", id, "5"]);
-        redis.run(&["HSET", "{log}:claims", id, "1 somebody"]);
+    let days = 24 * 60 * 60;
+    for (id, time) in [(1, 1), (2, now - 60 * days), (3, now), (4, now + 60 * days)] {
+        let id = SenderId::from_bytes([id; 16]).to_string();
+        redis.run(&["ZADD", "{log}:seen", &time.to_string(), &id]);
+        redis.run(&["HSET", "{log}:senders", &id, "5"]);
+        redis.run(&["HSET", "{log}:claims", &id, "1 somebody"]);
     }
-    Acked::connect(&server, SenderId::from_bytes([1; 16]));
-    let mut connection = redis.connect();
-    for key in ["{log}:senders", "{log}:claims"] {
-        let fields: Vec<String> = cmd("HKEYS").arg(key).query(&mut connection).unwrap();
-        assert!(fields.contains(&"recent".into()) && !fields.contains(&"old".into()), "{fields:?}");
+    for id in 1..=6 {
+        let known = u64::from(id <= 4) * 5;
+        for count in [known, known + 1] {
+            let (mut client, welcome) = Acked::connect(&server, SenderId::from_bytes([id; 16]));
+            assert_eq!(welcome, count);
+            client.send(&["a"]);
+            client.wait_for(count + 1);
+        }
     }
+    assert_eq!(redis.length("log"), 12);
 }
 
 #[test]
@@ -546,7 +737,7 @@ fn any_node_of_a_cluster_leads_to_the_stream_also_when_it_moves() {
     let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", "10000", "KEYS"];
     from.run(&[&migrate[..], &["log", "{log}:senders"]].concat());
     // Half of the keys are elsewhere: whoever wants all of them has to wait.
-    servers[0].wait_for_log("waiting until it takes messages again", 1);
+    servers[0].wait_for_log("waiting until messages can be written again", 1);
     from.run(&[&migrate[..], &["{log}:claims", "{log}:seen"]].concat());
     for node in [to, from] {
         node.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);

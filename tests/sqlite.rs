@@ -4,16 +4,23 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use common::program::{Server, check, closed, frame, framelet, run, unprivileged};
+use common::acks::read_answer;
+use common::delivery::Database;
+use common::program::{
+    FRAMELET, PATIENCE, Server, check, closed, frame, framelet, run, unprivileged, wait_until,
+};
+use framelet::{Hello, Layout, SenderId};
 use rusqlite::Connection;
 use rusqlite::types::Value;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
 fn to(path: &Path) -> String {
     format!("sqlite:{}", path.display())
@@ -90,7 +97,7 @@ fn messages_are_rows_with_what_is_known_of_them() {
         let query = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
         database.query_row(&query, [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "1".into()));
+    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "2".into()));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
 }
 
@@ -105,7 +112,7 @@ fn a_killed_server_has_what_it_said_it_has() {
     assert!(closed(&mut done));
     let mut stream = server.connect();
     let writing = thread::spawn(move || while stream.write_all(&frame(b"more")).is_ok() {});
-    server.signal(rustix::process::Signal::KILL);
+    server.signal(Signal::KILL);
     server.wait();
     writing.join().unwrap();
     let server = Server::start(&["--to", &to(&path)]);
@@ -123,8 +130,8 @@ fn databases_of_others_and_of_newer_versions_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     assert!(Server::start(&["--to", &to(&path)]).stop().status.success());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
-    check(&refused(&path), 2, &["a newer framelet has made it (schema 2"]);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
+    check(&refused(&path), 2, &["a newer framelet has made it (schema 3"]);
 
     let other = directory.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE messages (a)").unwrap();
@@ -158,24 +165,193 @@ fn what_cannot_be_written_is_said_before_anything_is_received() {
     check(&run(command, b""), 2, &["messages.db", "permissions of"]);
 }
 
+/// A client with acknowledgements that sends the numbers from 1 on, a message each, until it is told to
+/// stop.
+struct Feed {
+    client: Child,
+    stop: mpsc::Sender<()>,
+    feeding: thread::JoinHandle<u64>,
+}
+
+impl Feed {
+    fn start(server: &Server) -> Feed {
+        let mut client = Command::new(FRAMELET)
+            .args(["send", &server.address.to_string(), "--input", "lines", "--ack"])
+            .args(["--timeout", "60s"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = client.stdin.take().unwrap();
+        let (stop, stopped) = mpsc::channel();
+        let feeding = thread::spawn(move || {
+            let mut number = 0;
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                // The client may have ended; then its exit code says why.
+                if writeln!(input, "{}", number + 1).is_err() {
+                    break;
+                }
+                number += 1;
+            }
+            number
+        });
+        Feed { client, stop, feeding }
+    }
+
+    /// Returns how many messages the client has sent, once all of them are committed.
+    #[track_caller]
+    fn finish(self) -> u64 {
+        self.stop.send(()).unwrap();
+        let sent = self.feeding.join().unwrap();
+        let output = self.client.wait_with_output().unwrap();
+        check(&output, 0, &[&format!("sent {sent}, committed {sent}")]);
+        sent
+    }
+}
+
+/// Waits until so many more messages are in the database.
+fn wait_for_rows(path: &Path, more: i64) {
+    let database = Connection::open(path).unwrap();
+    database.busy_timeout(PATIENCE).unwrap();
+    let rows = || -> i64 {
+        database.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap()
+    };
+    let before = rows();
+    wait_until("messages in the database", || rows() >= before + more);
+}
+
+/// P27, with a lock that is as long as it takes to be noticed.
 #[test]
-fn a_database_that_stays_locked_ends_the_server_in_words() {
+fn a_database_that_stays_locked_is_waited_for_and_nothing_is_lost_or_doubled() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     let server = Server::start(&["--to", &to(&path)]);
+    let feed = Feed::start(&server);
+    wait_for_rows(&path, 100);
+    let other = Connection::open(&path).unwrap();
+    other.busy_timeout(PATIENCE).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| send(&server, &["--message", "plain"], b""));
+        // A start does not wait for it.
+        check(&refused(&path), 2, &["database is locked", "end that one's transaction"]);
+        let locked = "another program has kept it locked for 2 s; end that one's transaction; waiting \
+                      until messages can be written again";
+        server.wait_for_log(locked, 1);
+        assert!(!sending.is_finished());
+        other.execute_batch("ROLLBACK").unwrap();
+        server.wait_for_log("messages are written again, after", 1);
+        check(&sending.join().unwrap(), 0, &[]);
+    });
+    wait_for_rows(&path, 100);
+    let sent = feed.finish();
+    let plain: i64 = other
+        .query_row("SELECT count(*) FROM messages WHERE sender IS NULL", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(plain, 1);
+    other.execute("DELETE FROM messages WHERE sender IS NULL", []).unwrap();
+    Database::open(&path).check_numbers(sent);
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    let lines =
+        left.log.matches("waiting until").count() + left.log.matches("again, after").count();
+    assert_eq!(lines, 2, "one line each way: {}", left.log);
+}
+
+#[test]
+fn a_server_whose_database_is_locked_ends_within_its_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = Server::start(&["--to", &to(&path), "--grace", "1s"]);
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     thread::scope(|scope| {
-        // Both wait for 5 s.
-        let starting = scope.spawn(|| refused(&path));
-        let sent = send(&server, &["--message", "too late"], b"");
-        assert_eq!(sent.status.code(), Some(1));
-        check(&starting.join().unwrap(), 2, &["database is locked", "end that one's transaction"]);
+        let sending = scope.spawn(|| send(&server, &["--message", "too late"], b""));
+        server.wait_for_log("waiting until", 1);
+        server.signal(Signal::TERM);
+        assert_eq!(sending.join().unwrap().status.code(), Some(1));
     });
     let left = server.wait();
-    assert_eq!(left.status.code(), Some(2), "{}", left.log);
-    assert!(left.log.contains("another program has kept it locked for 5 s"), "{}", left.log);
-    assert!(left.log.contains("1 message received was not written"), "{}", left.log);
+    assert!(left.took < Duration::from_secs(5), "{:?}", left.took);
+    assert_eq!(left.status.code(), Some(4), "{}", left.log);
+    assert!(
+        left.log.contains("1 message received was not written") && left.log.contains("is locked"),
+        "{}",
+        left.log
+    );
+}
+
+/// P27 where writes fail: for another reason than a full disk, which takes a file system to fill.
+#[test]
+fn a_database_that_cannot_grow_is_waited_for_and_nothing_is_lost_or_doubled() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let mut command = Command::new("sh");
+    // Without that, it would be ended by a signal.
+    let script = format!("trap '' XFSZ; exec '{FRAMELET}' serve 127.0.0.1:0 --to '{}'", to(&path));
+    command.args(["-c", &script]);
+    let server = Server::spawn(command);
+    let limit = |bytes| {
+        let pid = Pid::from_raw(server.pid().try_into().unwrap());
+        prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+    };
+    limit(Some(300_000));
+    let feed = Feed::start(&server);
+    server
+        .wait_for_log("the disk or its file system fails; see the system's log; waiting until", 1);
+    let database = Database::open(&path);
+    let there = database.committed();
+    limit(None);
+    server.wait_for_log("messages are written again, after", 1);
+    wait_until("more messages", || database.committed() > there);
+    database.check_numbers(feed.finish());
+    assert!(server.stop().status.success());
+}
+
+/// P26.
+#[test]
+fn a_database_that_is_deleted_or_moved_ends_the_server_before_more_is_acknowledged() {
+    let files = ["messages.db", "messages.db-wal", "messages.db-shm"];
+    for moved in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages.db");
+        let server = Server::start(&["--to", &to(&path)]);
+        let sender = SenderId::from_bytes([1; 16]);
+        let mut stream = server.connect();
+        stream.write_all(&Hello { sender, first: 1 }.encode(Layout::U32BE).unwrap()).unwrap();
+        assert_eq!(read_answer(&mut stream), Some(Ok(0)));
+        let acknowledged = |stream: &mut TcpStream| {
+            stream.write_all(&frame(b"message")).ok()?;
+            read_answer(stream)?.ok()
+        };
+        assert_eq!(acknowledged(&mut stream), Some(1));
+        let old = directory.path().join("old");
+        fs::create_dir(&old).unwrap();
+        for file in files {
+            let file = directory.path().join(file);
+            match moved {
+                true => fs::rename(&file, old.join(file.file_name().unwrap())).unwrap(),
+                false => fs::remove_file(&file).unwrap(),
+            }
+        }
+        let gone = Instant::now();
+        let (mut last, mut count) = (gone, 1);
+        while let Some(more) = acknowledged(&mut stream) {
+            (last, count) = (Instant::now(), more);
+            assert!(gone.elapsed() < PATIENCE, "it never noticed");
+        }
+        assert!(last - gone < Duration::from_secs(1), "acknowledged after {:?}", last - gone);
+        let left = server.wait();
+        assert_eq!(left.status.code(), Some(2), "{}", left.log);
+        let words = "messages.db was moved or deleted while framelet was writing to it; nothing is \
+                     acknowledged from here on";
+        assert!(left.log.contains(words), "{}", left.log);
+        if moved {
+            // One more only if its commit was under way for long when the database was moved.
+            let there = Database::open(&old.join("messages.db")).committed();
+            assert!((count..=count + 1).contains(&there), "{count} of {there}");
+        }
+    }
 }
 
 #[test]

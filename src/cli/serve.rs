@@ -14,6 +14,7 @@ use super::signals::{reopen_at_signal, stop_signal};
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
 };
+use std::env::{self, VarError};
 use std::io;
 use std::time::Duration;
 
@@ -203,12 +204,26 @@ impl Serve {
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
             Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
-            Place::Redis(url) => Box::new(RedisSink::open(url).map_err(unusable)?),
+            Place::Redis(url) => Box::new(open_redis(url).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");
                 return Err(Failure::new(Exit::Usage, message));
             }
         }))
+    }
+}
+
+/// The variable of the environment that a password for Redis can be in, so that it is not in the list of
+/// processes.
+const REDIS_PASSWORD: &str = "FRAMELET_REDIS_PASSWORD";
+
+fn open_redis(url: &str) -> io::Result<RedisSink> {
+    match env::var(REDIS_PASSWORD) {
+        Ok(password) if !password.is_empty() => RedisSink::open_with_password(url, &password),
+        Ok(_) | Err(VarError::NotPresent) => RedisSink::open(url),
+        Err(VarError::NotUnicode(_)) => {
+            Err(io::Error::other(format!("the password in {REDIS_PASSWORD} is not UTF-8")))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use smol::{Task, Timer};
 
-use super::{Connection, Outcome};
+use super::{Connection, Outcome, missing};
 use crate::acknowledger::{REPEATED, acknowledge, frame};
 use crate::acks::{Answer, Hello, MOST_MESSAGES, Opening, Refusal, RefusalCode};
 use crate::count::Count;
@@ -84,7 +84,7 @@ impl Connection {
         let before = known.unwrap_or(hello.first.saturating_sub(1));
         let acked = origin.set_sender(hello.sender, before);
         if hello.first > before.saturating_add(1) {
-            return Err(Outcome::Refused(RefusalCode::Gap));
+            return Err(Outcome::Missing { committed: before, oldest: hello.first });
         }
         acked.pick_up(self.reader.get_ref().clone(), self.server.layout);
         let task = smol::spawn(acknowledge(Arc::clone(origin)));
@@ -126,6 +126,9 @@ impl Connection {
     pub(super) fn refusal(&self, outcome: &Outcome) -> Option<(RefusalCode, String)> {
         let code = match outcome {
             Outcome::Refused(code) => *code,
+            Outcome::Missing { committed, oldest } => {
+                return Some((RefusalCode::Gap, missing(*committed, *oldest)));
+            }
             Outcome::SinkGone if self.asked => RefusalCode::Sink,
             Outcome::Read(error) if self.asked => return self.bad_message(error),
             _ => return None,

@@ -22,6 +22,15 @@ impl RedisSink {
              in cargo install --locked --features redis --path .",
         ))
     }
+
+    /// Says so, too.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    pub fn open_with_password(url: &str, _: &str) -> io::Result<RedisSink> {
+        RedisSink::open(url)
+    }
 }
 
 impl Sink for RedisSink {

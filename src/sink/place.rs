@@ -4,8 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::escape::WithoutPassword;
+
 /// Where a server puts messages: `stdout`, `file:PATH`, `sqlite:PATH` or
-/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
+/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`, for which `valkey://…` is another name.
+///
+/// Shown, it has `***` in place of a password.
 ///
 /// # Examples
 ///
@@ -16,7 +20,7 @@ use std::str::FromStr;
 /// assert_eq!(place, Place::File("/var/log/messages.json".into()));
 /// # Ok::<(), framelet::ParsePlaceError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Place {
     /// Standard output; see [`OutputSink`](crate::OutputSink).
@@ -58,7 +62,10 @@ impl FromStr for Place {
                 None => {}
             }
         }
-        if text.starts_with("redis:") {
+        // What kinds of URLs there are for it, it knows itself.
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if scheme.is_some_and(|scheme| scheme.starts_with("redis") || scheme.starts_with("valkey"))
+        {
             return Ok(Place::Redis(text.into()));
         }
         let path =
@@ -73,8 +80,14 @@ impl fmt::Display for Place {
             Place::Stdout => f.write_str("stdout"),
             Place::File(path) => write!(f, "file:{}", path.display()),
             Place::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Place::Redis(url) => f.write_str(url),
+            Place::Redis(url) => WithoutPassword(url).fmt(f),
         }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({self})")
     }
 }
 
@@ -111,6 +124,16 @@ mod tests {
             "redis://h/?stream=a",
         ] {
             assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        for scheme in ["redis", "rediss", "valkey", "valkeys", "Redis", "VALKEY"] {
+            let url = format!("{scheme}://me:secret@h/?stream=a");
+            let place: Place = url.parse().unwrap();
+            let shown = format!("{scheme}://me:***@h/?stream=a");
+            assert_eq!(
+                (place.to_string(), format!("{place:?}")),
+                (shown.clone(), format!("Place({shown})"))
+            );
+            assert_eq!(place, Place::Redis(url), "the sink needs all of it");
         }
         for (text, words) in [
             ("", "the sinks are stdout, file:PATH"),

@@ -9,14 +9,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use redis::cmd;
 
 use super::{Batch, Sink, SinkError};
 use crate::acks::RefusalCode;
-use crate::backoff::Backoff;
 use crate::sender::SenderId;
 
 mod command; // what travels to the script
@@ -24,11 +22,8 @@ mod link; // the connection, and what can go wrong with it
 mod target; // what the URL says
 
 use command::{Command, Fixed};
-use link::{Link, Nodes, Trouble};
+use link::{Link, Nodes, REDIRECTIONS, Trouble};
 use target::Target;
-
-/// How long a sender is remembered after its last message.
-const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// How many messages one run of the script takes at most: while it runs, Redis does nothing else. A
 /// judgement; a thousand take 2 to 3 ms.
@@ -37,14 +32,12 @@ const PORTION: usize = 1000;
 /// How many bytes of payload one run of the script takes at most, unless one message alone is longer.
 const PORTION_BYTES: usize = 1 << 20;
 
-/// The shortest and longest wait before Redis is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// How many claims are remembered at most; there are fewer connections.
+/// Of how many senders the claims are known here at most; there are fewer connections. A claim that is not
+/// known here counts all the same, as long as Redis knows it.
 const CLAIMS: usize = 100_000;
 
-/// How long this server's own count may be unused before it claims it anew, lest it be forgotten.
-const OWN_CLAIM: Duration = Duration::from_secs(24 * 60 * 60);
+/// The epoch of a claim that nobody has made yet.
+const FIRST_EPOCH: i64 = 1;
 
 /// Puts messages into a Redis stream, an entry each.
 ///
@@ -52,38 +45,30 @@ const OWN_CLAIM: Duration = Duration::from_secs(24 * 60 * 60);
 /// acknowledgements), `number` and `payload`. The keys beside the stream `NAME` are in the same slot of
 /// a cluster: `{NAME}:senders`, a hash of how many messages of each sender are committed,
 /// `{NAME}:claims`, a hash of which server may commit messages of each sender, and `{NAME}:seen`, a
-/// sorted set of when each was seen last. Where `NAME` has a tag in braces already, these are `NAME` with
-/// the ending.
+/// sorted set of senders, with the one on top that sent something last. Where `NAME` has a tag in braces
+/// already, these are `NAME` with the ending.
 ///
 /// A script adds the messages of a sender together with its count, so each is there once, whatever
 /// happens and whichever of several servers the sender connects to: who connects last may send, and
 /// what an older connection has left is refused. The messages of clients without acknowledgements are
 /// counted for the server, so that they, too, are there once though an answer was lost; when this server
-/// is killed, nobody sends them again. Senders are forgotten 30 days after their last message.
+/// is killed, nobody sends them again. The 1,000,000 senders with the latest messages are remembered.
 ///
 /// A commit is as safe as Redis makes a write: see its `appendonly`, `appendfsync` and
 /// `min-replicas-to-write`.
 ///
-/// While Redis is away, or refuses writes for now (for example for want of memory), a commit waits. It
-/// may take 30 s to answer. The log says so once, and once when it is back.
+/// While Redis is away, or refuses writes for now (for example for want of memory), a commit returns
+/// [`SinkError::Transient`]; the same commit can be repeated. Redis may take 30 s to answer.
 pub struct RedisSink {
     target: Target,
     nodes: Nodes,
     link: Option<Link>,
     /// By which the server is known in claims, and its own messages are counted.
     own: SenderId,
-    /// How many messages without a sender are committed, and by which claim.
-    plain: Claim,
+    /// How many messages without a sender are committed.
     plain_committed: u64,
-    claims: HashMap<SenderId, Claim>,
-    backoff: Backoff,
-    away: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Claim {
-    epoch: i64,
-    used: Instant,
+    /// The epochs of claims, other than the first.
+    claims: HashMap<SenderId, i64>,
 }
 
 /// The batches of a commit that one sender has sent, or all of those without one.
@@ -122,34 +107,42 @@ impl RedisSink {
     /// With `maxlen`, the stream is trimmed to about so many entries, never less.
     ///
     /// Any node of a cluster will do. If Redis is there, but is still loading or takes no writes for
-    /// now, this waits.
+    /// now, commits wait for that.
     ///
     /// # Errors
     ///
     /// What is wrong with the URL; or that nothing answers there, or does not let this server in; or that
     /// there is something else under one of the keys.
     pub fn open(url: &str) -> io::Result<RedisSink> {
-        let target = Target::parse(url)?;
+        RedisSink::connect(Target::parse(url)?)
+    }
+
+    /// The same with a password that is not in the URL, where it could be seen.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisSink::open`].
+    pub fn open_with_password(url: &str, password: &str) -> io::Result<RedisSink> {
+        let password = Some(password.to_owned());
+        RedisSink::connect(Target { password, ..Target::parse(url)? })
+    }
+
+    fn connect(target: Target) -> io::Result<RedisSink> {
         let mut sink = RedisSink {
             nodes: Nodes::new(target.node.clone()),
             target,
             link: None,
             own: SenderId::random()?,
-            plain: Claim { epoch: 0, used: Instant::now() },
             plain_committed: 0,
             claims: HashMap::new(),
-            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
-            away: false,
         };
-        let words = |sink: &RedisSink, why| io::Error::other(format!("{}: {why}", sink.name()));
         match sink.nodes.connect(&sink.target) {
             Ok(link) => sink.link = Some(link),
-            // It is there at least.
-            Err(Trouble::Passing(why)) if why.starts_with(|c: char| c.is_ascii_uppercase()) => {}
-            Err(Trouble::Passing(why) | Trouble::Final(why)) => return Err(words(&sink, why)),
-            Err(Trouble::Moved(_)) => {}
+            Err(Trouble::Passing(why)) => {
+                warn!("{}: {why}; messages wait until it takes them", sink.name());
+            }
+            Err(trouble) => return Err(sink.failed(trouble).into()),
         }
-        sink.claim_own()?;
         Ok(sink)
     }
 
@@ -159,101 +152,75 @@ impl RedisSink {
         format!("redis at {}:{}", node.host, node.port)
     }
 
-    fn failed(&self, why: &str) -> io::Error {
-        io::Error::other(format!("{}: {why}", self.name()))
-    }
-
-    /// Does what is to be done once Redis does not do as it should: waits, goes elsewhere, or gives up.
-    fn bear(&mut self, trouble: Trouble) -> io::Result<()> {
-        match trouble {
-            Trouble::Final(why) => Err(self.failed(&why)),
+    fn failed(&mut self, trouble: Trouble) -> SinkError {
+        let (why, kind) = match trouble {
+            Trouble::Final(why) => (why, SinkError::Fatal as fn(io::Error) -> SinkError),
+            Trouble::Away(why) | Trouble::Passing(why) => (why, SinkError::Transient as _),
             Trouble::Moved(node) => {
-                info!("{}: the stream has moved to {}:{}", self.name(), node.host, node.port);
-                self.nodes.moved(&node);
-                self.link = None;
-                Ok(())
+                (format!("the stream is at {}:{}", node.host, node.port), SinkError::Transient as _)
             }
-            Trouble::Passing(why) => {
-                if !self.away {
-                    warn!("{}: {why}; waiting until it takes messages again", self.name());
-                    self.away = true;
-                }
-                // Somebody else may be who takes them.
-                self.link = None;
-                std::thread::sleep(self.backoff.next_wait());
-                Ok(())
-            }
-        }
-    }
-
-    /// Notes that Redis has done something.
-    fn is_there(&mut self) {
-        self.backoff.reset();
-        if self.away {
-            info!("{} takes messages again", self.name());
-            self.away = false;
-        }
+        };
+        let error = io::Error::other(format!("{}: {why}", self.name()));
+        // Another node may be the one that takes them, and answers may be under way.
+        self.link = None;
+        kind(error)
     }
 
     fn link(&mut self) -> Result<&mut Link, Trouble> {
         if self.link.is_none() {
             self.link = Some(self.nodes.connect(&self.target)?);
         }
-        self.link.as_mut().ok_or_else(|| Trouble::Passing("there is no connection".into()))
+        self.link.as_mut().ok_or_else(|| Trouble::Away("there is no connection".into()))
     }
 
-    /// Makes this server the one whose commits of `sender` count. Returns the epoch, and how many of its
-    /// messages are committed: `least` at least.
-    fn claim(&mut self, sender: SenderId, least: u64) -> io::Result<(Claim, u64)> {
-        loop {
-            let own = self.own.to_string();
-            match self.try_claim(sender, &own, least) {
-                Ok((epoch, committed)) => {
-                    self.is_there();
-                    return Ok((Claim { epoch, used: Instant::now() }, committed));
+    /// Calls `attempt`, again wherever the stream moves to.
+    fn where_it_is<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut RedisSink) -> Result<T, Trouble>,
+    ) -> Result<T, SinkError> {
+        for _ in 0..REDIRECTIONS {
+            match attempt(self) {
+                Ok(done) => return Ok(done),
+                Err(Trouble::Moved(node)) => {
+                    info!("{}: the stream has moved to {}:{}", self.name(), node.host, node.port);
+                    self.nodes.moved(&node);
+                    self.link = None;
                 }
-                Err(trouble) => self.bear(trouble)?,
+                Err(trouble) => return Err(self.failed(trouble)),
             }
         }
+        Err(self.failed(Trouble::circles()))
     }
 
-    fn try_claim(
-        &mut self,
-        sender: SenderId,
-        own: &str,
-        least: u64,
-    ) -> Result<(i64, u64), Trouble> {
+    /// Makes this server the one whose commits of `senders` count, where anything of them is known.
+    /// Returns the epoch of each claim, and how many of the sender's messages are committed: `least` at
+    /// least.
+    fn claim(&mut self, senders: &[SenderId], least: u64) -> Result<Vec<(i64, u64)>, Trouble> {
+        let own = self.own.to_string();
         let keys = self.target.keys.all().map(ToOwned::to_owned);
         let link = self.link()?;
-        let mut command = cmd("EVALSHA");
-        command.arg(&link.claim).arg(keys.len()).arg(&keys);
-        command.arg(sender.to_string()).arg(own).arg(least).arg(REMEMBERED.as_secs());
-        link.ask(&command)
+        // All at once: for each on its own, Redis would be waited for.
+        let mut commands = Vec::new();
+        for sender in senders {
+            let mut command = cmd("EVALSHA");
+            command.arg(&link.claim).arg(keys.len()).arg(&keys);
+            command.arg(sender.to_string()).arg(&own).arg(least);
+            commands.extend(command.get_packed_command());
+        }
+        link.send(&commands)?;
+        let answers: Result<Vec<_>, _> = senders.iter().map(|_| link.receive()).collect();
+        answers?.into_iter().collect()
     }
 
-    fn claim_own(&mut self) -> io::Result<()> {
-        (self.plain, _) = self.claim(self.own, self.plain_committed)?;
-        Ok(())
-    }
-
-    /// Sorts batches by their senders. Those of senders without a claim are refused.
-    fn group<'a>(&mut self, batches: &'a [Batch]) -> Vec<Group<'a>> {
-        let now = Instant::now();
+    /// Sorts batches by their senders.
+    fn group<'a>(&self, batches: &'a [Batch]) -> Vec<Group<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         let mut index = HashMap::new();
         let mut plain = self.plain_committed;
         for batch in batches {
             let sender = batch.sender();
-            let claim = match sender {
-                None => Some(&mut self.plain),
-                Some(sender) => self.claims.get_mut(&sender),
-            };
-            let Some(claim) = claim else {
-                batch.refuse(RefusalCode::Sink);
-                continue;
-            };
-            claim.used = now;
-            let epoch = claim.epoch;
+            let claim = sender.and_then(|sender| self.claims.get(&sender).copied());
+            let epoch = claim.unwrap_or(FIRST_EPOCH);
             let at = *index.entry(sender).or_insert_with(|| {
                 let (batches, first) = (Vec::new(), Vec::new());
                 groups.push(Group { sender, epoch, batches, first, refused: false });
@@ -311,8 +278,9 @@ impl RedisSink {
                         Some(sender) => {
                             let known = group.first_of(&portions[index]).saturating_sub(1);
                             warn!(
-                                "the stream has {committed} messages of sender {sender} and not the \
-                                 {known} that were committed: redis has lost some, or forgotten the sender"
+                                "the stream has {committed} messages of sender {} and not the {known} \
+                                 that were committed: redis has lost some, or forgotten the sender",
+                                sender.short()
                             );
                             group.refuse(RefusalCode::Sink);
                         }
@@ -342,10 +310,9 @@ impl RedisSink {
             let known = self.plain_committed + plain as u64;
             warn!(
                 "the stream has {committed} messages of clients without acknowledgements and not the \
-                 {known} that were committed since the start: redis has lost some"
+                 {known} that were committed since the start: redis has lost some, or forgotten this server"
             );
-            let (own, id) = (self.own.to_string(), self.own);
-            self.try_claim(id, &own, known)?;
+            self.claim(&[self.own], known)?;
         }
         Ok(false)
     }
@@ -353,42 +320,35 @@ impl RedisSink {
 
 impl Sink for RedisSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        if self.plain.used.elapsed() > OWN_CLAIM {
-            self.claim_own()?;
-        }
+        // If it fails, the counts tell what was written when the same batches come again.
         let mut groups = self.group(batches);
         let mut portions = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             group.divide(index, &mut portions);
         }
-        loop {
-            match self.try_commit(&mut groups, &mut portions) {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(trouble) => self.bear(trouble)?,
-            }
-        }
-        self.is_there();
-        for group in &groups {
-            match group.sender {
-                None => self.plain_committed += group.messages(),
-                Some(sender) if group.refused => drop(self.claims.remove(&sender)),
-                Some(_) => {}
-            }
-        }
+        while !self.where_it_is(|sink| sink.try_commit(&mut groups, &mut portions))? {}
+        let plain = groups.iter().filter(|group| group.sender.is_none());
+        self.plain_committed += plain.map(Group::messages).sum::<u64>();
         Ok(())
     }
 
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
-        let (claim, committed) = self.claim(sender, 0)?;
-        if self.claims.len() >= CLAIMS {
-            // A tenth of them at once, so that this is seldom.
-            let mut ages: Vec<Instant> = self.claims.values().map(|claim| claim.used).collect();
-            let (_, &mut until, _) = ages.select_nth_unstable(CLAIMS / 10);
-            self.claims.retain(|_, claim| claim.used > until);
+        Ok(self.committed_by_each(&[sender])?.pop().flatten())
+    }
+
+    fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        let answers = self.where_it_is(|sink| sink.claim(senders, 0))?;
+        if self.claims.len() + senders.len() > CLAIMS {
+            self.claims.clear();
         }
-        self.claims.insert(sender, claim);
-        Ok(Some(committed))
+        let answers = senders.iter().zip(answers).map(|(sender, (epoch, committed))| {
+            match epoch {
+                FIRST_EPOCH => self.claims.remove(sender),
+                _ => self.claims.insert(*sender, epoch),
+            };
+            Some(committed)
+        });
+        Ok(answers.collect())
     }
 }
 

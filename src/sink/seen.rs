@@ -1,20 +1,13 @@
 //! How far each sender has come, so that what it sends again is recognised.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use super::{Batch, Sink, SinkError};
 use crate::sender::SenderId;
 
-/// How long a sender is remembered after its last message: long enough for a machine that is switched
-/// off over night.
-const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How many senders are remembered at most: 8 MiB, so that nobody can fill the memory with new ones.
+/// How many senders are remembered, those with the latest messages: 8 MiB, so that nobody can fill the
+/// memory with new ones. No clock says who is forgotten, since any clock can jump or stand still.
 const MOST: usize = 100_000;
-
-/// How often those are looked for who are to be forgotten, while there is room.
-const LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// How far each sender has come.
 ///
@@ -22,53 +15,48 @@ const LOOK: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     senders: HashMap<SenderId, Sender>,
-    looked: Option<Instant>,
+    /// Counts whatever is heard of any of them.
+    turn: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Sender {
     /// The number of its last message that is committed, or about to be.
     committed: u64,
-    last: Instant,
+    /// The turn at which that was heard.
+    last: u64,
 }
 
 impl Seen {
-    /// Returns how many messages of `sender` are committed; `None` if neither the sink nor this knows it.
+    /// Returns how many messages of each sender are committed; `None` if neither the sink nor this knows it.
     ///
     /// # Errors
     ///
     /// The sink's.
     pub(super) fn committed(
         &mut self,
-        sender: SenderId,
+        senders: &[SenderId],
         sink: &mut dyn Sink,
-    ) -> Result<Option<u64>, SinkError> {
-        let Some(committed) = sink.committed(sender)? else {
-            return Ok(self.senders.get(&sender).map(|sender| sender.committed));
-        };
-        // That may be less than was thought here, too: the sink can have refused the rest.
-        let now = Instant::now();
-        self.forget(now);
-        self.senders.insert(sender, Sender { committed, last: now });
-        Ok(Some(committed))
+    ) -> Result<Vec<Option<u64>>, SinkError> {
+        let mut answers = sink.committed_by_each(senders)?;
+        for (sender, answer) in senders.iter().zip(&mut answers) {
+            match answer {
+                // That may be less than was thought here, too: the sink can have refused the rest.
+                Some(committed) => self.remember(*sender, *committed),
+                None => *answer = self.senders.get(sender).map(|sender| sender.committed),
+            }
+        }
+        Ok(answers)
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
     /// that fails is the end of everything, and who is refused has to connect again.
     pub(super) fn only_new(&mut self, batch: &Batch) -> Option<Batch> {
         let Some(id) = batch.sender() else { return Some(batch.clone()) };
-        let now = Instant::now();
-        let committed = match self.senders.get(&id) {
-            Some(sender) => sender.committed,
-            // Forgotten since it has connected. What its connection sends comes after what it was
-            // told then, and a sink that knows more leaves that out.
-            None => {
-                self.forget(now);
-                0
-            }
-        };
-        let sender = Sender { committed: committed.max(batch.last_number()), last: now };
-        self.senders.insert(id, sender);
+        // Where it was forgotten since it has connected, what its connection sends comes after what it was
+        // told then, and a sink that knows more leaves that out.
+        let committed = self.senders.get(&id).map_or(0, |sender| sender.committed);
+        self.remember(id, committed.max(batch.last_number()));
         batch.after(committed)
     }
 
@@ -80,20 +68,15 @@ impl Seen {
         }
     }
 
-    /// Makes room for one more.
-    fn forget(&mut self, now: Instant) {
-        let full = self.senders.len() >= MOST;
-        if !full && self.looked.is_some_and(|looked| now - looked < LOOK) {
-            return;
-        }
-        self.looked = Some(now);
-        self.senders.retain(|_, sender| now - sender.last < REMEMBERED);
-        if self.senders.len() >= MOST {
+    fn remember(&mut self, sender: SenderId, committed: u64) {
+        self.turn += 1;
+        if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
             // A tenth of them at once, so that this is seldom.
-            let mut ages: Vec<Instant> = self.senders.values().map(|sender| sender.last).collect();
-            let (_, &mut until, _) = ages.select_nth_unstable(MOST / 10);
+            let mut turns: Vec<u64> = self.senders.values().map(|sender| sender.last).collect();
+            let (_, &mut until, _) = turns.select_nth_unstable(MOST / 10);
             self.senders.retain(|_, sender| sender.last > until);
         }
+        self.senders.insert(sender, Sender { committed, last: self.turn });
     }
 }
 
@@ -124,26 +107,31 @@ mod tests {
         {
             let mut seen = Seen::default();
             let mut sink = Knows(known);
-            assert_eq!(seen.committed(sender, &mut sink).unwrap(), known);
+            assert_eq!(seen.committed(&[sender], &mut sink).unwrap(), [known]);
             let fresh = seen.only_new(&again);
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }
     }
 
     #[test]
-    fn there_is_an_end_to_remembering() {
-        let (mut seen, start) = (Seen::default(), Instant::now());
-        let id = |number: usize| SenderId::from_bytes((number as u128).to_be_bytes());
-        for number in 0..MOST {
-            let last = start + Duration::from_millis(number as u64);
-            seen.senders.insert(id(number), Sender { committed: 1, last });
-        }
-        seen.forget(start + Duration::from_millis(MOST as u64));
-        assert_eq!(seen.senders.len(), MOST - MOST / 10 - 1);
-        assert!(!seen.senders.contains_key(&id(0)), "the oldest go first");
-        assert!(seen.senders.contains_key(&id(MOST - 1)));
-        // After a day, all of them are gone.
-        seen.forget(start + Duration::from_millis(MOST as u64) + REMEMBERED);
-        assert_eq!(seen.senders.len(), 0);
+    fn a_hundred_thousand_senders_are_remembered_and_then_those_with_the_latest_messages() {
+        let mut seen = Seen::default();
+        let id = |number: u128| SenderId::from_bytes(number.to_be_bytes());
+        let send = |seen: &mut Seen, number| seen.remember(id(number), 1);
+        (0..100_000).for_each(|number| send(&mut seen, number));
+        let known = |seen: &mut Seen, number| {
+            seen.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()
+        };
+        assert!((0..100_000).all(|number| known(&mut seen, number)));
+        // The first one is heard of again; then there are too many.
+        send(&mut seen, 0);
+        assert_eq!(seen.senders.len(), 100_000);
+        send(&mut seen, 100_000);
+        let forgotten: Vec<u128> =
+            (0..=100_000).filter(|number| !known(&mut seen, *number)).collect();
+        assert_eq!(forgotten, (1..=10_001).collect::<Vec<_>>());
+        // Who only asks a sink that does not know is not remembered.
+        assert!(!known(&mut seen, 200_000));
+        assert_eq!(seen.senders.len(), 90_000);
     }
 }

@@ -7,27 +7,33 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
 use log::info;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, ffi, params,
+};
 
 use super::{Batch, Sink, SinkError};
 use crate::error::Plain;
 use crate::sender::SenderId;
 
+mod files; // whether they are still there
+
+use files::{BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT, Files};
+
 /// What the file says it is, where the header of a database has room for that: "frlt".
 const APPLICATION: i64 = 0x6672_6c74;
 
 /// The version of the tables below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// The tables. Times are text, since that can be read in a shell and SQLite's functions understand it.
 const SCHEMA: &str = "
 CREATE TABLE messages (
-    id INTEGER PRIMARY KEY,    -- in the order in which they were committed
+    id INTEGER PRIMARY KEY,    -- in the order in which they were committed; none is used twice
     received TEXT NOT NULL,    -- when the last byte had come: 2026-01-02T03:04:05.678Z
     peer TEXT,                 -- 127.0.0.1:40122, or unix
     connection INTEGER,        -- numbered from 1 each time the server starts
@@ -38,28 +44,55 @@ CREATE TABLE messages (
 CREATE TABLE senders (
     sender TEXT PRIMARY KEY,
     committed INTEGER NOT NULL, -- the number of its last message
-    seen TEXT NOT NULL          -- when that was committed
+    seen TEXT NOT NULL,         -- when that was committed
+    last_id INTEGER NOT NULL    -- its id, by which those that were silent for longest are known
 ) WITHOUT ROWID;
+CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
+";
+
+/// Makes tables of version 1 those of version 2. Not `AUTOINCREMENT`, which is nothing but such a table,
+/// since all messages would have to be copied for it.
+///
+/// When a sender was seen is a time of the wall clock, which may have jumped: so from here on it only
+/// says in which order they were.
+const UPGRADE: &str = "
+CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
+INSERT INTO last_id SELECT coalesce(max(id), 0) FROM messages;
+ALTER TABLE senders ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
+UPDATE senders SET last_id = ranked.rank FROM (
+    SELECT sender, row_number() OVER (ORDER BY seen) - (SELECT count(*) FROM senders) AS rank
+    FROM senders
+) AS ranked WHERE ranked.sender = senders.sender;
 ";
 
 /// The permissions of a new database, less the umask: messages are not everybody's business.
 const MODE: u32 = 0o640;
 
-/// How long another program may keep the database locked.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long another program may keep the database locked before that is worth a word. At a start it is
+/// the end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a sender is remembered after its last message.
-const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many senders are remembered, those with the latest messages: about 75 MB.
+const MOST_SENDERS: i64 = 1_000_000;
 
-/// How often those are looked for who are to be forgotten. It goes through all senders.
-const FORGET: Duration = Duration::from_secs(24 * 60 * 60);
+/// Which part of them is forgotten at once where there are more. All of them are looked at for that, which
+/// takes a tenth of a second, and to forget so many takes another one.
+const FORGOTTEN_AT_ONCE: i64 = 100;
 
+/// Without an id it gets the one after the highest that is there, which is quicker than to give one.
 const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const LAST_IDS: &str = "SELECT coalesce((SELECT max(id) FROM messages), 0), \
+                        coalesce((SELECT max(id) FROM last_id), 0)";
+const SET_ID: &str = "UPDATE messages SET id = ?1 WHERE id = ?2";
+const SET_LAST_ID: &str = "REPLACE INTO last_id (rowid, id) VALUES (1, ?1)";
 const COMMITTED: &str = "SELECT committed FROM senders WHERE sender = ?1";
-const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen) VALUES (?1, ?2, ?3) \
-                        ON CONFLICT (sender) DO UPDATE \
-                        SET committed = excluded.committed, seen = excluded.seen";
+const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen, last_id) \
+                        VALUES (?1, ?2, ?3, ?4) ON CONFLICT (sender) DO UPDATE \
+                        SET committed = excluded.committed, seen = excluded.seen, \
+                        last_id = excluded.last_id";
+const FORGET: &str = "DELETE FROM senders WHERE sender IN \
+                      (SELECT sender FROM senders ORDER BY last_id LIMIT ?1)";
 
 /// Puts messages into a SQLite database, one transaction a commit.
 ///
@@ -68,15 +101,26 @@ const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen) VALUES (?1
 ///
 /// The table `messages` has a row for each message. Its `payload` is text where it is UTF-8 without NUL
 /// characters, so that a shell shows it and SQLite's functions for text and JSON take it, and a blob
-/// otherwise; `CAST(payload AS BLOB)` is the exact bytes of both. The table `senders` has how far each
-/// sender has come, which is forgotten 30 days after its last message: at a start, or once a day when a
-/// sender connects.
+/// otherwise; `CAST(payload AS BLOB)` is the exact bytes of both. An `id` is never used again, whatever is
+/// deleted. The table `senders` has how far each sender has come: of the 1,000,000 senders with the latest
+/// messages. No clock decides who is forgotten.
+///
+/// While another program has the database locked, the disk is full or an access to it fails, a commit
+/// returns [`SinkError::Transient`] and leaves nothing. Once one of its files is deleted, moved or replaced,
+/// what is written there is lost: then it returns [`SinkError::Fatal`].
 #[derive(Debug)]
 pub struct SqliteSink {
     path: PathBuf,
     connection: Connection,
-    /// When senders are to be forgotten next.
-    forget_at: Instant,
+    files: Files,
+    senders: Senders,
+}
+
+/// How many senders the database remembers.
+#[derive(Clone, Copy, Debug)]
+struct Senders {
+    now: i64,
+    most: i64,
 }
 
 impl SqliteSink {
@@ -103,156 +147,229 @@ impl SqliteSink {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )
         .map_err(|error| explain(path, &error))?;
-        prepare(&mut connection).map_err(|error| match error {
-            Unusable::Sqlite(error) => explain(path, &error),
-            Unusable::Words(words) => what(io::Error::other(words)),
+        let senders = prepare(&mut connection).map_err(|error| match error {
+            Failed::Sqlite(error) => explain(path, &error),
+            Failed::Sink(error) => what(error.into()),
         })?;
-        Ok(SqliteSink { path: path.into(), connection, forget_at: Instant::now() + FORGET })
+        let files = Files::of(path).map_err(what)?;
+        Ok(SqliteSink {
+            path: path.into(),
+            connection,
+            files,
+            senders: Senders { now: senders, most: MOST_SENDERS },
+        })
+    }
+
+    fn failed(&self, failed: Failed) -> SinkError {
+        match failed {
+            Failed::Sqlite(error) if is_passing(&error) => {
+                SinkError::Transient(explain(&self.path, &error))
+            }
+            Failed::Sqlite(error) => SinkError::Fatal(explain(&self.path, &error)),
+            Failed::Sink(error) => error,
+        }
     }
 }
 
 impl Sink for SqliteSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        Ok(insert(&self.connection, batches).map_err(|error| explain(&self.path, &error))?)
+        let SqliteSink { connection, files, senders, .. } = self;
+        let committed = in_transaction(connection, || {
+            let senders = insert(connection, batches, *senders)?;
+            // So that nothing of this is left in a file that was moved away.
+            files.check(BEFORE_COMMIT)?;
+            Ok(senders)
+        });
+        self.senders = committed.map_err(|failed| self.failed(failed))?;
+        // That may be long ago now.
+        self.files.check(BEFORE_ACKNOWLEDGEMENT)
     }
 
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
-        // New senders are what the table grows by.
-        if Instant::now() >= self.forget_at {
-            forget(&self.connection).map_err(|error| explain(&self.path, &error))?;
-            self.forget_at = Instant::now() + FORGET;
-        }
+        // The answer is an acknowledgement, too.
+        self.files.check(BEFORE_ACKNOWLEDGEMENT)?;
         let committed = committed(&self.connection, &sender.to_string());
-        Ok(committed.map(Some).map_err(|error| explain(&self.path, &error))?)
+        Ok(Some(committed.map_err(|error| self.failed(error.into()))?.unwrap_or(0)))
     }
 }
 
-enum Unusable {
+/// Why something could not be done.
+#[derive(Debug)]
+enum Failed {
     Sqlite(rusqlite::Error),
-    Words(String),
+    /// Why, in words.
+    Sink(SinkError),
 }
 
-impl From<rusqlite::Error> for Unusable {
+impl From<rusqlite::Error> for Failed {
     fn from(error: rusqlite::Error) -> Self {
-        Unusable::Sqlite(error)
+        Failed::Sqlite(error)
     }
 }
 
-/// Makes a new database framelet's, and sees to it that another one is.
-fn prepare(connection: &mut Connection) -> Result<(), Unusable> {
+impl From<SinkError> for Failed {
+    fn from(error: SinkError) -> Self {
+        Failed::Sink(error)
+    }
+}
+
+fn unusable<T>(words: String) -> Result<T, Failed> {
+    Err(SinkError::Fatal(io::Error::other(words)).into())
+}
+
+/// Makes a new database framelet's, and sees to it that another one is. Returns how many senders it
+/// remembers.
+fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     connection.busy_timeout(PATIENCE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let number = |query| transaction.query_row(query, [], |row| row.get::<_, i64>(0));
     let application = number("SELECT application_id FROM pragma_application_id")?;
     let version = number("SELECT user_version FROM pragma_user_version")?;
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, version, tables) {
-        (0, 0, 0) => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        }
+        (0, 0, 0) => transaction.execute_batch(SCHEMA)?,
+        (APPLICATION, 1, _) => transaction.execute_batch(UPGRADE)?,
         (APPLICATION, SCHEMA_VERSION, _) => {}
         (APPLICATION, version, _) if version > SCHEMA_VERSION => {
-            return Err(Unusable::Words(format!(
+            return unusable(format!(
                 "a newer framelet has made it (schema {version}, and this one knows {SCHEMA_VERSION}); use \
                  that one, or another file"
-            )));
-        }
-        _ => {
-            return Err(Unusable::Words(
-                "it is the database of another program; give another file".into(),
             ));
         }
-    }
-    forget(&transaction)?;
-    transaction.commit()?;
-    // Not possible within a transaction.
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(Unusable::Words(format!(
-            "its file system has no room for a write-ahead log (journal mode {mode}); give a file on a \
-             local one"
-        )));
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    Ok(())
-}
-
-/// Forgets the senders that have not been seen for long.
-fn forget(connection: &Connection) -> rusqlite::Result<()> {
-    // Where no time could be so long ago, nobody is forgotten.
-    if let Some(since) = SystemTime::now().checked_sub(REMEMBERED)
-        && since > SystemTime::UNIX_EPOCH
-    {
-        let since = format_rfc3339_millis(since).to_string();
-        let forgotten = connection.execute("DELETE FROM senders WHERE seen < ?1", [since])?;
-        if forgotten > 0 {
-            info!("forgot {forgotten} senders, not seen for 30 days");
+        _ => {
+            return unusable("it is the database of another program; give another file".into());
         }
     }
-    Ok(())
+    // Also where nothing changes: a server that was killed may have left a commit that is not synced, and
+    // this syncs the whole log before anybody is told of it.
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    // Not possible within a transaction. It answers before it has done it, and may fail then.
+    let mut set_mode = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut answers = set_mode.query([])?;
+    let mut mode = String::new();
+    while let Some(answer) = answers.next()? {
+        mode = answer.get(0)?;
+    }
+    if mode != "wal" {
+        return unusable(format!(
+            "its file system has no room for a write-ahead log (journal mode {mode}); give a file on a \
+             local one"
+        ));
+    }
+    Ok(count_senders(connection)?)
+}
+
+fn count_senders(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM senders", [], |row| row.get(0))
 }
 
 /// Does `work` in a transaction: all of it or nothing.
 ///
 /// That of rusqlite has both statements compiled anew each time, which a single message feels.
-fn in_transaction(
+fn in_transaction<T>(
     connection: &Connection,
-    work: impl FnOnce() -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+    work: impl FnOnce() -> Result<T, Failed>,
+) -> Result<T, Failed> {
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let done = work().and_then(|()| connection.prepare_cached("COMMIT")?.execute([]));
-    // Some errors have ended it already.
+    let done = work().and_then(|done| {
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(done)
+    });
+    // Some errors have ended it already. What SQLite takes back is not there, also where the write or sync
+    // of the log has failed: the next commit writes over it, and syncs it all.
     if done.is_err() && !connection.is_autocommit() {
         // What went wrong first is what there is to say.
         let _ = connection.execute_batch("ROLLBACK");
     }
-    done.map(drop)
+    done
 }
 
-fn insert(connection: &Connection, batches: &[Batch]) -> rusqlite::Result<()> {
-    in_transaction(connection, || {
-        let mut insert = connection.prepare_cached(INSERT)?;
-        for batch in batches {
-            let sender = batch.sender().map(|sender| sender.to_string());
-            let fresh = match &sender {
-                Some(sender) => batch.after(committed(connection, sender)?),
-                None => Some(batch.clone()),
+/// Inserts what is new in these batches. Returns how many senders are remembered then.
+fn insert(
+    connection: &Connection,
+    batches: &[Batch],
+    mut senders: Senders,
+) -> Result<Senders, Failed> {
+    let mut insert = connection.prepare_cached(INSERT)?;
+    let (mut highest, used): (i64, i64) =
+        connection.prepare_cached(LAST_IDS)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // Other programs may have added messages, too.
+    let before = highest.max(used);
+    let (mut id, mut new_senders) = (before, 0);
+    for batch in batches {
+        let sender = batch.sender().map(|sender| sender.to_string());
+        let known = match &sender {
+            Some(sender) => committed(connection, sender)?,
+            None => None,
+        };
+        let fresh = match sender {
+            Some(_) => batch.after(known.unwrap_or(0)),
+            None => Some(batch.clone()),
+        };
+        let Some(batch) = fresh else { continue };
+        let mut origin = None;
+        for message in batch.messages() {
+            // The same for all messages of a batch.
+            let (received, peer) = &*origin.get_or_insert_with(|| {
+                let received = message.received.unwrap_or_else(SystemTime::now);
+                let received = format_rfc3339_millis(received).to_string();
+                (received, message.peer.map(ToString::to_string))
+            });
+            let Some(next) = id.checked_add(1) else {
+                return unusable("it has a message with the highest possible id".into());
             };
-            let Some(batch) = fresh else { continue };
-            let mut origin = None;
-            for message in batch.messages() {
-                // The same for all messages of a batch.
-                let (received, peer) = &*origin.get_or_insert_with(|| {
-                    let received = message.received.unwrap_or_else(SystemTime::now);
-                    let received = format_rfc3339_millis(received).to_string();
-                    (received, message.peer.map(ToString::to_string))
-                });
-                insert.execute(params![
-                    received,
-                    peer,
-                    message.connection.map(integer),
-                    integer(message.number),
-                    sender,
-                    value(message.payload),
-                ])?;
+            id = next;
+            insert.execute(params![
+                received,
+                peer,
+                message.connection.map(integer),
+                integer(message.number),
+                sender,
+                value(message.payload),
+            ])?;
+            if highest + 1 != id {
+                // Those before were deleted.
+                connection.prepare_cached(SET_ID)?.execute([id, highest + 1])?;
             }
-            if let Some(sender) = &sender {
-                let seen = format_rfc3339_millis(SystemTime::now()).to_string();
-                let mut remember = connection.prepare_cached(REMEMBER)?;
-                remember.execute(params![sender, integer(batch.last_number()), seen])?;
-            }
+            highest = id;
         }
-        Ok(())
-    })
+        if let Some(sender) = &sender {
+            let seen = format_rfc3339_millis(SystemTime::now()).to_string();
+            let mut remember = connection.prepare_cached(REMEMBER)?;
+            remember.execute(params![sender, integer(batch.last_number()), seen, id])?;
+            new_senders += i64::from(known.is_none());
+        }
+    }
+    if id > before {
+        connection.prepare_cached(SET_LAST_ID)?.execute([id])?;
+    }
+    senders.now += new_senders;
+    if new_senders > 0 && senders.now > senders.most {
+        forget(connection, &mut senders)?;
+    }
+    Ok(senders)
 }
 
-/// Returns how many messages of a sender are committed.
-fn committed(connection: &Connection, sender: &str) -> rusqlite::Result<u64> {
+/// Forgets some of the senders that were silent for longest.
+fn forget(connection: &Connection, senders: &mut Senders) -> rusqlite::Result<()> {
+    // Other programs may have deleted some.
+    senders.now = count_senders(connection)?;
+    if senders.now > senders.most {
+        let forgotten = connection.execute(FORGET, [1 + senders.most / FORGOTTEN_AT_ONCE])?;
+        info!("forgot {forgotten} of {} senders, silent for longest", senders.now);
+        senders.now = count_senders(connection)?;
+    }
+    Ok(())
+}
+
+/// Returns how many messages of a sender are committed, if any are.
+fn committed(connection: &Connection, sender: &str) -> rusqlite::Result<Option<u64>> {
     let mut query = connection.prepare_cached(COMMITTED)?;
     let committed = query.query_row([sender], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(committed.and_then(|committed| u64::try_from(committed).ok()).unwrap_or(0))
+    Ok(committed.map(|committed| u64::try_from(committed).unwrap_or(0)))
 }
 
 /// SQLite's integers are signed; no count gets there.
@@ -266,11 +383,28 @@ fn value(payload: &[u8]) -> ToSqlOutput<'_> {
     ToSqlOutput::Borrowed(if text { ValueRef::Text(payload) } else { ValueRef::Blob(payload) })
 }
 
+/// Returns whether the same may succeed later.
+fn is_passing(error: &rusqlite::Error) -> bool {
+    let Some(failure) = error.sqlite_error() else { return false };
+    match failure.code {
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::FileLockingProtocolFailed
+        | ErrorCode::DiskFull
+        | ErrorCode::CannotOpen
+        | ErrorCode::OutOfMemory => true,
+        ErrorCode::SystemIoFailure => {
+            !matches!(failure.extended_code, ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA)
+        }
+        _ => false,
+    }
+}
+
 /// Says in a line what is wrong, with which file, and what to do.
 fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
     let hint = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program has kept it locked for 5 s; end that one's transaction"
+            "another program has kept it locked for 2 s; end that one's transaction"
         }
         Some(ErrorCode::NotADatabase) => "it is no SQLite database; give another file",
         Some(ErrorCode::DatabaseCorrupt) => {
@@ -280,7 +414,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
         Some(ErrorCode::ReadOnly) => {
             "it cannot be written; see the permissions of the file and its folder"
         }
-        Some(ErrorCode::DiskFull) => "make room there, and start again",
+        Some(ErrorCode::DiskFull) => "make room there",
         Some(ErrorCode::CannotOpen) => {
             "see that it is a file, and the permissions of its folder, where SQLite keeps its log"
         }
@@ -341,42 +475,302 @@ mod tests {
         assert_eq!(sink.committed(one).unwrap(), Some(3));
     }
 
+    fn id(number: u128) -> SenderId {
+        SenderId::from_bytes(number.to_be_bytes())
+    }
+
+    fn number(sink: &SqliteSink, query: &str) -> i64 {
+        sink.connection.query_row(query, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Returns the error of a commit that can be repeated.
+    #[track_caller]
+    fn transient<T: std::fmt::Debug>(result: Result<T, SinkError>) -> String {
+        match result {
+            Err(SinkError::Transient(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn fatal<T: std::fmt::Debug>(result: Result<T, SinkError>) -> String {
+        match result {
+            Err(SinkError::Fatal(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_commit_that_fails_leaves_nothing_of_its_messages_or_its_senders() {
         let directory = tempfile::tempdir().unwrap();
         let sender = SenderId::from_bytes([1; 16]);
         let mut sink = open(&directory).unwrap();
-        sink.connection.query_row("PRAGMA max_page_count = 6", [], |_| Ok(())).unwrap();
+        let at_most = |sink: &SqliteSink, pages: u32| {
+            let pragma = format!("PRAGMA max_page_count = {pages}");
+            sink.connection.query_row(&pragma, [], |_| Ok(())).unwrap();
+        };
+        at_most(&sink, 7);
         let small = batch(&origin(Some((sender, 0))), &[b"a"]);
         sink.commit(&[small]).unwrap();
         let large = batch(&origin(Some((sender, 1))), &[b"b", &[b'c'; 20_000]]);
-        let error = sink.commit(&[large]).unwrap_err().to_string();
-        assert!(error.contains("messages.db: database or disk is full: make room"), "{error}");
+        let plain = batch(&origin(None), &[b"d"]);
+        for _ in 0..2 {
+            let error = transient(sink.commit(&[plain.clone(), large.clone()]));
+            assert!(error.contains("messages.db: database or disk is full: make room"), "{error}");
+            assert_eq!(rows(&sink).len(), 1);
+            assert_eq!(sink.committed(sender).unwrap(), Some(1));
+        }
+        // With room again, the same commit is there once.
+        at_most(&sink, 100);
+        sink.commit(&[plain, large]).unwrap();
+        assert_eq!(rows(&sink).iter().map(|row| row.0).collect::<Vec<_>>(), [1, 1, 2, 3]);
+        assert_eq!(number(&sink, "SELECT max(id) FROM messages"), 4);
+    }
+
+    /// P27.
+    #[test]
+    fn a_lock_passes_and_damage_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        sink.connection.busy_timeout(Duration::ZERO).unwrap();
+        let other = Connection::open(&sink.path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let one = batch(&origin(None), &[b"a"]);
+        let error = transient(sink.commit(std::slice::from_ref(&one)));
+        assert!(
+            error.contains("database is locked") && error.contains("end that one's"),
+            "{error}"
+        );
+        assert_eq!(sink.committed(id(1)).unwrap(), Some(0), "a question can be answered");
+        other.execute_batch("ROLLBACK").unwrap();
+        sink.commit(std::slice::from_ref(&one)).unwrap();
         assert_eq!(rows(&sink).len(), 1);
-        assert_eq!(sink.committed(sender).unwrap(), Some(1));
+
+        let failure = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        for (code, passing) in [
+            (ffi::SQLITE_BUSY, true),
+            (ffi::SQLITE_BUSY_RECOVERY, true),
+            (ffi::SQLITE_LOCKED, true),
+            (ffi::SQLITE_FULL, true),
+            (ffi::SQLITE_IOERR_FSYNC, true),
+            (ffi::SQLITE_IOERR_WRITE, true),
+            (ffi::SQLITE_IOERR_READ, true),
+            (ffi::SQLITE_IOERR_SHMSIZE, true),
+            (ffi::SQLITE_NOMEM, true),
+            (ffi::SQLITE_IOERR_CORRUPTFS, false),
+            (ffi::SQLITE_CORRUPT, false),
+            (ffi::SQLITE_NOTADB, false),
+            (ffi::SQLITE_READONLY, false),
+            (ffi::SQLITE_PERM, false),
+            (ffi::SQLITE_AUTH, false),
+            (ffi::SQLITE_TOOBIG, false),
+            (ffi::SQLITE_ERROR, false),
+        ] {
+            assert_eq!(is_passing(&failure(code)), passing, "{code}");
+        }
+    }
+
+    /// P26.
+    #[test]
+    fn nothing_is_committed_to_a_database_that_is_not_where_it_was() {
+        type Harm = fn(&Path);
+        let harms: [(Harm, &str); 6] = [
+            (|path| std::fs::remove_file(path).unwrap(), "messages.db was moved or deleted"),
+            (
+                |path| std::fs::rename(path, path.with_extension("old")).unwrap(),
+                "was moved or deleted",
+            ),
+            (
+                |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+                "was moved or deleted",
+            ),
+            (
+                |path| {
+                    std::fs::rename(path, path.with_extension("old")).unwrap();
+                    std::fs::copy(path.with_extension("old"), path).unwrap();
+                },
+                "messages.db was replaced by another file",
+            ),
+            (
+                |path| std::fs::remove_file(path.with_extension("db-wal")).unwrap(),
+                "messages.db-wal was moved or deleted",
+            ),
+            (
+                |path| std::fs::remove_file(path.with_extension("db-shm")).unwrap(),
+                "messages.db-shm was moved or deleted",
+            ),
+        ];
+        for (harm, words) in harms {
+            let directory = tempfile::tempdir().unwrap();
+            let mut sink = open(&directory).unwrap();
+            let (path, sender) = (sink.path.clone(), id(1));
+            sink.commit(&[batch(&origin(Some((sender, 0))), &[b"a"])]).unwrap();
+            harm(&path);
+            sink.files.look_at_once();
+            let error = fatal(sink.commit(&[batch(&origin(Some((sender, 1))), &[b"b"])]));
+            assert!(error.contains(words), "{words}: {error}");
+            assert!(error.contains("nothing is acknowledged from here on"), "{error}");
+            // Not in what was moved away, either: the sender sends it again to the new one.
+            assert_eq!(rows(&sink).len(), 1, "{words}");
+            assert!(fatal(sink.committed(sender)).contains(words));
+        }
+        // It is there under the name that it was given.
+        let directory = tempfile::tempdir().unwrap();
+        let (target, link) = (directory.path().join("target"), directory.path().join("link"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        drop(SqliteSink::open(&target).unwrap());
+        let mut sink = SqliteSink::open(&link).unwrap();
+        sink.files.look_at_once();
+        sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        sink.files.look_at_once();
+        let error = fatal(sink.commit(&[batch(&origin(None), &[b"b"])]));
+        assert!(error.contains("link was moved or deleted"), "{error}");
     }
 
     #[test]
-    fn senders_are_forgotten_after_30_days() {
+    fn each_commit_is_synced() {
         let directory = tempfile::tempdir().unwrap();
-        let sink = open(&directory).unwrap();
-        let day = Duration::from_secs(24 * 60 * 60);
-        for (sender, days) in [(1, 29), (2, 31)] {
-            let sender = SenderId::from_bytes([sender; 16]).to_string();
-            let seen = format_rfc3339_millis(SystemTime::now() - days * day).to_string();
-            sink.connection.execute(REMEMBER, params![sender, 5, seen]).unwrap();
+        for _ in 0..2 {
+            let sink = open(&directory).unwrap();
+            // 2 is FULL: the log is synced at each commit. With 1, only when it is copied.
+            assert_eq!(number(&sink, "SELECT synchronous FROM pragma_synchronous"), 2);
+            let mode: String =
+                sink.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
         }
+    }
+
+    /// What a server that was killed has written may not be synced yet; its successor tells senders of it.
+    #[test]
+    fn opening_a_database_commits_something_so_that_its_log_is_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(open(&directory).unwrap());
+        let log = directory.path().join("messages.db-wal");
+        assert!(!log.exists());
+        let _sink = open(&directory).unwrap();
+        assert!(log.metadata().unwrap().len() > 0);
+    }
+
+    #[test]
+    fn no_id_is_used_again_whatever_is_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let mut last = 0;
+        let deletions = [
+            "DELETE FROM messages",
+            "DELETE FROM messages WHERE id >= (SELECT max(id) - 1 FROM messages)",
+        ];
+        for round in 0..6 {
+            sink.commit(&[batch(&origin(None), &[b"a", b"b", b"c"])]).unwrap();
+            let newest = number(&sink, "SELECT max(id) FROM messages");
+            assert_eq!(newest, last + 3);
+            last = newest;
+            sink.connection.execute(deletions[round / 3], []).unwrap();
+            if round % 2 == 0 {
+                drop(sink);
+                sink = open(&directory).unwrap();
+            }
+        }
+        // Another program's ids are no reason to stop, but the highest one that there can be is.
+        let other = "INSERT INTO messages (id, received, number, payload) VALUES (?1, '', 1, '')";
+        sink.connection.execute(other, [1000]).unwrap();
+        sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
+        assert_eq!(number(&sink, "SELECT max(id) FROM messages"), 1001);
+        sink.connection.execute(other, [i64::MAX]).unwrap();
+        let error = fatal(sink.commit(&[batch(&origin(None), &[b"a"])]));
+        assert!(error.contains("highest possible id"), "{error}");
+    }
+
+    /// The tables of version 1, with a message and these senders.
+    fn version_1(directory: &tempfile::TempDir, senders: &[(SenderId, &str)]) {
+        let connection = Connection::open(directory.path().join("messages.db")).unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE messages (id INTEGER PRIMARY KEY, received TEXT NOT NULL, peer TEXT,
+                     connection INTEGER, number INTEGER NOT NULL, sender TEXT, payload BLOB NOT NULL);
+                 CREATE TABLE senders (sender TEXT PRIMARY KEY, committed INTEGER NOT NULL,
+                     seen TEXT NOT NULL) WITHOUT ROWID;
+                 INSERT INTO messages VALUES (41, '2026-01-02T03:04:05.678Z', NULL, 1, 5, NULL, 'a');
+                 PRAGMA application_id = 0x66726c74; PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        for (sender, seen) in senders {
+            let insert = "INSERT INTO senders VALUES (?1, 5, ?2)";
+            connection.execute(insert, params![sender.to_string(), seen]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_database_of_version_1_is_taken_over_with_its_senders_and_ids() {
+        let directory = tempfile::tempdir().unwrap();
+        version_1(&directory, &[(id(1), "2026-01-03T"), (id(2), "2026-01-02T")]);
+        let mut sink = open(&directory).unwrap();
+        assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(5), Some(5), Some(0)]);
+        sink.connection.execute("DELETE FROM messages", []).unwrap();
+        sink.commit(&[batch(&origin(Some((id(1), 5))), &[b"b"])]).unwrap();
+        assert_eq!(number(&sink, "SELECT id FROM messages"), 42);
         drop(sink);
         let mut sink = open(&directory).unwrap();
-        let committed = [1, 2].map(|id| sink.committed(SenderId::from_bytes([id; 16])).unwrap());
-        assert_eq!(committed, [Some(5), Some(0)]);
-        // A server that is never started anew forgets, too, though not at each question.
-        let seen = format_rfc3339_millis(SystemTime::now() - 31 * day).to_string();
-        let old = SenderId::from_bytes([3; 16]);
-        sink.connection.execute(REMEMBER, params![old.to_string(), 5, seen]).unwrap();
-        assert_eq!(sink.committed(old).unwrap(), Some(5));
-        sink.forget_at = Instant::now();
-        assert_eq!(sink.committed(old).unwrap(), Some(0));
+        assert_eq!(sink.committed(id(1)).unwrap(), Some(6));
+        // Who was silent for longer is forgotten first.
+        sink.senders.most = 2;
+        sink.commit(&[batch(&origin(Some((id(3), 0))), &[b"c"])]).unwrap();
+        assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(6), Some(0), Some(1)]);
+    }
+
+    /// P29.
+    #[test]
+    fn a_clock_that_jumps_forgets_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        // As seen by clocks that stood anywhere.
+        let times =
+            ["1970-01-01T00:00:01.000Z", "2026-01-02T03:04:05.678Z", "2999-12-31T23:59:59.999Z"];
+        let mut sink = open(&directory).unwrap();
+        for (n, time) in (1..).zip(times) {
+            sink.commit(&[batch(&origin(Some((id(n), 0))), &[b"a"])]).unwrap();
+            let set = "UPDATE senders SET seen = ?1 WHERE sender = ?2";
+            sink.connection.execute(set, params![time, id(n).to_string()]).unwrap();
+        }
+        for _ in 0..2 {
+            drop(sink);
+            sink = open(&directory).unwrap();
+            assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(1); 3]);
+            sink.commit(&[batch(&origin(Some((id(9), 0))), &[b"a"])]).unwrap();
+        }
+        // Nor the way it came from version 1.
+        let directory = tempfile::tempdir().unwrap();
+        version_1(&directory, &[(id(1), times[0]), (id(2), times[1]), (id(3), times[2])]);
+        let mut sink = open(&directory).unwrap();
+        assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(5); 3]);
+    }
+
+    #[test]
+    fn a_million_senders_are_remembered_and_then_those_with_the_latest_messages() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        assert_eq!(sink.senders.most, 1_000_000);
+        sink.senders.most = 10;
+        for n in 1..=10 {
+            sink.commit(&[batch(&origin(Some((id(n), 0))), &[b"a"])]).unwrap();
+        }
+        // The first one has sent something since.
+        sink.commit(&[batch(&origin(Some((id(1), 1))), &[b"b"])]).unwrap();
+        let count = |sink: &SqliteSink| number(sink, "SELECT count(*) FROM senders");
+        assert_eq!(count(&sink), 10);
+        sink.commit(&[batch(&origin(Some((id(11), 0))), &[b"a"])]).unwrap();
+        assert_eq!((count(&sink), sink.senders.now), (10, 10));
+        let known = [1, 2, 3, 10, 11].map(|n| sink.committed(id(n)).unwrap());
+        assert_eq!(known, [Some(2), Some(0), Some(1), Some(1), Some(1)]);
+        // What a commit that failed has added does not count, and a start counts anew.
+        drop(sink);
+        assert_eq!(open(&directory).unwrap().senders.now, 10);
+        // Who asks, and sends nothing, is not remembered.
+        let mut sink = open(&directory).unwrap();
+        for n in 100..200 {
+            assert_eq!(sink.committed(id(n)).unwrap(), Some(0));
+        }
+        assert_eq!(count(&sink), 10);
     }
 
     #[test]

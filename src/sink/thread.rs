@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use smol::channel::{self, Receiver};
+use smol::channel::{self, Receiver, Sender};
 
 use super::linger::Linger;
 use super::patience::{Patience, Trouble};
@@ -13,6 +13,7 @@ use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::turns::Pending;
 use super::{Batch, Sink};
+use crate::sender::SenderId;
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
 /// waits for each. The batches of others come in ones now and then, and taken up sooner they would be
@@ -105,12 +106,13 @@ fn obey(
 ) -> io::Result<()> {
     let mut seen = Seen::default();
     let (mut pending, mut group) = (Pending::default(), Vec::new());
+    // What comes after everything that is pending.
+    let (mut questions, mut reopens) = (Vec::new(), false);
     let mut linger = Linger::new();
     let mut singles = 0_u32;
-    // What comes after everything that is pending.
-    let mut after = None;
     loop {
-        if after.is_none() {
+        // Nothing more is taken up before what waits for its answer or a new file.
+        if questions.is_empty() && !reopens {
             let mut next = if pending.is_empty() {
                 let linger = (singles >= SINGLES).then_some(&mut linger);
                 let Some(command) = wait_for_next(commands, linger) else { return Ok(()) };
@@ -118,11 +120,17 @@ fn obey(
             } else {
                 commands.try_recv().ok()
             };
-            while let Some(Command::Commit(batch)) = next {
-                pending.push(batch);
-                next = if pending.len() < LENGTH { commands.try_recv().ok() } else { None };
+            while let Some(command) = next {
+                match command {
+                    Command::Commit(batch) => pending.push(batch),
+                    // That waits until what comes later is committed, too: a commit of its own for what came
+                    // before, and a way to the sink for each, would cost those who send.
+                    Command::Committed(sender, answer) => questions.push((sender, answer)),
+                    Command::Reopen => reopens = true,
+                }
+                let full = pending.len() + questions.len() >= LENGTH;
+                next = if full || reopens { None } else { commands.try_recv().ok() };
             }
-            after = next;
         }
         pending.take_group(&mut group);
         if !group.is_empty() {
@@ -139,21 +147,34 @@ fn obey(
         }
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
         group.clear();
-        match after.take_if(|_| pending.is_empty()) {
-            // Nobody waits for the answer any more, and the question alone can take a sender over.
-            Some(Command::Committed(_, answer)) if answer.is_closed() => {}
-            Some(Command::Committed(sender, answer)) => {
-                let committed = patience.until_done(|| seen.committed(sender, sink))?;
-                // Who asked may be gone.
-                let _ = answer.try_send(committed);
-            }
-            Some(Command::Reopen) => {
+        if pending.is_empty() {
+            answer(sink, &mut seen, &mut questions, &mut patience)?;
+            if std::mem::take(&mut reopens) {
                 reopen.store(false, Ordering::SeqCst);
                 patience.until_done(|| sink.reopen())?;
             }
-            Some(Command::Commit(_)) | None => {}
         }
     }
+}
+
+/// Answers questions of how many messages of a sender are committed.
+fn answer(
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+    questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
+    patience: &mut Patience<impl Fn() -> bool>,
+) -> io::Result<()> {
+    let answers = patience.until_done(|| {
+        // Nobody waits for these answers any more, and the question alone can take a sender over.
+        questions.retain(|(_, answer)| !answer.is_closed());
+        let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
+        if senders.is_empty() { Ok(Vec::new()) } else { seen.committed(&senders, sink) }
+    })?;
+    for ((_, question), answer) in questions.drain(..).zip(answers) {
+        // Who asked may be gone.
+        let _ = question.try_send(answer);
+    }
+    Ok(())
 }
 
 /// Returns whether a client has sent a single message and just heard that it is committed: it may have
@@ -211,7 +232,6 @@ mod tests {
     use super::*;
     use crate::SinkError;
     use crate::acks::RefusalCode;
-    use crate::sender::SenderId;
     use crate::sink::tests::{batch, origin};
     use crate::watch::Order;
 
@@ -392,6 +412,56 @@ mod tests {
         assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(0));
         block_on(writer.finish()).unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn questions_among_messages_are_asked_at_once_after_one_commit() {
+        /// A sink that waits in its first commit, and notes how much it is asked at once.
+        struct Asked(Arc<Barrier>, Told);
+
+        impl Sink for Asked {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                let mut told = self.1.lock().unwrap();
+                told.push(format!("commit {}", batches.len()));
+                if told.len() == 1 {
+                    drop(told);
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+
+            fn committed_by_each(
+                &mut self,
+                senders: &[SenderId],
+            ) -> Result<Vec<Option<u64>>, SinkError> {
+                self.1.lock().unwrap().push(format!("asked for {}", senders.len()));
+                Ok(senders.iter().map(|sender| Some(sender.as_bytes()[0].into())).collect())
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Asked(Arc::clone(&barrier), Arc::clone(&told));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        barrier.wait();
+        let mut questions: Vec<_> = (1..=3)
+            .map(|id| {
+                queue(&to_sink, batch(&origin, &[b"a"]));
+                let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([id; 16])));
+                assert!(block_on(poll_once(&mut question)).is_none());
+                question
+            })
+            .collect();
+        // Nobody waits for that one any more.
+        drop(questions.remove(1));
+        barrier.wait();
+        let answers: Vec<_> =
+            questions.into_iter().map(|question| block_on(question).unwrap()).collect();
+        assert_eq!(answers, [Some(1), Some(3)]);
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), ["commit 1", "commit 3", "asked for 2"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 -- Adds messages of one sender to the stream, and its count with them: all of that, or nothing.
 --
--- KEYS: stream, counts, claims, when each sender was seen last
+-- KEYS: stream, counts, claims, ranks: the later a sender sent something, the higher its rank
 -- ARGV: the sender's id, epoch and owner of its claim, MAXLEN or '', number of the first message by
 --   which it is counted; then for each batch: how many messages, how many of the following are fields
 --   and values that all of them have, those, an array in MessagePack of their numbers in digits, and
@@ -12,7 +12,14 @@ local id, epoch, owner, maxlen = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local number = tonumber(ARGV[5])
 local count = tonumber(redis.call('HGET', KEYS[2], id) or '0')
 local claim = redis.call('HGET', KEYS[3], id)
-local seen = tonumber(redis.call('ZSCORE', KEYS[4], id) or '0')
+local rank = tonumber(redis.call('ZSCORE', KEYS[4], id) or '-1')
+
+-- How many senders are remembered, and how many of those that were silent for longest are forgotten when
+-- one is added: a few, so that nobody waits for long.
+local most, forgotten_at_once = 1000000, 10
+-- How many ranks a sender may be below the highest before it is given a new one, so that most commits of
+-- senders that take turns change none.
+local step = 1000
 
 -- A claim that is older than this one is what is left where Redis has lost the newer ones. A newer one
 -- of the same server is one whose answer got lost; which of its connections may send it knows itself.
@@ -59,9 +66,19 @@ if count > known then
     if held < epoch then
         call('HSET', KEYS[3], id, ARGV[2] .. ' ' .. owner)
     end
-    local now = tonumber(call('TIME')[1])
-    if now - seen >= 3600 then
-        call('ZADD', KEYS[4], now, id)
+    -- Not a time: clocks jump.
+    local highest = tonumber(call('ZREVRANGE', KEYS[4], 0, 0, 'WITHSCORES')[2] or '0')
+    if rank < 0 or highest - rank >= step then
+        call('ZADD', KEYS[4], highest + 1, id)
+    end
+    if rank < 0 then
+        local over = math.min(call('ZCARD', KEYS[4]) - most, forgotten_at_once)
+        if over > 0 then
+            local oldest = call('ZRANGE', KEYS[4], 0, over - 1)
+            call('HDEL', KEYS[2], unpack(oldest))
+            call('HDEL', KEYS[3], unpack(oldest))
+            call('ZREM', KEYS[4], unpack(oldest))
+        end
     end
 end
 return {0, count}

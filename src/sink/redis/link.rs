@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use redis::{
-    Client, Cmd, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    Client, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
     RedisResult, ServerErrorKind, Value, cmd,
 };
 
@@ -19,7 +19,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// How often a cluster may send us elsewhere before we wait for it to settle.
-const REDIRECTIONS: usize = 5;
+pub(super) const REDIRECTIONS: usize = 5;
 
 /// A connection to the node that has the stream.
 pub(super) struct Link {
@@ -31,12 +31,20 @@ pub(super) struct Link {
 
 /// What went wrong.
 pub(super) enum Trouble {
-    /// It passes, so wait and send again. Why, in words.
+    /// Redis is not there, or something else is: it may come. Why, in words.
+    Away(String),
+    /// Redis is there, and says why it cannot do that for now.
     Passing(String),
     /// The stream is elsewhere in the cluster.
     Moved(Node),
     /// It does not pass. Why, in words.
     Final(String),
+}
+
+impl Trouble {
+    pub(super) fn circles() -> Trouble {
+        Trouble::Passing("the cluster sends us in circles".into())
+    }
 }
 
 /// Where the stream may be, the likeliest first.
@@ -74,14 +82,14 @@ impl Nodes {
                     }
                     Err(Trouble::Moved(node)) => next = node,
                     Err(Trouble::Final(why)) => return Err(Trouble::Final(why)),
-                    Err(Trouble::Passing(why)) => {
-                        first.get_or_insert(why);
+                    Err(passing) => {
+                        first.get_or_insert(passing);
                         break;
                     }
                 }
             }
         }
-        Err(Trouble::Passing(first.unwrap_or_else(|| "the cluster sends us in circles".into())))
+        Err(first.unwrap_or_else(Trouble::circles))
     }
 
     /// Notes that the stream is there now.
@@ -150,13 +158,7 @@ impl Link {
         nodes
     }
 
-    pub(super) fn ask(&mut self, command: &Cmd) -> Result<(i64, u64), Trouble> {
-        let value =
-            command.query(&mut self.connection).map_err(|error| sort(&error, &self.node))?;
-        two_numbers(value)
-    }
-
-    /// Sends a command; the answer is to be [received](Link::receive).
+    /// Sends one or several commands; their answers are to be [received](Link::receive).
     pub(super) fn send(&mut self, command: &[u8]) -> Result<(), Trouble> {
         self.connection.send_packed_command(command).map_err(|error| sort(&error, &self.node))
     }
@@ -202,7 +204,7 @@ const PASSING: [&str; 12] = [
 
 fn sort(error: &RedisError, node: &Node) -> Trouble {
     let Some(code) = error.code() else {
-        return Trouble::Passing(match error.is_timeout() {
+        return Trouble::Away(match error.is_timeout() {
             true => format!("no answer within {} s", ANSWER.as_secs()),
             false => words(error),
         });

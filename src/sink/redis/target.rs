@@ -42,7 +42,7 @@ impl Target {
         const FORM: &str = "write redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]";
         let wrong = |what: &str| io::Error::other(format!("cannot use Redis: {what}; {FORM}"));
         let url = parse_redis_url(text).ok_or_else(|| wrong("this is no URL of one"))?;
-        if url.scheme() != "redis" {
+        if !matches!(url.scheme(), "redis" | "valkey") {
             return Err(wrong("only TCP without TLS is possible"));
         }
         let (mut stream, mut maxlen) = (None, String::new());
@@ -55,7 +55,7 @@ impl Target {
                     _ => return Err(wrong("maxlen is no number of messages")),
                 },
                 "stream" => return Err(wrong("the name of the stream is empty")),
-                other => return Err(wrong(&format!("there is no parameter {other:?}"))),
+                _ => return Err(wrong("there is no parameter but stream and maxlen")),
             }
         }
         let stream = stream.ok_or_else(|| wrong("the name of the stream is missing"))?;
@@ -127,6 +127,10 @@ mod tests {
             (Some("me"), Some("p@ss"))
         );
         assert_eq!((target.database, &*target.maxlen), (3, "1000"));
+        for scheme in ["valkey", "Redis", "VALKEY"] {
+            let target = Target::parse(&format!("{scheme}://me:pass@h:1/?stream=log")).unwrap();
+            assert_eq!((&*target.node.host, target.password.as_deref()), ("h", Some("pass")));
+        }
         let target = Target::parse("redis://[::1]/?stream=log").unwrap();
         assert_eq!((&*target.node.host, target.node.port, &*target.maxlen), ("::1", 6379, ""));
         assert!(target.user.is_none() && target.password.is_none());
@@ -136,10 +140,15 @@ mod tests {
             ("redis://h?stream=", "the stream is empty"),
             ("redis://h?stream=a&maxlen=0", "maxlen is no number"),
             ("redis://h?stream=a&maxlen=9223372036854775808", "maxlen is no number"),
-            ("redis://h?stream=a&limit=3", "no parameter \"limit\""),
+            ("redis://h?stream=a&limit=3", "no parameter but stream and maxlen"),
             ("redis://:secret@h/one?stream=a", "number of the database"),
             ("redis://h?stream=a}b", "needs a {TAG}"),
-            ("rediss://h?stream=a", "without TLS"),
+            ("rediss://:secret@h?stream=a", "without TLS"),
+            ("valkeys://:secret@h?stream=a", "without TLS"),
+            ("redis+unix:///secret?stream=a", "without TLS"),
+            ("redis://:secret@h?stream=a&secret=1", "no parameter"),
+            ("redis://:secret@h:x?stream=a", "no URL of one"),
+            ("redis-sentinel://:secret@h?stream=a", "no URL of one"),
         ] {
             let Err(error) = Target::parse(url) else { panic!("{url} was taken") };
             let error = error.to_string();

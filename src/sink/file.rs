@@ -253,17 +253,18 @@ impl FileSink {
         }
     }
 
-    /// Notes that so much of the file is committed. Nothing depends on that as long as the program runs.
+    /// Notes that so much of the file is committed, once in a while: what the next start finds behind that is as
+    /// good as long as it is whole. Only zeros are not, which look like what a power failure leaves.
     fn note_committed(&mut self, len: u64, batches: &[Batch]) {
         let Some(Regular { note: slot, .. }) = &mut self.open.regular else { return };
         let Some(note) = slot else { return };
-        let noted = note.set_committed(len).and_then(|()| {
-            // Only the note can tell these from what a power failure leaves.
-            match self.sync == FileSync::Always && ends_with_zeros(self.format, batches) {
-                true => note.sync(self.syncs),
-                false => Ok(()),
-            }
-        });
+        let noted = match ends_with_zeros(self.format, batches) {
+            true => note.set_committed(len).and_then(|()| match self.sync {
+                FileSync::Always => note.sync(self.syncs),
+                FileSync::Never => Ok(()),
+            }),
+            false => note.set_committed_seldom(len),
+        };
         if let Err(error) = noted {
             *slot = None;
             warn_of_note(&self.path, &error);

@@ -16,14 +16,15 @@
 //! their bytes, and what a crash left at the end of them cannot be told from what was committed.
 //!
 //! The note is replaced as a whole when the file is opened, and when it is closed; in between only the
-//! number behind `committed` is written over. The messages are synced before, so it is never ahead of them.
+//! number behind `committed` is written over, about once a second. The messages are synced before, so it is
+//! never ahead of them.
 //! The senders are there after a clean end only, and valid as long as the file has just that length.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::senders::{MOST, Senders};
 use super::sync::Syncs;
@@ -35,6 +36,9 @@ pub(super) const MAGIC: &str = "framelet's note on the file beside it, version 1
 
 /// What stands in front of the number that is written over.
 const COMMITTED: &str = "committed ";
+
+/// How often that is done, unless it matters.
+const SELDOM: Duration = Duration::from_secs(1);
 
 /// No note is longer: a line for each sender, and few others.
 const LONGEST: u64 = 80 * (MOST as u64 + 20);
@@ -136,20 +140,34 @@ pub(super) struct OpenNote {
     path: PathBuf,
     file: File,
     note: Note,
+    /// When it was last written over.
+    written: Option<Instant>,
 }
 
 impl OpenNote {
     /// Writes the note on the file at `path`, in place of another one.
     pub(super) fn write(path: &Path, note: Note, mode: u32, syncs: Syncs) -> io::Result<OpenNote> {
         let file = write(path, note.to_text(None).as_bytes(), mode, note.synced.then_some(syncs))?;
-        Ok(OpenNote { path: path.into(), file, note })
+        Ok(OpenNote { path: path.into(), file, note, written: None })
     }
 
     /// Notes that so many bytes of the file are whole messages by now.
     pub(super) fn set_committed(&mut self, committed: u64) -> io::Result<()> {
         self.note.committed = committed;
+        self.written = Some(Instant::now());
         let offset = (MAGIC.len() + COMMITTED.len()) as u64;
         self.file.write_all_at(format!("{committed:020}").as_bytes(), offset)
+    }
+
+    /// The same, but seldom: to have written another file makes the next sync of the messages two to three
+    /// times as slow.
+    pub(super) fn set_committed_seldom(&mut self, committed: u64) -> io::Result<()> {
+        // Somebody may have emptied the file; then the note is ahead of it.
+        let is_ahead = committed < std::mem::replace(&mut self.note.committed, committed);
+        match !is_ahead && self.written.is_some_and(|written| written.elapsed() < SELDOM) {
+            true => Ok(()),
+            false => self.set_committed(committed),
+        }
     }
 
     pub(super) fn sync(&self, syncs: Syncs) -> io::Result<()> {
@@ -240,6 +258,21 @@ mod tests {
         let note = Note::read(&path, &metadata).unwrap();
         assert_eq!((note.floor(), note.senders.unwrap().committed(sender)), (8, Some(7)));
         assert_eq!(fs::metadata(beside(&path, ".framelet")).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_note_is_written_over_seldom_but_is_never_ahead() {
+        let (_directory, path, metadata, mut open) = file_with_note(FileSync::Always);
+        let noted = || Note::read(&path, &metadata).unwrap().committed;
+        let started = Instant::now();
+        open.set_committed_seldom(8).unwrap();
+        assert_eq!(noted(), 8);
+        open.set_committed_seldom(12).unwrap();
+        assert!(noted() == 8 || started.elapsed() >= SELDOM);
+        open.set_committed_seldom(4).unwrap();
+        assert_eq!(noted(), 4);
+        open.set_committed(5).unwrap();
+        assert_eq!(noted(), 5);
     }
 
     #[test]

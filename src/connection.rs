@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncWrite, future};
+use futures_lite::{AsyncWrite, FutureExt, future};
 use log::{debug, info, warn};
 
 use crate::acks::RefusalCode;
@@ -22,7 +22,7 @@ use crate::payloads::Payloads;
 use crate::reader::FrameReader;
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
-use crate::watch::{Order, Phase};
+use crate::watch::{Order, Phase, State};
 
 mod asking; // for clients that ask for acknowledgements
 
@@ -57,14 +57,6 @@ pub(crate) enum Outcome {
     NotAsked,
 }
 
-/// How far the replies to one batch have got.
-#[derive(Default)]
-struct Echo {
-    sent: usize,
-    /// Whether the peer takes nothing just now.
-    waiting: bool,
-}
-
 /// There are as many of these as there are idle connections, so their size counts.
 pub(crate) struct Connection {
     server: Arc<Server>,
@@ -73,8 +65,6 @@ pub(crate) struct Connection {
     queue: Option<Queue>,
     /// How many messages have come.
     received: u64,
-    /// The message under way and the tick at which its first byte was seen.
-    message_since: (u64, u64),
     /// The offset up to which the stream is read once the server ends: what had come by then.
     read_until: Option<u64>,
     /// The number that the next batch of the whole server has if no other connection gets one before.
@@ -99,7 +89,6 @@ impl Connection {
             origin,
             queue,
             received: 0,
-            message_since: (0, 0),
             read_until: None,
             next_batch: 0,
             reads: 0,
@@ -135,7 +124,7 @@ impl Connection {
                         let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
                         Poll::Ready(Outcome::Refused(code))
                     }
-                    Order::None | Order::Expired => serving.as_mut().poll(cx),
+                    Order::None => serving.as_mut().poll(cx),
                 }
             })
             .await
@@ -153,7 +142,14 @@ impl Connection {
         if let Err(outcome) = self.open(&mut telling).await {
             return outcome;
         }
-        let outcome = self.receive().await;
+        let outcome = match &mut telling {
+            None => self.receive().await,
+            // In a box, since few connections have it.
+            Some(telling) => match Box::pin(self.receive_or(telling)).await {
+                Ok(outcome) => outcome,
+                Err(failed) => return failed,
+            },
+        };
         if matches!(outcome, Outcome::SinkGone) {
             return outcome;
         }
@@ -172,6 +168,14 @@ impl Connection {
             *telling = Some(Box::pin(self.welcome(hello)).await?);
         }
         Ok(())
+    }
+
+    /// Receives messages as long as the client can be told which of them are committed; otherwise
+    /// returns why it cannot be.
+    async fn receive_or(&mut self, telling: &mut Telling) -> Result<Outcome, Outcome> {
+        let received = async { Ok(self.receive().await) };
+        let failed = async { Err(telling.failed().await) };
+        received.or(failed).await
     }
 
     /// Receives messages and hands them on, until there are no more to come.
@@ -194,8 +198,8 @@ impl Connection {
                     return Outcome::SinkGone;
                 }
             }
-            let mut echo = Echo::default();
-            if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
+            let mut sent = 0;
+            if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut sent)).await {
                 return outcome;
             }
             drop(payloads);
@@ -228,7 +232,11 @@ impl Connection {
     }
 
     fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Payloads>, Outcome>> {
-        self.poll_read(cx, FrameReader::poll_batch).map_ok(Arc::new)
+        let read = self.poll_read(cx, FrameReader::poll_batch);
+        if read.is_ready() {
+            self.origin.watch.enter(Phase::Busy, 0);
+        }
+        read.map_ok(Arc::new)
     }
 
     /// Reads something, and notes what is waited for where it has to wait.
@@ -240,66 +248,47 @@ impl Connection {
             &mut Context<'_>,
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Poll<Result<T, Outcome>> {
-        let watch = &self.origin.watch;
-        let late = watch.order() == Order::Expired;
+        // What is judged later is looked at when the connection is woken for it.
+        let state = self.origin.watch.state();
         let draining = self.server.draining();
-        if late || draining {
+        if state.is_expired() || draining {
             // What counts is what the kernel has, not what it has told us of.
             self.reader.get_mut().look_again();
         }
         if draining && self.read_until.is_none() {
             self.read_until = Some(self.reader.received() + self.reader.get_ref().unread());
         }
-        let read = read(&mut self.reader, cx);
-        if read.is_ready() {
-            watch.enter(Phase::Busy, 0);
-        }
-        match read {
-            Poll::Ready(Ok(Some(got))) => {
-                if late {
-                    // The sweep came just as something arrived.
-                    watch.forgive();
-                }
-                Poll::Ready(Ok(got))
-            }
+        match read(&mut self.reader, cx) {
+            Poll::Ready(Ok(Some(got))) => Poll::Ready(Ok(got)),
             Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
-            Poll::Pending => self.poll_wait().map(Err),
+            Poll::Pending => self.poll_wait(state).map(Err),
         }
     }
 
-    fn poll_wait(&mut self) -> Poll<Outcome> {
+    /// Notes what is waited for, unless that is the same as in `state`.
+    fn poll_wait(&mut self, state: State) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
         if self.reader.waits_for_memory() {
             // The time until there is memory is not the sender's fault.
-            self.message_since = (0, 0);
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
         }
-        let message = self.reader.at().message;
         let phase = match self.reader.in_message() {
             true => Phase::InMessage,
             false => Phase::Idle,
         };
-        let as_before =
-            watch.phase().0 == phase && (phase == Phase::Idle || self.message_since.0 == message);
-        if watch.order() == Order::Expired {
-            if as_before {
-                return Poll::Ready(self.expire());
-            }
-            // Since the sweep something has arrived, but no whole message.
-            watch.forgive();
+        // It is the same message, too: between two of them the connection is busy. So the clock of a
+        // message starts once, however often it is waited for.
+        let as_before = state.phase() == phase;
+        if as_before && state.is_expired() {
+            return Poll::Ready(self.expire());
         }
         if self.is_read_until_the_end() {
             return Poll::Ready(Outcome::Drained);
         }
         if !as_before {
-            if self.message_since.0 != message {
-                self.message_since = (message, now);
-            }
-            // The clock of a message starts once, however often it is waited for.
-            let since = if phase == Phase::InMessage { self.message_since.1 } else { now };
-            watch.enter(phase, since);
+            watch.enter(phase, now);
         }
         Poll::Pending
     }
@@ -316,20 +305,22 @@ impl Connection {
         }
     }
 
-    /// Sends messages back, if that is what this server does, from the buffer in which they came.
+    /// Sends messages back, if that is what this server does, from the buffer in which they came; `sent`
+    /// is how many bytes of them are.
     fn poll_echo(
         &mut self,
         cx: &mut Context<'_>,
         payloads: &Payloads,
-        echo: &mut Echo,
+        sent: &mut usize,
     ) -> Poll<Result<(), Outcome>> {
         if !self.server.echo {
             return Poll::Ready(Ok(()));
         }
         let socket = self.reader.get_mut();
         let watch = &self.origin.watch;
+        let mut state = watch.state();
         loop {
-            let mut rest = echo.sent;
+            let mut rest = *sent;
             let mut parts = payloads.frames().map(|part| {
                 let (_, unsent) = part.split_at(part.len().min(rest));
                 rest -= part.len() - unsent.len();
@@ -339,7 +330,6 @@ impl Connection {
             parts.sort_by_key(|part| !part.is_empty());
             let empty = parts.iter().take_while(|part| part.is_empty()).count();
             if empty == parts.len() {
-                watch.enter(Phase::Busy, 0);
                 return Poll::Ready(Ok(()));
             }
             match Pin::new(&mut *socket).poll_write_vectored(cx, &parts[empty..]) {
@@ -347,24 +337,24 @@ impl Connection {
                     return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
                 }
                 Poll::Ready(Ok(bytes)) => {
-                    echo.sent += bytes;
-                    // It takes something: its time starts anew.
-                    echo.waiting = false;
+                    *sent += bytes;
+                    if state.phase() == Phase::Writing {
+                        // It takes something: its time starts anew.
+                        watch.enter(Phase::Busy, 0);
+                        state = watch.state();
+                    }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
-                Poll::Pending if echo.waiting && watch.order() == Order::Expired => {
+                Poll::Pending if state.phase() != Phase::Writing => {
+                    watch.enter(Phase::Writing, self.server.now());
+                    return Poll::Pending;
+                }
+                Poll::Pending if state.is_expired() => {
                     let timeout = self.server.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
-                Poll::Pending => {
-                    if !echo.waiting {
-                        watch.enter(Phase::Writing, self.server.now());
-                        watch.forgive();
-                        echo.waiting = true;
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -405,7 +395,10 @@ pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
             warn!("{who}: cut off by the end of the server, after {messages} messages")
         }
         Outcome::Read(error) => warn!("{who}: {error}"),
-        Outcome::Write(error) => warn!("{who}: cannot send replies: {}", Plain(error)),
+        Outcome::Write(error) => {
+            let what = if origin.acked().is_some() { "acknowledgements" } else { "replies" };
+            warn!("{who}: cannot send {what}: {}", Plain(error));
+        }
         Outcome::Refused(code) => {
             warn!("{who}: refused acknowledgements after {messages} messages: {code}")
         }

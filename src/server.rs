@@ -329,7 +329,7 @@ impl Server {
 
     /// Returns the current tick.
     pub(crate) fn now(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed)
+        self.clock.load(Ordering::SeqCst)
     }
 
     /// Returns whether connections shall end at the next good moment.

@@ -391,6 +391,34 @@ mod tests {
     }
 
     #[test]
+    fn an_error_that_passes_leaves_the_answer_to_be_sent_again() {
+        let (origin, mut client, mut task) = welcomed();
+        let mut rest = b"rest".to_vec();
+        for (errno, next) in [
+            (Errno::INTR, Next::Again),
+            (Errno::AGAIN, Next::Later),
+            (Errno::NOBUFS, Next::Later),
+            (Errno::NOMEM, Next::Later),
+        ] {
+            assert_eq!(sent(&mut rest, Err(errno.into())).unwrap(), next, "{errno}");
+        }
+        assert_eq!(rest, b"rest");
+        for errno in [Errno::CONNRESET, Errno::PIPE, Errno::IO] {
+            assert!(sent(&mut rest, Err(errno.into())).is_err(), "{errno}");
+        }
+        // The sweep finds it, though there is nothing else that the client waits for.
+        origin.watch.enter(Phase::Idle, 0);
+        let acked = origin.acked().unwrap();
+        assert!(!acked.waits(&origin) && !acked.has_unsent());
+        acked.line().rest = rest;
+        assert!(!acked.waits(&origin) && acked.has_unsent());
+        acked.changed();
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, b"rest");
+        assert!(!acked.has_unsent());
+    }
+
+    #[test]
     fn who_has_hung_up_is_told_nothing_more() {
         let (origin, mut client, _task) = welcomed();
         let acked = origin.acked().unwrap();

@@ -410,3 +410,6 @@ pub(crate) fn report(origin: &Origin, messages: u64, outcome: &Outcome) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -303,7 +303,7 @@ impl Seldom {
 }
 
 impl Server {
-    fn new(options: &ServeOptions) -> Result<Server, ServeError> {
+    pub(crate) fn new(options: &ServeOptions) -> Result<Server, ServeError> {
         let (max_message, memory) = options.checked()?;
         Ok(Server {
             layout: options.layout,

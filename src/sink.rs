@@ -375,10 +375,4 @@ pub(crate) mod tests {
         assert_eq!(all.after(12).unwrap().len(), 1);
         assert!(all.after(13).is_none() && all.after(u64::MAX - 1).is_none());
     }
-
-    #[test]
-    fn a_connection_without_a_sender_is_hardly_larger_for_it() {
-        // With the allocator's own eight bytes, rounded up to its steps of 16: one step more than without.
-        assert_eq!((size_of::<Origin>() + 16 + 8).next_multiple_of(16), 128);
-    }
 }

@@ -1,7 +1,10 @@
 //! One connection, polled step by step beside a sweep that is played by hand.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
 
 use futures_lite::future::{block_on, poll_once};
 use smol::Timer;
@@ -12,6 +15,7 @@ use crate::address::Address;
 use crate::net::Peer;
 use crate::options::ServeOptions;
 use crate::sender::SenderId;
+use crate::server::serve;
 use crate::sink::{Sink, SinkError, Writer};
 use crate::{DEFAULT_MAX_MESSAGE, Layout, append_frame};
 
@@ -159,4 +163,58 @@ fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection()
             _ => panic!("ended otherwise"),
         }
     });
+}
+
+/// A sink that takes nothing as long as somebody holds the other end.
+struct Blocks(mpsc::Receiver<()>);
+
+impl Sink for Blocks {
+    fn commit(&mut self, _: &[crate::Batch]) -> Result<(), SinkError> {
+        let _ = self.0.recv();
+        Ok(())
+    }
+}
+
+/// P6. Who sends in time is not ended for what the server has no memory for.
+#[test]
+fn the_time_until_there_is_memory_is_not_the_senders_fault() {
+    const SENDERS: u64 = 8;
+    const MESSAGES: u64 = 4;
+    const LEN: usize = 200 * 1024;
+    let timeout = Duration::from_millis(500);
+    let options = ServeOptions {
+        max_message: Some(LEN),
+        memory: Some(2 * LEN),
+        message_timeout: Some(timeout),
+        ..ServeOptions::default()
+    };
+    let (go_on, wait) = mpsc::channel();
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let listener = block_on("127.0.0.1:0".parse::<Address>().unwrap().listen()).unwrap();
+    let address = listener.address().unwrap().to_string();
+    let shutdown = async move {
+        let _ = stopped.recv().await;
+    };
+    let server = smol::spawn(serve(listener, options, Some(Box::new(Blocks(wait))), shutdown));
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let mut client = TcpStream::connect(&address).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            thread::spawn(move || -> io::Result<usize> {
+                for _ in 0..MESSAGES {
+                    client.write_all(&frame(&[1; LEN]))?;
+                }
+                client.shutdown(Shutdown::Write)?;
+                client.read(&mut [0])
+            })
+        })
+        .collect();
+    // There is memory for one of the messages and a half; the others are under way all this time.
+    thread::sleep(4 * timeout);
+    drop(go_on);
+    for sender in senders {
+        assert_eq!(sender.join().unwrap().expect("an orderly end"), 0);
+    }
+    drop(stop);
+    assert_eq!(block_on(server).unwrap().messages, SENDERS * MESSAGES);
 }

@@ -8,7 +8,6 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -67,8 +66,6 @@ pub(crate) struct Connection {
     received: u64,
     /// The offset up to which the stream is read once the server ends: what had come by then.
     read_until: Option<u64>,
-    /// The number that the next batch of the whole server has if no other connection gets one before.
-    next_batch: u64,
     /// How many reads there were since others had their turn.
     reads: u32,
     /// Whether the client asks for acknowledgements.
@@ -90,7 +87,6 @@ impl Connection {
             queue,
             received: 0,
             read_until: None,
-            next_batch: 0,
             reads: 0,
             asked: false,
         }
@@ -216,15 +212,11 @@ impl Connection {
         }
     }
 
-    /// Returns whether other tasks have their turn before the next read: now and then if they have
-    /// nothing to do, as far as one can see, and after each read if they have.
+    /// Returns whether other tasks have their turn before the next read: after some reads, and as soon as
+    /// there is nothing to read just now. While they have it, more comes that is then read together.
     fn ends_its_turn(&mut self) -> bool {
-        let batch = self.server.batches.fetch_add(1, Ordering::Relaxed);
-        let others_work = batch != self.next_batch;
-        self.next_batch = batch + 1;
         self.reads += 1;
-        let ends =
-            self.reads >= READS_A_TURN || (others_work && self.reader.get_ref().is_drained());
+        let ends = self.reads >= READS_A_TURN || self.reader.get_ref().is_drained();
         if ends {
             self.reads = 0;
         }

@@ -70,8 +70,6 @@ pub(crate) struct Server {
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
-    /// How many batches all connections have received together.
-    pub(crate) batches: AtomicU64,
 }
 
 /// Receives messages over `listener` and puts them into `sink`, until `shutdown` is ready; then it
@@ -323,7 +321,6 @@ impl Server {
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
-            batches: AtomicU64::new(0),
         })
     }
 

@@ -129,11 +129,11 @@ fn what_is_over_the_limit_of_a_file_is_not_acknowledged() {
     }
 }
 
-/// Starts a server in which each call that makes a file safe fails from the fifth on.
-fn serve_failing_sync(to: &str, arguments: &[&str]) -> Server {
+/// Starts a server in which some calls fail.
+fn serve_failing(calls: &str, how: &str, to: &str, arguments: &[&str]) -> Server {
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
-    command.args(["-e", "inject=fsync,fdatasync:error=EIO:when=5+"]);
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    command.args(["-e", &format!("inject={calls}:{how}")]);
     command.args([FRAMELET, "serve", "127.0.0.1:0", "--to", to]).args(arguments);
     let found = Command::new("strace").arg("-V").output();
     assert!(found.is_ok(), "this test needs the program strace: apt-get install strace");
@@ -151,9 +151,34 @@ fn what_a_failing_disk_may_have_lost_is_not_acknowledged() {
             Store::Database => &["disk I/O error", "the disk or its file system fails"],
             Store::File => &["input/output error", "cut back to its last whole message"],
         };
-        let server = serve_failing_sync(&store.to(&path), store.arguments());
+        // Each call that makes a file safe, from the fifth on.
+        let how = "error=EIO:when=5+";
+        let server = serve_failing("fsync,fdatasync", how, &store.to(&path), store.arguments());
         store.fails(server, &path, 50_000, words);
         store.goes_on(&path, 50_000);
+    }
+}
+
+/// Whatever the first writes of each thread to a socket fail with: that passes, or ends the connection in
+/// words, so that the client looks for another one.
+#[test]
+#[ignore = "needs the program strace"]
+fn an_acknowledgement_that_cannot_be_sent_is_sent_again_or_ends_its_connection() {
+    for (error, passes) in [("ENOBUFS", true), ("ENOMEM", true), ("EINTR", true), ("EIO", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let to = Store::File.to(&directory.path().join("messages"));
+        let how = format!("error={error}:when=1..2");
+        let server = serve_failing("sendto", &how, &to, Store::File.arguments());
+        let retry = if passes { "0s" } else { "30s" };
+        let output = send(server.address, &["--retry", retry], 10).wait();
+        check(&output, 0, &["committed 10"]);
+        // It cannot be stopped in good order: a signal is passed on by such a call, too.
+        let words = "cannot send acknowledgements: ";
+        if passes {
+            assert!(!server.log().contains(words), "{error}: {}", server.log());
+        } else {
+            server.wait_for_log(words, 1);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use atomic_waker::AtomicWaker;
 use futures_lite::AsyncWrite;
+use rustix::io::Errno;
 
 use crate::acks::{Answer, LONGEST_ANSWER, RefusalCode};
 use crate::layout::Layout;
@@ -83,12 +84,17 @@ impl Acked {
     /// Returns whether the client waits for what it has sent to be committed: that may not be read yet, for
     /// want of memory, or be under way for long.
     pub(crate) fn waits(&self, origin: &Origin) -> bool {
-        !self.is_all_committed(origin) || origin.watch.phase().0 != Phase::Idle
+        !self.is_all_committed(origin) || origin.watch.phase() != Phase::Idle
     }
 
     /// Returns whether all messages that have come are committed.
     pub(crate) fn is_all_committed(&self, origin: &Origin) -> bool {
         origin.committed() >= self.received.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether an answer is under way that the socket has not taken.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.line.try_lock().is_ok_and(|line| !line.rest.is_empty())
     }
 
     /// Sees to it that the client is told what there is to tell.
@@ -148,10 +154,16 @@ impl Line {
     /// Returns whether the socket has taken the answer.
     fn try_finish(&mut self) -> bool {
         let Some((socket, _)) = &self.socket else { return false };
-        match socket.try_write(&self.rest) {
-            Ok(written) => drop(self.rest.drain(..written)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => self.failed = Some(error),
+        while !self.rest.is_empty() {
+            let written = socket.try_write(&self.rest);
+            match sent(&mut self.rest, written) {
+                Ok(Next::Again) => {}
+                Ok(Next::Later) => break,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
         }
         self.rest.is_empty()
     }
@@ -161,12 +173,43 @@ impl Line {
             return Poll::Ready(Err(error));
         }
         while let (Some((socket, _)), false) = (&mut self.socket, self.rest.is_empty()) {
-            match ready!(Pin::new(socket).poll_write(cx, &self.rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => drop(self.rest.drain(..written)),
+            let written = ready!(Pin::new(socket).poll_write(cx, &self.rest));
+            match sent(&mut self.rest, written)? {
+                Next::Again => {}
+                // The sweep finds what is not sent.
+                Next::Later => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// When to send more of an answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Again,
+    /// When the socket can take something, or the system has memory.
+    Later,
+}
+
+/// Notes how much of the `rest` of an answer a socket has taken.
+///
+/// # Errors
+///
+/// Why it will not take any more.
+fn sent(rest: &mut Vec<u8>, written: io::Result<usize>) -> io::Result<Next> {
+    match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(written) => {
+            rest.drain(..written);
+            Ok(Next::Again)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Next::Again),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Next::Later),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOBUFS | Errno::NOMEM) => Ok(Next::Later),
+            _ => Err(error),
+        },
     }
 }
 
@@ -175,7 +218,7 @@ impl Line {
 ///
 /// # Errors
 ///
-/// The system's; then the connection is broken, which whoever reads from it is told, too.
+/// The system's; then the client learns nothing more over this connection. Errors that pass are waited out.
 pub(crate) async fn acknowledge(origin: Arc<Origin>) -> io::Result<()> {
     let Some(acked) = origin.acked() else { return Ok(()) };
     poll_fn(|cx| poll_tell(cx, &origin, acked)).await
@@ -345,6 +388,34 @@ mod tests {
         });
         block_on(task).unwrap();
         client.join().unwrap();
+    }
+
+    #[test]
+    fn an_error_that_passes_leaves_the_answer_to_be_sent_again() {
+        let (origin, mut client, mut task) = welcomed();
+        let mut rest = b"rest".to_vec();
+        for (errno, next) in [
+            (Errno::INTR, Next::Again),
+            (Errno::AGAIN, Next::Later),
+            (Errno::NOBUFS, Next::Later),
+            (Errno::NOMEM, Next::Later),
+        ] {
+            assert_eq!(sent(&mut rest, Err(errno.into())).unwrap(), next, "{errno}");
+        }
+        assert_eq!(rest, b"rest");
+        for errno in [Errno::CONNRESET, Errno::PIPE, Errno::IO] {
+            assert!(sent(&mut rest, Err(errno.into())).is_err(), "{errno}");
+        }
+        // The sweep finds it, though there is nothing else that the client waits for.
+        origin.watch.enter(Phase::Idle, 0);
+        let acked = origin.acked().unwrap();
+        assert!(!acked.waits(&origin) && !acked.has_unsent());
+        acked.line().rest = rest;
+        assert!(!acked.waits(&origin) && acked.has_unsent());
+        acked.changed();
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client, b"rest");
+        assert!(!acked.has_unsent());
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_lite::{AsyncWrite, future};
+use futures_lite::{AsyncWrite, FutureExt, future};
 use log::debug;
 
 use crate::acks::RefusalCode;
@@ -25,7 +24,7 @@ use crate::rate_limited_log::{Kind, RateLimitedLog};
 use crate::reader::FrameReader;
 use crate::server::Server;
 use crate::sink::{Batch, Origin, Queue};
-use crate::watch::{Order, Phase};
+use crate::watch::{Order, Phase, State};
 
 mod asking; // for clients that ask for acknowledgements
 
@@ -66,8 +65,8 @@ pub(crate) enum Outcome {
 #[derive(Default)]
 struct Echo {
     sent: usize,
-    /// While the peer takes nothing: the memory that it keeps from others.
-    waiting: Option<HeldForPeer>,
+    /// Once the peer has taken nothing for a while: the memory that it keeps from others.
+    keeps: Option<HeldForPeer>,
 }
 
 /// There are as many of these as there are idle connections, so their size counts.
@@ -78,12 +77,8 @@ pub(crate) struct Connection {
     queue: Option<Queue>,
     /// How many messages have come.
     received: u64,
-    /// The message under way and the tick at which its first byte was seen.
-    message_since: (u64, u64),
     /// The offset up to which the stream is read once the server ends: what had come by then.
     read_until: Option<u64>,
-    /// The number that the next batch of the whole server has if no other connection gets one before.
-    next_batch: u64,
     /// How many reads there were since others had their turn.
     reads: u32,
     /// Whether the client asks for acknowledgements.
@@ -104,9 +99,7 @@ impl Connection {
             origin,
             queue,
             received: 0,
-            message_since: (0, 0),
             read_until: None,
-            next_batch: 0,
             reads: 0,
             asked: false,
         }
@@ -140,7 +133,7 @@ impl Connection {
                         let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
                         Poll::Ready(Outcome::Refused(code))
                     }
-                    Order::None | Order::Expired => serving.as_mut().poll(cx),
+                    Order::None => serving.as_mut().poll(cx),
                 }
             })
             .await
@@ -158,7 +151,14 @@ impl Connection {
         if let Err(outcome) = self.open(&mut telling).await {
             return outcome;
         }
-        let outcome = self.receive().await;
+        let outcome = match &mut telling {
+            None => self.receive().await,
+            // In a box, since few connections have it.
+            Some(telling) => match Box::pin(self.receive_or(telling)).await {
+                Ok(outcome) => outcome,
+                Err(failed) => return failed,
+            },
+        };
         if matches!(outcome, Outcome::SinkGone) {
             return outcome;
         }
@@ -177,6 +177,14 @@ impl Connection {
             *telling = Some(Box::pin(self.welcome(hello)).await?);
         }
         Ok(())
+    }
+
+    /// Receives messages as long as the client can be told which of them are committed; otherwise
+    /// returns why it cannot be.
+    async fn receive_or(&mut self, telling: &mut Telling) -> Result<Outcome, Outcome> {
+        let received = async { Ok(self.receive().await) };
+        let failed = async { Err(telling.failed().await) };
+        received.or(failed).await
     }
 
     /// Receives messages and hands them on, until there are no more to come.
@@ -217,15 +225,11 @@ impl Connection {
         }
     }
 
-    /// Returns whether other tasks have their turn before the next read: now and then if they have
-    /// nothing to do, as far as one can see, and after each read if they have.
+    /// Returns whether other tasks have their turn before the next read: after some reads, and as soon as
+    /// there is nothing to read just now. While they have it, more comes that is then read together.
     fn ends_its_turn(&mut self) -> bool {
-        let batch = self.server.batches.fetch_add(1, Ordering::Relaxed);
-        let others_work = batch != self.next_batch;
-        self.next_batch = batch + 1;
         self.reads += 1;
-        let ends =
-            self.reads >= READS_A_TURN || (others_work && self.reader.get_ref().is_drained());
+        let ends = self.reads >= READS_A_TURN || self.reader.get_ref().is_drained();
         if ends {
             self.reads = 0;
         }
@@ -233,7 +237,11 @@ impl Connection {
     }
 
     fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Payloads>, Outcome>> {
-        self.poll_read(cx, FrameReader::poll_batch).map_ok(Arc::new)
+        let read = self.poll_read(cx, FrameReader::poll_batch);
+        if read.is_ready() {
+            self.origin.watch.enter(Phase::Busy, 0);
+        }
+        read.map_ok(Arc::new)
     }
 
     /// Reads something, and notes what is waited for where it has to wait.
@@ -245,67 +253,48 @@ impl Connection {
             &mut Context<'_>,
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Poll<Result<T, Outcome>> {
-        let watch = &self.origin.watch;
-        let late = watch.order() == Order::Expired;
+        // What is judged later is looked at when the connection is woken for it.
+        let state = self.origin.watch.state();
         let draining = self.server.draining();
-        if late || draining {
+        if state.is_expired() || draining {
             // What counts is what the kernel has, not what it has told us of.
             self.reader.get_mut().look_again();
         }
         if draining && self.read_until.is_none() {
             self.read_until = Some(self.reader.received() + self.reader.get_ref().unread());
         }
-        let read = read(&mut self.reader, cx);
-        if read.is_ready() {
-            watch.enter(Phase::Busy, 0);
-        }
-        match read {
-            Poll::Ready(Ok(Some(got))) => {
-                if late {
-                    // The sweep came just as something arrived.
-                    watch.forgive();
-                }
-                Poll::Ready(Ok(got))
-            }
+        match read(&mut self.reader, cx) {
+            Poll::Ready(Ok(Some(got))) => Poll::Ready(Ok(got)),
             Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
-            Poll::Pending => self.poll_wait().map(Err),
+            Poll::Pending => self.poll_wait(state).map(Err),
         }
     }
 
-    fn poll_wait(&mut self) -> Poll<Outcome> {
+    /// Notes what is waited for, unless that is the same as in `state`.
+    fn poll_wait(&mut self, state: State) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
         // The time until there is memory is not the sender's fault, unless it has sent nothing more.
         let stalls = || self.reader.in_message() && self.reader.get_ref().unread() == 0;
         if self.reader.waits_for_memory() && !stalls() {
-            self.message_since = (0, 0);
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
         }
-        let message = self.reader.at().message;
         let phase = match self.reader.in_message() {
             true => Phase::InMessage,
             false => Phase::Idle,
         };
-        let as_before =
-            watch.phase().0 == phase && (phase == Phase::Idle || self.message_since.0 == message);
-        if watch.order() == Order::Expired {
-            if as_before {
-                return Poll::Ready(self.expire());
-            }
-            // Since the sweep something has arrived, but no whole message.
-            watch.forgive();
+        // It is the same message, too: between two of them the connection is busy. So the clock of a
+        // message starts once, however often it is waited for.
+        let as_before = state.phase() == phase;
+        if as_before && state.is_expired() {
+            return Poll::Ready(self.expire());
         }
         if self.is_read_until_the_end() {
             return Poll::Ready(Outcome::Drained);
         }
         if !as_before {
-            if self.message_since.0 != message {
-                self.message_since = (message, now);
-            }
-            // The clock of a message starts once, however often it is waited for.
-            let since = if phase == Phase::InMessage { self.message_since.1 } else { now };
-            watch.enter(phase, since);
+            watch.enter(phase, now);
         }
         Poll::Pending
     }
@@ -334,6 +323,7 @@ impl Connection {
         }
         let socket = self.reader.get_mut();
         let watch = &self.origin.watch;
+        let mut state = watch.state();
         loop {
             let mut rest = echo.sent;
             let mut parts = payloads.frames().map(|part| {
@@ -345,7 +335,6 @@ impl Connection {
             parts.sort_by_key(|part| !part.is_empty());
             let empty = parts.iter().take_while(|part| part.is_empty()).count();
             if empty == parts.len() {
-                watch.enter(Phase::Busy, 0);
                 return Poll::Ready(Ok(()));
             }
             match Pin::new(&mut *socket).poll_write_vectored(cx, &parts[empty..]) {
@@ -354,23 +343,25 @@ impl Connection {
                 }
                 Poll::Ready(Ok(bytes)) => {
                     echo.sent += bytes;
-                    // It takes something: its time starts anew.
-                    echo.waiting = None;
+                    if state.phase() == Phase::Writing {
+                        // It takes something: its time starts anew.
+                        watch.enter(Phase::Busy, 0);
+                        state = watch.state();
+                    }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
-                Poll::Pending if echo.waiting.is_some() && watch.order() == Order::Expired => {
+                Poll::Pending if state.phase() != Phase::Writing => {
+                    watch.enter(Phase::Writing, self.server.now());
+                    let pool = &self.server.pool;
+                    echo.keeps.get_or_insert_with(|| pool.hold_for_peer(payloads.held()));
+                    return Poll::Pending;
+                }
+                Poll::Pending if state.is_expired() => {
                     let timeout = self.server.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
-                Poll::Pending => {
-                    if echo.waiting.is_none() {
-                        watch.enter(Phase::Writing, self.server.now());
-                        watch.forgive();
-                        echo.waiting = Some(self.server.pool.hold_for_peer(payloads.held()));
-                    }
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -425,7 +416,8 @@ pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outco
         }
         Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
         Outcome::Write(error) => {
-            let line = format_args!("{who}: cannot send replies: {}", Plain(error));
+            let what = if origin.acked().is_some() { "acknowledgements" } else { "replies" };
+            let line = format_args!("{who}: cannot send {what}: {}", Plain(error));
             log.say(Kind::WriteFailed, line);
         }
         Outcome::Refused(code) => {
@@ -463,3 +455,6 @@ fn kind(error: &ReadError) -> Kind {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,7 @@ mod senders; // over which connection each sender sends
 mod server; // accepts, and ends in good order
 mod sink; // where messages go
 mod sweep; // time limits
+mod sync; // what a model checker replaces
 mod watch; // what a connection waits for
 
 pub use ack_client::{AckClient, AckError, AckOptions, AckProgress};

@@ -71,8 +71,6 @@ pub(crate) struct Server {
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
-    /// How many batches all connections have received together.
-    pub(crate) batches: AtomicU64,
 }
 
 /// Receives messages over `listener` and puts them into `sink`, until `shutdown` is ready; then it
@@ -307,7 +305,7 @@ fn is_peers_own(error: &io::Error) -> bool {
 }
 
 impl Server {
-    fn new(options: &ServeOptions) -> Result<Server, ServeError> {
+    pub(crate) fn new(options: &ServeOptions) -> Result<Server, ServeError> {
         let (max_message, memory) = options.checked()?;
         Ok(Server {
             layout: options.layout,
@@ -328,13 +326,12 @@ impl Server {
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
-            batches: AtomicU64::new(0),
         })
     }
 
     /// Returns the current tick.
     pub(crate) fn now(&self) -> u64 {
-        self.clock.load(Ordering::Relaxed)
+        self.clock.load(Ordering::SeqCst)
     }
 
     /// Returns whether connections shall end at the next good moment.

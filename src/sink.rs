@@ -402,10 +402,4 @@ pub(crate) mod tests {
         assert_eq!(numbers, [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX]);
         assert_eq!(all.last_number(), u64::MAX);
     }
-
-    #[test]
-    fn a_connection_without_a_sender_is_hardly_larger_for_it() {
-        // With the allocator's own eight bytes, rounded up to its steps of 16: one step more than without.
-        assert_eq!((size_of::<Origin>() + 16 + 8).next_multiple_of(16), 128);
-    }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::server::Server;
-use crate::watch::{Order, Phase};
+use crate::watch::{Phase, State};
 
 /// The bounds of the time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
@@ -59,31 +59,36 @@ impl Server {
     /// Ends the connections that have waited too long, gives memory back that is not needed, and says
     /// what was left out of the log.
     fn sweep(&self) {
-        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.clock.fetch_add(1, Ordering::SeqCst) + 1;
         for origin in self.open().values() {
             if let Some(acked) = origin.acked()
-                && acked.waits(origin)
+                && (acked.waits(origin) || acked.has_unsent())
             {
-                // Now and then a client is told that the sink is at work.
+                // Now and then a client is told that the sink is at work, and what could not be sent is
+                // tried again.
                 acked.changed();
             }
-            let (phase, since) = origin.watch.phase();
-            let timeout = match phase {
-                Phase::InMessage | Phase::Writing => self.message_timeout,
-                Phase::Idle => self.idle_timeout,
-                Phase::Busy | Phase::Closing => None,
-            };
-            // The phase began at any time within its first tick: one more makes sure that nobody is
-            // cut off early.
-            let over = timeout.is_some_and(|timeout| {
-                let ticks = timeout.as_nanos().div_ceil(self.tick.as_nanos());
-                u128::from(now.saturating_sub(since)) > ticks
-            });
-            if over {
-                origin.watch.tell(Order::Expired);
+            let state = origin.watch.state();
+            if self.is_over(state, now) {
+                origin.watch.expire(state);
             }
         }
         self.pool.trim();
         self.log.sweep();
+    }
+
+    /// Returns whether a connection has done the same for too long.
+    fn is_over(&self, state: State, now: u64) -> bool {
+        let timeout = match state.phase() {
+            Phase::InMessage | Phase::Writing => self.message_timeout,
+            Phase::Idle => self.idle_timeout,
+            Phase::Busy | Phase::Closing => None,
+        };
+        // The phase began at any time within its first tick: one more makes sure that nobody is cut off
+        // early. So one that begins now is never meant, either.
+        timeout.is_some_and(|timeout| {
+            let ticks = timeout.as_nanos().div_ceil(self.tick.as_nanos());
+            u128::from(now.saturating_sub(state.since())) > ticks
+        })
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! A timer for each read would cost a system call for each read. Instead a connection notes what it
 //! waits for and since when, and a sweep looks at all of them twice a second. The notes are two atomics.
+//!
+//! The sweep judges what it has read, and by then the connection may do something else. So it writes its
+//! judgement into the very word that it judged, and only if that still stands there; whatever the
+//! connection does next takes the judgement away with the word. All accesses are sequentially
+//! consistent, so the interleavings that `tests/model` goes through are all there are.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
+use crate::sync::{AtomicU8, AtomicU64, AtomicWaker, Ordering};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +34,8 @@ pub(crate) enum Phase {
 pub(crate) enum Order {
     /// Nothing.
     None,
-    /// It has waited for too long and shall end.
-    Expired,
-    /// Its messages are not taken any more: a newer connection of the same sender has taken its place, or the
-    /// sink refuses them.
+    /// Its messages are not taken any more: a newer connection of the same sender has taken its place, the
+    /// sink refuses them, or the client cannot be told that they are committed.
     Refused,
     /// The sink has failed, so there is nothing more to receive for.
     SinkFailed,
@@ -44,39 +46,73 @@ pub(crate) enum Order {
 /// One connection's notes.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// The phase in the low bits, and above them the tick at which it began.
-    phase: AtomicU64,
+    /// A [`State`].
+    state: AtomicU64,
     order: AtomicU8,
     waker: AtomicWaker,
 }
 
-const PHASE_BITS: u32 = 3;
+/// A phase, since which tick it lasts, and whether that is too long.
+///
+/// It need not tell two phases of a kind apart that began in the same tick: what is true of one of them
+/// is true of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(u64);
 
-impl Watch {
-    /// Notes that `phase` began at `tick`.
-    pub(crate) fn enter(&self, phase: Phase, tick: u64) {
-        self.phase.store(tick << PHASE_BITS | phase as u64, Ordering::SeqCst);
-    }
+impl State {
+    const PHASE: u64 = 0b0111;
+    const EXPIRED: u64 = 0b1000;
+    const TICK: u32 = 4;
 
-    /// Returns the phase and the tick at which it began.
-    pub(crate) fn phase(&self) -> (Phase, u64) {
-        let noted = self.phase.load(Ordering::SeqCst);
-        let phase = match noted & ((1 << PHASE_BITS) - 1) {
+    pub(crate) fn phase(self) -> Phase {
+        match self.0 & State::PHASE {
             1 => Phase::Idle,
             2 => Phase::InMessage,
             3 => Phase::Writing,
             4 => Phase::Closing,
             _ => Phase::Busy,
-        };
-        (phase, noted >> PHASE_BITS)
+        }
+    }
+
+    /// Returns the tick at which the phase began.
+    pub(crate) fn since(self) -> u64 {
+        self.0 >> State::TICK
+    }
+
+    /// Returns whether the phase has lasted too long, so that the connection shall end.
+    pub(crate) fn is_expired(self) -> bool {
+        self.0 & State::EXPIRED != 0
+    }
+}
+
+impl Watch {
+    /// Notes that `phase` began at `tick`. Only the connection itself does so.
+    pub(crate) fn enter(&self, phase: Phase, tick: u64) {
+        self.state.store(tick << State::TICK | phase as u64, Ordering::SeqCst);
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State(self.state.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.state().phase()
+    }
+
+    /// Says that `judged` has lasted too long. That is void if the connection has done anything since.
+    pub(crate) fn expire(&self, judged: State) {
+        let expired = judged.0 | State::EXPIRED;
+        let (ok, failed) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self.state.compare_exchange(judged.0, expired, ok, failed).is_ok() {
+            self.waker.wake();
+        }
     }
 
     pub(crate) fn order(&self) -> Order {
         match self.order.load(Ordering::SeqCst) {
             0 => Order::None,
-            1 => Order::Expired,
-            2 => Order::Refused,
-            3 => Order::SinkFailed,
+            1 => Order::Refused,
+            2 => Order::SinkFailed,
             _ => Order::Abort,
         }
     }
@@ -87,13 +123,6 @@ impl Watch {
         self.waker.wake();
     }
 
-    /// Takes back that the connection has expired.
-    pub(crate) fn forgive(&self) {
-        let (expired, none) = (Order::Expired as u8, Order::None as u8);
-        // Any other order stands.
-        let _ = self.order.compare_exchange(expired, none, Ordering::SeqCst, Ordering::SeqCst);
-    }
-
     /// Sees to it that the connection looks around.
     pub(crate) fn wake(&self) {
         self.waker.wake();
@@ -102,12 +131,12 @@ impl Watch {
     /// Says that more of the connection's messages are committed. It is only woken if it waits for
     /// just that: while it waits for its peer, a wake-up would cost a system call for nothing.
     pub(crate) fn committed(&self) {
-        if self.phase().0 == Phase::Closing {
+        if self.phase() == Phase::Closing {
             self.waker.wake();
         }
     }
 
-    /// Notes whom to wake. To be called before looking at the order.
+    /// Notes whom to wake. To be called before looking at the state and the order.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }

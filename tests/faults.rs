@@ -210,11 +210,14 @@ fn standard_output_that_is_over_its_limit_is_waited_for() {
     assert!(unframe(&fs::read(&path).unwrap()) == expected);
 }
 
-/// Returns the command for a server in which these calls that make a file safe fail, as strace counts them.
-fn failing_sync(to: &str, arguments: &[&str], when: &str) -> Command {
+/// The calls that make a file safe.
+const SYNCS: &str = "fsync,fdatasync";
+
+/// Returns the command for a server in which some calls fail, as strace counts them.
+fn failing(calls: &str, how: &str, to: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("strace");
-    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
-    command.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={when}")]);
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    command.args(["-e", &format!("inject={calls}:{how}")]);
     command.args([FRAMELET, "serve", "127.0.0.1:0", "--to", to]).args(arguments);
     let found = Command::new("strace").arg("-V").output();
     assert!(found.is_ok(), "this test needs the program strace: apt-get install strace");
@@ -228,8 +231,12 @@ fn a_disk_that_fails_for_a_while_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages");
     // The first three are those at the start.
-    let server =
-        Server::spawn(failing_sync(&Store::File.to(&path), Store::File.arguments(), "5..8"));
+    let server = Server::spawn(failing(
+        SYNCS,
+        "error=EIO:when=5..8",
+        &Store::File.to(&path),
+        Store::File.arguments(),
+    ));
     let words = ["input/output error", "cut back to its last whole message"];
     Store::File.waits(server, &path, &words, |_| {});
 }
@@ -241,9 +248,10 @@ fn a_database_on_a_disk_that_fails_for_a_while_is_waited_for() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     // The last sync of a new database: then it has its tables, and no log.
-    let output = run(failing_sync(&Store::Database.to(&path), &[], "8"), b"");
+    let output = run(failing(SYNCS, "error=EIO:when=8", &Store::Database.to(&path), &[]), b"");
     check(&output, 2, &["messages.db: disk I/O error"]);
-    let server = Server::spawn(failing_sync(&Store::Database.to(&path), &[], "15..19"));
+    let server =
+        Server::spawn(failing(SYNCS, "error=EIO:when=15..19", &Store::Database.to(&path), &[]));
     let output = send(server.address, &["--window", "100"], 10_000).wait();
     check(&output, 0, &["sent 10000, committed 10000"]);
     let left = server.stop();
@@ -256,6 +264,29 @@ fn a_database_on_a_disk_that_fails_for_a_while_is_waited_for() {
     );
     assert_eq!(left.log.matches("messages are written again").count(), 1, "{}", left.log);
     Database::open(&path).check_numbers(10_000);
+}
+
+/// Whatever the first writes of each thread to a socket fail with: that passes, or ends the connection in
+/// words, so that the client looks for another one.
+#[test]
+#[ignore = "needs the program strace"]
+fn an_acknowledgement_that_cannot_be_sent_is_sent_again_or_ends_its_connection() {
+    for (error, passes) in [("ENOBUFS", true), ("ENOMEM", true), ("EINTR", true), ("EIO", false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let to = Store::File.to(&directory.path().join("messages"));
+        let how = format!("error={error}:when=1..2");
+        let server = Server::spawn(failing("sendto", &how, &to, Store::File.arguments()));
+        let retry = if passes { "0s" } else { "30s" };
+        let output = send(server.address, &["--retry", retry], 10).wait();
+        check(&output, 0, &["committed 10"]);
+        // It cannot be stopped in good order: a signal is passed on by such a call, too.
+        let words = "cannot send acknowledgements: ";
+        if passes {
+            assert!(!server.log().contains(words), "{error}: {}", server.log());
+        } else {
+            server.wait_for_log(words, 1);
+        }
+    }
 }
 
 /// A file system of 512 KiB.

@@ -16,6 +16,17 @@ use common::program::{FRAMELET, Server, closed, frame, logged, read_frame, termi
 
 const MIB: usize = 1 << 20;
 
+/// The most bytes of process memory that an idle connection takes, in the build that is tested.
+const IDLE_CONNECTION: usize = 1126;
+
+/// Half of the connections are in this process, half in the server: more than many shells allow by
+/// default.
+fn raise_the_limit_of_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+}
+
 /// Waits until the server has gone through all that was sent to it so far: it serves connections in
 /// turn, and this one comes last.
 fn catch_up(server: &Server) {
@@ -51,24 +62,46 @@ fn an_over_long_message_is_refused_at_once_and_allocates_nothing() {
     assert_eq!(told, 1000, "{log}");
 }
 
-/// P2.
-#[test]
-fn what_is_only_announced_takes_no_memory() {
-    let server = Server::start(&["--output", "none", "--echo"]);
-    catch_up(&server);
+/// Returns by how many bytes the server grows for each connection over which `bytes` were sent, and no
+/// more.
+fn growth_for_each_connection(server: &Server, connections: usize, bytes: &[u8]) -> usize {
+    raise_the_limit_of_files();
+    // Whatever it needs once, it has by then.
+    catch_up(server);
     let before = server.memory();
-    let announced: Vec<TcpStream> = (0..500)
+    let streams: Vec<TcpStream> = (0..connections)
         .map(|_| {
             let mut stream = server.connect();
-            stream.write_all(&u32::try_from(8 * MIB).unwrap().to_be_bytes()).unwrap();
-            stream.write_all(b"x").unwrap();
+            stream.write_all(bytes).unwrap();
             stream
         })
         .collect();
-    catch_up(&server);
+    catch_up(server);
     let growth = server.memory().saturating_sub(before);
-    assert!(growth < 16 * MIB, "grew by {growth} bytes");
-    drop(announced);
+    drop(streams);
+    growth / connections
+}
+
+/// P2. A page of what was announced, and the connection itself.
+#[test]
+fn what_is_only_announced_takes_no_memory() {
+    let server = Server::start(&["--output", "none", "--echo"]);
+    let announced = [&u32::try_from(8 * MIB).unwrap().to_be_bytes()[..], b"x"].concat();
+    let growth = growth_for_each_connection(&server, 1000, &announced);
+    // The buffer has an owner, too.
+    let most = 4096 + IDLE_CONNECTION + 256;
+    assert!(growth <= most, "{growth} bytes for each connection");
+}
+
+/// P24. What ten thousand devices that are silent cost a small machine.
+#[test]
+fn an_idle_connection_takes_hardly_more_than_a_kilobyte() {
+    // Before its first byte, and between two messages.
+    for bytes in [&b""[..], &frame(b"message")] {
+        let server = Server::start(&["--output", "none"]);
+        let growth = growth_for_each_connection(&server, 2000, bytes);
+        assert!(growth <= IDLE_CONNECTION, "{growth} bytes for each connection");
+    }
 }
 
 /// Waits until the server's memory is what `holds` asks for; returns the last reading.
@@ -478,10 +511,7 @@ fn the_end_under_load_is_in_good_order() {
 /// P20.
 #[test]
 fn a_burst_of_connections_is_served_at_once() {
-    // Half of them in this process, half in the server: more than many shells allow by default.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    raise_the_limit_of_files();
     let server = Server::start(&["--output", "none", "--echo"]);
     // Other programs share this machine, so the best of a few bursts counts.
     let slowest = (0..5).map(|_| smol::block_on(burst(server.address, 1000))).min().unwrap();

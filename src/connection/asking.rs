@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 use smol::{Task, Timer};
 
 use super::{Connection, Outcome, missing};
@@ -16,7 +16,7 @@ use crate::error::{Fault, ProtocolError, ReadError};
 use crate::reader::FrameReader;
 use crate::senders::Place;
 use crate::sink::Origin;
-use crate::watch::Phase;
+use crate::watch::{Order, Phase};
 
 /// How long a client that is refused may take to read why.
 const PARTING: Duration = Duration::from_secs(1);
@@ -26,6 +26,21 @@ pub(super) struct Telling {
     task: Task<io::Result<()>>,
     origin: Arc<Origin>,
     _place: Place,
+}
+
+impl Telling {
+    /// Waits until the client cannot be told any more, which it never learns otherwise: the connection
+    /// may take messages all the same.
+    pub(super) async fn failed(&mut self) -> Outcome {
+        match (&mut self.task).await {
+            Ok(()) => future::pending().await,
+            Err(error) => {
+                // It has them still, and sends them over another connection.
+                self.origin.watch.tell(Order::Refused);
+                Outcome::Write(error)
+            }
+        }
+    }
 }
 
 impl Drop for Telling {
@@ -62,7 +77,6 @@ impl Connection {
     pub(super) async fn welcome(&mut self, hello: Hello) -> Result<Box<Telling>, Outcome> {
         let origin = &self.origin;
         origin.watch.enter(Phase::Busy, 0);
-        self.message_since = (0, 0);
         let queue = match &self.queue {
             _ if self.server.echo => return Err(Outcome::Refused(RefusalCode::Echo)),
             None => return Err(Outcome::Refused(RefusalCode::NoSink)),

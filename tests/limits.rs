@@ -45,7 +45,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--memory", &SIZES),
             ("--grace", &DURATIONS),
         ],
-        "--to --output --sync --echo --require-ack --layout --verbose --quiet --help",
+        "--to --output --sync --echo --require-ack --layout --log-time --verbose --quiet --help",
     ),
     (
         "send",

@@ -45,9 +45,11 @@ pub struct ServeOptions {
     pub message_timeout: Option<Duration>,
     /// How long a connection may be silent between messages. Default: for ever.
     pub idle_timeout: Option<Duration>,
-    /// How many bytes of received messages are held at once, of all connections together. Where there
-    /// are more to come, connections wait. At least, and by default where that is more than 64 MiB,
-    /// twice the longest message.
+    /// How many bytes of received messages are held at once, of all connections together. Where
+    /// there are more to come, connections wait. Messages that are incomplete, and replies that are not
+    /// taken, may have a part of it only, and the longer they are the less: so shorter messages get
+    /// through beside longer ones that stall. At least, and by default where that is more than 64 MiB,
+    /// twice the longest message; less than 1 MiB and the longest message has no effect.
     pub memory: Option<usize>,
     /// How long ending may take. Default: 10 s.
     pub grace: Duration,

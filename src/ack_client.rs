@@ -290,7 +290,14 @@ impl AckClient {
                 return Some(Err(AckError::Finished));
             }
             let window = state.window.as_mut().filter(|_| state.ended.is_none())?;
-            window.has_room(len).then(|| Ok(window.push(&prefix, payload)))
+            if !window.has_room(len) {
+                return None;
+            }
+            if window.is_empty() {
+                // From now on the server is to be heard of.
+                state.heard = Some(Instant::now());
+            }
+            Some(Ok(window.push(&prefix, payload)))
         };
         let number = self.shared.wait(push).await??;
         self.shared.work.notify(1);

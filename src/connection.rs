@@ -274,8 +274,8 @@ impl Connection {
     /// Notes what is waited for, unless that is the same as in `state`.
     fn poll_wait(&mut self, state: State) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
-        // The time until there is memory is not the sender's fault, unless it has sent nothing more.
-        let stalls = || self.reader.in_message() && self.reader.get_ref().unread() == 0;
+        // The time until there is memory is not the sender's fault, unless it owes the rest of a message.
+        let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread() == 0;
         if self.reader.waits_for_memory() && !stalls() {
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
@@ -285,7 +285,7 @@ impl Connection {
             false => Phase::Idle,
         };
         // It is the same message, too: between two of them the connection is busy. So the clock of a
-        // message starts once, however often it is waited for.
+        // message starts once, unless it has to wait for memory.
         let as_before = state.phase() == phase;
         if as_before && state.is_expired() {
             return Poll::Ready(self.expire());

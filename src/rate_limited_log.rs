@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
-/// How many lines of a kind are logged in a row. With three kinds at once, as from a client that sends
-/// all sorts of nonsense, that is less than 20 lines in the worst second.
-const BURST: u32 = 5;
+/// How many lines are logged in a row, and how long it takes until there is one more.
+type Rate = (u32, Duration);
 
-/// How long it takes until there is one more of them.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// For lines of one kind.
+const OF_A_KIND: Rate = (5, Duration::from_secs(1));
+
+/// For all of them together: 20 in the worst second, from clients that send all sorts of nonsense.
+const OF_ALL: Rate = (10, Duration::from_millis(100));
 
 /// What a line is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ const KINDS: [(Kind, Level, &str); 14] = [
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitedLog {
     limits: [Mutex<Limit>; KINDS.len()],
+    all: Mutex<Limit>,
 }
 
 /// How many lines of one kind there were.
@@ -75,13 +78,26 @@ struct Limit {
 impl RateLimitedLog {
     /// Logs a line, unless there were too many of its kind lately.
     pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
-        let due = self.limit(kind).due(Instant::now());
+        let due = self.due(kind);
         let (_, level, _) = KINDS[kind as usize];
         match due {
             Some(0) => log!(level, "{line}"),
             Some(left_out) => log!(level, "{line} (and {left_out} more, not logged)"),
             None => {}
         }
+    }
+
+    /// Counts a line. Returns whether it is due, and then how many of its kind were left out before it.
+    fn due(&self, kind: Kind) -> Option<u64> {
+        let now = Instant::now();
+        let mut limit = self.limit(kind);
+        let left_out = limit.due(now, OF_A_KIND)?;
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.due(now, OF_ALL).is_none() {
+            limit.left_out = left_out + 1;
+            return None;
+        }
+        Some(left_out)
     }
 
     /// Says how many lines were left out of kinds of which there are no more. To be called now and then.
@@ -113,20 +129,20 @@ impl RateLimitedLog {
 
 impl Limit {
     /// Counts a line. Returns whether it is due, and then how many were left out before it.
-    fn due(&mut self, now: Instant) -> Option<u64> {
+    fn due(&mut self, now: Instant, (burst, interval): Rate) -> Option<u64> {
         self.last = Some(now);
         let even = self.even.map_or(now, |even| even.max(now));
-        if even - now > INTERVAL * (BURST - 1) {
+        if even - now > interval * (burst - 1) {
             self.left_out += 1;
             return None;
         }
-        self.even = Some(even + INTERVAL);
+        self.even = Some(even + interval);
         Some(std::mem::take(&mut self.left_out))
     }
 
     /// Returns whether there are no more lines for the time being.
     fn is_over(&self, now: Instant) -> bool {
-        self.last.is_some_and(|last| now.saturating_duration_since(last) >= INTERVAL)
+        self.last.is_some_and(|last| now.saturating_duration_since(last) >= OF_A_KIND.1)
     }
 }
 
@@ -144,31 +160,45 @@ mod tests {
     #[test]
     fn a_few_lines_are_logged_at_once_and_then_one_a_second_with_a_count() {
         let (mut limit, start) = (Limit::default(), Instant::now());
-        for _ in 0..BURST {
-            assert_eq!(limit.due(start), Some(0));
+        for _ in 0..OF_A_KIND.0 {
+            assert_eq!(limit.due(start, OF_A_KIND), Some(0));
         }
-        assert_eq!((limit.due(start), limit.due(start)), (None, None));
-        let second = |number| start + INTERVAL * number;
-        assert_eq!(limit.due(second(1)), Some(2));
-        assert_eq!(limit.due(second(1)), None);
+        assert_eq!((limit.due(start, OF_A_KIND), limit.due(start, OF_A_KIND)), (None, None));
+        let second = |number| start + OF_A_KIND.1 * number;
+        assert_eq!(limit.due(second(1), OF_A_KIND), Some(2));
+        assert_eq!(limit.due(second(1), OF_A_KIND), None);
         // For each second of silence one more, but not more than at the start.
-        assert_eq!((limit.due(second(3)), limit.due(second(3))), (Some(1), Some(0)));
-        assert_eq!(limit.due(second(3)), None);
-        for _ in 0..BURST {
-            assert!(limit.due(second(100)).is_some());
+        assert_eq!(
+            (limit.due(second(3), OF_A_KIND), limit.due(second(3), OF_A_KIND)),
+            (Some(1), Some(0))
+        );
+        assert_eq!(limit.due(second(3), OF_A_KIND), None);
+        for _ in 0..OF_A_KIND.0 {
+            assert!(limit.due(second(100), OF_A_KIND).is_some());
         }
-        assert_eq!(limit.due(second(100)), None);
+        assert_eq!(limit.due(second(100), OF_A_KIND), None);
+    }
+
+    #[test]
+    fn many_kinds_together_are_limited_too() {
+        let log = RateLimitedLog::default();
+        let due = |_| KINDS.iter().filter(|(kind, ..)| log.due(*kind).is_some()).count();
+        let (first, second): (usize, usize) = (due(()), due(()));
+        // A slow machine may have time for one or two more.
+        assert!((10..=12).contains(&(first + second)), "{first} and {second} lines");
+        let left_out: u64 = KINDS.iter().map(|(kind, ..)| log.limit(*kind).left_out).sum();
+        assert_eq!(first as u64 + second as u64 + left_out, 2 * KINDS.len() as u64);
     }
 
     #[test]
     fn a_count_is_said_once_there_are_no_more_lines() {
         let (mut limit, start) = (Limit::default(), Instant::now());
         assert!(!limit.is_over(start));
-        for _ in 0..=BURST {
-            limit.due(start);
+        for _ in 0..=OF_A_KIND.0 {
+            limit.due(start, OF_A_KIND);
         }
-        assert!(!limit.is_over(start + INTERVAL / 2));
-        assert!(limit.is_over(start + INTERVAL));
+        assert!(!limit.is_over(start + OF_A_KIND.1 / 2));
+        assert!(limit.is_over(start + OF_A_KIND.1));
         assert_eq!(limit.left_out, 1);
     }
 }

@@ -159,6 +159,13 @@ impl<R> FrameReader<R> {
         self.source.offset() + self.source.buffered().len() as u64
     }
 
+    /// Returns whether part of a message has come, and the rest of it is not at hand.
+    pub(crate) fn waits_for_bytes(&self) -> bool {
+        let here = self.received() - self.start;
+        let whole = |announced: Announced| (announced.prefix() + announced.payload()) as u64;
+        self.in_message() && self.announced.is_none_or(|announced| here < whole(announced))
+    }
+
     /// Returns whether the last read waits for memory, not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
         self.waiting.is_some()

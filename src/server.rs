@@ -215,7 +215,14 @@ async fn pass_on<T>(reopen: &Reopen, writer: Option<&Writer>) -> T {
     let Some(writer) = writer else { return future::pending().await };
     loop {
         reopen.asked().await;
-        writer.reopen().await;
+        // While that waits for its place in the queue, it may be asked for again, and help by then.
+        let again = async {
+            loop {
+                reopen.asked().await;
+                writer.reopen_in_trouble();
+            }
+        };
+        writer.reopen().or(again).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a connection is doing, seen from outside, and how it is told to stop.
 //!
 //! A timer for each read would cost a system call for each read. Instead a connection notes what it
-//! waits for and since when, and a sweep looks at all of them twice a second. The notes are two atomics.
+//! waits for and since when, and a sweep looks at all of them now and then. The notes are two atomics.
 //!
 //! The sweep judges what it has read, and by then the connection may do something else. So it writes its
 //! judgement into the very word that it judged, and only if that still stands there; whatever the

@@ -103,7 +103,7 @@ impl Lent {
             if pool.try_hold_for_peer(size, want) {
                 return true;
             }
-            if self.overdraft || !pool.0.overdraft.swap(true, Ordering::Relaxed) {
+            if !pool.0.overdraft.swap(true, Ordering::Relaxed) {
                 // All that it will ever need. That has been set aside, so it does not count as long as it
                 // grows.
                 (self.overdraft, size) = (true, pool.size(want));
@@ -145,6 +145,9 @@ impl Lent {
         let before = mem::replace(&mut self.counted, counted);
         self.pool.0.held.fetch_sub(before, Ordering::Relaxed);
         self.pool.0.held_for_peers.fetch_sub(before, Ordering::Relaxed);
+        if self.overdraft {
+            self.pool.freed();
+        }
         self.pool.shed_idle();
     }
 

@@ -180,9 +180,17 @@ impl Sink for SqliteSink {
             files.check(BEFORE_COMMIT)?;
             Ok(senders)
         });
-        self.senders = committed.map_err(|failed| self.failed(failed))?;
-        // That may be long ago now.
-        self.files.check(BEFORE_ACKNOWLEDGEMENT)
+        self.senders = match committed.map_err(|failed| self.failed(failed)) {
+            Ok(senders) => senders,
+            Err(SinkError::Transient(error)) => {
+                // It will not pass in a file that is not there any more.
+                self.files.check(BEFORE_COMMIT)?;
+                return Err(SinkError::Transient(error));
+            }
+            Err(fatal) => return Err(fatal),
+        };
+        // That may be long ago now. It is committed, so to call again would double what has no sender.
+        self.files.check(BEFORE_ACKNOWLEDGEMENT).map_err(|error| SinkError::Fatal(error.into()))
     }
 
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
@@ -614,6 +622,18 @@ mod tests {
             assert_eq!(rows(&sink).len(), 1, "{words}");
             assert!(fatal(sink.committed(sender)).contains(words));
         }
+        // Also while it waits for something else, which may never end in a file that nobody sees.
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let other = Connection::open(&sink.path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        sink.connection.busy_timeout(Duration::ZERO).unwrap();
+        let commit = |sink: &mut SqliteSink| sink.commit(&[batch(&origin(None), &[b"a"])]);
+        assert!(matches!(commit(&mut sink), Err(SinkError::Transient(_))));
+        std::fs::remove_file(&sink.path).unwrap();
+        sink.files.look_at_once();
+        let error = fatal(commit(&mut sink));
+        assert!(error.contains("messages.db was moved or deleted"), "{error}");
         // It is there under the name that it was given.
         let directory = tempfile::tempdir().unwrap();
         let (target, link) = (directory.path().join("target"), directory.path().join("link"));

@@ -63,9 +63,14 @@ impl Writer {
     /// Has the sink open again what it writes to, after everything that was queued before. A sink that
     /// cannot take that does so at once: it may help.
     pub(crate) async fn reopen(&self) {
-        self.reopen.store(true, Ordering::SeqCst);
+        self.reopen_in_trouble();
         // If it has failed, that is said elsewhere.
         let _ = self.entrance.wait_and_send(Command::Reopen).await;
+    }
+
+    /// Has a sink that cannot take what was queued open again what it writes to.
+    pub(crate) fn reopen_in_trouble(&self) {
+        self.reopen.store(true, Ordering::SeqCst);
     }
 
     /// Waits until the thread has ended by itself, which it only does if the sink has failed.

@@ -224,8 +224,12 @@ fn sort(error: &RedisError, node: &Node) -> Trouble {
         return Trouble::Passing(text.trim_end().into());
     }
     let hint = match code {
-        "NOAUTH" => "; give a user and a password, as in redis://USER:PASSWORD@HOST:PORT/",
-        "WRONGPASS" => "; see the user and the password in the URL",
+        "NOAUTH" => {
+            "; give a password in FRAMELET_REDIS_PASSWORD, and a user as in redis://USER@HOST:PORT/"
+        }
+        "WRONGPASS" => {
+            "; see the user in the URL, and the password there or in FRAMELET_REDIS_PASSWORD"
+        }
         // Within a script, Redis 7.0 has no code of its own for it.
         _ if code == "NOPERM" || detail.contains("can't run this command") => {
             "; the user needs +@all on the stream and the keys beside it, or another one"

@@ -30,7 +30,7 @@ pub(super) struct Keys {
     pub(super) senders: String,
     /// A hash of which server may commit messages of each sender.
     pub(super) claims: String,
-    /// A sorted set of when each sender was seen last.
+    /// A sorted set of which senders were seen later than which.
     pub(super) seen: String,
 }
 

@@ -230,12 +230,14 @@ impl fmt::Display for ServeError {
                  require them (--require-ack)",
             ),
             ServeError::Start(error) => Plain(error).fmt(f),
-            ServeError::Sink { error, uncommitted } => write!(
-                f,
-                "cannot put messages into the sink: {}; {}, or not all of them",
-                Plain(error),
-                not_written(*uncommitted)
-            ),
+            ServeError::Sink { error, uncommitted } => {
+                write!(f, "cannot put messages into the sink: {}", Plain(error))?;
+                match uncommitted {
+                    0 => Ok(()),
+                    1 => write!(f, "; {}", not_written(1)),
+                    many => write!(f, "; {}, or not all of them", not_written(*many)),
+                }
+            }
             ServeError::Unfinished { uncommitted, trouble } => {
                 write!(f, "{} by the end of the grace period", not_written(*uncommitted))?;
                 trouble.as_ref().map_or(Ok(()), |trouble| write!(f, ": {trouble}"))

@@ -175,7 +175,10 @@ impl Serve {
                 Place::Redis(_) => {
                     "--sync is for --to file:PATH only; for Redis see its appendfsync"
                 }
-                _ => "--sync is for --to file:PATH only; a database is always made safe",
+                Place::Sqlite(_) => {
+                    "--sync is for --to file:PATH only; a database is always made safe"
+                }
+                _ => "--sync is for --to file:PATH only",
             };
             return Err(Failure::new(Exit::Usage, message));
         }

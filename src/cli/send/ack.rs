@@ -143,6 +143,7 @@ pub(super) async fn run(
     }
     let skipped = match input.skipped {
         0 => String::new(),
+        1 => "skipped 1 that was committed, ".to_owned(),
         skipped => format!("skipped {skipped} that were committed, "),
     };
     log::say(format!("{skipped}sent {sent}, committed {}", committed.saturating_add(ahead)));

@@ -19,7 +19,7 @@ use crate::count::Count;
 use crate::error::{Fault, Plain, ReadError};
 use crate::net::Socket;
 use crate::payloads::Payloads;
-use crate::pool::HeldForPeer;
+use crate::pool::{BUFFER, HeldForPeer};
 use crate::rate_limited_log::{Kind, RateLimitedLog};
 use crate::reader::FrameReader;
 use crate::server::Server;
@@ -267,7 +267,20 @@ impl Connection {
             Poll::Ready(Ok(Some(got))) => Poll::Ready(Ok(got)),
             Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
-            Poll::Pending => self.poll_wait(state).map(Err),
+            Poll::Pending => {
+                self.admit_what_has_arrived(cx);
+                self.poll_wait(state).map(Err)
+            }
+        }
+    }
+
+    /// Has a short message not wait for its share of the memory if the rest of it has arrived.
+    fn admit_what_has_arrived(&mut self, cx: &mut Context<'_>) {
+        let short = self.reader.missing().filter(|&missing| missing <= BUFFER as u64);
+        if short.is_some_and(|missing| self.reader.get_ref().unread() >= missing)
+            && self.reader.admit()
+        {
+            cx.waker().wake_by_ref();
         }
     }
 

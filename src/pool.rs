@@ -24,6 +24,9 @@
 //!   memory in which it may grow: so shorter ones get through beside any number of longer ones that stall.
 //! - *For the sink*: whole messages. The sink ends that, as fast as it can.
 //!
+//! A message of up to 64 KiB whose rest has arrived in the kernel does not wait for a share: it will be whole
+//! at once. So even if each share is full of messages that stall, those that come whole get through.
+//!
 //! Payloads that are incomplete can wait for each other, so one of them at a time may go over the
 //! limit (the *overdraft*); the space it may need is set aside from the start.
 //!
@@ -161,23 +164,31 @@ impl Pool {
         listener: &mut Option<EventListener>,
     ) -> Poll<()> {
         let waited = listener.is_some();
-        ready!(poll_until(&self.0.room, cx, listener, || self.has_room()));
+        // Nobody overtakes those who wait already.
+        let turn = waited || self.0.room.total_listeners() == 0;
+        ready!(poll_until(&self.0.room, cx, listener, || turn && self.has_room()));
         if waited {
             self.0.room.notify(1);
         }
         Poll::Ready(())
     }
 
-    /// Returns whether there is room for a read buffer, and for a copy of what is left over in it.
+    /// Returns whether there is room for a read buffer, and for a copy of what is left over in it; or for
+    /// anything, if no read buffer is to be had since peers hold so much.
     fn has_room(&self) -> bool {
-        self.held().saturating_add(2 * BUFFER) <= self.0.limit
+        let least = if self.is_crowded() { 1 } else { 2 * BUFFER };
+        self.held().saturating_add(least) <= self.0.limit
+    }
+
+    /// Returns whether peers hold so much that what is left over in a read buffer is too much.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.held_for_peers().saturating_add(BUFFER) > self.share(BUFFER)
     }
 
     /// Takes a read buffer of [`BUFFER`] bytes, unless there is no room for it: then only as much is to
     /// be read as the message under way has a place for.
     pub(crate) fn try_read_buffer(&self) -> Option<Lent> {
-        let left_over = self.held_for_peers().saturating_add(BUFFER);
-        (self.has_room() && left_over <= self.share(BUFFER)).then(|| {
+        (!self.is_crowded() && self.has_room()).then(|| {
             let idle = self.with_idle(|idle| idle.take(BUFFER));
             self.lend(idle.unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER))))
         })
@@ -202,11 +213,16 @@ impl Pool {
 
     /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.
     fn try_hold_for_peer(&self, bytes: usize, len: usize) -> bool {
+        self.try_hold_up_to(bytes, self.share(len))
+    }
+
+    /// Counts bytes that are held for a peer, if that makes no more than `share` and there is room.
+    fn try_hold_up_to(&self, bytes: usize, share: usize) -> bool {
         let add = |count: &AtomicUsize, limit: usize| {
             let sum = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
             count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
         };
-        if !add(&self.0.held_for_peers, self.share(len)) {
+        if !add(&self.0.held_for_peers, share) {
             return false;
         }
         let held = add(&self.0.held, self.0.limit);

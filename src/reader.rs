@@ -159,6 +159,19 @@ impl<R> FrameReader<R> {
         self.source.offset() + self.source.buffered().len() as u64
     }
 
+    /// Returns how many bytes are missing of a message that waits for memory, if that is known.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        let announced = self.announced.filter(|_| self.waits_for_memory())?;
+        let whole = (announced.prefix() + announced.payload()) as u64;
+        Some(whole.saturating_sub(self.received() - self.start))
+    }
+
+    /// Notes that these bytes have arrived below: the message no longer waits for its share of the memory.
+    /// Returns whether that is new.
+    pub(crate) fn admit(&mut self) -> bool {
+        self.payload.as_mut().is_some_and(|payload| payload.admit())
+    }
+
     /// Returns whether part of a message has come, and the rest of it is not at hand.
     pub(crate) fn waits_for_bytes(&self) -> bool {
         let here = self.received() - self.start;

@@ -60,6 +60,7 @@ impl Server {
     /// what was left out of the log.
     fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::SeqCst) + 1;
+        let crowded = self.pool.is_crowded();
         for origin in self.open().values() {
             if let Some(acked) = origin.acked()
                 && (acked.waits(origin) || acked.has_unsent())
@@ -67,6 +68,10 @@ impl Server {
                 // Now and then a client is told that the sink is at work, and what could not be sent is
                 // tried again.
                 acked.changed();
+            }
+            if crowded {
+                // Since it has waited for memory, the rest of its message may have arrived.
+                origin.watch.wake();
             }
             let state = origin.watch.state();
             if self.is_over(state, now) {

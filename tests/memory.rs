@@ -169,6 +169,42 @@ fn messages_that_stall_leave_the_others_their_memory() {
     }
 }
 
+/// P25. Each share of the memory is full of messages that lack a byte, but one that is whole needs none.
+#[test]
+fn a_message_that_comes_whole_gets_through_whatever_stalls() {
+    let server = Server::start(&[
+        "--output",
+        "none",
+        "--echo",
+        "--memory",
+        "1MiB",
+        "--max-message",
+        "64KiB",
+    ]);
+    let mut stalled = Vec::new();
+    for (len, connections) in [(64 * 1024, 14), (16 * 1024, 10), (4096, 60)] {
+        for _ in 0..connections {
+            let mut stream = server.connect();
+            let message = frame(&vec![b'x'; len]);
+            stream.write_all(&message[..message.len() - 1]).unwrap();
+            stalled.push(stream);
+        }
+    }
+    for payload in [&[b'h'; 64][..], &[b'h'; 3000]] {
+        let (replies, _) = echoes(&server, payload, Duration::from_secs(1));
+        assert!(replies >= 80, "{replies} of 100 echoes");
+    }
+    // In two pieces it takes until somebody looks again.
+    let mut stream = server.connect();
+    let (started, message) = (Instant::now(), frame(b"in two pieces"));
+    stream.write_all(&message[..4]).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    stream.write_all(&message[4..]).unwrap();
+    assert_eq!(read_frame(&mut stream).as_deref(), Some(&b"in two pieces"[..]));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
+}
+
 /// P25, for the other direction: replies that nobody takes.
 #[test]
 fn replies_that_are_not_taken_leave_the_others_their_memory() {

@@ -10,7 +10,7 @@ use log::{info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::log::{self as log_lines, say};
-use super::signals::{reopen_at_signal, stop_signal};
+use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::{
     DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
 };
@@ -147,6 +147,7 @@ impl Serve {
         if let Place::File(_) = self.to {
             reopen_at_signal(options.reopen.clone())?;
         }
+        survive_limits()?;
         let stopped = stop_signal()?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(

@@ -34,6 +34,13 @@ pub(super) fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Has a write over the limit of a file's size fail, which is waited for, instead of ending the program.
+pub(super) fn survive_limits() -> Result<(), Failure> {
+    // It is listened for as long as this lives, and nobody need hear it.
+    std::mem::forget(listen([Signal::Xfsz])?);
+    Ok(())
+}
+
 fn listen(signals: impl IntoIterator<Item = Signal>) -> Result<Signals, Failure> {
     Signals::new(signals).map_err(|error| {
         Failure::new(Exit::Usage, format!("cannot wait for signals: {}", plain(&error)))

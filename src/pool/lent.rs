@@ -25,6 +25,8 @@ pub(crate) struct Lent {
     /// Whether they count as held for a peer.
     for_peer: bool,
     overdraft: bool,
+    /// Whether the rest of the message has arrived, so that no peer is waited for.
+    admitted: bool,
     pool: Pool,
 }
 
@@ -32,7 +34,13 @@ impl Lent {
     pub(super) fn new(pool: Pool, bytes: Buffer) -> Lent {
         let len = bytes.len();
         pool.0.held.fetch_add(len, Ordering::Relaxed);
-        Lent { bytes, len, counted: len, for_peer: false, overdraft: false, pool }
+        Lent { bytes, len, counted: len, for_peer: false, overdraft: false, admitted: false, pool }
+    }
+
+    /// Notes that the rest of the message has arrived: its share of the memory does not matter any more.
+    /// Returns whether that is new.
+    pub(crate) fn admit(&mut self) -> bool {
+        !mem::replace(&mut self.admitted, true)
     }
 
     /// Notes that this is the start of a message whose rest has yet to come.
@@ -101,6 +109,10 @@ impl Lent {
         ready!(poll_until(growth, cx, listener, || {
             // Both buffers are there while the bytes are copied.
             if pool.try_hold_for_peer(size, want) {
+                return true;
+            }
+            if self.admitted && pool.try_hold_up_to(pool.size(want), pool.0.limit) {
+                size = pool.size(want);
                 return true;
             }
             if !pool.0.overdraft.swap(true, Ordering::Relaxed) {

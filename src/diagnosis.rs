@@ -44,6 +44,14 @@ pub enum Suspect {
         /// The length it reads where this layout read an impossible one.
         length: u64,
     },
+    /// The other byte order, under which the length is possible, but of whose message too little has come
+    /// to tell.
+    PossibleLayout {
+        /// That layout.
+        layout: Layout,
+        /// The length it reads.
+        length: u64,
+    },
     /// A length that counts its own prefix, or one that was expected to and does not.
     Count {
         /// The layout to try.
@@ -76,6 +84,9 @@ const SIGNATURES: [(&[u8], Suspect); 21] = [
     (b"[{\"", Suspect::Json),
 ];
 
+/// From how many whole messages on the end of the bytes at hand need not be that of the last one.
+const MANY: usize = 4;
+
 /// How much of a stream is looked at, in bytes. More would convince nobody better.
 pub(crate) const SAMPLE: usize = 4096;
 
@@ -91,17 +102,28 @@ pub(crate) struct Evidence<'a> {
     pub(crate) stream: Option<&'a [u8]>,
     /// How many bytes of the failing payload are missing, if the stream ended inside it.
     pub(crate) missing: Option<u64>,
+    /// Whether messages that were not empty came before: then the layout is not in doubt.
+    pub(crate) has_worked: bool,
 }
 
 /// Returns what the stream most likely is, or nothing where any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
     let start = evidence.stream.unwrap_or(evidence.frame);
     foreign_protocol(start)
-        .or_else(|| missing_a_prefix(evidence))
+        .or_else(|| another_layout(evidence))
+        .or_else(|| unframed_text(evidence.frame))
+}
+
+/// A layout that is offered reads what is at hand: advice has to work when it is followed. One that has
+/// worked is only in doubt if one like it reads the stream from its start.
+fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
+    if evidence.has_worked {
+        return a_like_layout_fits(evidence);
+    }
+    missing_a_prefix(evidence)
         .or_else(|| a_like_layout_fits(evidence))
         .or_else(|| other_order_is_plausible(evidence))
         .or_else(|| any_layout_fits(evidence))
-        .or_else(|| unframed_text(evidence.frame))
 }
 
 fn foreign_protocol(start: &[u8]) -> Option<Suspect> {
@@ -153,8 +175,8 @@ fn first_that_fits(
     layouts.find_map(|layout| Some((layout, whole_messages(layout, evidence.limit, stream)?)))
 }
 
-/// Returns the length of the first message if `stream` is read without an error under `layout`:
-/// one whole message that ends where the bytes end, or two whole ones and more.
+/// Returns the length of the first message if `stream` is read without an error under `layout`: whole
+/// messages that end where the bytes end, or so many of them that the last one need not.
 fn whole_messages(layout: Layout, limit: usize, stream: &[u8]) -> Option<u64> {
     let (mut rest, mut whole, mut first, mut bytes) = (stream, 0, 0, 0);
     while !rest.is_empty() {
@@ -175,7 +197,7 @@ fn whole_messages(layout: Layout, limit: usize, stream: &[u8]) -> Option<u64> {
         }
     }
     // Zeroes are whole messages under any layout; that says nothing.
-    (bytes > 0 && (whole >= 2 || whole == 1 && rest.is_empty())).then_some(first)
+    (first > 0 && bytes > 0 && (rest.is_empty() || whole >= MANY)).then_some(first)
 }
 
 /// A length that is impossible as it stands and small the other way round.
@@ -186,8 +208,28 @@ fn other_order_is_plausible(evidence: &Evidence<'_>) -> Option<Suspect> {
     let over =
         !matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= evidence.limit as u64);
     // Text is over any limit in either order, so it never gets here with a small number.
-    (over && payload <= evidence.limit.min(1 << 20) as u64)
-        .then_some(Suspect::Layout { layout, length: payload })
+    (over && is_possible(layout, evidence.limit.min(1 << 20), evidence.frame))
+        .then_some(Suspect::PossibleLayout { layout, length: payload })
+}
+
+/// Returns whether no length is over `limit` if these bytes are read under `layout`.
+fn is_possible(layout: Layout, limit: usize, mut bytes: &[u8]) -> bool {
+    loop {
+        match layout.decode(bytes) {
+            Ok(Decoded::Prefix { prefix, payload }) => {
+                let Some(payload) = usize::try_from(payload).ok().filter(|&len| len <= limit)
+                else {
+                    return false;
+                };
+                match bytes.get(prefix + payload..) {
+                    Some(rest) => bytes = rest,
+                    None => return true,
+                }
+            }
+            Ok(Decoded::Incomplete { .. }) => return true,
+            Err(_) => return false,
+        }
+    }
 }
 
 fn unframed_text(frame: &[u8]) -> Option<Suspect> {
@@ -243,6 +285,9 @@ impl fmt::Display for Suspect {
             Suspect::Layout { layout, length } => {
                 write!(f, "as {layout} it would be {length}: try --layout {layout}")
             }
+            Suspect::PossibleLayout { layout, length } => {
+                write!(f, "as {layout} it would be {length}, if that makes sense")
+            }
             Suspect::Count { layout } => {
                 let count = if layout.counts_itself() { "count" } else { "not count" };
                 write!(f, "the length may {count} its own prefix: try --layout {layout}")
@@ -258,7 +303,7 @@ mod tests {
     fn evidence<'a>(frame: &'a [u8], layout: &str) -> Evidence<'a> {
         let layout: Layout = layout.parse().unwrap();
         let limit = layout.max_payload().min(1 << 20);
-        Evidence { layout, limit, frame, stream: Some(frame), missing: None }
+        Evidence { layout, limit, frame, stream: Some(frame), missing: None, has_worked: false }
     }
 
     fn say(frame: &[u8], layout: &str) -> String {
@@ -287,9 +332,27 @@ mod tests {
     }
 
     #[test]
-    fn the_other_byte_order_is_seen_from_one_prefix() {
-        assert_eq!(say(b"\x05\0\0\0", "u32be"), "as u32le it would be 5: try --layout u32le");
-        assert_eq!(say(b"\0\0\0\x05", "u32le"), "as u32be it would be 5: try --layout u32be");
+    fn the_other_byte_order_is_seen_from_one_prefix_and_offered_for_a_whole_message() {
+        for (stream, layout, other) in
+            [(b"\x05\0\0\0hello", "u32be", "u32le"), (b"\0\0\0\x05hello", "u32le", "u32be")]
+        {
+            let seen = format!("as {other} it would be 5, if that makes sense");
+            assert_eq!(say(&stream[..4], layout), seen);
+            assert_eq!(say(&stream[..7], layout), seen);
+            let offered = format!("as {other} it would be 5: try --layout {other}");
+            assert_eq!(say(stream, layout), offered);
+        }
+        // More has come than a message of 5 bytes.
+        assert_eq!(say(b"\x05\0\0\0hello \xff\xfe\xff", "u32be"), "nothing");
+    }
+
+    #[test]
+    fn a_layout_that_has_worked_is_only_in_doubt_if_one_like_it_reads_all() {
+        let stray = Evidence { has_worked: true, ..evidence(b"\n\0\0\0\x01", "u32be") };
+        assert_eq!(diagnose(&stray), None);
+        let counting = b"\0\0\0\x09hello\0\0\0\x09world";
+        let all = Evidence { has_worked: true, ..evidence(counting, "u32be") };
+        assert!(diagnose(&all).unwrap().to_string().contains("u32be+self"));
     }
 
     #[test]

@@ -207,6 +207,12 @@ impl<R> FrameReader<R> {
         self.announced = None;
     }
 
+    /// Returns whether a hello came, or a message that was not empty.
+    fn has_worked(&self) -> bool {
+        let empty = self.layout.width().map(|width| self.complete * width as u64);
+        empty.map_or(self.complete > 0, |empty| self.start > empty)
+    }
+
     fn end_with(&mut self, error: ReadError) -> ReadError {
         self.payload = None;
         self.source.drop_buffer();
@@ -242,6 +248,7 @@ impl<R> FrameReader<R> {
             frame: &frame,
             stream,
             missing,
+            has_worked: self.has_worked(),
         });
         let error = ProtocolError { at: self.at(), prefix, fault, suspect };
         self.end_with(ReadError::Protocol(error))

@@ -499,7 +499,7 @@ fn a_sender_can_come_from_the_environment_and_is_shown_nowhere() {
     assert!(output.status.success() && !shown.contains(SENDER), "{shown}");
     assert!(shown.contains("as sender 00010203…"), "{shown}");
     assert_eq!(senders.recv().unwrap(), SENDER);
-    let words = "skipped 1 that were committed, sent 1, committed 2";
+    let words = "skipped 1 that was committed, sent 1, committed 2";
     check(&run(&["--ack", "--resume"], SENDER, b"a\nb\n"), 0, &[words]);
     assert_eq!(committed.all(), [b"a", b"b"]);
     let output = run(&["--ack"], SENDER, b"a\n");

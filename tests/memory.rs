@@ -124,6 +124,20 @@ fn echoes(server: &Server, payload: &[u8], time: Duration) -> (u32, Duration) {
     (replies, longest)
 }
 
+/// Checks that an honest sender keeps 90 % of its rate and never waits for a second. Other programs share this
+/// machine, so it may be tried twice.
+#[track_caller]
+fn check_is_served(server: &Server, payload: &[u8], when: &str) {
+    let try_it = || {
+        let (replies, longest) = echoes(server, payload, Duration::from_secs(2));
+        match replies >= 180 && longest < Duration::from_secs(1) {
+            true => Ok(()),
+            false => Err(format!("{when}: {replies} of 200 echoes, and one took {longest:?}")),
+        }
+    };
+    try_it().or_else(|_| try_it()).unwrap();
+}
+
 /// Connections that send the start of a message and then nothing, and come again when they are ended.
 fn stall(server: &Server, connections: usize, start: &[u8], done: &AtomicBool) {
     let connect = || {
@@ -159,10 +173,11 @@ fn messages_that_stall_leave_the_others_their_memory() {
         thread::scope(|scope| {
             scope.spawn(|| stall(&server, connections, &start, &done));
             for payload in [&[b'h'; 64][..], &[b'h'; 5000]] {
-                let (replies, longest) = echoes(&server, payload, Duration::from_secs(2));
-                let who = format!("{connections} that stall after {sent} bytes");
-                assert!(replies >= 180, "{who}: {replies} of 200 echoes");
-                assert!(longest < Duration::from_secs(1), "{who}: one took {longest:?}");
+                check_is_served(
+                    &server,
+                    payload,
+                    &format!("beside {connections} with {sent} bytes"),
+                );
             }
             done.store(true, Ordering::Relaxed);
         });
@@ -229,9 +244,7 @@ fn replies_that_are_not_taken_leave_the_others_their_memory() {
             .collect();
         sending.into_iter().map(|deaf| deaf.join().unwrap()).collect()
     });
-    let (replies, longest) = echoes(&server, &[b'h'; 64], Duration::from_secs(2));
-    assert!(replies >= 180, "{replies} of 200 echoes");
-    assert!(longest < Duration::from_secs(1), "one took {longest:?}");
+    check_is_served(&server, &[b'h'; 64], "beside the deaf");
     drop(deaf);
 }
 

@@ -454,7 +454,7 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     let serve = |to: &str| framelet(&["serve", "127.0.0.1:0", "--to", to], b"");
     let at = format!("127.0.0.1:{}", redis.port);
     let refused = serve(&format!("redis://:wrong@{at}/?stream=log"));
-    check(&refused, 2, &["WRONGPASS", "see the user and the password", &at]);
+    check(&refused, 2, &["WRONGPASS", "see the user in the URL", &at]);
     assert!(!String::from_utf8_lossy(&refused.stderr).contains(":wrong"));
     check(&serve(&format!("redis://{at}/?stream=log")), 2, &["NOAUTH", "give a user"]);
     let to = |rest: &str| format!("redis://:right@{at}{rest}");

@@ -456,7 +456,11 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     let refused = serve(&format!("redis://:wrong@{at}/?stream=log"));
     check(&refused, 2, &["WRONGPASS", "see the user in the URL", &at]);
     assert!(!String::from_utf8_lossy(&refused.stderr).contains(":wrong"));
-    check(&serve(&format!("redis://{at}/?stream=log")), 2, &["NOAUTH", "give a password in FRAMELET_REDIS_PASSWORD"]);
+    check(
+        &serve(&format!("redis://{at}/?stream=log")),
+        2,
+        &["NOAUTH", "give a password in FRAMELET_REDIS_PASSWORD"],
+    );
     let to = |rest: &str| format!("redis://:right@{at}{rest}");
     check(&serve(&to("/99?stream=log")), 2, &["DB index", "the number behind the port"]);
     check(&serve(&to("/0")), 2, &["the name of the stream is missing"]);

@@ -16,6 +16,7 @@ use smol::Task;
 use crate::acks::{Hello, Refusal, UnfitLayout};
 use crate::address::Address;
 use crate::client::Client;
+use crate::count::Count;
 use crate::error::{Plain, same_again};
 use crate::layout::{Layout, LimitError, TooLong};
 use crate::sender::SenderId;
@@ -457,9 +458,8 @@ impl fmt::Display for AckError {
             ),
             AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
             AckError::Behind { server, committed, sent, .. } => {
-                let (plural, next) =
-                    (if *server == 1 { "" } else { "s" }, committed.saturating_add(1));
-                write!(f, "the server has {server} message{plural} of this sender, the client ")?;
+                let (server, next) = (Count(*server, "message"), committed.saturating_add(1));
+                write!(f, "the server has {server} of this sender, the client ")?;
                 match sent.saturating_sub(*committed) {
                     0 => write!(f, "goes on with {next}")?,
                     1 => write!(f, "offers {next}")?,

@@ -85,6 +85,11 @@ impl Announced {
         self.payload as usize
     }
 
+    /// Returns the length of the whole frame.
+    fn frame(self) -> u64 {
+        (self.prefix() + self.payload()) as u64
+    }
+
     /// Returns what a prefix announces, if that is within `limit`.
     fn within(limit: usize, prefix: usize, payload: u64) -> Option<Announced> {
         let (prefix, payload) = (u8::try_from(prefix).ok()?, u32::try_from(payload).ok()?);
@@ -162,8 +167,7 @@ impl<R> FrameReader<R> {
     /// Returns how many bytes are missing of a message that waits for memory, if that is known.
     pub(crate) fn missing(&self) -> Option<u64> {
         let announced = self.announced.filter(|_| self.waits_for_memory())?;
-        let whole = (announced.prefix() + announced.payload()) as u64;
-        Some(whole.saturating_sub(self.received() - self.start))
+        Some(announced.frame().saturating_sub(self.received() - self.start))
     }
 
     /// Notes that these bytes have arrived below: the message no longer waits for its share of the memory.
@@ -175,8 +179,7 @@ impl<R> FrameReader<R> {
     /// Returns whether part of a message has come, and the rest of it is not at hand.
     pub(crate) fn waits_for_bytes(&self) -> bool {
         let here = self.received() - self.start;
-        let whole = |announced: Announced| (announced.prefix() + announced.payload()) as u64;
-        self.in_message() && self.announced.is_none_or(|announced| here < whole(announced))
+        self.in_message() && self.announced.is_none_or(|announced| here < announced.frame())
     }
 
     /// Returns whether the last read waits for memory, not for its peer.
@@ -186,8 +189,7 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream because the message under way took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
-        let want =
-            self.announced.map(|announced| (announced.prefix() + announced.payload()) as u64);
+        let want = self.announced.map(Announced::frame);
         self.protocol_error(Fault::Late { got: self.got(), want, timeout }, None)
     }
 

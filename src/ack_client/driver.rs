@@ -16,6 +16,7 @@ use super::{AckError, AckOptions, Shared};
 use crate::acks::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, RefusalCode};
 use crate::address::Address;
 use crate::backoff::Backoff;
+use crate::count::Count;
 use crate::error::{Fault, Plain, ProtocolError, ReadError};
 use crate::net::Socket;
 use crate::reader::FrameReader;
@@ -339,9 +340,9 @@ impl Driver {
         state.lost = state.lost.saturating_add(newly_lost);
         self.renumbered = true;
         warn!(
-            "the server has lost {newly_lost} acknowledged message{} of sender {}: message {} and what \
-             follows it are sent as message {next} and up",
-            if newly_lost == 1 { "" } else { "s" },
+            "the server has lost {} of sender {}: message {} and what follows it are sent as message \
+             {next} and up",
+            Count(newly_lost, "acknowledged message"),
             self.sender.short(),
             committed.saturating_add(1),
         );

@@ -49,69 +49,49 @@
 
 #![warn(clippy::unwrap_used)]
 
-// Wire.
-mod acks; // the hello and its answers
-mod count; // numbers with what they count
-mod diagnosis; // what an impossible prefix most likely is
-mod error;
-mod escape; // text that is safe to show
-mod layout; // how a prefix is written
-mod sender; // who sends, across reconnections
-mod window; // what is sent and not acknowledged
-
-// Stream.
-mod payloads; // messages that were read together
-mod pool; // all memory that holds received bytes
-mod reader; // from bytes to messages
-mod source; // what the reader reads from
-mod writer; // from messages to bytes
-
-// Program.
-mod ack_client; // sends until everything is committed
-mod acknowledger; // the server's side of that
-mod address;
-mod backoff; // how long to wait between two attempts
 mod client;
-mod connection; // one connection of the server
-mod file; // the standard streams
-mod format; // messages as text or bytes outside the wire
-mod net; // addresses and sockets
-mod options; // of the server
-mod rate_limited_log; // lines that peers cause
-mod senders; // over which connection each sender sends
-mod server; // accepts, and ends in good order
-mod sink; // where messages go
-mod sweep; // time limits
-mod sync; // what a model checker replaces
-mod watch; // what a connection waits for
+mod format;
+mod message;
+mod net;
+mod server;
+mod sink;
+mod stream;
+mod wire;
 
-pub use ack_client::{AckClient, AckError, AckOptions, AckProgress};
-pub use acks::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
-pub use address::{Address, ParseAddressError};
-pub use backoff::Backoff;
-pub use client::{Client, FinishError};
-pub use count::Count;
-pub use diagnosis::Suspect;
-pub use error::{Fault, Plain, Position, ProtocolError, ReadError};
-pub use escape::{Escaped, WithoutPassword};
-pub use file::PatientFile;
-pub use format::{Composer, InputError, InputFault, InputFormat, OutputFormat, ParseFormatError};
-pub use layout::{
+pub use client::ack_client::{AckClient, AckProgress};
+pub use client::ack_error::AckError;
+pub use client::ack_options::AckOptions;
+pub use client::client::{Client, FinishError};
+pub use client::window::CountFault;
+pub use format::input::{Composer, InputError, InputFault};
+pub use format::names::{InputFormat, OutputFormat, ParseFormatError};
+pub use format::standard_streams::PatientFile;
+pub use message::{Batch, Message};
+pub use net::address::{Address, ParseAddressError};
+pub use net::backoff::Backoff;
+pub use net::listener::Listener;
+pub use net::socket::{Peer, Socket};
+pub use server::accept::{Summary, serve};
+pub use server::options::{Reopen, ServeError, ServeOptions};
+pub use sink::message_sink::{Sink, SinkError};
+pub use sink::target::{ParsePlaceError, Place};
+pub use sink::{FileSink, FileSync, OutputSink, ParseFileSyncError, RedisSink, SqliteSink};
+pub use stream::error::{ReadError, WriteError};
+pub use stream::payloads::Payloads;
+pub use stream::reader::FrameReader;
+pub use stream::writer::FrameWriter;
+pub use wire::ack::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
+pub use wire::count::Count;
+pub use wire::diagnosis::Suspect;
+pub use wire::error::{Fault, Position, ProtocolError};
+pub use wire::escape::{Escaped, WithoutPassword};
+pub use wire::frame::append_frame;
+pub use wire::io_error::Plain;
+pub use wire::layout::{
     DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
     Prefix, TooLong,
 };
-pub use net::{Listener, Peer, Socket};
-pub use options::{Reopen, ServeError, ServeOptions};
-pub use payloads::Payloads;
-pub use reader::FrameReader;
-pub use sender::{ParseSenderIdError, SenderId};
-pub use server::{Summary, serve};
-pub use sink::{
-    Batch, FileSink, FileSync, Message, OutputSink, ParseFileSyncError, ParsePlaceError, Place,
-    RedisSink, Sink, SinkError, SqliteSink,
-};
-pub use window::CountFault;
-pub use writer::{FrameWriter, WriteError, append_frame};
+pub use wire::sender_id::{ParseSenderIdError, SenderId};
 
 /// The examples of the README, as tests.
 #[cfg(doctest)]

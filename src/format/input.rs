@@ -8,12 +8,13 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
-use super::InputFormat;
 use super::json::payload_of_json;
-use crate::error::{Plain, ReadError};
-use crate::layout::Layout;
-use crate::pool::Pool;
-use crate::reader::FrameReader;
+use super::names::InputFormat;
+use crate::stream::error::ReadError;
+use crate::stream::pool::Pool;
+use crate::stream::reader::FrameReader;
+use crate::wire::io_error::Plain;
+use crate::wire::layout::Layout;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;

@@ -7,11 +7,11 @@ use humantime::format_rfc3339_millis;
 use serde_core::Serializer;
 use serde_json::ser::Formatter;
 
-use super::OutputFormat;
-use crate::escape::Escaped;
-use crate::layout::{Layout, MAX_PAYLOAD, Prefix};
-use crate::sink::Message;
-use crate::writer::append_frame;
+use super::names::OutputFormat;
+use crate::message::Message;
+use crate::wire::escape::Escaped;
+use crate::wire::frame::append_frame;
+use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 
 /// How much of a payload is encoded at once, in bytes: so a long one takes no more memory in another form
 /// than it has already. A multiple of three, for Base64.
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn what_stands_around_a_payload_is_what_the_format_adds() {
         let payload = vec![b'a'; 70_000];
-        for (name, format) in super::super::OUTPUT {
+        for (name, format) in super::super::names::OUTPUT {
             if let Some((before, behind)) = format.around(&payload) {
                 let whole = [&before[..], &payload, behind].concat();
                 assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
@@ -263,7 +263,7 @@ mod tests {
     fn a_long_message_is_appended_in_pieces_that_are_small() {
         let text = "a\u{1b}é\u{202e}\"\u{10ffff}\n".repeat(15_000);
         let bytes = [text.as_bytes(), &[0xff; 100_000]].concat();
-        for (_, format) in super::super::OUTPUT {
+        for (_, format) in super::super::names::OUTPUT {
             for (payload, escaped) in
                 [(text.as_bytes(), false), (text.as_bytes(), true), (&bytes, false), (&bytes, true)]
             {
@@ -319,7 +319,7 @@ mod tests {
             written("json", b"abc", false),
             "{\"number\":12,\"length\":3,\"payload\":\"abc\"}\n"
         );
-        let sender = Some(crate::sender::SenderId::from_bytes([0xab; 16]));
+        let sender = Some(crate::wire::sender_id::SenderId::from_bytes([0xab; 16]));
         let message = Message {
             payload: b"",
             number: 7,

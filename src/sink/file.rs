@@ -15,11 +15,13 @@ use rustix::io::Errno;
 use self::note::{Note, OpenNote};
 use self::senders::Senders;
 use self::sync::Syncs;
+use super::message_sink::{Sink, SinkError};
+use super::output::OutputSink;
 use super::output::{may_pass, what_to_do};
-use super::{Batch, OutputSink, Sink, SinkError};
-use crate::error::Plain;
-use crate::format::OutputFormat;
-use crate::sender::SenderId;
+use crate::format::names::OutputFormat;
+use crate::message::Batch;
+use crate::wire::io_error::Plain;
+use crate::wire::sender_id::SenderId;
 
 mod note; // what framelet notes about the file
 mod senders; // how far each sender has come

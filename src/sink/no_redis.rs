@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::io;
 
-use super::{Batch, Sink, SinkError};
+use super::message_sink::{Sink, SinkError};
+use crate::message::Batch;
 
 /// Puts messages into a Redis stream; not in this build, so that none can be opened.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-use super::{Batch, Sink, SinkError};
+use super::message_sink::{Sink, SinkError};
+use crate::message::Batch;
 
 /// Puts messages into a SQLite database; not in this build, so that none can be opened.
 #[derive(Debug)]

@@ -4,10 +4,11 @@ use std::io::{self, IoSlice, Write};
 
 use rustix::io::Errno;
 
-use super::{Batch, Sink, SinkError};
-use crate::error::Plain;
-use crate::file::PatientFile;
-use crate::format::OutputFormat;
+use super::message_sink::{Sink, SinkError};
+use crate::format::names::OutputFormat;
+use crate::format::standard_streams::PatientFile;
+use crate::message::Batch;
+use crate::wire::io_error::Plain;
 
 /// How many bytes are copied together before they are written.
 const WRITE: usize = 128 * 1024;
@@ -216,7 +217,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::sink::tests::{batch, origin};
+    use crate::message::tests::{batch, origin};
 
     #[test]
     fn long_payloads_stand_among_short_ones_as_if_they_were_copied() {

@@ -13,9 +13,10 @@ use std::ops::Range;
 use log::{info, warn};
 use redis::cmd;
 
-use super::{Batch, Sink, SinkError};
-use crate::acks::RefusalCode;
-use crate::sender::SenderId;
+use super::message_sink::{Sink, SinkError};
+use crate::message::Batch;
+use crate::wire::ack::RefusalCode;
+use crate::wire::sender_id::SenderId;
 
 mod command; // what travels to the script
 mod link; // the connection, and what can go wrong with it
@@ -399,7 +400,7 @@ impl Group<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::tests::{batch, origin};
+    use crate::message::tests::{batch, origin};
 
     #[test]
     fn a_run_of_the_script_takes_so_many_messages_or_bytes_or_one_that_is_longer() {

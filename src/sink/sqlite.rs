@@ -16,9 +16,10 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, ffi, params,
 };
 
-use super::{Batch, Sink, SinkError};
-use crate::error::Plain;
-use crate::sender::SenderId;
+use super::message_sink::{Sink, SinkError};
+use crate::message::Batch;
+use crate::wire::io_error::Plain;
+use crate::wire::sender_id::SenderId;
 
 mod files; // whether they are still there
 
@@ -442,7 +443,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::tests::{batch, origin};
+    use crate::message::tests::{batch, origin};
 
     fn open(directory: &tempfile::TempDir) -> io::Result<SqliteSink> {
         SqliteSink::open(directory.path().join("messages.db"))

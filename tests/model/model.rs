@@ -14,7 +14,7 @@ use shuttle::thread;
 
 use self::watch::{Order, Phase, Watch};
 
-#[path = "../../src/watch.rs"]
+#[path = "../../src/server/connection_state.rs"]
 #[allow(dead_code, reason = "the library has other uses for it")]
 mod watch;
 

@@ -26,10 +26,11 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::FileSync;
 use super::senders::{MOST, Senders};
 use super::sync::Syncs;
-use super::{FileSync, OutputFormat};
-use crate::sender::SenderId;
+use crate::format::names::OutputFormat;
+use crate::wire::sender_id::SenderId;
 
 /// What every note begins with.
 pub(super) const MAGIC: &str = "framelet's note on the file beside it, version 1\n";

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::sender::SenderId;
-use crate::sink::Batch;
+use crate::message::Batch;
+use crate::wire::sender_id::SenderId;
 
 /// How many senders are remembered at most: about 8 MiB, and as much in the note.
 pub(super) const MOST: usize = 100_000;
@@ -80,7 +80,7 @@ impl FromIterator<(SenderId, u64)> for Senders {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::tests::{batch, origin};
+    use crate::message::tests::{batch, origin};
 
     #[test]
     fn the_oldest_senders_are_forgotten_first() {

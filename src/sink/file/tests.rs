@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::sync::tests::{COUNTED, Synced, fail, synced};
 use super::torn::CHUNK;
 use super::*;
-use crate::sink::tests::{batch, origin};
+use crate::message::tests::{batch, origin};
 
 /// All but `none`.
 const FORMATS: [&str; 8] = ["text", "lines", "nul", "hex", "base64", "json", "frames", "raw"];

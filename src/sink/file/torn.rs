@@ -15,10 +15,11 @@ use data_encoding::{BASE64, HEXLOWER};
 
 use super::note::{MAGIC, beside};
 use super::sync::Syncs;
-use crate::error::Plain;
-use crate::escape::Escaped;
-use crate::format::{OutputFormat, payload_of_json};
-use crate::layout::MAX_PAYLOAD;
+use crate::format::json::payload_of_json;
+use crate::format::names::OutputFormat;
+use crate::wire::escape::Escaped;
+use crate::wire::io_error::Plain;
+use crate::wire::layout::MAX_PAYLOAD;
 
 /// How much is read at once.
 pub(super) const CHUNK: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use humantime::format_rfc3339_millis;
 
 use super::{Group, Part, Portion};
-use crate::sender::SenderId;
+use crate::wire::sender_id::SenderId;
 
 /// What is the same in all commands.
 pub(super) struct Fixed {
@@ -117,8 +117,8 @@ mod tests {
     use redis::{from_redis_value, parse_redis_value};
 
     use super::*;
-    use crate::sink::Batch;
-    use crate::sink::tests::{batch, origin};
+    use crate::message::Batch;
+    use crate::message::tests::{batch, origin};
 
     /// Returns the arguments of a command that commits a part of `batch`.
     fn arguments(command: &mut Command, batch: &Batch, messages: Range<usize>) -> Vec<Vec<u8>> {

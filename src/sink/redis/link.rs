@@ -9,7 +9,7 @@ use redis::{
 };
 
 use super::target::{Node, Target};
-use crate::error::Plain;
+use crate::wire::io_error::Plain;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);

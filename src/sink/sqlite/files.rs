@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::SinkError;
-use crate::error::Plain;
+use crate::wire::io_error::Plain;
 
 /// How old the answer may be before a commit is made, and before it is acknowledged: so that nothing is
 /// acknowledged a second after a file is gone, and looking costs nothing. The second is longer, so that it

@@ -1,0 +1,147 @@
+//! How messages are written as text or bytes outside the wire.
+//!
+//! | format | a message is |
+//! |---|---|
+//! | `text` | lines up to an empty line |
+//! | `lines` | a line |
+//! | `nul` | bytes up to a NUL byte |
+//! | `hex`, `base64` | a line of digits |
+//! | `json` | a line with an object: where it came from, and its payload |
+//! | `frames` | a `u32be` frame |
+//! | `whole` (in) | all of the input |
+//! | `raw` (out) | its bytes, with nothing in between |
+//! | `none` (out) | nothing: it is counted and dropped |
+//!
+//! `json`, `hex`, `base64` and `frames` are exact for any bytes in both directions. The others are
+//! exact for what they can express: `lines` for messages without a line feed, `nul` for messages
+//! without a NUL byte, `text` for messages without an empty line.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How messages are read from text or bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum InputFormat {
+    /// Lines up to an empty line are a message, without the last line end; `\r\n` ends a line, too. An
+    /// empty line with no line before it is an empty message.
+    #[default]
+    Text,
+    /// A line is a message, without its line feed.
+    Lines,
+    /// The bytes up to a NUL byte are a message.
+    Nul,
+    /// A line of hexadecimal digits is a message; spaces between them are allowed.
+    Hex,
+    /// A line of Base64 (RFC 4648) is a message.
+    Base64,
+    /// A line with a JSON object is a message: its `payload` or `payload_base64`.
+    Json,
+    /// A `u32be` frame is a message.
+    Frames,
+    /// All of the input is one message.
+    Whole,
+}
+
+/// How messages are written as text or bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OutputFormat {
+    /// The message, and an empty line.
+    Text,
+    /// The message, and a line feed.
+    #[default]
+    Lines,
+    /// The message, and a NUL byte.
+    Nul,
+    /// A line of hexadecimal digits.
+    Hex,
+    /// A line of Base64 (RFC 4648).
+    Base64,
+    /// A line with a JSON object: where the message came from, and its `payload`, or its
+    /// `payload_base64` if it is not UTF-8.
+    Json,
+    /// A `u32be` frame.
+    Frames,
+    /// The message, and nothing else.
+    Raw,
+    /// Nothing.
+    None,
+}
+
+pub(crate) const INPUT: [(&str, InputFormat); 8] = [
+    ("text", InputFormat::Text),
+    ("lines", InputFormat::Lines),
+    ("nul", InputFormat::Nul),
+    ("hex", InputFormat::Hex),
+    ("base64", InputFormat::Base64),
+    ("json", InputFormat::Json),
+    ("frames", InputFormat::Frames),
+    ("whole", InputFormat::Whole),
+];
+
+pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
+    ("text", OutputFormat::Text),
+    ("lines", OutputFormat::Lines),
+    ("nul", OutputFormat::Nul),
+    ("hex", OutputFormat::Hex),
+    ("base64", OutputFormat::Base64),
+    ("json", OutputFormat::Json),
+    ("frames", OutputFormat::Frames),
+    ("raw", OutputFormat::Raw),
+    ("none", OutputFormat::None),
+];
+
+/// A text that names no format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseFormatError {
+    known: Vec<&'static str>,
+}
+
+fn find<T: Copy>(text: &str, known: &[(&'static str, T)]) -> Result<T, ParseFormatError> {
+    known
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, format)| *format)
+        .ok_or_else(|| ParseFormatError { known: known.iter().map(|(name, _)| *name).collect() })
+}
+
+fn name<T: PartialEq>(format: &T, known: &[(&'static str, T)]) -> &'static str {
+    known.iter().find(|(_, known)| known == format).map_or("", |(name, _)| name)
+}
+
+impl FromStr for InputFormat {
+    type Err = ParseFormatError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        find(text, &INPUT)
+    }
+}
+
+impl FromStr for OutputFormat {
+    type Err = ParseFormatError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        find(text, &OUTPUT)
+    }
+}
+
+impl fmt::Display for InputFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name(self, &INPUT))
+    }
+}
+
+impl fmt::Display for OutputFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name(self, &OUTPUT))
+    }
+}
+
+impl fmt::Display for ParseFormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no such format; the formats are {}", self.known.join(" "))
+    }
+}
+
+impl std::error::Error for ParseFormatError {}

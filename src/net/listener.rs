@@ -1,0 +1,437 @@
+//! Listening, and accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_lite::future;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use smol::{Async, Timer};
+use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
+
+use super::address::Address;
+use super::socket::{
+    Connected, LOOK_AGAIN, Peer, Socket, invalid, no_address, unix_address, unix_socket,
+};
+use crate::wire::io_error::same_again;
+
+/// How many connections the kernel queues until they are accepted; std hard-codes 128, which a burst
+/// overruns, and each overrun costs its client a second.
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// How long a connection may be silent before the kernel asks whether the peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// How long to wait until other servers that start in the same directory have done so. That takes them
+/// no time, so that whoever takes longer does something else with it.
+const LOCKING: Duration = Duration::from_secs(5);
+
+/// A socket that accepts connections. Dropping it stops listening and removes a Unix socket's file.
+#[derive(Debug)]
+pub struct Listener(Listening);
+
+#[derive(Debug)]
+enum Listening {
+    Tcp {
+        listener: Arc<Async<std::net::TcpListener>>,
+        /// Whether accepted connections inherit their options. A listener that others have opened may
+        /// hold connections from before it could be given any.
+        inherits: bool,
+    },
+    // The file goes first: a server that starts in between finds a free place, not a leftover.
+    Unix(SocketFile, Async<UnixListener>),
+}
+
+/// Removes the file of a Unix socket when it is dropped, if it is still the same.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: Option<u64>,
+}
+
+impl Address {
+    /// Listens here, with a backlog of 4096 connections.
+    ///
+    /// The file of a Unix socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for example if the address is in use or the name does not resolve.
+    pub async fn listen(&self) -> io::Result<Listener> {
+        match self {
+            Address::Tcp { host, port } => {
+                let mut last = None;
+                for address in async_net::resolve((host.as_str(), *port)).await? {
+                    match listen_tcp(address) {
+                        Ok(listener) => return Ok(listener),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or_else(no_address))
+            }
+            Address::Unix(path) => listen_unix(path).await,
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait until the old connections have left the kernel's tables.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    // Before it listens: a connection has the options that its listener had when it came in.
+    set_options(&SockRef::from(&socket))?;
+    socket.listen(BACKLOG)?;
+    let listener = Arc::new(Async::new(socket.into())?);
+    Ok(Listener(Listening::Tcp { listener, inherits: true }))
+}
+
+/// Sets what an accepted connection has: no delay, and keepalive after 300 s.
+fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
+}
+
+/// Has a connection end by a reset, even if the process is killed, unless [`Socket::end_in_order`] is
+/// called. On a listener, it is for all connections that come in from now on.
+fn reset_at_the_end(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_linger(Some(Duration::ZERO))
+}
+
+async fn listen_unix(path: &Path) -> io::Result<Listener> {
+    let address = unix_address(path)?;
+    // Two servers that start at once would find the same leftover, and the second one remove the first
+    // one's new socket; or find that one before it listens, and take it for a leftover.
+    let locked = lock_directory(path).await;
+    let socket = unix_socket()?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        match std::fs::metadata(path) {
+            Ok(file) if !file.file_type().is_socket() => {
+                return Err(invalid("there is a file of that name that is no socket".into()));
+            }
+            Ok(_) => {
+                // The file outlives a server that was killed: if nobody answers there, it is a leftover.
+                if !is_leftover(&address)? {
+                    return Err(error);
+                }
+                locked.as_ref().map_err(same_again)?;
+                std::fs::remove_file(path)?;
+            }
+            // Its server has just ended.
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return Err(error),
+        }
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    let file = SocketFile { path: path.to_owned(), inode: inode(path) };
+    Ok(Listener(Listening::Unix(file, Async::new(socket.into())?)))
+}
+
+/// Has the directory of a file to itself, among all that ask for that, until it is dropped.
+///
+/// # Errors
+///
+/// The system's, for example if the directory cannot be read; or that another program does not let go
+/// of it.
+async fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = std::fs::File::open(directory.unwrap_or(Path::new(".")))?;
+    let started = Instant::now();
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN) if started.elapsed() < LOCKING => {
+                Timer::after(LOOK_AGAIN).await;
+            }
+            Err(Errno::AGAIN) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another program has locked the directory of the socket",
+                ));
+            }
+            locked => return Ok(locked.map(|()| directory.into())?),
+        }
+    }
+}
+
+/// Returns whether nobody listens on a Unix socket's file. A server that is too busy to accept does.
+fn is_leftover(address: &SockAddr) -> io::Result<bool> {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    Ok(unix_socket()?.connect(address).is_err_and(refused))
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|file| file.ino())
+}
+
+impl Listener {
+    /// Returns the address it listens on, with the port that the system has chosen.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn address(&self) -> io::Result<Address> {
+        match &self.0 {
+            Listening::Tcp { listener, .. } => {
+                let address = listener.get_ref().local_addr()?;
+                Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
+            }
+            Listening::Unix(file, _) => Ok(Address::Unix(file.path.clone())),
+        }
+    }
+
+    /// Accepts the next connection.
+    ///
+    /// It ends as any socket does: what was written before it is dropped still arrives, as long as
+    /// everything the peer has sent was read. [`serve`](crate::serve) is stricter with its own.
+    ///
+    /// # Errors
+    ///
+    /// The system's. None of them means that the listener is broken; the next call may succeed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no connection is lost.
+    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match &self.0 {
+            Listening::Tcp { listener, inherits } => {
+                let (stream, address) = listener.accept().await?;
+                if !inherits {
+                    set_options(&SockRef::from(stream.get_ref()))?;
+                }
+                Ok((Socket::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
+            }
+            Listening::Unix(_, listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::new(Connected::Unix(Arc::new(stream))), Peer::Unix))
+            }
+        }
+    }
+}
+
+/// A listener whose connections end by a reset unless [`Socket::end_in_order`] is called.
+#[derive(Debug)]
+pub(crate) struct ResettingListener {
+    listener: Listener,
+    /// Whether all connections that are still to be accepted came after the listener had its option,
+    /// and so have it, too.
+    inherits: bool,
+}
+
+impl ResettingListener {
+    pub(crate) fn new(listener: Listener) -> io::Result<ResettingListener> {
+        if let Listening::Tcp { listener, .. } = &listener.0 {
+            reset_at_the_end(&SockRef::from(listener.get_ref()))?;
+        }
+        Ok(ResettingListener { listener, inherits: false })
+    }
+
+    /// Accepts the next connection; see [`Listener::accept`].
+    pub(crate) async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+        if !self.inherits {
+            if let Some(accepted) = future::poll_once(self.listener.accept()).await {
+                let (socket, peer) = accepted?;
+                if let Connected::Tcp(stream) = &socket.connected {
+                    reset_at_the_end(&SockRef::from(stream.get_ref()))?;
+                }
+                return Ok((socket, peer));
+            }
+            // None was waiting, so that the older ones are all accepted.
+            self.inherits = true;
+        }
+        self.listener.accept().await
+    }
+}
+
+impl From<async_net::TcpListener> for Listener {
+    fn from(listener: async_net::TcpListener) -> Self {
+        Listener(Listening::Tcp { listener: listener.into(), inherits: false })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.inode.is_some() && self.inode == inode(&self.path) {
+            // At worst the next server finds the leftover and replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::stream::writer::FrameWriter;
+
+    #[test]
+    fn a_leftover_socket_file_is_replaced_and_one_in_use_is_not() {
+        smol::block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("socket");
+            let address = Address::Unix(path.clone());
+            drop(UnixListener::bind(&path).unwrap());
+            assert!(path.exists());
+            let listener = address.listen().await.unwrap();
+            assert_eq!(address.listen().await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            drop(listener);
+            assert!(!path.exists());
+            std::fs::write(&path, "precious").unwrap();
+            let error = address.listen().await.unwrap_err();
+            assert!(error.to_string().contains("no socket"), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        });
+    }
+
+    /// Many servers start at once where one was killed.
+    #[test]
+    fn one_of_many_servers_replaces_a_leftover_socket_file() {
+        const SERVERS: usize = 8;
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let path = directory.path().join(format!("socket-{round}"));
+            let address = Address::Unix(path.clone());
+            drop(UnixListener::bind(&path).unwrap());
+            let start = Barrier::new(SERVERS);
+            let listeners: Vec<io::Result<Listener>> = thread::scope(|scope| {
+                let listen = || {
+                    start.wait();
+                    smol::block_on(address.listen())
+                };
+                let starting: Vec<_> = (0..SERVERS).map(|_| scope.spawn(listen)).collect();
+                starting.into_iter().map(|server| server.join().unwrap()).collect()
+            });
+            let (listening, refused): (Vec<_>, Vec<_>) =
+                listeners.into_iter().partition(Result::is_ok);
+            assert_eq!(listening.len(), 1, "round {round}");
+            for refused in refused {
+                assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            }
+            UnixStream::connect(&path).expect("the one that listens is the one that is found");
+        }
+    }
+
+    /// Returns a listener with a full backlog, and what it is full of.
+    fn full_backlog(path: &Path) -> (socket2::Socket, Vec<socket2::Socket>) {
+        let address = SockAddr::unix(path).unwrap();
+        let listener = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&address).unwrap();
+        listener.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = unix_socket().unwrap();
+            match client.connect(&address) {
+                Ok(()) => waiting.push(client),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return (listener, waiting);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_too_busy_to_accept_still_has_its_socket_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let _full = full_backlog(&path);
+        let (done, listened) = std::sync::mpsc::channel();
+        let address = Address::Unix(path.clone());
+        // In a thread, since it is not to block.
+        thread::spawn(move || done.send(smol::block_on(address.listen())));
+        let listened = listened.recv_timeout(Duration::from_secs(30)).expect("no hanging");
+        assert_eq!(listened.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_client_waits_for_room_in_the_backlog_of_a_unix_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let (listener, waiting) = full_backlog(&path);
+        smol::block_on(async {
+            let address = Address::Unix(path);
+            let mut connecting = Box::pin(address.connect());
+            assert!(future::poll_once(&mut connecting).await.is_none());
+            for _ in &waiting {
+                listener.accept().unwrap();
+            }
+            connecting.await.unwrap();
+        });
+    }
+
+    /// Who accepts connections with what is public need not know of any option to have its replies arrive.
+    #[test]
+    fn what_is_written_to_an_accepted_connection_arrives_though_it_is_closed_at_once() {
+        const LEN: usize = 3_000_000;
+        smol::block_on(async {
+            let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
+            let address = listener.address().unwrap().to_string();
+            let (closed, is_closed) = std::sync::mpsc::channel();
+            let client = thread::spawn(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                // By then the kernel has the most of it still to send, unless it does not take so much.
+                let _ = is_closed.recv_timeout(Duration::from_secs(1));
+                let mut chunk = vec![0; 64 * 1024];
+                std::iter::from_fn(|| Some(stream.read(&mut chunk).unwrap()))
+                    .take_while(|&read| read > 0)
+                    .sum::<usize>()
+            });
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut writer = FrameWriter::new(socket);
+            for _ in 0..3 {
+                writer.send(&vec![b'x'; LEN / 3]).await.unwrap();
+            }
+            writer.close().await.unwrap();
+            drop(writer);
+            closed.send(()).unwrap();
+            assert_eq!(client.join().unwrap(), LEN + 3 * 4);
+        });
+    }
+
+    fn linger(socket: &Socket) -> Option<Duration> {
+        let Connected::Tcp(stream) = &socket.connected else { panic!("not TCP") };
+        let socket = SockRef::from(stream.get_ref());
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        socket.linger().unwrap()
+    }
+
+    #[test]
+    fn accepted_connections_have_their_options_and_those_of_a_server_are_reset() {
+        smol::block_on(async {
+            let opened_here = ":0".parse::<Address>().unwrap().listen().await.unwrap();
+            let others = async_net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            for listener in [opened_here, Listener::from(others)] {
+                let address = listener.address().unwrap();
+                let _first = address.connect().await.unwrap();
+                assert_eq!(linger(&listener.accept().await.unwrap().0), None);
+                let _before = [address.connect().await.unwrap(), address.connect().await.unwrap()];
+                let mut listener = ResettingListener::new(listener).unwrap();
+                for _ in 0..2 {
+                    let accepted = listener.accept().await.unwrap().0;
+                    assert_eq!(linger(&accepted), Some(Duration::ZERO), "it came before");
+                }
+                let mut accepting = Box::pin(listener.accept());
+                assert!(future::poll_once(&mut accepting).await.is_none());
+                let _after = address.connect().await.unwrap();
+                let accepted = accepting.await.unwrap().0;
+                assert_eq!(linger(&accepted), Some(Duration::ZERO), "it inherits");
+                accepted.end_in_order();
+                assert_eq!(linger(&accepted), None);
+            }
+        });
+    }
+}

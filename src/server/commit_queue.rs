@@ -1,0 +1,194 @@
+//! The queue to the thread that a sink runs on.
+//!
+//! It also carries questions and orders to the sink, so that each of them comes after all messages that
+//! were queued before it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, Thread};
+
+use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
+
+use super::linger::Linger;
+use crate::message::{Batch, Origin};
+use crate::server::connection_state::Order;
+use crate::wire::sender_id::SenderId;
+
+/// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
+/// only keeps the queue short enough to be taken in one commit.
+pub(super) const LENGTH: usize = 1024;
+
+/// What the writer thread is to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    Commit(Batch),
+    /// Answer how many messages of a sender are committed, if that is known.
+    Committed(SenderId, Sender<Option<u64>>),
+    Reopen,
+}
+
+/// Hands batches to the writer thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    entrance: Arc<Entrance>,
+}
+
+/// The rest of handing a batch on.
+pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
+
+/// The sink has failed; what is handed to it now goes nowhere.
+#[derive(Debug)]
+pub(crate) struct SinkGone;
+
+impl fmt::Display for SinkGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sink takes no more messages")
+    }
+}
+
+impl Queue {
+    pub(super) fn new(entrance: &Arc<Entrance>) -> Queue {
+        Queue { entrance: Arc::clone(entrance) }
+    }
+
+    /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
+    /// for: in a box, so that only who waits has the room for it.
+    pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
+        let messages = batch.len() as u64;
+        self.entrance.counts.queued.fetch_add(messages, Ordering::SeqCst);
+        match self.entrance.send(Command::Commit(batch)) {
+            Ok(()) => None,
+            Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
+                let origin = match &command {
+                    Command::Commit(batch) => batch.origin.clone(),
+                    Command::Committed(..) | Command::Reopen => None,
+                };
+                let waiting = Waiting { counts: &self.entrance.counts, messages, origin };
+                Some(Box::pin(async move {
+                    // All of it, not the one field that is used below.
+                    let mut waiting = waiting;
+                    self.entrance.wait_and_send(command).await?;
+                    waiting.messages = 0;
+                    Ok(())
+                }))
+            }
+        }
+    }
+
+    /// Returns how many messages of `sender` are committed, with everything that was queued before;
+    /// `None` if that is not known.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkGone`]; why is said by [`Writer::failed`](super::writer_thread::Writer::failed).
+    pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        let (answer, answered) = channel::bounded(1);
+        let question = Command::Committed(sender, answer);
+        self.entrance.wait_and_send(question).await?;
+        answered.recv().await.map_err(|_| SinkGone)
+    }
+}
+
+/// Messages that wait for room in the queue.
+struct Waiting<'a> {
+    counts: &'a Counts,
+    messages: u64,
+    origin: Option<Arc<Origin>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // The sender has them still, and sends them over another connection: they are not lost.
+        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Refused) {
+            self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Where commands enter the queue to the writer thread.
+///
+/// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
+/// wants before all else: where both share a core, that is two more switches between them for each commit.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    queue: Sender<Command>,
+    pub(super) counts: Arc<Counts>,
+    // Behind the queue, which is closed by the time this is dropped.
+    bell: Bell,
+}
+
+impl Entrance {
+    pub(super) fn new(queue: Sender<Command>, counts: Arc<Counts>, thread: Thread) -> Entrance {
+        Entrance { queue, counts, bell: Bell(thread) }
+    }
+
+    fn send(&self, command: Command) -> Result<(), TrySendError<Command>> {
+        self.queue.try_send(command)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// Sends a command once there is room for it.
+    pub(super) async fn wait_and_send(&self, command: Command) -> Result<(), SinkGone> {
+        self.queue.send(command).await.map_err(|_| SinkGone)?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.queue.close();
+        self.bell.ring();
+    }
+}
+
+/// Wakes the writer thread; also by being dropped.
+#[derive(Debug)]
+struct Bell(Thread);
+
+impl Bell {
+    fn ring(&self) {
+        self.0.unpark();
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.ring();
+    }
+}
+
+/// Takes the next command, or `None` if there are no more to come. For the writer thread, which the
+/// bell wakes; with a way to `linger` it may look for the command awake before it sleeps.
+pub(super) fn wait_for_next(
+    commands: &Receiver<Command>,
+    mut linger: Option<&mut Linger>,
+) -> Option<Command> {
+    loop {
+        match (commands.try_recv(), linger.take()) {
+            (Ok(command), _) => return Some(command),
+            (Err(TryRecvError::Closed), _) => return None,
+            (Err(TryRecvError::Empty), Some(linger)) => {
+                linger.until(|| !commands.is_empty() || commands.is_closed());
+            }
+            // Whatever has come since, the bell has rung for it.
+            (Err(TryRecvError::Empty), None) => thread::park(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    queued: AtomicU64,
+    /// Those whose sender was told that they are refused count, too: they are no longer this server's.
+    pub(super) committed: AtomicU64,
+}
+
+impl Counts {
+    /// Returns how many messages were queued and are not known to be committed.
+    pub(super) fn uncommitted(&self) -> u64 {
+        let committed = self.committed.load(Ordering::SeqCst);
+        self.queued.load(Ordering::SeqCst).saturating_sub(committed)
+    }
+}

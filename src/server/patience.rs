@@ -1,0 +1,139 @@
+//! Waiting until a sink that cannot take messages just now takes them again.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use crate::net::backoff::Backoff;
+use crate::sink::message_sink::SinkError;
+use crate::wire::io_error::Plain;
+
+/// The shortest and longest wait before the sink is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// What the sink is waiting for, in words; `None` while it works.
+///
+/// Clones share it, so that a server that ends meanwhile can say why something is not committed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
+
+impl Trouble {
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, trouble: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+/// Repeats what a sink could not do for a passing reason, until it can. Logs the first failure and
+/// the end of the trouble, one line each.
+pub(super) struct Patience<F> {
+    trouble: Trouble,
+    /// Whether nobody needs the sink any more.
+    abandoned: F,
+    backoff: Backoff,
+    since: Option<Instant>,
+}
+
+impl<F: Fn() -> bool> Patience<F> {
+    pub(super) fn new(trouble: Trouble, abandoned: F) -> Patience<F> {
+        let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        Patience { trouble, abandoned, backoff, since: None }
+    }
+
+    /// Calls `attempt` until it succeeds.
+    ///
+    /// # Errors
+    ///
+    /// A [`SinkError::Fatal`]; or the last transient one, once nobody needs the sink any more.
+    pub(super) fn until_done<T>(
+        &mut self,
+        mut attempt: impl FnMut() -> Result<T, SinkError>,
+    ) -> io::Result<T> {
+        loop {
+            match attempt() {
+                Ok(done) => {
+                    self.recovered();
+                    return Ok(done);
+                }
+                Err(SinkError::Fatal(error)) => return Err(error),
+                Err(SinkError::Transient(error)) if (self.abandoned)() => return Err(error),
+                Err(SinkError::Transient(error)) => self.wait(&error),
+            }
+        }
+    }
+
+    fn wait(&mut self, error: &io::Error) {
+        let why = Plain(error).to_string();
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            warn!("{why}; waiting until messages can be written again");
+        } else {
+            debug!("{why}; still waiting");
+        }
+        self.trouble.set(Some(why));
+        thread::sleep(self.backoff.next_wait());
+    }
+
+    fn recovered(&mut self) {
+        if let Some(since) = self.since.take() {
+            let waited = since.elapsed().as_secs_f64();
+            info!("messages are written again, after {waited:.1} s");
+            self.trouble.set(None);
+            self.backoff.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn away() -> SinkError {
+        SinkError::Transient(io::Error::other("it is away"))
+    }
+
+    #[test]
+    fn a_passing_failure_is_waited_out_and_said_meanwhile() {
+        let trouble = Trouble::default();
+        let mut patience = Patience::new(trouble.clone(), || false);
+        let attempts = Cell::new(0);
+        let done = patience.until_done(|| {
+            attempts.set(attempts.get() + 1);
+            match attempts.get() {
+                1 => Err(away()),
+                2 => {
+                    assert_eq!(trouble.get().as_deref(), Some("it is away"));
+                    Err(away())
+                }
+                n => Ok(n),
+            }
+        });
+        assert_eq!((done.unwrap(), trouble.get()), (3, None));
+    }
+
+    #[test]
+    fn a_lasting_failure_ends_it_at_once() {
+        let mut patience = Patience::new(Trouble::default(), || false);
+        let mut attempts = 0;
+        let ended = patience.until_done(|| {
+            attempts += 1;
+            Err::<(), _>(io::Error::other("it is broken").into())
+        });
+        assert_eq!((ended.unwrap_err().to_string().as_str(), attempts), ("it is broken", 1));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_sink_that_nobody_needs() {
+        let mut patience = Patience::new(Trouble::default(), || true);
+        let ended = patience.until_done(|| Err::<(), _>(away()));
+        assert_eq!(ended.unwrap_err().to_string(), "it is away");
+    }
+}

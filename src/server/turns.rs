@@ -1,0 +1,157 @@
+//! What waits to be committed, and whose turn it is where that is too much for one commit.
+
+use std::collections::HashMap;
+
+use crate::message::Batch;
+
+/// How many messages are committed together at most, unless a single batch has more. A judgement: a
+/// database writes as many in some 30 ms, and more in one transaction are written no faster.
+const COMMIT: usize = 32 * 1024;
+
+/// Batches in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    batches: Vec<Batch>,
+    messages: usize,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, batch: Batch) {
+        self.messages += batch.len();
+        self.batches.push(batch);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Returns how many batches there are.
+    pub(super) fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Moves what is to be committed next into `group`: everything, unless that is too much. Then the
+    /// connections take turns, a batch each, so that one that floods the sink does not keep the others
+    /// waiting. The first turn is that of the oldest batch, so that none waits for ever; then come those
+    /// that have least to commit.
+    pub(super) fn take_group(&mut self, group: &mut Vec<Batch>) {
+        if self.messages <= COMMIT {
+            self.messages = 0;
+            group.append(&mut self.batches);
+            return;
+        }
+        let mut chosen = self.choose().into_iter();
+        for batch in self.batches.extract_if(.., |_| chosen.next() == Some(true)) {
+            self.messages -= batch.len();
+            group.push(batch);
+        }
+    }
+
+    /// Returns which batches are in the next group.
+    fn choose(&self) -> Vec<bool> {
+        let mut connections: Vec<Vec<usize>> = Vec::new();
+        let mut known = HashMap::new();
+        for (index, batch) in self.batches.iter().enumerate() {
+            let connection = *known.entry(batch.connection()).or_insert(connections.len());
+            match connections.get_mut(connection) {
+                Some(batches) => batches.push(index),
+                None => connections.push(vec![index]),
+            }
+        }
+        let len = |index: &usize| self.batches[*index].len();
+        if let Some((_, others)) = connections.split_first_mut() {
+            others.sort_by_cached_key(|batches| batches.iter().map(len).sum::<usize>());
+        }
+        let mut chosen = vec![false; self.batches.len()];
+        let mut room = COMMIT;
+        let longest = connections.iter().map(Vec::len).max().unwrap_or(0);
+        for turn in 0..longest {
+            for batches in &mut connections {
+                let Some(index) = batches.get(turn) else { continue };
+                // One that has no room ends the turns of its connection, whose order stays.
+                if len(index) <= room || room == COMMIT {
+                    chosen[*index] = true;
+                    room = room.saturating_sub(len(index));
+                } else {
+                    batches.clear();
+                }
+            }
+        }
+        chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use futures_lite::future::block_on;
+
+    use crate::message::Origin;
+    use crate::net::socket::Peer;
+    use crate::stream::reader::FrameReader;
+
+    /// Returns a batch of so many empty messages.
+    fn batch(origin: Arc<Origin>, messages: usize) -> Batch {
+        let frames = vec![0; messages];
+        let mut reader = FrameReader::with_layout(&frames[..], "u8".parse().unwrap());
+        let payloads = block_on(reader.read_batch()).unwrap().unwrap();
+        Batch::received_from(origin, Arc::new(payloads))
+    }
+
+    /// Returns what waits if batches of so many empty messages come over these connections, and the
+    /// groups in which they are committed.
+    fn groups(batches: &[(u64, usize)]) -> Vec<Vec<(u64, usize)>> {
+        let mut pending = Pending::default();
+        for &(connection, messages) in batches {
+            let origin = Arc::new(Origin::new(connection, Peer::Unix));
+            pending.push(batch(origin, messages));
+        }
+        let mut groups = Vec::new();
+        while !pending.is_empty() {
+            let mut group = Vec::new();
+            pending.take_group(&mut group);
+            groups.push(
+                group.iter().map(|batch| (batch.connection().unwrap(), batch.len())).collect(),
+            );
+        }
+        assert_eq!(pending.messages, 0);
+        groups
+    }
+
+    #[test]
+    fn what_is_not_too_much_is_committed_together() {
+        let all = [(1, 16_000), (2, 1), (1, 16_000), (3, 700)];
+        assert_eq!(groups(&all), [all]);
+    }
+
+    #[test]
+    fn one_that_floods_the_sink_leaves_the_others_their_turn() {
+        let mut all = vec![(1, 16_000); 20];
+        all.extend([(2, 16_000), (2, 16_000), (3, 1), (3, 2), (4, 5)]);
+        let groups = groups(&all);
+        assert_eq!(groups[0], [(1, 16_000), (2, 16_000), (3, 1), (3, 2), (4, 5)]);
+        assert_eq!(groups[1], [(1, 16_000), (2, 16_000)]);
+        assert_eq!(groups.concat().len(), all.len());
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_and_every_connection_keeps_its_order() {
+        // Small batches go first, but the oldest one even before them.
+        let mut all = vec![(1, 30_000), (1, 3), (1, 30_000)];
+        all.extend((2..1000).map(|connection| (connection, 33)));
+        let groups = groups(&all);
+        assert_eq!(groups[0][0], (1, 30_000));
+        let of_first: Vec<_> = groups.concat().into_iter().filter(|(c, _)| *c == 1).collect();
+        assert_eq!(of_first, [(1, 30_000), (1, 3), (1, 30_000)]);
+        for group in &groups {
+            assert!(group.iter().map(|(_, messages)| messages).sum::<usize>() <= COMMIT);
+        }
+    }
+
+    #[test]
+    fn a_batch_of_more_than_a_commit_is_one_of_its_own() {
+        assert_eq!(groups(&[(1, 40_000), (2, 1)]), [vec![(1, 40_000)], vec![(2, 1)]]);
+    }
+}

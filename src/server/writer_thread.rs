@@ -1,0 +1,554 @@
+//! The thread that a sink runs on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use smol::channel::{self, Receiver, Sender};
+
+use super::commit_queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
+use super::linger::Linger;
+use super::patience::{Patience, Trouble};
+use super::seen::Seen;
+use super::turns::Pending;
+use crate::message::Batch;
+use crate::sink::message_sink::Sink;
+use crate::wire::sender_id::SenderId;
+
+/// After how many single messages in a row the next one is looked for: then their client is one that
+/// waits for each. The batches of others come in ones now and then, and taken up sooner they would be
+/// smaller still.
+const SINGLES: u32 = 8;
+
+/// The way to a sink's writer thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    entrance: Arc<Entrance>,
+    trouble: Trouble,
+    /// Whether the sink is to open again what it writes to.
+    reopen: Arc<AtomicBool>,
+    ended: Receiver<io::Result<()>>,
+}
+
+impl Writer {
+    /// Starts the writer thread of `sink`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if it has no thread to give.
+    pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<Writer> {
+        let (queue, commands) = channel::bounded(LENGTH);
+        let (end, ended) = channel::bounded(1);
+        let counts = Arc::<Counts>::default();
+        let (committed, trouble) = (Arc::clone(&counts), Trouble::default());
+        let (waits_for, reopen) = (trouble.clone(), Arc::<AtomicBool>::default());
+        let reopens = Arc::clone(&reopen);
+        let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
+            let patience = Patience::new(waits_for, || end.is_closed());
+            let result = obey(&mut *sink, &commands, &committed, patience, &reopens);
+            // It may have something to do at its end, too, and that belongs to it.
+            drop(sink);
+            // The receiver may be gone: then nobody wants to know any more.
+            let _ = end.try_send(result);
+        })?;
+        let entrance = Entrance::new(queue, counts, thread.thread().clone());
+        Ok(Writer { entrance: Arc::new(entrance), trouble, reopen, ended })
+    }
+
+    /// Returns a queue to the thread that is independent of this one.
+    pub(crate) fn queue(&self) -> Queue {
+        Queue::new(&self.entrance)
+    }
+
+    /// Has the sink open again what it writes to, after everything that was queued before. A sink that
+    /// cannot take that does so at once: it may help.
+    pub(crate) async fn reopen(&self) {
+        self.reopen_in_trouble();
+        // If it has failed, that is said elsewhere.
+        let _ = self.entrance.wait_and_send(Command::Reopen).await;
+    }
+
+    /// Has a sink that cannot take what was queued open again what it writes to.
+    pub(crate) fn reopen_in_trouble(&self) {
+        self.reopen.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the thread has ended by itself, which it only does if the sink has failed.
+    pub(crate) async fn failed(&self) -> io::Error {
+        match self.ended.recv().await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => io::Error::other("the sink has ended by a panic"),
+        }
+    }
+
+    /// Waits until all that was queued is committed, once all queues have been dropped.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.entrance.close();
+        match self.ended.recv().await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::other("the sink has ended by a panic")),
+        }
+    }
+
+    /// Returns what the sink is waiting for, in words, if it cannot take messages just now.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.get()
+    }
+
+    /// Returns how many messages were queued and are not known to be committed.
+    pub(crate) fn uncommitted(&self) -> u64 {
+        self.entrance.counts.uncommitted()
+    }
+}
+
+/// Does what comes through the queue, in its order, until the queue is closed.
+fn obey(
+    sink: &mut dyn Sink,
+    commands: &Receiver<Command>,
+    counts: &Counts,
+    mut patience: Patience<impl Fn() -> bool>,
+    reopen: &AtomicBool,
+) -> io::Result<()> {
+    let mut seen = Seen::default();
+    let (mut pending, mut group) = (Pending::default(), Vec::new());
+    // What comes after everything that is pending.
+    let (mut questions, mut reopens) = (Vec::new(), false);
+    let mut linger = Linger::new();
+    let mut singles = 0_u32;
+    loop {
+        // Nothing more is taken up before what waits for its answer or a new file.
+        if questions.is_empty() && !reopens {
+            let mut next = if pending.is_empty() {
+                let linger = (singles >= SINGLES).then_some(&mut linger);
+                let Some(command) = wait_for_next(commands, linger) else { return Ok(()) };
+                Some(command)
+            } else {
+                commands.try_recv().ok()
+            };
+            while let Some(command) = next {
+                match command {
+                    Command::Commit(batch) => pending.push(batch),
+                    // That waits until what comes later is committed, too: a commit of its own for what came
+                    // before, and a way to the sink for each, would cost those who send.
+                    Command::Committed(sender, answer) => questions.push((sender, answer)),
+                    Command::Reopen => reopens = true,
+                }
+                let full = pending.len() + questions.len() >= LENGTH;
+                next = if full || reopens { None } else { commands.try_recv().ok() };
+            }
+        }
+        pending.take_group(&mut group);
+        if !group.is_empty() {
+            commit(sink, &mut seen, &group, &mut patience, reopen)?;
+            let alone = group.len() == 1;
+            for batch in &group {
+                counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
+                if let Some(origin) = &batch.origin
+                    && origin.refusal().is_none()
+                {
+                    origin.commit(batch.len(), alone);
+                }
+            }
+        }
+        singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
+        group.clear();
+        if pending.is_empty() {
+            answer(sink, &mut seen, &mut questions, &mut patience)?;
+            if std::mem::take(&mut reopens) {
+                reopen.store(false, Ordering::SeqCst);
+                patience.until_done(|| sink.reopen())?;
+            }
+        }
+    }
+}
+
+/// Answers questions of how many messages of a sender are committed.
+fn answer(
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+    questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
+    patience: &mut Patience<impl Fn() -> bool>,
+) -> io::Result<()> {
+    let answers = patience.until_done(|| {
+        // Nobody waits for these answers any more, and the question alone can take a sender over.
+        questions.retain(|(_, answer)| !answer.is_closed());
+        let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
+        if senders.is_empty() { Ok(Vec::new()) } else { seen.committed(&senders, sink) }
+    })?;
+    for ((_, question), answer) in questions.drain(..).zip(answers) {
+        // Who asked may be gone.
+        let _ = question.try_send(answer);
+    }
+    Ok(())
+}
+
+/// Returns whether a client has sent a single message and just heard that it is committed: it may have
+/// waited for that, and be about to send the next one.
+fn is_single_message(group: &[Batch]) -> bool {
+    let [batch] = group else { return false };
+    let origin = batch.origin.as_deref().filter(|_| batch.len() == 1);
+    origin.is_some_and(|o| o.acked().is_some_and(|acked| acked.is_all_committed(o)))
+}
+
+/// Commits what is new in a group of batches.
+fn commit(
+    sink: &mut dyn Sink,
+    seen: &mut Seen,
+    group: &[Batch],
+    patience: &mut Patience<impl Fn() -> bool>,
+    reopen: &AtomicBool,
+) -> io::Result<()> {
+    let mut is_first = true;
+    let mut commit = |batches: &[Batch]| {
+        // Not before the first attempt: what was received earlier belongs into the old file.
+        if !std::mem::take(&mut is_first) && reopen.swap(false, Ordering::SeqCst) {
+            sink.reopen()?;
+        }
+        if batches.is_empty() { Ok(()) } else { sink.commit(batches) }
+    };
+    if group.iter().all(|batch| batch.sender().is_none()) {
+        return patience.until_done(|| commit(group));
+    }
+    let mut fresh = Vec::with_capacity(group.len());
+    for batch in group.iter().filter(|batch| !batch.is_refused()) {
+        fresh.extend(seen.only_new(batch));
+    }
+    patience.until_done(|| {
+        // While it waited, newer connections may have taken senders over.
+        for refused in fresh.extract_if(.., |batch| batch.is_refused()) {
+            seen.refused(&refused);
+        }
+        commit(&fresh)
+    })?;
+    for batch in fresh.iter().filter(|batch| batch.is_refused()) {
+        seen.refused(batch);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::mpsc::RecvTimeoutError;
+    use std::sync::{Barrier, Mutex};
+
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+    use crate::SinkError;
+    use crate::message::tests::{batch, origin};
+    use crate::server::connection_state::Order;
+    use crate::wire::ack::RefusalCode;
+
+    /// What a sink was told, in order.
+    type Told = Arc<Mutex<Vec<String>>>;
+
+    /// A sink that notes what it is told.
+    struct Notes(Told);
+
+    impl Sink for Notes {
+        fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+            for message in batches.iter().flat_map(Batch::messages) {
+                let payload = String::from_utf8_lossy(message.payload);
+                self.0.lock().unwrap().push(format!("{} {payload}", message.number));
+            }
+            Ok(())
+        }
+
+        fn reopen(&mut self) -> Result<(), SinkError> {
+            self.0.lock().unwrap().push("reopen".into());
+            Ok(())
+        }
+    }
+
+    fn queue(queue: &Queue, batch: Batch) {
+        assert!(queue.send(batch).is_none());
+    }
+
+    #[test]
+    fn messages_that_a_sender_repeats_are_committed_once() {
+        let told = Told::default();
+        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        let (first, again) = (origin(Some((sender, 0))), origin(Some((sender, 1))));
+        queue(&to_sink, batch(&first, &[b"a", b"b", b"c"]));
+        // The connection is lost, and the sender knows of one message only.
+        queue(&to_sink, batch(&again, &[b"b", b"c", b"d"]));
+        queue(&to_sink, batch(&origin(Some((sender, 2))), &[b"c", b"d"]));
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(4));
+        assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([2; 16]))).unwrap(), None);
+        // Without a sender everything is new.
+        queue(&to_sink, batch(&origin(None), &[b"b"]));
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), ["1 a", "2 b", "3 c", "4 d", "1 b"]);
+        // For the connection, what was skipped is committed.
+        assert_eq!((first.committed(), again.committed(), writer.uncommitted()), (3, 3, 0));
+    }
+
+    #[test]
+    fn trouble_that_passes_is_waited_for_and_nothing_is_lost_or_doubled() {
+        /// A sink that is away twice once it may go on, and refuses the last batch meanwhile.
+        struct Away(Arc<Barrier>, u32, Notes);
+
+        impl Sink for Away {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                self.1 += 1;
+                match self.1 {
+                    1 => {
+                        self.0.wait();
+                        self.0.wait();
+                    }
+                    2 => batches.last().unwrap().refuse(RefusalCode::Fenced),
+                    _ => {}
+                }
+                match self.1 {
+                    2 | 3 => Err(SinkError::Transient(io::Error::other("it is away"))),
+                    _ => self.2.commit(batches),
+                }
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Away(Arc::clone(&barrier), 0, Notes(Arc::clone(&told)));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let to_sink = writer.queue();
+        let [one, two] = [1, 2].map(|id| SenderId::from_bytes([id; 16]));
+        let (first, second) = (origin(Some((one, 0))), origin(Some((two, 0))));
+        queue(&to_sink, batch(&origin(None), &[b"0"]));
+        // The first commit has begun with that one alone.
+        barrier.wait();
+        queue(&to_sink, batch(&first, &[b"a", b"b"]));
+        queue(&to_sink, batch(&second, &[b"c"]));
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        let told = told.lock().unwrap();
+        assert_eq!(*told, ["1 0", "1 a", "2 b"]);
+        assert_eq!((first.committed(), second.committed()), (2, 0));
+        assert_eq!(writer.trouble(), None);
+    }
+
+    #[test]
+    fn a_sink_in_trouble_opens_again_what_it_writes_to_without_waiting_for_its_turn() {
+        /// A sink whose file is gone until it is reopened.
+        struct Gone(Arc<Barrier>, bool, Notes);
+
+        impl Sink for Gone {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                if self.1 {
+                    return self.2.commit(batches);
+                }
+                self.0.wait();
+                Err(SinkError::Transient(io::Error::other("it was deleted")))
+            }
+
+            fn reopen(&mut self) -> Result<(), SinkError> {
+                self.1 = true;
+                self.2.reopen()
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Gone(Arc::clone(&barrier), false, Notes(Arc::clone(&told)));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        // The order is given while the first attempt is under way.
+        block_on(writer.reopen());
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        // And once more when its turn comes.
+        assert_eq!(*told.lock().unwrap(), ["reopen", "1 a", "reopen"]);
+        assert_eq!(origin.committed(), 1);
+    }
+
+    #[test]
+    fn what_a_sink_refuses_is_not_taken_for_committed() {
+        /// A sink that refuses what it does not like, and knows nothing of senders.
+        struct Choosy;
+
+        impl Sink for Choosy {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                for batch in
+                    batches.iter().filter(|batch| batch.messages().any(|m| m.payload == b"b"))
+                {
+                    batch.refuse(RefusalCode::Sink);
+                }
+                Ok(())
+            }
+        }
+
+        let mut writer = Writer::start(Box::new(Choosy)).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(1));
+        queue(&to_sink, batch(&origin(Some((sender, 1))), &[b"b"]));
+        // The client knows how far it has come, and nobody else.
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), None);
+        block_on(writer.finish()).unwrap();
+        assert_eq!(writer.uncommitted(), 0);
+    }
+
+    #[test]
+    fn a_question_that_nobody_asks_any_more_is_not_passed_on() {
+        /// A sink that counts questions, and commits only once it is told to.
+        struct Asked(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
+
+        impl Sink for Asked {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                Ok(self.0.recv().map_err(io::Error::other)?)
+            }
+
+            fn committed(&mut self, _: SenderId) -> Result<Option<u64>, SinkError> {
+                Ok(Some(self.1.fetch_add(1, Ordering::SeqCst)))
+            }
+        }
+
+        let ((go_on, wait), asked) = (std::sync::mpsc::channel(), Arc::<AtomicU64>::default());
+        let mut writer = Writer::start(Box::new(Asked(wait, Arc::clone(&asked)))).unwrap();
+        let to_sink = writer.queue();
+        let sender = SenderId::from_bytes([1; 16]);
+        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        let mut given_up = Box::pin(to_sink.committed(sender));
+        assert!(block_on(poll_once(&mut given_up)).is_none());
+        drop(given_up);
+        go_on.send(()).unwrap();
+        assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(0));
+        block_on(writer.finish()).unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn questions_among_messages_are_asked_at_once_after_one_commit() {
+        /// A sink that waits in its first commit, and notes how much it is asked at once.
+        struct Asked(Arc<Barrier>, Told);
+
+        impl Sink for Asked {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                let mut told = self.1.lock().unwrap();
+                told.push(format!("commit {}", batches.len()));
+                if told.len() == 1 {
+                    drop(told);
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+
+            fn committed_by_each(
+                &mut self,
+                senders: &[SenderId],
+            ) -> Result<Vec<Option<u64>>, SinkError> {
+                self.1.lock().unwrap().push(format!("asked for {}", senders.len()));
+                Ok(senders.iter().map(|sender| Some(sender.as_bytes()[0].into())).collect())
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Asked(Arc::clone(&barrier), Arc::clone(&told));
+        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        queue(&to_sink, batch(&origin, &[b"a"]));
+        barrier.wait();
+        let mut questions: Vec<_> = (1..=3)
+            .map(|id| {
+                queue(&to_sink, batch(&origin, &[b"a"]));
+                let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([id; 16])));
+                assert!(block_on(poll_once(&mut question)).is_none());
+                question
+            })
+            .collect();
+        // Nobody waits for that one any more.
+        drop(questions.remove(1));
+        barrier.wait();
+        let answers: Vec<_> =
+            questions.into_iter().map(|question| block_on(question).unwrap()).collect();
+        assert_eq!(answers, [Some(1), Some(3)]);
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), ["commit 1", "commit 3", "asked for 2"]);
+    }
+
+    #[test]
+    fn what_waits_for_room_counts_unless_its_sender_goes_on_elsewhere() {
+        /// A sink that waits, as long as somebody holds the other end.
+        struct Waits(std::sync::mpsc::Receiver<()>);
+
+        impl Sink for Waits {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                let _ = self.0.recv();
+                Ok(())
+            }
+        }
+
+        for (order, left) in [(Order::Refused, 0), (Order::Abort, 1)] {
+            let (go_on, wait) = std::sync::mpsc::channel();
+            let mut writer = Writer::start(Box::new(Waits(wait))).unwrap();
+            let (to_sink, origin) = (writer.queue(), origin(None));
+            let sending = loop {
+                if let Some(sending) = to_sink.send(batch(&origin, &[b"a"])) {
+                    break sending;
+                }
+            };
+            origin.watch.tell(order);
+            drop(sending);
+            drop(go_on);
+            block_on(writer.finish()).unwrap();
+            assert_eq!(writer.uncommitted(), left, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_message_is_looked_for_after_a_single_one_of_a_client_that_waits() {
+        let (sender, plain) = (origin(Some((SenderId::from_bytes([1; 16]), 5))), origin(None));
+        assert!(!is_single_message(&[]));
+        assert!(!is_single_message(&[batch(&plain, &[b"a"])]));
+        sender.acked().unwrap().received(3);
+        sender.commit(2, true);
+        assert!(!is_single_message(&[batch(&sender, &[b"a"])]), "another one has come");
+        sender.commit(1, true);
+        assert!(is_single_message(&[batch(&sender, &[b"a"])]));
+        assert!(!is_single_message(&[batch(&sender, &[b"a", b"b"])]));
+        assert!(!is_single_message(&[batch(&sender, &[b"a"]), batch(&sender, &[b"b"])]));
+    }
+
+    #[test]
+    fn the_thread_ends_once_nobody_can_reach_it() {
+        /// A sink that says when it is dropped.
+        struct Leaves(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
+
+        impl Sink for Leaves {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                Ok(())
+            }
+        }
+
+        for _ in 0..100 {
+            let (leaves, left) = std::sync::mpsc::channel();
+            let writer = Writer::start(Box::new(Leaves(leaves))).unwrap();
+            let to_sink = writer.queue();
+            queue(&to_sink, batch(&origin(None), &[b"a"]));
+            assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([1; 16]))).unwrap(), None);
+            drop(writer);
+            drop(to_sink);
+            let patience = std::time::Duration::from_secs(30);
+            assert_eq!(left.recv_timeout(patience), Err(RecvTimeoutError::Disconnected));
+        }
+    }
+
+    #[test]
+    fn questions_and_orders_keep_their_place_among_the_messages() {
+        let told = Told::default();
+        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let (to_sink, origin) = (writer.queue(), origin(None));
+        let mut expected = Vec::new();
+        for _ in 0..100 {
+            queue(&to_sink, batch(&origin, &[b"a"]));
+            block_on(writer.reopen());
+            expected.extend(["1 a".to_owned(), "reopen".to_owned()]);
+        }
+        block_on(writer.finish()).unwrap();
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+}

@@ -1,0 +1,150 @@
+//! Where messages go, as text.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::wire::escape::WithoutPassword;
+
+/// Where a server puts messages: `stdout`, `file:PATH`, `sqlite:PATH` or
+/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`, for which `valkey://…` is another name.
+///
+/// Shown, it has `***` in place of a password.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Place;
+///
+/// let place: Place = "file:/var/log/messages.json".parse()?;
+/// assert_eq!(place, Place::File("/var/log/messages.json".into()));
+/// # Ok::<(), framelet::ParsePlaceError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Place {
+    /// Standard output; see [`OutputSink`](crate::OutputSink).
+    #[default]
+    Stdout,
+    /// The end of a file; see [`FileSink`](crate::FileSink).
+    File(PathBuf),
+    /// A SQLite database; see [`SqliteSink`](crate::SqliteSink).
+    Sqlite(PathBuf),
+    /// A Redis stream, as a URL; see [`RedisSink`](crate::RedisSink).
+    Redis(String),
+}
+
+/// A text that names no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ParsePlaceError {
+    /// It begins like none of them.
+    Unknown {
+        /// Whether it looks like the path of a file.
+        path: bool,
+    },
+    /// The path is missing behind this.
+    NoPath(&'static str),
+}
+
+impl FromStr for Place {
+    type Err = ParsePlaceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "stdout" {
+            return Ok(Place::Stdout);
+        }
+        let kinds = [("file:", Place::File as fn(PathBuf) -> Place), ("sqlite:", Place::Sqlite)];
+        for (kind, place) in kinds {
+            match text.strip_prefix(kind) {
+                Some("") => return Err(ParsePlaceError::NoPath(kind)),
+                Some(path) => return Ok(place(path.into())),
+                None => {}
+            }
+        }
+        // What kinds of URLs there are for it, it knows itself.
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if scheme.is_some_and(|scheme| scheme.starts_with("redis") || scheme.starts_with("valkey"))
+        {
+            return Ok(Place::Redis(text.into()));
+        }
+        let path =
+            !text.contains(':') && (text.contains('/') || Path::new(text).extension().is_some());
+        Err(ParsePlaceError::Unknown { path })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Stdout => f.write_str("stdout"),
+            Place::File(path) => write!(f, "file:{}", path.display()),
+            Place::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Place::Redis(url) => WithoutPassword(url).fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({self})")
+    }
+}
+
+impl fmt::Display for ParsePlaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParsePlaceError::Unknown { path } => {
+                f.write_str(
+                    "no such sink; the sinks are stdout, file:PATH, sqlite:PATH and redis://…",
+                )?;
+                f.write_str(if *path { ", and a path alone does not say which" } else { "" })
+            }
+            ParsePlaceError::NoPath(kind) => {
+                write!(f, "the path is missing; write it behind {kind}, as in {kind}messages")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ParsePlaceError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_have_one_text_each() {
+        for text in [
+            "stdout",
+            "file:a",
+            "file:/a b/c:d",
+            "sqlite:x.db",
+            "sqlite::memory:",
+            "redis://h/?stream=a",
+        ] {
+            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+        }
+        for scheme in ["redis", "rediss", "valkey", "valkeys", "Redis", "VALKEY"] {
+            let url = format!("{scheme}://me:secret@h/?stream=a");
+            let place: Place = url.parse().unwrap();
+            let shown = format!("{scheme}://me:***@h/?stream=a");
+            assert_eq!(
+                (place.to_string(), format!("{place:?}")),
+                (shown.clone(), format!("Place({shown})"))
+            );
+            assert_eq!(place, Place::Redis(url), "the sink needs all of it");
+        }
+        for (text, words) in [
+            ("", "the sinks are stdout, file:PATH"),
+            ("kafka:x", "no such sink"),
+            ("out/messages", "a path alone does not say which"),
+            ("messages.db", "a path alone does not say which"),
+            ("file:", "behind file:"),
+            ("sqlite:", "behind sqlite:"),
+        ] {
+            let error = text.parse::<Place>().unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Messages over any stream of bytes.
+
+mod counted_reader; // what the reader reads from
+pub(crate) mod error;
+pub(crate) mod payloads; // messages that were read together
+pub(crate) mod pool; // all memory that holds received bytes
+pub(crate) mod reader; // from bytes to messages
+pub(crate) mod writer; // from messages to bytes

@@ -1,0 +1,119 @@
+//! Why a stream of frames cannot be read or written any further.
+
+use std::fmt;
+use std::io;
+
+use crate::wire::count::Count;
+use crate::wire::error::{Fault, Position, ProtocolError};
+use crate::wire::io_error::{Plain, same_again};
+use crate::wire::layout::TooLong;
+
+/// Why no further message can be read.
+///
+/// It is final: the same error is returned again by every later read.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The stream broke the protocol.
+    Protocol(ProtocolError),
+    /// The stream itself failed, for example by a reset.
+    Io {
+        /// What failed.
+        error: io::Error,
+        /// The message that was expected or under way.
+        at: Position,
+        /// How many bytes of that message's frame had come.
+        got: u64,
+    },
+}
+
+/// Why a message was not written.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The message is too long. Nothing of it was written, and the stream is as good as before.
+    TooLong(TooLong),
+    /// The stream failed. It is final: the same error is returned by every later call.
+    Io(io::Error),
+}
+
+impl Clone for ReadError {
+    fn clone(&self) -> Self {
+        match self {
+            ReadError::Protocol(error) => ReadError::Protocol(error.clone()),
+            ReadError::Io { error, at, got } => {
+                ReadError::Io { error: same_again(error), at: *at, got: *got }
+            }
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Protocol(error) => error.fmt(f),
+            ReadError::Io { error, at, got: 0 } => write!(f, "{at}: {}", Plain(error)),
+            ReadError::Io { error, at, got } => {
+                write!(f, "{at}: {}, {} into it", Plain(error), Count(*got, "byte"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReadError::Protocol(error) => Some(error),
+            ReadError::Io { error, .. } => Some(error),
+        }
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Io { error, .. } => error.kind(),
+            ReadError::Protocol(ProtocolError { fault, .. }) => match fault {
+                Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => {
+                    io::ErrorKind::UnexpectedEof
+                }
+                Fault::Late { .. } => io::ErrorKind::TimedOut,
+                Fault::OverLong { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
+            },
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriteError::TooLong(too_long) => too_long.fmt(f),
+            WriteError::Io(error) => Plain(error).fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            WriteError::TooLong(too_long) => Some(too_long),
+            WriteError::Io(error) => Some(error),
+        }
+    }
+}
+
+impl From<TooLong> for WriteError {
+    fn from(too_long: TooLong) -> Self {
+        WriteError::TooLong(too_long)
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::TooLong(too_long) => io::Error::new(io::ErrorKind::InvalidInput, too_long),
+            WriteError::Io(error) => error,
+        }
+    }
+}

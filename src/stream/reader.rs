@@ -1,0 +1,553 @@
+//! From bytes to messages.
+//!
+//! The reader does what every tutorial on length prefixes tells you to: `read_exact` the prefix,
+//! then `read_exact` the payload. What it adds is that nothing depends on luck:
+//!
+//! - *How far it got* is kept in the reader, not in a future. A layer below counts the bytes
+//!   ([`Source`]), so a read that was dropped goes on at `offset − start of the frame`, and every
+//!   error can say where it happened.
+//! - The limit is checked before anything is allocated, and memory follows the bytes that arrive.
+//! - Frames that lie whole in the read buffer are taken from it together, without being copied one
+//!   by one ([`Payloads`]).
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use event_listener::EventListener;
+use futures_lite::{AsyncRead, AsyncReadExt, Stream};
+
+use crate::stream::counted_reader::Source;
+use crate::stream::error::ReadError;
+use crate::stream::payloads::{Payloads, whole_frame};
+use crate::stream::pool::{Lent, Pool};
+use crate::wire::ack::{Hello, Opening};
+use crate::wire::diagnosis::{self, Evidence};
+use crate::wire::error::{Fault, Position, ProtocolError};
+use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
+
+/// Reads whole messages from a stream of bytes.
+///
+/// A read has three answers: a message, a clean end (the stream ended between two frames), or an
+/// error, after which the reader gives the same error for ever. It owns no buffer while it waits.
+///
+/// It is also a [`Stream`] of messages.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{FrameReader, Layout};
+///
+/// # futures_lite::future::block_on(async {
+/// let bytes: &[u8] = b"\0\0\0\x05hello\0\0\0\0";
+/// let mut reader = FrameReader::new(bytes);
+/// assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
+/// assert_eq!(reader.read().await?, Some(vec![])); // an empty message is a message
+/// assert_eq!(reader.read().await?, None);
+/// # Ok::<(), framelet::ReadError>(()) }).unwrap();
+/// ```
+pub struct FrameReader<R> {
+    source: Source<R>,
+    layout: Layout,
+    limit: usize,
+    /// How many messages are complete.
+    complete: u64,
+    /// The offset at which the frame under way starts.
+    start: u64,
+    prefix: [u8; LONGEST_PREFIX],
+    /// What the prefix says, once it is complete and was found good.
+    announced: Option<Announced>,
+    /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
+    /// between two messages and have none.
+    payload: Option<Box<Lent>>,
+    /// The place in the queue for memory, while there is none.
+    waiting: Option<EventListener>,
+    /// Whether the stream has ended between two messages.
+    ended: bool,
+    failed: Option<Box<ReadError>>,
+}
+
+/// As small as it can be, since each idle connection has room for one.
+#[derive(Clone, Copy)]
+struct Announced {
+    prefix: u8,
+    payload: u32,
+}
+
+impl Announced {
+    fn prefix(self) -> usize {
+        usize::from(self.prefix)
+    }
+
+    fn payload(self) -> usize {
+        self.payload as usize
+    }
+
+    /// Returns the length of the whole frame.
+    fn frame(self) -> u64 {
+        (self.prefix() + self.payload()) as u64
+    }
+
+    /// Returns what a prefix announces, if that is within `limit`.
+    fn within(limit: usize, prefix: usize, payload: u64) -> Option<Announced> {
+        let (prefix, payload) = (u8::try_from(prefix).ok()?, u32::try_from(payload).ok()?);
+        Some(Announced { prefix, payload }).filter(|announced| announced.payload() <= limit)
+    }
+}
+
+impl<R> FrameReader<R> {
+    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes.
+    pub fn new(inner: R) -> FrameReader<R> {
+        FrameReader::with_layout(inner, Layout::U32BE)
+    }
+
+    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE)
+    /// bytes or as many as the layout can say.
+    pub fn with_layout(inner: R, layout: Layout) -> FrameReader<R> {
+        let limit = layout.default_limit();
+        FrameReader::in_pool(inner, layout, limit, Pool::unbounded())
+    }
+
+    /// Sets the longest payload to accept, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    pub fn max_message(mut self, limit: usize) -> Result<FrameReader<R>, LimitError> {
+        self.limit = self.layout.limit(Some(limit))?;
+        Ok(self)
+    }
+
+    /// Returns a reader whose memory is lent and counted by `pool`.
+    pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
+        FrameReader {
+            source: Source::new(inner, pool),
+            layout,
+            limit,
+            complete: 0,
+            start: 0,
+            prefix: [0; LONGEST_PREFIX],
+            announced: None,
+            payload: None,
+            waiting: None,
+            ended: false,
+            failed: None,
+        }
+    }
+
+    /// Returns the position of the message that comes next or is under way.
+    pub fn at(&self) -> Position {
+        Position { message: self.complete + 1, offset: self.start }
+    }
+
+    /// Returns whether part of a message has come, but not yet all of it.
+    pub fn in_message(&self) -> bool {
+        !self.ended
+            && self.failed.is_none()
+            && self.source.offset() + self.source.buffered().len() as u64 > self.start
+    }
+
+    /// Returns a reference to the stream below.
+    pub fn get_ref(&self) -> &R {
+        self.source.get_ref()
+    }
+
+    /// Returns a mutable reference to the stream below. Reading from it puts this reader out of step.
+    pub fn get_mut(&mut self) -> &mut R {
+        self.source.get_mut()
+    }
+
+    /// Returns how many bytes have been received in all, taken or not.
+    pub(crate) fn received(&self) -> u64 {
+        self.source.offset() + self.source.buffered().len() as u64
+    }
+
+    /// Returns how many bytes are missing of a message that waits for memory, if that is known.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        let announced = self.announced.filter(|_| self.waits_for_memory())?;
+        Some(announced.frame().saturating_sub(self.received() - self.start))
+    }
+
+    /// Notes that these bytes have arrived below: the message no longer waits for its share of the memory.
+    /// Returns whether that is new.
+    pub(crate) fn admit(&mut self) -> bool {
+        self.payload.as_mut().is_some_and(|payload| payload.admit())
+    }
+
+    /// Returns whether part of a message has come, and the rest of it is not at hand.
+    pub(crate) fn waits_for_bytes(&self) -> bool {
+        let here = self.received() - self.start;
+        self.in_message() && self.announced.is_none_or(|announced| here < announced.frame())
+    }
+
+    /// Returns whether the last read waits for memory, not for its peer.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Ends the stream because the message under way took too long.
+    pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
+        let want = self.announced.map(Announced::frame);
+        self.protocol_error(Fault::Late { got: self.got(), want, timeout }, None)
+    }
+
+    /// Returns how many bytes of the frame under way have come.
+    fn got(&self) -> u64 {
+        self.source.offset() - self.start
+    }
+
+    fn got_of_prefix(&self) -> usize {
+        usize::try_from(self.got()).map_or(LONGEST_PREFIX, |got| got.min(LONGEST_PREFIX))
+    }
+
+    /// Notes one more complete message; the next one starts here.
+    fn completed(&mut self, messages: usize) {
+        self.complete += messages as u64;
+        self.start = self.source.offset();
+        self.announced = None;
+    }
+
+    /// Returns whether a hello came, or a message that was not empty.
+    fn has_worked(&self) -> bool {
+        let empty = self.layout.width().map(|width| self.complete * width as u64);
+        empty.map_or(self.complete > 0, |empty| self.start > empty)
+    }
+
+    fn end_with(&mut self, error: ReadError) -> ReadError {
+        self.payload = None;
+        self.source.drop_buffer();
+        self.failed = Some(Box::new(error.clone()));
+        error
+    }
+
+    fn io_error(&mut self, error: io::Error) -> ReadError {
+        let error = ReadError::Io { error, at: self.at(), got: self.got() };
+        self.end_with(error)
+    }
+
+    /// Ends the stream with `fault`; `missing` says how many bytes of its payload did not come.
+    fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
+        let prefix = match self.announced {
+            Some(announced) => self.prefix[..announced.prefix()].to_vec(),
+            None => self.prefix[..self.got_of_prefix()].to_vec(),
+        };
+        // The failing frame as far as it is at hand: the prefix, what came of the payload, and what
+        // is still in the read buffer.
+        let mut frame = prefix.clone();
+        if let (Some(payload), Some(announced)) = (&self.payload, self.announced) {
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
+            frame.extend_from_slice(&payload[..got.min(diagnosis::SAMPLE)]);
+        }
+        let rest = self.source.buffered();
+        frame.extend_from_slice(&rest[..rest.len().min(diagnosis::SAMPLE)]);
+        // A frame that starts the stream is a stream from its start, too.
+        let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
+        let suspect = diagnosis::diagnose(&Evidence {
+            layout: self.layout,
+            limit: self.limit,
+            frame: &frame,
+            stream,
+            missing,
+            has_worked: self.has_worked(),
+        });
+        let error = ProtocolError { at: self.at(), prefix, fault, suspect };
+        self.end_with(ReadError::Protocol(error))
+    }
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads the next message; `None` is the clean end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], and the same one again on every later call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    pub async fn read(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
+        poll_fn(|cx| self.poll_message(cx)).await
+    }
+
+    /// Reads at least one message, and with it all others that have already come, up to one read
+    /// buffer (64 KiB) of them; `None` is the clean end of the stream.
+    ///
+    /// This is the fast way: it copies and allocates nothing per message.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], and the same one again on every later call. Messages in front of the error are
+    /// returned first.
+    ///
+    /// # Cancel safety
+    ///
+    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    pub async fn read_batch(&mut self) -> Result<Option<Payloads>, ReadError> {
+        poll_fn(|cx| self.poll_batch(cx)).await
+    }
+
+    pub(crate) fn poll_batch(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Payloads>, ReadError>> {
+        if !ready!(self.poll_bytes(cx))? {
+            return Poll::Ready(Ok(None));
+        }
+        let (mut head, mut whole) = (None, self.whole_frames());
+        if whole.count == 0 {
+            head = match ready!(self.poll_frame(cx))? {
+                Some(frame) => Some(frame),
+                None => return Poll::Ready(Ok(None)),
+            };
+            whole = self.whole_frames();
+        }
+        let first = self.complete + 1 - head.iter().len() as u64;
+        let (run, from) = self.source.take_run(whole.bytes, whole.count);
+        self.completed(whole.count);
+        let count = whole.count + head.iter().len();
+        let to = from + whole.bytes;
+        Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
+    }
+
+    /// Makes out what the first bytes of the stream are; to be called before anything else is read. A
+    /// hello is taken out, and is no message; everything else stays for the next read. It does not wait
+    /// for memory.
+    pub(crate) fn poll_opening(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Opening>, ReadError>> {
+        match self.known()? {
+            Some(false) => return Poll::Ready(Ok(None)),
+            Some(true) => {}
+            None => match ready!(self.source.poll_fill_or_few(cx)) {
+                Ok(0) => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+            },
+        }
+        loop {
+            match Hello::decode(self.layout, self.source.buffered()) {
+                Opening::Incomplete { .. } => match ready!(self.source.poll_few(cx)) {
+                    // What is wrong with that is for the layout to say.
+                    Ok(0) => return Poll::Ready(Ok(Some(Opening::Plain))),
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(self.io_error(error))),
+                },
+                opening => {
+                    if let Opening::Hello { len, .. } = opening {
+                        self.source.consume(len);
+                        // Until the client has its welcome, nothing more is read.
+                        self.source.shrink();
+                        self.start = self.source.offset();
+                    }
+                    return Poll::Ready(Ok(Some(opening)));
+                }
+            }
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
+        if !ready!(self.poll_bytes(cx))? {
+            return Poll::Ready(Ok(None));
+        }
+        // The common case, without the detour over a payload of its own: the frame is here already.
+        if !self.under_way()
+            && let Some((prefix, len)) =
+                whole_frame(self.layout, self.limit, self.source.buffered())
+        {
+            let payload = self.source.buffered()[prefix..len].to_vec();
+            self.source.consume(len);
+            self.completed(1);
+            return Poll::Ready(Ok(Some(payload)));
+        }
+        let frame = ready!(self.poll_frame(cx))?;
+        Poll::Ready(Ok(frame.map(|(_, payload)| payload.into_vec())))
+    }
+
+    /// Sees to it that there is something to look at: an answer already given, a frame under way, or
+    /// bytes in the buffer. Returns `false` at the clean end of the stream.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        if let Some(known) = self.known()? {
+            return Poll::Ready(Ok(known));
+        }
+        // Between two messages nothing is held, so this is where to wait for the sink.
+        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
+        match ready!(self.source.poll_fill(cx)) {
+            Ok(Some(0)) => {
+                self.ended = true;
+                Poll::Ready(Ok(false))
+            }
+            // Where there is no memory for a read buffer, frames are read one by one.
+            Ok(Some(_) | None) => Poll::Ready(Ok(true)),
+            Err(error) => Poll::Ready(Err(self.io_error(error))),
+        }
+    }
+
+    /// Returns what needs no read: whether there is something to look at, or the end.
+    fn known(&self) -> Result<Option<bool>, ReadError> {
+        if self.ended {
+            return Ok(Some(false));
+        }
+        if let Some(error) = &self.failed {
+            return Err(ReadError::clone(error));
+        }
+        let something = self.under_way() || !self.source.buffered().is_empty();
+        Ok(something.then_some(true))
+    }
+
+    /// Returns whether bytes of the frame under way have been taken from the buffer.
+    fn under_way(&self) -> bool {
+        self.got() > 0
+    }
+
+    /// Reads one frame piece by piece: the prefix, then the payload.
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Prefix, Lent)>, ReadError>> {
+        let announced = match self.announced {
+            Some(announced) => announced,
+            None => match ready!(self.poll_prefix(cx))? {
+                Some(announced) => {
+                    self.source.expect(announced.payload());
+                    *self.announced.insert(announced)
+                }
+                None => return Poll::Ready(Ok(None)),
+            },
+        };
+        ready!(self.poll_payload(cx, announced))?;
+        let mut payload =
+            self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
+        payload.hold_for_sink(1);
+        let prefix = Prefix::new(&self.prefix[..announced.prefix()]);
+        self.completed(1);
+        Poll::Ready(Ok(Some((prefix, payload))))
+    }
+
+    fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
+        loop {
+            let got = self.got_of_prefix();
+            let need = match self.layout.decode(&self.prefix[..got]) {
+                Ok(Decoded::Incomplete { need }) => need,
+                Ok(Decoded::Prefix { prefix, payload }) => {
+                    return Poll::Ready(match Announced::within(self.limit, prefix, payload) {
+                        Some(announced) => Ok(Some(announced)),
+                        None => {
+                            let fault = Fault::OverLong { length: payload, limit: self.limit };
+                            self.fetch_evidence(cx);
+                            Err(self.protocol_error(fault, None))
+                        }
+                    });
+                }
+                Err(malformed) => {
+                    return Poll::Ready(
+                        Err(self.protocol_error(Fault::Malformed(malformed), None)),
+                    );
+                }
+            };
+            let mut read = self.source.read_exact(&mut self.prefix[got..need]);
+            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
+                return Poll::Ready(match (self.source.at_end(), self.got_of_prefix()) {
+                    (true, 0) => {
+                        self.ended = true;
+                        Ok(None)
+                    }
+                    (true, got) => {
+                        Err(self.protocol_error(Fault::TruncatedPrefix { got, want: need }, None))
+                    }
+                    (false, _) => Err(self.io_error(error)),
+                });
+            }
+        }
+    }
+
+    /// Reads what has come after a prefix that was read alone: it may tell what is wrong with that.
+    fn fetch_evidence(&mut self, cx: &mut Context<'_>) {
+        if self.source.is_exact() {
+            self.source.expect(0);
+            // If nothing has come, the prefix has to do.
+            let _ = self.source.poll_fill(cx);
+        }
+    }
+
+    fn poll_payload(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: Announced,
+    ) -> Poll<Result<(), ReadError>> {
+        let want = announced.payload();
+        loop {
+            // Cannot fail: a frame is no longer than LONGEST_PREFIX + MAX_PAYLOAD.
+            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
+            if got == want {
+                return Poll::Ready(Ok(()));
+            }
+            let payload = self.payload.get_or_insert_with(|| Box::new(self.source.pool().empty()));
+            if got == payload.len() {
+                let coming = self.source.buffered().len();
+                if payload.poll_grow(cx, &mut self.waiting, got, coming, want).is_pending() {
+                    self.source.shrink();
+                    return Poll::Pending;
+                }
+            }
+            let until = payload.len().min(want);
+            let mut read = self.source.read_exact(&mut payload[got..until]);
+            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
+                if !self.source.at_end() {
+                    return Poll::Ready(Err(self.io_error(error)));
+                }
+                let (got, want) = (self.got() - announced.prefix() as u64, want as u64);
+                let fault = Fault::TruncatedPayload { got, want };
+                return Poll::Ready(Err(self.protocol_error(fault, Some(want - got))));
+            }
+        }
+    }
+
+    /// Counts the frames that lie whole in the buffer, up to the first one that is incomplete or bad.
+    #[inline]
+    fn whole_frames(&self) -> Whole {
+        let buffered = self.source.buffered();
+        let mut whole = Whole { count: 0, bytes: 0 };
+        if self.under_way() {
+            return whole;
+        }
+        while let Some((_, len)) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
+            whole.bytes += len;
+            whole.count += 1;
+        }
+        whole
+    }
+}
+
+struct Whole {
+    count: usize,
+    bytes: usize,
+}
+
+impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
+    type Item = Result<Vec<u8>, ReadError>;
+
+    /// An error comes once and then the stream has ended, as stream adapters expect it.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.failed.is_some() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(ready!(self.poll_message(cx)).transpose())
+    }
+}
+
+impl<R> fmt::Debug for FrameReader<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("layout", &self.layout)
+            .field("max_message", &self.limit)
+            .field("position", &self.at())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! What can go wrong on a stream of frames, and where.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::wire::count::Count;
+use crate::wire::diagnosis::Suspect;
+use crate::wire::escape::{Escaped, SpacedHex};
+use crate::wire::layout::Malformed;
+
+/// Where on a stream something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the message on this stream; the first one is 1.
+    pub message: u64,
+    /// How many bytes came before that message's prefix.
+    pub offset: u64,
+}
+
+/// A stream that broke the protocol; it cannot be read any further.
+///
+/// Its text form is one line that says where, what, against which limit, and what the stream most
+/// likely is:
+///
+/// ```text
+/// message 1 at byte 0: length 1195725856 is over the limit of 8388608; prefix 47 45 54 20 "GET ";
+/// this looks like an HTTP request: the peer is a web client and does not frame its messages
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProtocolError {
+    /// Where the failing frame starts.
+    pub at: Position,
+    /// The bytes of its prefix, as far as they came.
+    pub prefix: Vec<u8>,
+    /// What is wrong with it.
+    pub fault: Fault,
+    /// What the stream most likely is, where its bytes give it away.
+    pub suspect: Option<Suspect>,
+}
+
+/// What is wrong with a frame. All lengths are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The announced length is over the limit. Nothing was allocated for it.
+    OverLong {
+        /// The announced length of the payload.
+        length: u64,
+        /// The limit of this stream.
+        limit: usize,
+    },
+    /// The prefix is no length at all.
+    Malformed(Malformed),
+    /// The stream ended inside the prefix.
+    TruncatedPrefix {
+        /// How many bytes of the prefix came.
+        got: usize,
+        /// How many it needs.
+        want: usize,
+    },
+    /// The stream ended inside the payload.
+    TruncatedPayload {
+        /// How many bytes of the payload came.
+        got: u64,
+        /// How many were announced.
+        want: u64,
+    },
+    /// The message did not become complete in time.
+    Late {
+        /// How many bytes of the frame came, its prefix included.
+        got: u64,
+        /// How many bytes the frame has, if its prefix is complete.
+        want: Option<u64>,
+        /// How long it was given.
+        timeout: Duration,
+    },
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} at byte {}", self.message, self.offset)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::OverLong { length, limit } => {
+                write!(f, "length {length} is over the limit of {limit}")
+            }
+            Fault::Malformed(malformed) => malformed.fmt(f),
+            Fault::TruncatedPrefix { got, want } => {
+                let want = Count(*want as u64, "byte");
+                write!(f, "the stream ended inside the prefix: got {got} of {want}")
+            }
+            Fault::TruncatedPayload { got, want } => {
+                let want = Count(*want, "byte");
+                write!(f, "the stream ended inside the payload: got {got} of {want}")
+            }
+            Fault::Late { got, want: Some(want), timeout } => write!(
+                f,
+                "not complete within {}: got {got} of {}",
+                humantime::format_duration(*timeout),
+                Count(*want, "byte")
+            ),
+            Fault::Late { got, want: None, timeout } => write!(
+                f,
+                "not complete within {}: got {} of the prefix",
+                humantime::format_duration(*timeout),
+                Count(*got, "byte")
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ProtocolError { at, prefix, fault, suspect } = self;
+        write!(f, "{at}: {fault}")?;
+        if !prefix.is_empty() {
+            write!(f, "; prefix {} \"{}\"", SpacedHex(prefix), Escaped(prefix))?;
+        }
+        match (suspect, fault) {
+            (Some(suspect), _) => write!(f, "; {suspect}"),
+            (None, Fault::OverLong { .. }) => {
+                f.write_str("; if the sender means this length, raise the limit (--max-message)")
+            }
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}

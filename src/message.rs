@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use crate::net::socket::Peer;
+use crate::net::byte_stream::Peer;
 use crate::server::acknowledger::Acked;
 use crate::server::connection_state::{Order, Watch};
 use crate::stream::payloads::Payloads;

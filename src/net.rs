@@ -2,5 +2,5 @@
 
 pub(crate) mod address;
 pub(crate) mod backoff; // how long to wait between two attempts
+pub(crate) mod byte_stream;
 pub(crate) mod listener;
-pub(crate) mod socket;

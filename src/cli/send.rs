@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ::log::debug;
 use argh::FromArgs;
 use framelet::{
-    Address, Backoff, Batch, Count, Fault, FrameReader, InputFormat, Layout, OutputFormat,
-    OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink, Socket, append_frame,
+    Address, Backoff, Batch, ByteStream, Count, Fault, FrameReader, InputFormat, Layout,
+    OutputFormat, OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink, append_frame,
 };
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
@@ -254,7 +254,7 @@ impl Send {
         Ok(messages)
     }
 
-    async fn connect(&self, address: &Address) -> Result<Socket, Failure> {
+    async fn connect(&self, address: &Address) -> Result<ByteStream, Failure> {
         let started = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
@@ -288,7 +288,7 @@ impl Send {
     /// Sends all messages and prints all replies, until both sides have ended.
     async fn exchange(
         &self,
-        socket: Socket,
+        socket: ByteStream,
         limit: usize,
         messages: Messages,
     ) -> Result<(), Failure> {
@@ -304,7 +304,7 @@ impl Send {
     /// The same, except that bad input only ends it, and is left in `bad_input`.
     async fn converse(
         &self,
-        socket: Socket,
+        mut socket: ByteStream,
         limit: usize,
         messages: Messages,
         bad_input: &mut Option<Failure>,
@@ -321,7 +321,7 @@ impl Send {
             let enough = replies >= self.expect || bad_input.is_some();
             if sent.is_some() && !half_closed && enough {
                 // Only now: many servers drop the replies they still owe to a client that has ended.
-                socket.shutdown_write().map_err(|error| lost(&error))?;
+                socket.close().await.map_err(|error| lost(&error))?;
                 half_closed = true;
                 give_up = match bad_input {
                     None => self.timer(),
@@ -436,7 +436,7 @@ struct Sent {
 }
 
 /// Sends what is composed.
-async fn send(mut socket: Socket, mut messages: Messages) -> io::Result<Sent> {
+async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent> {
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::net::address::Address;
-use crate::net::socket::Socket;
+use crate::net::byte_stream::ByteStream;
 use crate::stream::error::ReadError;
 use crate::stream::error::WriteError;
 use crate::stream::reader::FrameReader;
@@ -28,8 +28,8 @@ use crate::wire::layout::{Layout, LimitError};
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    reader: FrameReader<Socket>,
-    writer: FrameWriter<Socket>,
+    reader: FrameReader<ByteStream>,
+    writer: FrameWriter<ByteStream>,
 }
 
 /// Why a client could not finish.
@@ -57,7 +57,7 @@ impl Client {
     }
 
     /// Returns a client that speaks frames in `layout` over a connected stream.
-    pub fn new(stream: impl Into<Socket>, layout: Layout) -> Client {
+    pub fn new(stream: impl Into<ByteStream>, layout: Layout) -> Client {
         let stream = stream.into();
         Client {
             reader: FrameReader::with_layout(stream.clone(), layout),
@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Returns the two halves, to be used by two tasks.
-    pub fn split(self) -> (FrameReader<Socket>, FrameWriter<Socket>) {
+    pub fn split(self) -> (FrameReader<ByteStream>, FrameWriter<ByteStream>) {
         (self.reader, self.writer)
     }
 }

@@ -18,7 +18,7 @@ use super::ack_state::Shared;
 use crate::client::window::{CountFault, Window};
 use crate::net::address::Address;
 use crate::net::backoff::Backoff;
-use crate::net::socket::Socket;
+use crate::net::byte_stream::ByteStream;
 use crate::stream::error::ReadError;
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, RefusalCode};
@@ -189,8 +189,8 @@ impl Driver {
     /// Says hello and returns the welcome.
     async fn greet(
         &mut self,
-        mut socket: Socket,
-        reader: &mut FrameReader<Socket>,
+        mut socket: ByteStream,
+        reader: &mut FrameReader<ByteStream>,
     ) -> Result<u64, Broken> {
         let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
@@ -451,7 +451,7 @@ enum Bad {
 /// # Cancel safety
 ///
 /// As [`FrameReader::read`].
-async fn read_answer(reader: &mut FrameReader<Socket>) -> Result<Option<Answer>, Bad> {
+async fn read_answer(reader: &mut FrameReader<ByteStream>) -> Result<Option<Answer>, Bad> {
     match reader.read().await {
         Ok(Some(payload)) => Answer::decode(&payload)
             .map(Some)
@@ -471,7 +471,7 @@ async fn read_answer(reader: &mut FrameReader<Socket>) -> Result<Option<Answer>,
 }
 
 /// Writes what there is to send, and at last the end of the stream.
-async fn write_all(mut socket: Socket, shared: &Shared) -> io::Result<()> {
+async fn write_all(mut socket: ByteStream, shared: &Shared) -> io::Result<()> {
     let mut chunk = Vec::new();
     loop {
         let listener = shared.work.listen();
@@ -503,7 +503,7 @@ async fn write_all(mut socket: Socket, shared: &Shared) -> io::Result<()> {
                 rest = &rest[taken..];
             }
         } else if finishing {
-            return socket.shutdown_write();
+            return socket.close().await;
         } else {
             listener.await;
         }

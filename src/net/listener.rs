@@ -16,8 +16,8 @@ use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, TcpKeepalive, Type};
 
 use super::address::Address;
-use super::socket::{
-    Connected, LOOK_AGAIN, Peer, Socket, invalid, no_address, unix_address, unix_socket,
+use super::byte_stream::{
+    ByteStream, Kind, LOOK_AGAIN, Peer, invalid, no_address, unix_address, unix_socket,
 };
 use crate::wire::io_error::same_again;
 
@@ -98,7 +98,7 @@ fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
-/// Has a connection end by a reset, even if the process is killed, unless [`Socket::end_in_order`] is
+/// Has a connection end by a reset, even if the process is killed, unless [`ByteStream::disable_reset_on_close`] is
 /// called. On a listener, it is for all connections that come in from now on.
 fn reset_at_the_end(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))
@@ -201,24 +201,24 @@ impl Listener {
     /// # Cancel safety
     ///
     /// If the future is dropped, no connection is lost.
-    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+    pub async fn accept(&self) -> io::Result<(ByteStream, Peer)> {
         match &self.0 {
             Listening::Tcp { listener, inherits } => {
                 let (stream, address) = listener.accept().await?;
                 if !inherits {
                     set_options(&SockRef::from(stream.get_ref()))?;
                 }
-                Ok((Socket::new(Connected::Tcp(Arc::new(stream))), Peer::Tcp(address)))
+                Ok((ByteStream::of(Kind::Tcp(Arc::new(stream))), Peer::Tcp(address)))
             }
             Listening::Unix(_, listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::new(Connected::Unix(Arc::new(stream))), Peer::Unix))
+                Ok((ByteStream::of(Kind::Unix(Arc::new(stream))), Peer::Unix))
             }
         }
     }
 }
 
-/// A listener whose connections end by a reset unless [`Socket::end_in_order`] is called.
+/// A listener whose connections end by a reset unless [`ByteStream::disable_reset_on_close`] is called.
 #[derive(Debug)]
 pub(crate) struct ResettingListener {
     listener: Listener,
@@ -236,11 +236,11 @@ impl ResettingListener {
     }
 
     /// Accepts the next connection; see [`Listener::accept`].
-    pub(crate) async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+    pub(crate) async fn accept(&mut self) -> io::Result<(ByteStream, Peer)> {
         if !self.inherits {
             if let Some(accepted) = future::poll_once(self.listener.accept()).await {
                 let (socket, peer) = accepted?;
-                if let Connected::Tcp(stream) = &socket.connected {
+                if let Kind::Tcp(stream) = &socket.kind {
                     reset_at_the_end(&SockRef::from(stream.get_ref()))?;
                 }
                 return Ok((socket, peer));
@@ -402,8 +402,8 @@ mod tests {
         });
     }
 
-    fn linger(socket: &Socket) -> Option<Duration> {
-        let Connected::Tcp(stream) = &socket.connected else { panic!("not TCP") };
+    fn linger(socket: &ByteStream) -> Option<Duration> {
+        let Kind::Tcp(stream) = &socket.kind else { panic!("not TCP") };
         let socket = SockRef::from(stream.get_ref());
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         socket.linger().unwrap()
@@ -429,7 +429,7 @@ mod tests {
                 let _after = address.connect().await.unwrap();
                 let accepted = accepting.await.unwrap().0;
                 assert_eq!(linger(&accepted), Some(Duration::ZERO), "it inherits");
-                accepted.end_in_order();
+                accepted.disable_reset_on_close();
                 assert_eq!(linger(&accepted), None);
             }
         });

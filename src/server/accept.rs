@@ -15,8 +15,8 @@ use smol::Timer;
 
 use super::writer_thread::Writer;
 use crate::message::Origin;
+use crate::net::byte_stream::{ByteStream, Peer};
 use crate::net::listener::{BACKLOG, Listener, ResettingListener};
-use crate::net::socket::{Peer, Socket};
 use crate::server::connection::{Connection, Outcome, report};
 use crate::server::connection_state::Order;
 use crate::server::deadlines::{Sweep, tick};
@@ -350,10 +350,10 @@ impl Server {
     }
 
     /// Gives a connection a task of its own, which reports how it ended; or refuses it.
-    fn admit(self: &Arc<Self>, socket: Socket, peer: Peer, writer: Option<&Writer>) {
+    fn admit(self: &Arc<Self>, socket: ByteStream, peer: Peer, writer: Option<&Writer>) {
         let open = self.open().len();
         if open >= self.max_connections {
-            socket.spoil();
+            socket.mark_aborted();
             let open = Count(open as u64, "connection");
             let line = format_args!(
                 "refused a connection from {peer}: {open} open, the limit (--max-connections)"

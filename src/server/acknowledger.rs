@@ -16,7 +16,7 @@ use futures_lite::AsyncWrite;
 use rustix::io::Errno;
 
 use crate::message::Origin;
-use crate::net::socket::Socket;
+use crate::net::byte_stream::ByteStream;
 use crate::server::connection_state::Phase;
 use crate::wire::ack::{Answer, LONGEST_ANSWER, RefusalCode};
 use crate::wire::frame::append_frame;
@@ -47,7 +47,7 @@ pub(crate) struct Acked {
 #[derive(Debug, Default)]
 struct Line {
     /// From when it is picked up to when it is hung up.
-    socket: Option<(Socket, Layout)>,
+    socket: Option<(ByteStream, Layout)>,
     /// How many messages of the connection the client was told of last, and when; the welcome is the
     /// first time.
     told: Option<(u64, Instant)>,
@@ -119,7 +119,7 @@ impl Acked {
     }
 
     /// Says where the client is told. To be called once, and then [`acknowledge`].
-    pub(crate) fn pick_up(&self, socket: Socket, layout: Layout) {
+    pub(crate) fn pick_up(&self, socket: ByteStream, layout: Layout) {
         self.line().socket = Some((socket, layout));
     }
 

@@ -16,7 +16,7 @@ use log::debug;
 
 use super::commit_queue::Queue;
 use crate::message::{Batch, Origin};
-use crate::net::socket::Socket;
+use crate::net::byte_stream::ByteStream;
 use crate::server::accept::Server;
 use crate::server::connection_state::{Order, Phase, State};
 use crate::server::rate_limited_log::{Kind, RateLimitedLog};
@@ -76,7 +76,7 @@ struct Echo {
 pub(crate) struct Connection {
     server: Arc<Server>,
     origin: Arc<Origin>,
-    reader: FrameReader<Socket>,
+    reader: FrameReader<ByteStream>,
     queue: Option<Queue>,
     /// How many messages have come.
     received: u64,
@@ -92,7 +92,7 @@ impl Connection {
     pub(crate) fn new(
         server: Arc<Server>,
         origin: Arc<Origin>,
-        socket: Socket,
+        socket: ByteStream,
         queue: Option<Queue>,
     ) -> Connection {
         let pool = server.pool.clone();
@@ -143,8 +143,8 @@ impl Connection {
         };
         match (self.refusal(&outcome), &outcome) {
             (Some((code, why)), _) => Box::pin(self.refuse(code, why)).await,
-            (None, Outcome::Closed) => self.reader.get_ref().end_in_order(),
-            (None, _) => self.reader.get_ref().spoil(),
+            (None, Outcome::Closed) => self.reader.get_ref().disable_reset_on_close(),
+            (None, _) => self.reader.get_ref().mark_aborted(),
         }
         outcome
     }
@@ -224,7 +224,7 @@ impl Connection {
             }
             // Waiting costs several system calls, and asking once more only one. While others had
             // their turn, or the peer its reply, there has often come something.
-            self.reader.get_mut().look_again();
+            self.reader.get_mut().assume_readable();
         }
     }
 
@@ -232,7 +232,7 @@ impl Connection {
     /// there is nothing to read just now. While they have it, more comes that is then read together.
     fn ends_its_turn(&mut self) -> bool {
         self.reads += 1;
-        let ends = self.reads >= READS_A_TURN || self.reader.get_ref().is_drained();
+        let ends = self.reads >= READS_A_TURN || self.reader.get_ref().would_block_hint();
         if ends {
             self.reads = 0;
         }
@@ -252,7 +252,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         read: impl FnOnce(
-            &mut FrameReader<Socket>,
+            &mut FrameReader<ByteStream>,
             &mut Context<'_>,
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Poll<Result<T, Outcome>> {
@@ -261,10 +261,11 @@ impl Connection {
         let draining = self.server.draining();
         if state.is_expired() || draining {
             // What counts is what the kernel has, not what it has told us of.
-            self.reader.get_mut().look_again();
+            self.reader.get_mut().assume_readable();
         }
         if draining && self.read_until.is_none() {
-            self.read_until = Some(self.reader.received() + self.reader.get_ref().unread());
+            let unread = self.reader.get_ref().unread();
+            self.read_until = unread.map(|unread| self.reader.received() + unread);
         }
         match read(&mut self.reader, cx) {
             Poll::Ready(Ok(Some(got))) => Poll::Ready(Ok(got)),
@@ -280,7 +281,7 @@ impl Connection {
     /// Has a short message not wait for its share of the memory if the rest of it has arrived.
     fn admit_what_has_arrived(&mut self, cx: &mut Context<'_>) {
         let short = self.reader.missing().filter(|&missing| missing <= BUFFER as u64);
-        if short.is_some_and(|missing| self.reader.get_ref().unread() >= missing)
+        if short.is_some_and(|missing| self.reader.get_ref().unread() >= Some(missing))
             && self.reader.admit()
         {
             cx.waker().wake_by_ref();
@@ -291,7 +292,7 @@ impl Connection {
     fn poll_wait(&mut self, state: State) -> Poll<Outcome> {
         let (watch, now) = (&self.origin.watch, self.server.now());
         // The time until there is memory is not the sender's fault, unless it owes the rest of a message.
-        let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread() == 0;
+        let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
         if self.reader.waits_for_memory() && !stalls() {
             watch.enter(Phase::Busy, now);
             return Poll::Pending;
@@ -305,6 +306,10 @@ impl Connection {
         let as_before = state.phase() == phase;
         if as_before && state.is_expired() {
             return Poll::Ready(self.expire());
+        }
+        if self.server.draining() {
+            // Where it cannot be known what had come, that is what could be read.
+            self.read_until.get_or_insert(self.reader.received());
         }
         if self.is_read_until_the_end() {
             return Poll::Ready(Outcome::Drained);

@@ -68,7 +68,7 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-    use crate::net::socket::Peer;
+    use crate::net::byte_stream::Peer;
 
     #[test]
     fn the_newest_connection_wins_in_whatever_order_they_ask() {

@@ -89,7 +89,7 @@ mod tests {
     use futures_lite::future::block_on;
 
     use crate::message::Origin;
-    use crate::net::socket::Peer;
+    use crate::net::byte_stream::Peer;
     use crate::stream::reader::FrameReader;
 
     /// Returns a batch of so many empty messages.

@@ -182,7 +182,7 @@ impl Connection {
         let refusal = Refusal { committed, code, text };
         let layout = self.server.layout;
         let socket = self.reader.get_mut();
-        socket.end_in_order();
+        socket.disable_reset_on_close();
         let mut say = socket.clone();
         let last = frame(layout, &Answer::Refusal(refusal));
         let last = match self.origin.acked() {
@@ -191,7 +191,7 @@ impl Connection {
         };
         let saying = async {
             say.write_all(&last).await?;
-            say.shutdown_write()?;
+            say.close().await?;
             let mut rest = [0; 4096];
             while say.read(&mut rest).await? > 0 {}
             io::Result::Ok(())

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 
+use futures_lite::AsyncWriteExt;
 use futures_lite::future::{block_on, poll_once};
 use smol::Timer;
 
 use super::*;
 use crate::net::address::Address;
-use crate::net::socket::Peer;
+use crate::net::byte_stream::Peer;
 use crate::server::accept::serve;
 use crate::server::options::ServeOptions;
 use crate::server::writer_thread::Writer;
@@ -117,7 +118,7 @@ fn the_clock_of_a_message_starts_with_its_first_byte() {
         for (tick, byte) in [0xff, 0, 0, 0, b'm', b'm'].into_iter().enumerate() {
             server.clock.store(10 + tick as u64, Ordering::SeqCst);
             client.write_all(&[byte]).unwrap();
-            let is_read = || watch.phase() == Phase::InMessage && socket.unread() == 0;
+            let is_read = || watch.phase() == Phase::InMessage && socket.unread() == Some(0);
             serve_until(&mut run, is_read).await;
             assert_eq!(watch.state().since(), 10, "byte {tick}");
         }
@@ -148,12 +149,12 @@ fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection()
     let server = server(&ServeOptions::default());
     let writer = Writer::start(Box::new(Anything)).unwrap();
     let (mut connection, mut client) = connection(&server, Some(writer.queue()));
-    let socket = connection.reader.get_ref().clone();
+    let mut socket = connection.reader.get_ref().clone();
     block_on(async {
         let mut run = Box::pin(connection.run());
         greet(&mut run, &mut client).await;
         // From here on each answer fails, while messages still come.
-        socket.shutdown_write().unwrap();
+        socket.close().await.unwrap();
         client.write_all(&frame(b"message")).unwrap();
         let too_late = async {
             Timer::after(PATIENCE).await;

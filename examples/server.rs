@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use async_signal::{Signal, Signals};
-use framelet::{Address, Batch, ServeOptions, Sink, SinkError, serve};
+use framelet::{Address, Batch, Server, Sink, SinkError};
 use futures_lite::{StreamExt, future};
 
 /// Where the messages go: here they are shown, with who sent them.
@@ -34,8 +34,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let shutdown = async move {
             signals.next().await;
         };
-        let summary =
-            serve(listener, ServeOptions::default(), Some(Box::new(Show)), shutdown).await?;
+        let summary = Server::new(listener).collect(Show).run(shutdown).await?;
         eprintln!("{} messages", summary.messages);
         Ok(())
     }))

@@ -1,13 +1,11 @@
 //! Messages, and where they come from.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::iter::Skip;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
-use crate::server::acknowledger::Acked;
-use crate::server::connection_state::{Order, Watch};
-use crate::stream::payloads::Payloads;
+use crate::stream::payloads::{self, Payloads};
 use crate::wire::ack::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
@@ -30,75 +28,82 @@ pub struct Message<'a> {
     pub received: Option<SystemTime>,
 }
 
+impl<'a> Message<'a> {
+    /// Returns the first message of an unknown peer.
+    pub fn new(payload: &'a [u8]) -> Message<'a> {
+        let (sender, connection, peer, received) = (None, None, None, None);
+        Message { payload, number: 1, sender, connection, peer, received }
+    }
+}
+
+/// The connection that messages came over.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{Batch, Origin, Peer, SenderId};
+///
+/// let origin = Origin::new(7, Peer::Unix).with_sender(SenderId::from_bytes([1; 16]), 40);
+/// let batch = Batch::new(origin, ["21.5", "21.7"]);
+/// assert_eq!((batch.first_number(), batch.last_number()), (41, 42));
+/// ```
+#[derive(Debug)]
+pub struct Origin {
+    connection: u64,
+    peer: Peer,
+    sender: Option<SenderId>,
+    /// How many messages of the sender were committed before the first one on this connection.
+    before: u64,
+    /// Why the sink takes no more messages of this connection.
+    refusal: OnceLock<RefusalCode>,
+}
+
+impl Origin {
+    /// Returns a connection with its number, of which the first one is 1.
+    pub fn new(connection: u64, peer: Peer) -> Origin {
+        Origin { connection, peer, sender: None, before: 0, refusal: OnceLock::new() }
+    }
+
+    /// Says which sender is at the other end, and how many of its messages were committed before the first
+    /// one on this connection.
+    #[must_use]
+    pub fn with_sender(self, sender: SenderId, before: u64) -> Origin {
+        Origin { sender: Some(sender), before, ..self }
+    }
+
+    /// Returns why the sink takes no more messages of this connection, if it has [refused](Batch::refuse)
+    /// them.
+    pub fn refusal(&self) -> Option<RefusalCode> {
+        self.refusal.get().copied()
+    }
+}
+
 /// Messages of one connection that were read together.
 #[derive(Clone, Debug)]
 pub struct Batch {
     payloads: Arc<Payloads>,
-    pub(crate) origin: Option<Arc<Origin>>,
+    origin: Option<Arc<Origin>>,
     received: Option<SystemTime>,
     /// How many of the payloads, from the first one on, do not belong to it.
     skipped: usize,
 }
 
-/// Where a connection's messages come from, and how many of them are committed.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) connection: u64,
-    pub(crate) peer: Peer,
-    pub(crate) watch: Watch,
-    committed: AtomicU64,
-    /// In a box, since most connections have none.
-    acked: OnceLock<Box<Acked>>,
-}
-
-impl Origin {
-    pub(crate) fn new(connection: u64, peer: Peer) -> Origin {
-        Origin {
-            connection,
-            peer,
-            watch: Watch::default(),
-            committed: AtomicU64::new(0),
-            acked: OnceLock::new(),
-        }
-    }
-
-    /// Says which sender is at the other end, and how many of its messages came before the first one on
-    /// this connection. To be called before any message is handed on, and once.
-    pub(crate) fn set_sender(&self, sender: SenderId, before: u64) -> &Acked {
-        self.acked.get_or_init(|| Box::new(Acked::new(sender, before)))
-    }
-
-    /// Returns what there is to know about acknowledgements, if the client asked for them.
-    pub(crate) fn acked(&self) -> Option<&Acked> {
-        self.acked.get().map(|acked| &**acked)
-    }
-
-    /// Returns why the sink takes nothing more of this connection, if that is so.
-    pub(crate) fn refusal(&self) -> Option<RefusalCode> {
-        self.acked()?.refusal.get().copied()
-    }
-
-    /// Returns how many messages of this connection the sink has committed.
-    pub(crate) fn committed(&self) -> u64 {
-        self.committed.load(Ordering::SeqCst)
-    }
-
-    /// Notes that more messages are committed, and sees to it that their sender hears of it, if it asked
-    /// for that: here and now if they were `alone` in a commit, and else beside it, so that the next
-    /// commit need not wait for the telling of many.
-    pub(crate) fn commit(&self, messages: usize, alone: bool) {
-        let messages = messages as u64;
-        let before = self.committed.fetch_add(messages, Ordering::SeqCst);
-        self.watch.committed();
-        match self.acked() {
-            Some(acked) if alone => acked.tell_at_once(before + messages),
-            Some(acked) => acked.changed(),
-            None => {}
-        }
-    }
-}
-
 impl Batch {
+    /// Returns the first messages of a connection, as a server would hand them to a sink that is to be
+    /// tested.
+    ///
+    /// # Panics
+    ///
+    /// If there are none, or one of them is over [`MAX_PAYLOAD`](crate::MAX_PAYLOAD).
+    pub fn new<P: AsRef<[u8]>>(
+        origin: impl Into<Arc<Origin>>,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Batch {
+        let payloads: Payloads = payloads.into_iter().collect();
+        assert!(payloads.len() > 0, "a batch has at least one message");
+        Batch::received_from(origin.into(), Arc::new(payloads))
+    }
+
     pub(crate) fn received_from(origin: Arc<Origin>, payloads: Arc<Payloads>) -> Batch {
         Batch { payloads, origin: Some(origin), received: Some(SystemTime::now()), skipped: 0 }
     }
@@ -112,27 +117,20 @@ impl Batch {
     /// Returns which client sent it, across reconnections, if it is one that asked for
     /// acknowledgements.
     pub fn sender(&self) -> Option<SenderId> {
-        Some(self.origin.as_deref()?.acked()?.sender)
+        self.origin.as_deref()?.sender
     }
 
-    /// Says, within [`Sink::commit`], that these messages are not committed and nothing more of their
-    /// connection will be. Instead of being acknowledged the client is told why, and its connection is
-    /// ended. It goes on from what [`Sink::committed`] says when it connects again.
+    /// Says, within [`Sink::commit`](crate::Sink::commit), that these messages are not committed and nothing
+    /// more of their connection will be. Instead of being acknowledged the client is told why, and its
+    /// connection is ended. When it connects again it resumes from what
+    /// [`Sink::committed`](crate::Sink::committed) says.
     ///
     /// Does nothing for a batch without a [`Batch::sender`], which nobody waits for: a sink that cannot
     /// take it has failed.
     pub fn refuse(&self, code: RefusalCode) {
-        if let Some(origin) = &self.origin
-            && let Some(acked) = origin.acked()
-        {
-            let _ = acked.refusal.set(code);
-            origin.watch.tell(Order::Refused);
+        if let Some(origin) = self.origin.as_deref().filter(|origin| origin.sender.is_some()) {
+            let _ = origin.refusal.set(code);
         }
-    }
-
-    /// Returns which connection it came over, if any.
-    pub(crate) fn connection(&self) -> Option<u64> {
-        self.origin.as_deref().map(|origin| origin.connection)
     }
 
     pub(crate) fn is_refused(&self) -> bool {
@@ -141,8 +139,7 @@ impl Batch {
 
     /// Returns the number of the first message; see [`Message::number`].
     pub fn first_number(&self) -> u64 {
-        let acked = self.origin.as_deref().and_then(Origin::acked);
-        let before = acked.map_or(0, |acked| acked.before);
+        let before = self.origin.as_deref().map_or(0, |origin| origin.before);
         before.saturating_add(self.payloads.first_number()).saturating_add(self.skipped as u64)
     }
 
@@ -166,19 +163,52 @@ impl Batch {
     }
 
     /// Returns the messages in the order in which they were sent.
-    pub fn messages(&self) -> impl Iterator<Item = Message<'_>> {
-        let origin = self.origin.as_deref();
-        let (received, sender) = (self.received, self.sender());
-        let first = self.first_number();
-        let payloads = self.payloads.iter().skip(self.skipped);
-        (0..).zip(payloads).map(move |(index, payload)| Message {
+    pub fn messages(&self) -> Messages<'_> {
+        Messages {
+            payloads: self.payloads.iter().skip(self.skipped),
+            number: self.first_number(),
+            sender: self.sender(),
+            origin: self.origin.as_deref(),
+            received: self.received,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Message<'a>;
+    type IntoIter = Messages<'a>;
+
+    fn into_iter(self) -> Messages<'a> {
+        self.messages()
+    }
+}
+
+/// The messages of a [`Batch`].
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    payloads: Skip<payloads::Iter<'a>>,
+    /// The next one's.
+    number: u64,
+    sender: Option<SenderId>,
+    origin: Option<&'a Origin>,
+    received: Option<SystemTime>,
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Message<'a>;
+
+    fn next(&mut self) -> Option<Message<'a>> {
+        let payload = self.payloads.next()?;
+        let number = self.number;
+        // What a sink says of a sender may be any number.
+        self.number = number.saturating_add(1);
+        Some(Message {
             payload,
-            // What a sink says of a sender may be any number.
-            number: first.saturating_add(index),
-            sender,
-            connection: origin.map(|origin| origin.connection),
-            peer: origin.map(|origin| &origin.peer),
-            received,
+            number,
+            sender: self.sender,
+            connection: self.origin.map(|origin| origin.connection),
+            peer: self.origin.map(|origin| &origin.peer),
+            received: self.received,
         })
     }
 }
@@ -192,30 +222,20 @@ impl From<Payloads> for Batch {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use futures_lite::future::block_on;
-
     use super::*;
-    use crate::stream::reader::FrameReader;
-    use crate::wire::frame::append_frame;
-    use crate::{DEFAULT_MAX_MESSAGE, Layout};
 
     /// Returns a connection of a sender that has sent `before` messages over others.
     pub(crate) fn origin(sender: Option<(SenderId, u64)>) -> Arc<Origin> {
         let origin = Origin::new(7, Peer::Unix);
-        if let Some((sender, before)) = sender {
-            origin.set_sender(sender, before);
-        }
-        Arc::new(origin)
+        Arc::new(match sender {
+            Some((sender, before)) => origin.with_sender(sender, before),
+            None => origin,
+        })
     }
 
     /// Returns a batch of the first messages on a connection.
     pub(crate) fn batch(origin: &Arc<Origin>, payloads: &[&[u8]]) -> Batch {
-        let mut frames = Vec::new();
-        for payload in payloads {
-            append_frame(&mut frames, Layout::U32BE, DEFAULT_MAX_MESSAGE, payload).unwrap();
-        }
-        let payloads = block_on(FrameReader::new(&frames[..]).read_batch()).unwrap().unwrap();
-        Batch::received_from(Arc::clone(origin), Arc::new(payloads))
+        Batch::new(Arc::clone(origin), payloads)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{FRAMELET, Server, closed, frame, framelet, logged, read_frame, unframe};
-use framelet::{Address, ServeOptions, serve};
+use framelet::{Address, Echo};
 use rustix::process::Signal;
 
 /// Starts `framelet serve` whose output nobody reads, so that its sink soon takes no more.
@@ -281,19 +281,17 @@ fn times_longer_than_any_life_are_no_problem() {
 #[test]
 fn the_longest_and_the_shortest_of_all_times_are_no_problem_in_the_library() {
     for (time, served) in [(Duration::MAX, true), (Duration::from_nanos(1), false)] {
-        let options = ServeOptions {
-            echo: true,
-            message_timeout: Some(time),
-            idle_timeout: Some(time),
-            grace: time,
-            ..ServeOptions::default()
-        };
         smol::block_on(async {
             let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
             let address = listener.address().unwrap().to_string();
             let (stop, stopped) = smol::channel::bounded::<()>(1);
             let shutdown = async move { assert!(stopped.recv().await.is_err()) };
-            let server = smol::spawn(serve(listener, options, None, shutdown));
+            let server = framelet::Server::new(listener)
+                .answer(Echo)
+                .message_timeout(time)
+                .idle_timeout(time)
+                .grace(time);
+            let server = smol::spawn(server.run(shutdown));
             if served {
                 smol::unblock(move || serves(&address)).await;
             } else {

@@ -2,8 +2,8 @@
 
 use argh::FromArgs;
 use framelet::{
-    Address, Count, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
-    ServeError, ServeOptions, Sink, SqliteSink, serve,
+    Address, Count, Echo, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
+    Reopen, ServeError, Server, Sink, SqliteSink,
 };
 use futures_lite::future;
 use log::{info, warn};
@@ -125,47 +125,56 @@ impl Serve {
 
     async fn serve(self) -> Result<(), Failure> {
         let address = parse_address(&self.addr)?;
-        let options = ServeOptions {
-            layout: self.layout,
-            max_message: self.max_message,
-            max_connections: self
-                .max_connections
-                .map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-            message_timeout: match self.message_timeout {
-                Some(Timeout(timeout)) => timeout,
-                None => ServeOptions::default().message_timeout,
-            },
-            idle_timeout: self.idle_timeout.and_then(|Timeout(timeout)| timeout),
-            memory: self.memory,
-            grace: self.grace,
-            echo: self.echo,
-            require_ack: self.require_ack,
-            ..ServeOptions::default()
-        };
-        options.check().map_err(failure)?;
-        let sink = self.sink()?;
-        if let Place::File(_) = self.to {
-            reopen_at_signal(options.reopen.clone())?;
-        }
-        survive_limits()?;
-        let stopped = stop_signal()?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(
                 Exit::Network,
                 format!("cannot listen on {address}: {}", why(&address, &error)),
             )
         })?;
-        match listener.address() {
+        let bound = listener.address();
+        let mut server = self.options(Server::new(listener));
+        server.check().map_err(failure)?;
+        if let Some(sink) = self.sink()? {
+            server = server.collect(sink);
+        }
+        if let Place::File(_) = self.to {
+            let reopen = Reopen::default();
+            reopen_at_signal(reopen.clone())?;
+            server = server.reopen(reopen);
+        }
+        survive_limits()?;
+        let stopped = stop_signal()?;
+        match bound {
             Ok(address) => say(format!("listening on {address}")),
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
-        let summary = serve(listener, options, sink, stopped).await.map_err(failure)?;
+        let summary = server.run(stopped).await.map_err(failure)?;
         info!(
             "{} over {}",
             Count(summary.messages, "message"),
             Count(summary.connections, "connection")
         );
         Ok(())
+    }
+
+    fn options(&self, mut server: Server) -> Server {
+        server = server.layout(self.layout).grace(self.grace).require_acks(self.require_ack);
+        if let Some(max) = self.max_message {
+            server = server.max_message(max);
+        }
+        if let Some(max) = self.max_connections {
+            server = server.max_connections(usize::try_from(max).unwrap_or(usize::MAX));
+        }
+        if let Some(Timeout(timeout)) = self.message_timeout {
+            server = server.message_timeout(timeout);
+        }
+        if let Some(Timeout(timeout)) = self.idle_timeout {
+            server = server.idle_timeout(timeout);
+        }
+        if let Some(memory) = self.memory {
+            server = server.memory(memory);
+        }
+        if self.echo { server.answer(Echo) } else { server }
     }
 
     fn sink(&self) -> Result<Option<Box<dyn Sink>>, Failure> {

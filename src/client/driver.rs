@@ -173,7 +173,7 @@ impl Driver {
                     let _ = self.acknowledged(refusal.committed);
                     return Err(self.refused(refusal));
                 }
-                Ok(Some(Answer::SignOfLife)) => {}
+                Ok(Some(Answer::Heartbeat)) => {}
                 Ok(None) if self.is_done() => return Ok(()),
                 Ok(None) => {
                     let what = "the server closed the connection";
@@ -211,7 +211,7 @@ impl Driver {
         // A server that answers at all gives acknowledgements.
         let mut gives_any = self.shared.lock().window.is_some();
         let mut alive = false;
-        while let Ok(Some(Answer::SignOfLife)) = answer {
+        while let Ok(Some(Answer::Heartbeat)) = answer {
             if !alive {
                 info!("{} is busy with what came before; waiting for its welcome", self.address);
                 self.connected();

@@ -242,6 +242,11 @@ impl ByteStream {
         self.would_block = false;
     }
 
+    /// Returns whether it is carried by another stream, so that it has an end of its own.
+    pub(crate) fn is_upgraded(&self) -> bool {
+        matches!(&self.kind, Kind::Other(_))
+    }
+
     /// Writes what the kernel takes without waiting.
     pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(buf)])

@@ -11,9 +11,10 @@ use std::thread::{self, Thread};
 
 use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
-use super::linger::Linger;
-use crate::message::{Batch, Origin};
-use crate::server::connection_state::Order;
+use super::adaptive_spin::AdaptiveSpin;
+use super::connection_state::Signal;
+use super::open_connection::OpenConnection;
+use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
 /// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
@@ -23,7 +24,8 @@ pub(super) const LENGTH: usize = 1024;
 /// What the writer thread is to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Commit(Batch),
+    /// Commit messages of a connection, and acknowledge them.
+    Commit(Batch, Arc<OpenConnection>),
     /// Answer how many messages of a sender are committed, if that is known.
     Committed(SenderId, Sender<Option<u64>>),
     Reopen,
@@ -31,8 +33,8 @@ pub(super) enum Command {
 
 /// Hands batches to the writer thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Queue {
-    entrance: Arc<Entrance>,
+pub(crate) struct CommitQueue {
+    commands: Arc<CommandSender>,
 }
 
 /// The rest of handing a batch on.
@@ -48,28 +50,25 @@ impl fmt::Display for SinkGone {
     }
 }
 
-impl Queue {
-    pub(super) fn new(entrance: &Arc<Entrance>) -> Queue {
-        Queue { entrance: Arc::clone(entrance) }
+impl CommitQueue {
+    pub(super) fn new(commands: &Arc<CommandSender>) -> CommitQueue {
+        CommitQueue { commands: Arc::clone(commands) }
     }
 
     /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
     /// for: in a box, so that only who waits has the room for it.
-    pub(crate) fn send(&self, batch: Batch) -> Option<Sending<'_>> {
+    pub(crate) fn send(&self, batch: Batch, from: &Arc<OpenConnection>) -> Option<Sending<'_>> {
         let messages = batch.len() as u64;
-        self.entrance.counts.queued.fetch_add(messages, Ordering::SeqCst);
-        match self.entrance.send(Command::Commit(batch)) {
+        self.commands.counts.queued.fetch_add(messages, Ordering::SeqCst);
+        match self.commands.send(Command::Commit(batch, Arc::clone(from))) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
-                let origin = match &command {
-                    Command::Commit(batch) => batch.origin.clone(),
-                    Command::Committed(..) | Command::Reopen => None,
-                };
-                let waiting = Waiting { counts: &self.entrance.counts, messages, origin };
+                let connection = Arc::clone(from);
+                let waiting = Waiting { counts: &self.commands.counts, messages, connection };
                 Some(Box::pin(async move {
                     // All of it, not the one field that is used below.
                     let mut waiting = waiting;
-                    self.entrance.wait_and_send(command).await?;
+                    self.commands.wait_and_send(command).await?;
                     waiting.messages = 0;
                     Ok(())
                 }))
@@ -82,11 +81,11 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`SinkGone`]; why is said by [`Writer::failed`](super::writer_thread::Writer::failed).
+    /// [`SinkGone`]; [`WriterThread::failed`](super::writer_thread::WriterThread::failed) says why.
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
         let question = Command::Committed(sender, answer);
-        self.entrance.wait_and_send(question).await?;
+        self.commands.wait_and_send(question).await?;
         answered.recv().await.map_err(|_| SinkGone)
     }
 }
@@ -95,13 +94,13 @@ impl Queue {
 struct Waiting<'a> {
     counts: &'a Counts,
     messages: u64,
-    origin: Option<Arc<Origin>>,
+    connection: Arc<OpenConnection>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // The sender has them still, and sends them over another connection: they are not lost.
-        if self.origin.as_deref().is_some_and(|origin| origin.watch.order() == Order::Refused) {
+        if self.connection.state.signal() == Signal::Refused {
             self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
         }
     }
@@ -112,67 +111,71 @@ impl Drop for Waiting<'_> {
 /// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
 /// wants before all else: where both share a core, that is two more switches between them for each commit.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct CommandSender {
     queue: Sender<Command>,
     pub(super) counts: Arc<Counts>,
-    // Behind the queue, which is closed by the time this is dropped.
-    bell: Bell,
+    // After the queue, which is closed by the time this is dropped.
+    writer: WakeOnDrop,
 }
 
-impl Entrance {
-    pub(super) fn new(queue: Sender<Command>, counts: Arc<Counts>, thread: Thread) -> Entrance {
-        Entrance { queue, counts, bell: Bell(thread) }
+impl CommandSender {
+    pub(super) fn new(
+        queue: Sender<Command>,
+        counts: Arc<Counts>,
+        thread: Thread,
+    ) -> CommandSender {
+        CommandSender { queue, counts, writer: WakeOnDrop(thread) }
     }
 
     fn send(&self, command: Command) -> Result<(), TrySendError<Command>> {
         self.queue.try_send(command)?;
-        self.bell.ring();
+        self.writer.wake();
         Ok(())
     }
 
     /// Sends a command once there is room for it.
     pub(super) async fn wait_and_send(&self, command: Command) -> Result<(), SinkGone> {
         self.queue.send(command).await.map_err(|_| SinkGone)?;
-        self.bell.ring();
+        self.writer.wake();
         Ok(())
     }
 
     pub(super) fn close(&self) {
         self.queue.close();
-        self.bell.ring();
+        self.writer.wake();
     }
 }
 
 /// Wakes the writer thread; also by being dropped.
 #[derive(Debug)]
-struct Bell(Thread);
+struct WakeOnDrop(Thread);
 
-impl Bell {
-    fn ring(&self) {
+impl WakeOnDrop {
+    fn wake(&self) {
         self.0.unpark();
     }
 }
 
-impl Drop for Bell {
+impl Drop for WakeOnDrop {
     fn drop(&mut self) {
-        self.ring();
+        self.wake();
     }
 }
 
 /// Takes the next command, or `None` if there are no more to come. For the writer thread, which the
-/// bell wakes; with a way to `linger` it may look for the command awake before it sleeps.
+/// sender of each wakes; with a `spin` it may look for the command awake before it sleeps.
 pub(super) fn wait_for_next(
     commands: &Receiver<Command>,
-    mut linger: Option<&mut Linger>,
+    mut spin: Option<&mut AdaptiveSpin>,
 ) -> Option<Command> {
     loop {
-        match (commands.try_recv(), linger.take()) {
+        match (commands.try_recv(), spin.take()) {
             (Ok(command), _) => return Some(command),
             (Err(TryRecvError::Closed), _) => return None,
-            (Err(TryRecvError::Empty), Some(linger)) => {
-                linger.until(|| !commands.is_empty() || commands.is_closed());
+            (Err(TryRecvError::Empty), Some(spin)) => {
+                spin.until(|| !commands.is_empty() || commands.is_closed());
             }
-            // Whatever has come since, the bell has rung for it.
+            // Whatever has come since has woken it.
             (Err(TryRecvError::Empty), None) => thread::park(),
         }
     }

@@ -8,156 +8,133 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_lite::{AsyncWrite, FutureExt, future};
-use log::debug;
+use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
+use smol::Timer;
 
-use super::commit_queue::Queue;
+use super::ack_session::AckSession;
+use super::commit_queue::CommitQueue;
+use super::connection_state::{Phase, Signal, Snapshot};
+use super::handler::Answering;
+use super::open_connection::OpenConnection;
+use super::outcome::Outcome;
+use super::pipeline::{Pipeline, Waits};
+use super::shared::Shared;
 use crate::message::{Batch, Origin};
 use crate::net::byte_stream::ByteStream;
-use crate::server::accept::Server;
-use crate::server::connection_state::{Order, Phase, State};
-use crate::server::rate_limited_log::{Kind, RateLimitedLog};
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::RefusalCode;
-use crate::wire::count::Count;
-use crate::wire::error::Fault;
-use crate::wire::io_error::Plain;
-
-mod asking; // for clients that ask for acknowledgements
-
-use asking::Telling;
+use crate::wire::ack::{Hello, Opening, RefusalCode};
 
 /// How many reads a connection may take before other tasks get their turn: half a megabyte if they are
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
 /// milliseconds.
 const READS_A_TURN: u32 = 8;
 
-/// How a connection ended.
-pub(crate) enum Outcome {
-    /// Its peer ended it, and all is committed. The only orderly end.
-    Closed,
-    /// The server ended, and all that had come is committed.
-    Drained,
-    /// Its peer was silent for too long.
-    Idle(Duration),
-    /// Its peer did not take its replies.
-    NotTaken(Duration),
-    /// It was cut off by the end of the server.
-    Aborted,
-    /// What came was no message, or the stream failed.
-    Read(Box<ReadError>),
-    /// Replies could not be sent.
-    Write(io::Error),
-    /// The sink takes no more.
-    SinkGone,
-    /// It asked for acknowledgements and does not get them, or not any more.
-    Refused(RefusalCode),
-    /// It cannot send the message that comes next: the oldest that it has is a later one.
-    Missing { committed: u64, oldest: u64 },
-    /// It did not ask for acknowledgements, as it has to here.
-    NotAsked,
+/// How long the orderly end of a stream may take that has one of its own, as TLS has.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// There are as many of these as there are idle connections, so their size counts.
+pub(crate) struct Connection {
+    receiver: Receiver,
+    /// For a client that asks for acknowledgements.
+    session: Option<Box<AckSession>>,
 }
 
-/// How far the replies to one batch have got.
+/// What receives messages and hands them on.
+struct Receiver {
+    shared: Arc<Shared>,
+    connection: Arc<OpenConnection>,
+    reader: FrameReader<ByteStream>,
+    queue: Option<CommitQueue>,
+    /// Where the messages come from, once there are any.
+    origin: Option<Arc<Origin>>,
+    /// The offset up to which the stream is read once the server ends: what had come by then.
+    read_until: Option<u64>,
+    /// How many reads there were since others had their turn.
+    reads: u32,
+}
+
+/// How far sending back one batch has got.
 #[derive(Default)]
-struct Echo {
+struct Echoing {
     sent: usize,
     /// Once the peer has taken nothing for a while: the memory that it keeps from others.
     keeps: Option<HeldForPeer>,
 }
 
-/// There are as many of these as there are idle connections, so their size counts.
-pub(crate) struct Connection {
-    server: Arc<Server>,
-    origin: Arc<Origin>,
-    reader: FrameReader<ByteStream>,
-    queue: Option<Queue>,
-    /// How many messages have come.
-    received: u64,
-    /// The offset up to which the stream is read once the server ends: what had come by then.
-    read_until: Option<u64>,
-    /// How many reads there were since others had their turn.
-    reads: u32,
-    /// Whether the client asks for acknowledgements.
-    asked: bool,
-}
-
 impl Connection {
     pub(crate) fn new(
-        server: Arc<Server>,
-        origin: Arc<Origin>,
-        socket: ByteStream,
-        queue: Option<Queue>,
+        shared: Arc<Shared>,
+        connection: Arc<OpenConnection>,
+        stream: ByteStream,
+        queue: Option<CommitQueue>,
     ) -> Connection {
-        let pool = server.pool.clone();
-        Connection {
-            reader: FrameReader::in_pool(socket, server.layout, server.max_message, pool),
-            server,
-            origin,
-            queue,
-            received: 0,
-            read_until: None,
-            reads: 0,
-            asked: false,
-        }
-    }
-
-    pub(crate) fn server(&self) -> &Arc<Server> {
-        &self.server
-    }
-
-    pub(crate) fn origin(&self) -> &Arc<Origin> {
-        &self.origin
+        let (layout, pool) = (shared.layout, shared.pool.clone());
+        let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool);
+        let (origin, read_until, reads) = (None, None, 0);
+        let receiver = Receiver { reader, shared, connection, queue, origin, read_until, reads };
+        Connection { receiver, session: None }
     }
 
     /// Returns how many messages have come.
     pub(crate) fn received(&self) -> u64 {
-        self.received
+        self.receiver.received()
     }
 
     /// Serves the connection to its end, and returns how it ended.
     pub(crate) async fn run(&mut self) -> Outcome {
-        let origin = Arc::clone(&self.origin);
+        let connection = Arc::clone(&self.receiver.connection);
         let outcome = {
             let mut serving = pin!(self.serve());
             poll_fn(|cx| {
-                // The order comes with a wake-up, so whom to wake is noted before looking.
-                origin.watch.register(cx.waker());
-                match origin.watch.order() {
-                    Order::Abort => Poll::Ready(Outcome::Aborted),
-                    Order::SinkFailed => Poll::Ready(Outcome::SinkGone),
-                    Order::Refused => {
-                        let code = origin.refusal().unwrap_or(RefusalCode::Fenced);
-                        Poll::Ready(Outcome::Refused(code))
-                    }
-                    Order::None => serving.as_mut().poll(cx),
+                // The signal comes with a wake-up, so whom to wake is noted before looking.
+                connection.state.register(cx.waker());
+                match connection.state.signal() {
+                    Signal::Abort => Poll::Ready(Outcome::Aborted),
+                    Signal::SinkFailed => Poll::Ready(Outcome::SinkGone),
+                    // By the sink, which says why; or else since there is a newer connection.
+                    Signal::Refused => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
+                    Signal::None => serving.as_mut().poll(cx),
                 }
             })
             .await
         };
-        match (self.refusal(&outcome), &outcome) {
-            (Some((code, why)), _) => Box::pin(self.refuse(code, why)).await,
-            (None, Outcome::Closed) => self.reader.get_ref().disable_reset_on_close(),
-            (None, _) => self.reader.get_ref().mark_aborted(),
+        let outcome = match (outcome, self.receiver.refusal()) {
+            (Outcome::Refused(RefusalCode::Fenced), Some(code)) => Outcome::Refused(code),
+            (outcome, _) => outcome,
+        };
+        if let Some(session) = &mut self.session {
+            session.stop();
+            if let Some((code, why)) = session.refusal(&outcome) {
+                Box::pin(session.refuse(code, why)).await;
+                return outcome;
+            }
+        }
+        match &outcome {
+            Outcome::Closed => self.receiver.close().await,
+            _ => self.receiver.reader.get_ref().mark_aborted(),
         }
         outcome
     }
 
     async fn serve(&mut self) -> Outcome {
-        let mut telling = None;
-        if let Err(outcome) = self.open(&mut telling).await {
+        if self.receiver.shared.upgrade.is_some()
+            && let Err(outcome) = Box::pin(self.receiver.set_up()).await
+        {
             return outcome;
         }
-        let outcome = match &mut telling {
-            None => self.receive().await,
+        if let Err(outcome) = self.open().await {
+            return outcome;
+        }
+        let outcome = match &mut self.session {
+            None => self.receiver.receive().await,
             // In a box, since few connections have it.
-            Some(telling) => match Box::pin(self.receive_or(telling)).await {
+            Some(session) => match Box::pin(self.receiver.receive_or(session)).await {
                 Ok(outcome) => outcome,
                 Err(failed) => return failed,
             },
@@ -165,67 +142,221 @@ impl Connection {
         if matches!(outcome, Outcome::SinkGone) {
             return outcome;
         }
-        self.settle().await;
-        match telling {
-            Some(telling) => Box::pin(self.tell_all(telling, outcome)).await,
+        self.receiver.settle().await;
+        match &mut self.session {
+            Some(session) => Box::pin(session.finish(outcome)).await,
             None => outcome,
         }
     }
 
-    /// Reads a hello, if there is one, and answers it.
-    async fn open(&mut self, telling: &mut Option<Box<Telling>>) -> Result<(), Outcome> {
-        if let Some(hello) = poll_fn(|cx| self.poll_opening(cx)).await? {
-            self.asked = true;
-            // In a box, since few connections have it.
-            *telling = Some(Box::pin(self.welcome(hello)).await?);
+    /// Finds out whether the client asks for acknowledgements, and welcomes it if it does.
+    async fn open(&mut self) -> Result<(), Outcome> {
+        let receiver = &mut self.receiver;
+        if !Hello::fits(receiver.shared.layout) {
+            return Ok(());
         }
+        let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_opening)).await?;
+        let hello = match opening {
+            Opening::Hello { hello, .. } => Some(hello),
+            Opening::Unsupported { .. } => None,
+            _ if receiver.shared.require_acks => return Err(Outcome::NotAsked),
+            _ => return Ok(()),
+        };
+        let (shared, connection) = (&receiver.shared, &receiver.connection);
+        let session = AckSession::new(shared, connection, receiver.reader.get_ref());
+        let session = self.session.insert(Box::new(session));
+        let hello = hello.ok_or(Outcome::Refused(RefusalCode::Version))?;
+        // In a box, since few connections have it.
+        let origin = Box::pin(session.welcome(hello, receiver.queue.as_ref())).await?;
+        receiver.origin = Some(Arc::new(origin));
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Returns how many messages have come.
+    fn received(&self) -> u64 {
+        self.reader.at().message - 1
+    }
+
+    /// Returns why the sink takes nothing more of this connection, if that is so.
+    fn refusal(&self) -> Option<RefusalCode> {
+        self.origin.as_deref().and_then(Origin::refusal)
+    }
+
+    fn origin(&mut self) -> Arc<Origin> {
+        let OpenConnection { number, peer, .. } = &*self.connection;
+        let new = || Arc::new(Origin::new(*number, peer.clone()));
+        Arc::clone(self.origin.get_or_insert_with(new))
+    }
+
+    /// Makes the stream that messages travel on of the one that was accepted.
+    async fn set_up(&mut self) -> Result<(), Outcome> {
+        let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
+        let stream = self.reader.get_mut();
+        let mut upgrading = upgrade.begin(stream.clone());
+        let (state, shared) = (&self.connection.state, &self.shared);
+        state.enter(Phase::Setup, shared.now());
+        *stream = poll_fn(|cx| match upgrading.as_mut().poll(cx) {
+            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(Outcome::Setup)),
+            Poll::Pending if state.snapshot().is_expired() => {
+                let timeout = shared.message_timeout.unwrap_or_default();
+                Poll::Ready(Err(Outcome::SetupLate(timeout)))
+            }
+            // Nothing of it has come that could be lost.
+            Poll::Pending if shared.is_draining() => Poll::Ready(Err(Outcome::Drained)),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        state.enter(Phase::Busy, 0);
         Ok(())
     }
 
     /// Receives messages as long as the client can be told which of them are committed; otherwise
     /// returns why it cannot be.
-    async fn receive_or(&mut self, telling: &mut Telling) -> Result<Outcome, Outcome> {
+    async fn receive_or(&mut self, session: &mut AckSession) -> Result<Outcome, Outcome> {
         let received = async { Ok(self.receive().await) };
-        let failed = async { Err(telling.failed().await) };
+        let failed = async { Err(session.failed().await) };
         received.or(failed).await
     }
 
     /// Receives messages and hands them on, until there are no more to come.
     async fn receive(&mut self) -> Outcome {
+        match self.shared.answering {
+            Answering::Nothing | Answering::Echo => self.receive_or_echo().await,
+            // In a box, since idle connections of other servers have no room for it.
+            Answering::Each(_) => Box::pin(self.receive_and_answer()).await,
+        }
+    }
+
+    async fn receive_or_echo(&mut self) -> Outcome {
+        let echoes = matches!(self.shared.answering, Answering::Echo);
         loop {
             let last = self.is_read_until_the_end();
             let payloads = match poll_fn(|cx| self.poll_payloads(cx)).await {
                 Ok(payloads) => payloads,
                 Err(outcome) => return outcome,
             };
-            self.received += payloads.len() as u64;
-            if let Some(acked) = self.origin.acked() {
-                acked.received(self.received);
-            }
-            if let Some(queue) = &self.queue {
-                let batch = Batch::received_from(Arc::clone(&self.origin), Arc::clone(&payloads));
-                if let Some(sending) = queue.send(batch)
-                    && sending.await.is_err()
-                {
-                    return Outcome::SinkGone;
-                }
-            }
-            let mut echo = Echo::default();
-            if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
+            if let Err(outcome) = self.hand_on(&payloads).await {
                 return outcome;
+            }
+            if echoes {
+                let mut echo = Echoing::default();
+                if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
+                    return outcome;
+                }
             }
             drop(payloads);
             if last {
                 // What was read is more than had come by then: this sender does not stop by itself.
                 return Outcome::Drained;
             }
-            if self.ends_its_turn() {
-                future::yield_now().await;
-            }
-            // Waiting costs several system calls, and asking once more only one. While others had
-            // their turn, or the peer its reply, there has often come something.
-            self.reader.get_mut().assume_readable();
+            self.end_turn().await;
         }
+    }
+
+    /// Hands messages to the sink, if there is one.
+    async fn hand_on(&mut self, payloads: &Arc<Payloads>) -> Result<(), Outcome> {
+        if let Some(acks) = self.connection.acks() {
+            acks.set_received(self.received());
+        }
+        if self.queue.is_none() {
+            return Ok(());
+        }
+        let batch = Batch::received_from(self.origin(), Arc::clone(payloads));
+        if let Some(queue) = &self.queue
+            && let Some(sending) = queue.send(batch, &self.connection)
+            && sending.await.is_err()
+        {
+            return Err(Outcome::SinkGone);
+        }
+        Ok(())
+    }
+
+    /// Receives requests while others are being answered, until there are no more to come and all have
+    /// their replies.
+    async fn receive_and_answer(&mut self) -> Outcome {
+        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
+        let mut pipeline = Pipeline::new(shared, connection);
+        let mut ended = None;
+        loop {
+            let read = poll_fn(|cx| self.poll_answering(cx, &mut pipeline, &mut ended)).await;
+            let payloads = match read {
+                Ok(payloads) => payloads,
+                Err(outcome) => return outcome,
+            };
+            if let Err(outcome) = self.hand_on(&payloads).await {
+                return outcome;
+            }
+            pipeline.push(payloads);
+            if self.is_read_until_the_end() {
+                ended.get_or_insert(Outcome::Drained);
+            }
+            self.end_turn().await;
+        }
+    }
+
+    /// Answers what can be answered, and reads on where there is room. Ends when a batch was read; or once
+    /// the requests have `ended` and all are answered.
+    fn poll_answering(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipeline: &mut Pipeline,
+        ended: &mut Option<Outcome>,
+    ) -> Poll<Result<Arc<Payloads>, Outcome>> {
+        let before = self.connection.state.snapshot();
+        let mut taken = false;
+        let waits = pipeline.poll(cx, self.reader.get_mut(), || taken = true)?;
+        let mut wanted = match waits {
+            Waits::Peer => Phase::Writing,
+            Waits::Handlers | Waits::Requests => Phase::Busy,
+        };
+        if waits == Waits::Requests
+            && let Some(outcome) = ended.take()
+        {
+            return Poll::Ready(Err(outcome));
+        }
+        if ended.is_none() && pipeline.has_room() {
+            match self.poll_reading(cx, FrameReader::poll_batch) {
+                Reading::Done(read) => {
+                    self.connection.state.enter(Phase::Busy, 0);
+                    match read {
+                        Ok(payloads) => return Poll::Ready(Ok(Arc::new(payloads))),
+                        Err(outcome) => {
+                            *ended = Some(outcome);
+                            // To find out whether all are answered already.
+                            cx.waker().wake_by_ref();
+                        }
+                    }
+                }
+                Reading::Waits(Phase::Idle) if waits != Waits::Requests => {}
+                Reading::Waits(phase) if waits != Waits::Peer => wanted = phase,
+                Reading::Waits(_) => {}
+            }
+        }
+        if taken && wanted == Phase::Writing {
+            // It takes something: its time starts anew.
+            self.connection.state.enter(wanted, self.shared.now());
+            return Poll::Pending;
+        }
+        match ready!(self.poll_phase(before, wanted)) {
+            Outcome::Drained => {
+                ended.get_or_insert(Outcome::Drained);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            outcome => Poll::Ready(Err(outcome)),
+        }
+    }
+
+    /// Lets other tasks have their turn now and then.
+    async fn end_turn(&mut self) {
+        if self.ends_its_turn() {
+            future::yield_now().await;
+        }
+        // Waiting costs several system calls, and asking once more only one. While others had
+        // their turn, or the peer its reply, there has often come something.
+        self.reader.get_mut().assume_readable();
     }
 
     /// Returns whether other tasks have their turn before the next read: after some reads, and as soon as
@@ -242,7 +373,7 @@ impl Connection {
     fn poll_payloads(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arc<Payloads>, Outcome>> {
         let read = self.poll_read(cx, FrameReader::poll_batch);
         if read.is_ready() {
-            self.origin.watch.enter(Phase::Busy, 0);
+            self.connection.state.enter(Phase::Busy, 0);
         }
         read.map_ok(Arc::new)
     }
@@ -257,9 +388,24 @@ impl Connection {
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Poll<Result<T, Outcome>> {
         // What is judged later is looked at when the connection is woken for it.
-        let state = self.origin.watch.state();
-        let draining = self.server.draining();
-        if state.is_expired() || draining {
+        let before = self.connection.state.snapshot();
+        match self.poll_reading(cx, read) {
+            Reading::Done(read) => Poll::Ready(read),
+            Reading::Waits(phase) => self.poll_phase(before, phase).map(Err),
+        }
+    }
+
+    /// Reads something, or returns what has to be waited for.
+    fn poll_reading<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(
+            &mut FrameReader<ByteStream>,
+            &mut Context<'_>,
+        ) -> Poll<Result<Option<T>, ReadError>>,
+    ) -> Reading<T> {
+        let draining = self.shared.is_draining();
+        if self.connection.state.snapshot().is_expired() || draining {
             // What counts is what the kernel has, not what it has told us of.
             self.reader.get_mut().assume_readable();
         }
@@ -268,12 +414,16 @@ impl Connection {
             self.read_until = unread.map(|unread| self.reader.received() + unread);
         }
         match read(&mut self.reader, cx) {
-            Poll::Ready(Ok(Some(got))) => Poll::Ready(Ok(got)),
-            Poll::Ready(Ok(None)) => Poll::Ready(Err(Outcome::Closed)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Outcome::Read(Box::new(error)))),
+            Poll::Ready(Ok(Some(got))) => Reading::Done(Ok(got)),
+            Poll::Ready(Ok(None)) => Reading::Done(Err(Outcome::Closed)),
+            Poll::Ready(Err(error)) => Reading::Done(Err(Outcome::Read(Box::new(error)))),
             Poll::Pending => {
                 self.admit_what_has_arrived(cx);
-                self.poll_wait(state).map(Err)
+                if draining {
+                    // Where it cannot be known what had come, that is what could be read.
+                    self.read_until.get_or_insert(self.reader.received());
+                }
+                Reading::Waits(self.reading_phase())
             }
         }
     }
@@ -288,34 +438,37 @@ impl Connection {
         }
     }
 
-    /// Notes what is waited for, unless that is the same as in `state`.
-    fn poll_wait(&mut self, state: State) -> Poll<Outcome> {
-        let (watch, now) = (&self.origin.watch, self.server.now());
+    /// Returns what a read waits for.
+    fn reading_phase(&self) -> Phase {
         // The time until there is memory is not the sender's fault, unless it owes the rest of a message.
-        let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
-        if self.reader.waits_for_memory() && !stalls() {
-            watch.enter(Phase::Busy, now);
-            return Poll::Pending;
-        }
-        let phase = match self.reader.in_message() {
+        let stalls =
+            || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
+        match self.reader.in_message() {
+            _ if self.reader.waits_for_memory() && !stalls() => Phase::Busy,
             true => Phase::InMessage,
             false => Phase::Idle,
-        };
+        }
+    }
+
+    /// Notes what is waited for, unless that is the same as it was `before`. Ends if that has been so for
+    /// too long, or the server ends.
+    fn poll_phase(&mut self, before: Snapshot, phase: Phase) -> Poll<Outcome> {
+        let (state, now) = (&self.connection.state, self.shared.now());
+        if phase == Phase::Busy {
+            state.enter(phase, now);
+            return Poll::Pending;
+        }
         // It is the same message, too: between two of them the connection is busy. So the clock of a
         // message starts once, unless it has to wait for memory.
-        let as_before = state.phase() == phase;
-        if as_before && state.is_expired() {
-            return Poll::Ready(self.expire());
+        let as_before = before.phase() == phase;
+        if as_before && before.is_expired() {
+            return Poll::Ready(self.expire(phase));
         }
-        if self.server.draining() {
-            // Where it cannot be known what had come, that is what could be read.
-            self.read_until.get_or_insert(self.reader.received());
-        }
-        if self.is_read_until_the_end() {
+        if phase != Phase::Writing && self.is_read_until_the_end() {
             return Poll::Ready(Outcome::Drained);
         }
         if !as_before {
-            watch.enter(phase, now);
+            state.enter(phase, now);
         }
         Poll::Pending
     }
@@ -325,26 +478,25 @@ impl Connection {
         self.read_until.is_some_and(|until| self.reader.at().offset >= until)
     }
 
-    fn expire(&mut self) -> Outcome {
-        match (self.reader.in_message(), self.server.message_timeout) {
-            (true, Some(timeout)) => Outcome::Read(Box::new(self.reader.expire(timeout))),
-            _ => Outcome::Idle(self.server.idle_timeout.unwrap_or_default()),
+    fn expire(&mut self, phase: Phase) -> Outcome {
+        let timeout = self.shared.message_timeout.unwrap_or_default();
+        match phase {
+            Phase::InMessage => Outcome::Read(Box::new(self.reader.expire(timeout))),
+            Phase::Writing => Outcome::NotTaken(timeout),
+            _ => Outcome::Idle(self.shared.idle_timeout.unwrap_or_default()),
         }
     }
 
-    /// Sends messages back, if that is what this server does, from the buffer in which they came.
+    /// Sends messages back from the buffer in which they came.
     fn poll_echo(
         &mut self,
         cx: &mut Context<'_>,
         payloads: &Payloads,
-        echo: &mut Echo,
+        echo: &mut Echoing,
     ) -> Poll<Result<(), Outcome>> {
-        if !self.server.echo {
-            return Poll::Ready(Ok(()));
-        }
-        let socket = self.reader.get_mut();
-        let watch = &self.origin.watch;
-        let mut state = watch.state();
+        let stream = self.reader.get_mut();
+        let connection = &self.connection.state;
+        let mut state = connection.snapshot();
         loop {
             let mut rest = echo.sent;
             let mut parts = payloads.frames().map(|part| {
@@ -352,13 +504,13 @@ impl Connection {
                 rest -= part.len() - unsent.len();
                 IoSlice::new(unsent)
             });
-            // Parts that are empty or sent are in front; most batches have one part only.
+            // Parts that are empty or sent come first; most batches have one part only.
             parts.sort_by_key(|part| !part.is_empty());
             let empty = parts.iter().take_while(|part| part.is_empty()).count();
             if empty == parts.len() {
                 return Poll::Ready(Ok(()));
             }
-            match Pin::new(&mut *socket).poll_write_vectored(cx, &parts[empty..]) {
+            match Pin::new(&mut *stream).poll_write_vectored(cx, &parts[empty..]) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
                 }
@@ -366,20 +518,20 @@ impl Connection {
                     echo.sent += bytes;
                     if state.phase() == Phase::Writing {
                         // It takes something: its time starts anew.
-                        watch.enter(Phase::Busy, 0);
-                        state = watch.state();
+                        connection.enter(Phase::Busy, 0);
+                        state = connection.snapshot();
                     }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
                 Poll::Pending if state.phase() != Phase::Writing => {
-                    watch.enter(Phase::Writing, self.server.now());
-                    let pool = &self.server.pool;
+                    connection.enter(Phase::Writing, self.shared.now());
+                    let pool = &self.shared.pool;
                     echo.keeps.get_or_insert_with(|| pool.hold_for_peer(payloads.held()));
                     return Poll::Pending;
                 }
                 Poll::Pending if state.is_expired() => {
-                    let timeout = self.server.message_timeout.unwrap_or_default();
+                    let timeout = self.shared.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -387,94 +539,38 @@ impl Connection {
         }
     }
 
-    /// Waits until all that has come is committed: an orderly end says that it is, and also whoever is
-    /// reset shall have lost nothing that was read.
+    /// Waits until all that has come is committed: an orderly end says that it is, and also one that is
+    /// reset must have lost nothing that was read.
     async fn settle(&self) {
         if self.queue.is_some() {
-            self.origin.watch.enter(Phase::Closing, self.server.now());
-            poll_fn(|_| match self.origin.committed() >= self.received {
+            self.connection.state.enter(Phase::Closing, self.shared.now());
+            poll_fn(|_| match self.connection.committed() >= self.received() {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             })
             .await;
         }
     }
-}
 
-/// What is wrong where messages are missing between the committed ones and those that the client has.
-fn missing(committed: u64, oldest: u64) -> String {
-    format!(
-        "the server has {} of this sender, and the client's oldest is {oldest}: was the database \
-         replaced?",
-        Count(committed, "message")
-    )
-}
-
-/// The one place where the end of a connection is logged.
-pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outcome: &Outcome) {
-    let who = format_args!("connection {} from {}", origin.connection, origin.peer);
-    let messages = Count(messages, "message");
-    match outcome {
-        Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
-        Outcome::Closed => debug!("{who}: closed after {messages}"),
-        Outcome::Drained => debug!("{who}: reset by the end of the server, after {messages}"),
-        Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
-        Outcome::Idle(timeout) => {
-            let timeout = humantime::format_duration(*timeout);
-            let why = format_args!("the peer was idle for {timeout} (--idle-timeout)");
-            log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
-        }
-        Outcome::NotTaken(timeout) => {
-            let timeout = humantime::format_duration(*timeout);
-            let why = format_args!(
-                "the peer took nothing of its replies for {timeout} (--message-timeout)"
-            );
-            log.say(Kind::NotTaken, format_args!("{who}: reset after {messages}, since {why}"));
-        }
-        Outcome::Aborted => {
-            let line = format_args!("{who}: cut off by the end of the server, after {messages}");
-            log.say(Kind::Aborted, line);
-        }
-        Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
-        Outcome::Write(error) => {
-            let what = if origin.acked().is_some() { "acknowledgements" } else { "replies" };
-            let line = format_args!("{who}: cannot send {what}: {}", Plain(error));
-            log.say(Kind::WriteFailed, line);
-        }
-        Outcome::Refused(code) => {
-            let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
-            log.say(Kind::Refused, line);
-        }
-        Outcome::Missing { committed, oldest } => {
-            let line = format_args!("{who}: refused, since {}", missing(*committed, *oldest));
-            log.say(Kind::Refused, line);
-        }
-        Outcome::NotAsked => {
-            let why = "the client asks for no acknowledgements (--require-ack)";
-            log.say(Kind::NotAsked, format_args!("{who}: reset, since {why}"));
-        }
-        Outcome::SinkGone => {
-            let line = format_args!("{who}: cut off after {messages}, since the sink failed");
-            log.say(Kind::SinkGone, line);
+    /// Ends the connection in order.
+    async fn close(&mut self) {
+        let stream = self.reader.get_mut();
+        stream.disable_reset_on_close();
+        if stream.is_upgraded() {
+            let too_late = async {
+                Timer::after(CLOSING).await;
+                Ok(())
+            };
+            // Where it fails the peer is gone, or has been told enough.
+            let _ = stream.close().or(too_late).await;
         }
     }
 }
 
-/// Returns whether not a single byte came before the stream failed: that happens to probes that look
-/// whether somebody listens, and nobody has lost anything.
-fn is_empty(error: &ReadError) -> bool {
-    matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
-}
-
-fn kind(error: &ReadError) -> Kind {
-    match error {
-        ReadError::Io { .. } => Kind::Lost,
-        ReadError::Protocol(error) => match error.fault {
-            Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
-            Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
-            Fault::Late { .. } => Kind::Late,
-        },
-    }
+/// What came of a read.
+enum Reading<T> {
+    Done(Result<T, Outcome>),
+    Waits(Phase),
 }
 
 #[cfg(test)]

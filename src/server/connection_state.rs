@@ -10,7 +10,7 @@
 
 use std::task::Waker;
 
-use crate::server::sync::{AtomicU8, AtomicU64, AtomicWaker, Ordering};
+use super::sync::{AtomicU8, AtomicU64, AtomicWaker, Ordering};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,14 @@ pub(crate) enum Phase {
     Writing,
     /// For the sink to commit what has come, before it closes.
     Closing,
+    /// For its stream to be set up.
+    Setup,
 }
 
-/// What a connection has been told.
+/// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Order {
+pub(crate) enum Signal {
     /// Nothing.
     None,
     /// Its messages are not taken any more: a newer connection of the same sender has taken its place, the
@@ -39,16 +41,16 @@ pub(crate) enum Order {
     Refused,
     /// The sink has failed, so there is nothing more to receive for.
     SinkFailed,
-    /// It shall end at once, whatever it does.
+    /// The server cuts it off, whatever it is doing.
     Abort,
 }
 
 /// One connection's notes.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
-    /// A [`State`].
+pub(crate) struct ConnectionState {
+    /// A [`Snapshot`].
     state: AtomicU64,
-    order: AtomicU8,
+    signal: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -57,86 +59,87 @@ pub(crate) struct Watch {
 /// It need not tell two phases of a kind apart that began in the same tick: what is true of one of them
 /// is true of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct State(u64);
+pub(crate) struct Snapshot(u64);
 
-impl State {
+impl Snapshot {
     const PHASE: u64 = 0b0111;
     const EXPIRED: u64 = 0b1000;
     const TICK: u32 = 4;
 
     pub(crate) fn phase(self) -> Phase {
-        match self.0 & State::PHASE {
+        match self.0 & Snapshot::PHASE {
             1 => Phase::Idle,
             2 => Phase::InMessage,
             3 => Phase::Writing,
             4 => Phase::Closing,
+            5 => Phase::Setup,
             _ => Phase::Busy,
         }
     }
 
     /// Returns the tick at which the phase began.
     pub(crate) fn since(self) -> u64 {
-        self.0 >> State::TICK
+        self.0 >> Snapshot::TICK
     }
 
     /// Returns whether the phase has lasted too long, so that the connection shall end.
     pub(crate) fn is_expired(self) -> bool {
-        self.0 & State::EXPIRED != 0
+        self.0 & Snapshot::EXPIRED != 0
     }
 }
 
-impl Watch {
+impl ConnectionState {
     /// Notes that `phase` began at `tick`. Only the connection itself does so.
     pub(crate) fn enter(&self, phase: Phase, tick: u64) {
-        self.state.store(tick << State::TICK | phase as u64, Ordering::SeqCst);
+        self.state.store(tick << Snapshot::TICK | phase as u64, Ordering::SeqCst);
     }
 
-    pub(crate) fn state(&self) -> State {
-        State(self.state.load(Ordering::SeqCst))
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.state.load(Ordering::SeqCst))
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        self.state().phase()
+        self.snapshot().phase()
     }
 
     /// Says that `judged` has lasted too long. That is void if the connection has done anything since.
-    pub(crate) fn expire(&self, judged: State) {
-        let expired = judged.0 | State::EXPIRED;
+    pub(crate) fn expire(&self, judged: Snapshot) {
+        let expired = judged.0 | Snapshot::EXPIRED;
         let (ok, failed) = (Ordering::SeqCst, Ordering::SeqCst);
         if self.state.compare_exchange(judged.0, expired, ok, failed).is_ok() {
             self.waker.wake();
         }
     }
 
-    pub(crate) fn order(&self) -> Order {
-        match self.order.load(Ordering::SeqCst) {
-            0 => Order::None,
-            1 => Order::Refused,
-            2 => Order::SinkFailed,
-            _ => Order::Abort,
+    pub(crate) fn signal(&self) -> Signal {
+        match self.signal.load(Ordering::SeqCst) {
+            0 => Signal::None,
+            1 => Signal::Refused,
+            2 => Signal::SinkFailed,
+            _ => Signal::Abort,
         }
     }
 
-    /// Tells the connection something and sees to it that it looks.
-    pub(crate) fn tell(&self, order: Order) {
-        self.order.fetch_max(order as u8, Ordering::SeqCst);
+    /// Tells the connection something, and wakes it. A weightier signal replaces a lighter one.
+    pub(crate) fn send(&self, signal: Signal) {
+        self.signal.fetch_max(signal as u8, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Sees to it that the connection looks around.
+    /// Makes the connection look at its state and at the server's.
     pub(crate) fn wake(&self) {
         self.waker.wake();
     }
 
     /// Says that more of the connection's messages are committed. It is only woken if it waits for
     /// just that: while it waits for its peer, a wake-up would cost a system call for nothing.
-    pub(crate) fn committed(&self) {
+    pub(crate) fn notify_committed(&self) {
         if self.phase() == Phase::Closing {
             self.waker.wake();
         }
     }
 
-    /// Notes whom to wake. To be called before looking at the state and the order.
+    /// Notes whom to wake. To be called before looking at the state and the signal.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }

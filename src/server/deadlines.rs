@@ -4,96 +4,82 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::server::accept::Server;
-use crate::server::connection_state::{Phase, State};
-
-/// The bounds of the time between two sweeps.
-const MIN_TICK: Duration = Duration::from_millis(10);
-const MAX_TICK: Duration = Duration::from_millis(500);
-
-/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Twice a second
-/// is little work, and memory is given back within a second, since the second sweep that finds it idle
-/// does so.
-pub(crate) fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
-    let shortest = timeouts.into_iter().min();
-    shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))
-}
+use super::connection_state::{Phase, Snapshot};
+use super::shared::Shared;
 
 /// Looks at every connection once a tick, and ends those that have waited too long; until it is
 /// dropped.
 ///
 /// It has a thread of its own, since a timer of the reactor would be armed anew in the kernel for each
 /// of the reactor's waits, and that is as often as there are messages.
-pub(crate) struct Sweep(thread::Thread, Arc<AtomicBool>);
+pub(crate) struct DeadlineSweeper(thread::Thread, Arc<AtomicBool>);
 
-impl Sweep {
-    pub(crate) fn start(server: &Arc<Server>) -> io::Result<Sweep> {
-        let (server, stop) = (Arc::clone(server), Arc::<AtomicBool>::default());
+impl DeadlineSweeper {
+    pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<DeadlineSweeper> {
+        let (shared, stop) = (Arc::clone(shared), Arc::<AtomicBool>::default());
         let stopped = Arc::clone(&stop);
         let sweeping = thread::Builder::new().name("framelet-sweep".into()).spawn(move || {
-            let mut next = Instant::now() + server.tick;
+            let mut next = Instant::now() + shared.tick;
             while !stopped.load(Ordering::Relaxed) {
                 let left = next.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    server.sweep();
-                    next = Instant::now() + server.tick;
+                    sweep(&shared);
+                    next = Instant::now() + shared.tick;
                 } else {
                     thread::park_timeout(left);
                 }
             }
         })?;
-        Ok(Sweep(sweeping.thread().clone(), stop))
+        Ok(DeadlineSweeper(sweeping.thread().clone(), stop))
     }
 }
 
-impl Drop for Sweep {
+impl Drop for DeadlineSweeper {
     fn drop(&mut self) {
         self.1.store(true, Ordering::Relaxed);
         self.0.unpark();
     }
 }
 
-impl Server {
-    /// Ends the connections that have waited too long, gives memory back that is not needed, and says
-    /// what was left out of the log.
-    fn sweep(&self) {
-        let now = self.clock.fetch_add(1, Ordering::SeqCst) + 1;
-        let crowded = self.pool.is_crowded();
-        for origin in self.open().values() {
-            if let Some(acked) = origin.acked()
-                && (acked.waits(origin) || acked.has_unsent())
-            {
-                // Now and then a client is told that the sink is at work, and what could not be sent is
-                // tried again.
-                acked.changed();
-            }
-            if crowded {
-                // Since it has waited for memory, the rest of its message may have arrived.
-                origin.watch.wake();
-            }
-            let state = origin.watch.state();
-            if self.is_over(state, now) {
-                origin.watch.expire(state);
-            }
+/// Ends the connections that have waited too long, gives memory back that is not needed, and says what
+/// was left out of the log.
+fn sweep(shared: &Shared) {
+    let now = shared.advance();
+    let crowded = shared.pool.is_crowded();
+    for connection in shared.open().values() {
+        if let Some(acks) = connection.acks()
+            && (acks.is_waiting(&connection.progress()) || acks.has_unsent())
+        {
+            // Now and then a client is told that the sink is at work, and what could not be sent is
+            // tried again.
+            acks.wake();
         }
-        self.pool.trim();
-        self.log.sweep();
+        if crowded {
+            // Since it has waited for memory, the rest of its message may have arrived.
+            connection.state.wake();
+        }
+        let snapshot = connection.state.snapshot();
+        if is_over(shared, snapshot, now) {
+            connection.state.expire(snapshot);
+        }
     }
+    shared.pool.trim();
+    shared.log.sweep();
+}
 
-    /// Returns whether a connection has done the same for too long.
-    fn is_over(&self, state: State, now: u64) -> bool {
-        let timeout = match state.phase() {
-            Phase::InMessage | Phase::Writing => self.message_timeout,
-            Phase::Idle => self.idle_timeout,
-            Phase::Busy | Phase::Closing => None,
-        };
-        // The phase began at any time within its first tick: one more makes sure that nobody is cut off
-        // early. So one that begins now is never meant, either.
-        timeout.is_some_and(|timeout| {
-            let ticks = timeout.as_nanos().div_ceil(self.tick.as_nanos());
-            u128::from(now.saturating_sub(state.since())) > ticks
-        })
-    }
+/// Returns whether a connection has done the same for too long.
+fn is_over(shared: &Shared, snapshot: Snapshot, now: u64) -> bool {
+    let timeout = match snapshot.phase() {
+        Phase::Setup | Phase::InMessage | Phase::Writing => shared.message_timeout,
+        Phase::Idle => shared.idle_timeout,
+        Phase::Busy | Phase::Closing => None,
+    };
+    // The phase began at any time within its first tick: one more makes sure that nobody is cut off
+    // early. So one that begins now is never meant, either.
+    timeout.is_some_and(|timeout| {
+        let ticks = timeout.as_nanos().div_ceil(shared.tick.as_nanos());
+        u128::from(now.saturating_sub(snapshot.since())) > ticks
+    })
 }

@@ -1,17 +1,17 @@
-//! What can be chosen about a server, and why it may not start or end well.
+//! What can be chosen about a server.
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use log::warn;
 use rustix::process::{Resource, getrlimit};
-use smol::channel::{self, Receiver, Sender};
 
+use super::error::ServeError;
+use super::handler::Answering;
+use super::reopen::Reopen;
+use super::upgrade::Upgrade;
 use crate::wire::ack::{Hello, UnfitLayout};
 use crate::wire::count::Count;
-use crate::wire::io_error::Plain;
-use crate::wire::layout::{Layout, LimitError};
+use crate::wire::layout::Layout;
 
 /// The file descriptors that are left to everything but connections.
 const SPARE_DESCRIPTORS: u64 = 32;
@@ -22,91 +22,30 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// The memory for payloads unless told otherwise, in bytes; more if two messages would not fit.
 const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
-/// How a server treats its connections.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::ServeOptions;
-///
-/// let options = ServeOptions { echo: true, ..ServeOptions::default() };
-/// ```
-#[derive(Clone, Debug)]
-pub struct ServeOptions {
-    /// How prefixes are written, in both directions. Default: `u32be`.
-    pub layout: Layout,
-    /// The longest payload to accept, in bytes. Default: 8 MiB, or what the layout can say.
-    pub max_message: Option<usize>,
-    /// How many connections are served at once; more are closed as soon as they come. Default: the
-    /// limit of open files less 32, at most 10,000.
-    pub max_connections: Option<usize>,
-    /// How long a message may take from its first byte to its last, and how long a peer may take nothing
-    /// of its replies. Default: 30 s.
-    pub message_timeout: Option<Duration>,
-    /// How long a connection may be silent between messages. Default: for ever.
-    pub idle_timeout: Option<Duration>,
-    /// How many bytes of received messages are held at once, of all connections together. Where
-    /// there are more to come, connections wait. Messages that are incomplete, and replies that are not
-    /// taken, may have a part of it only, and the longer they are the less: so shorter messages get
-    /// through beside longer ones that stall. At least, and by default where that is more than 64 MiB,
-    /// twice the longest message; less than 1 MiB and the longest message has no effect.
-    pub memory: Option<usize>,
-    /// How long ending may take. Default: 10 s.
-    pub grace: Duration,
-    /// Whether each message is sent back.
-    pub echo: bool,
-    /// Whether only clients that ask for acknowledgements are served.
-    pub require_ack: bool,
-    /// Where the sink is told to open again what it writes to; keep a clone to tell it.
-    pub reopen: Reopen,
+/// How many requests of one connection are answered at once unless told otherwise. A judgement: enough for
+/// a handler that waits for a database, and few enough that ten thousand connections cannot ask for millions.
+const DEFAULT_PIPELINE: usize = 16;
+
+/// What was chosen; see the methods of [`Server`](super::server::Server).
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) layout: Layout,
+    pub(crate) max_message: Option<usize>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) message_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) memory: Option<usize>,
+    pub(crate) grace: Duration,
+    pub(crate) require_acks: bool,
+    pub(crate) pipeline: usize,
+    pub(crate) answering: Answering,
+    pub(crate) upgrade: Option<Upgrade>,
+    pub(crate) reopen: Reopen,
 }
 
-/// Tells the sink of a running server to open again what it writes to: see
-/// [`Sink::reopen`](crate::Sink::reopen).
-///
-/// All clones are the same.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::ServeOptions;
-///
-/// let options = ServeOptions::default();
-/// let reopen = options.reopen.clone();
-/// // … start the server with the options, and then, from anywhere:
-/// reopen.ask();
-/// ```
-#[derive(Clone, Debug)]
-pub struct Reopen {
-    // Room for one: who asks again before it is done has asked for the same thing.
-    ask: Sender<()>,
-    asked: Receiver<()>,
-}
-
-impl Default for Reopen {
+impl Default for Options {
     fn default() -> Self {
-        let (ask, asked) = channel::bounded(1);
-        Reopen { ask, asked }
-    }
-}
-
-impl Reopen {
-    /// Asks the sink to open again what it writes to, once it has taken what was received so far. It
-    /// does not wait for that.
-    pub fn ask(&self) {
-        let _ = self.ask.try_send(());
-    }
-
-    /// Waits until it was asked for.
-    pub(crate) async fn asked(&self) {
-        // Cannot fail: a sender is right here.
-        let _ = self.asked.recv().await;
-    }
-}
-
-impl Default for ServeOptions {
-    fn default() -> Self {
-        ServeOptions {
+        Options {
             layout: Layout::U32BE,
             max_message: None,
             max_connections: None,
@@ -114,26 +53,19 @@ impl Default for ServeOptions {
             idle_timeout: None,
             memory: None,
             grace: Duration::from_secs(10),
-            echo: false,
-            require_ack: false,
+            require_acks: false,
+            pipeline: DEFAULT_PIPELINE,
+            answering: Answering::Nothing,
+            upgrade: None,
             reopen: Reopen::default(),
         }
     }
 }
 
-impl ServeOptions {
-    /// Checks that the options make sense together, as [`serve`](crate::serve) does before anything else.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError::Limit`], [`ServeError::Memory`], [`ServeError::Zero`], [`ServeError::Acks`] or
-    /// [`ServeError::EchoAcks`].
-    pub fn check(&self) -> Result<(), ServeError> {
-        self.checked().map(|_| ())
-    }
-
-    /// Returns the longest message and the memory to use, both in bytes.
-    pub(crate) fn checked(&self) -> Result<(usize, usize), ServeError> {
+impl Options {
+    /// Checks that the options make sense together, and returns the longest message and the memory to use,
+    /// both in bytes.
+    pub(crate) fn check(&self) -> Result<(usize, usize), ServeError> {
         let max_message = self.layout.limit(self.max_message).map_err(ServeError::Limit)?;
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY.max(2 * max_message));
         if memory / 2 < max_message {
@@ -141,59 +73,23 @@ impl ServeOptions {
         }
         let zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         for (is_zero, what) in [
-            (self.max_connections == Some(0), "the number of connections (--max-connections)"),
-            (zero(self.message_timeout), "the time for a message (--message-timeout)"),
-            (zero(self.idle_timeout), "the time for silence (--idle-timeout)"),
+            (self.max_connections == Some(0), "the number of connections"),
+            (zero(self.message_timeout), "the time for a message"),
+            (zero(self.idle_timeout), "the time for silence"),
+            (self.pipeline == 0, "the number of requests that are answered at once"),
         ] {
             if is_zero {
                 return Err(ServeError::Zero(what));
             }
         }
-        if self.require_ack && self.echo {
-            return Err(ServeError::EchoAcks);
+        if self.require_acks && self.answering.answers() {
+            return Err(ServeError::AnswerAcks);
         }
-        if self.require_ack && !Hello::fits(self.layout) {
+        if self.require_acks && !Hello::fits(self.layout) {
             return Err(ServeError::Acks(UnfitLayout { layout: self.layout }));
         }
         Ok((max_message, memory))
     }
-}
-
-/// Why a server did not start, or did not end as it should.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The limit cannot be reached in the layout.
-    Limit(LimitError),
-    /// The memory does not hold two messages of the longest allowed.
-    Memory {
-        /// The memory asked for, in bytes.
-        memory: usize,
-        /// The longest message, in bytes.
-        max_message: usize,
-    },
-    /// Something has no sense when it is zero.
-    Zero(&'static str),
-    /// Acknowledgements are required, but the layout has none.
-    Acks(UnfitLayout),
-    /// Acknowledgements are required of a server that sends messages back instead.
-    EchoAcks,
-    /// The system refused something at the start.
-    Start(io::Error),
-    /// The sink failed.
-    Sink {
-        /// Why.
-        error: io::Error,
-        /// How many messages had been received and are not known to be committed.
-        uncommitted: u64,
-    },
-    /// The sink did not take everything within the grace period.
-    Unfinished {
-        /// How many messages had been received and are not known to be committed.
-        uncommitted: u64,
-        /// What the sink was waiting for, if it could not take messages just then.
-        trouble: Option<String>,
-    },
 }
 
 /// Returns the limit to use: the one asked for, or as many as there are file descriptors for.
@@ -212,51 +108,4 @@ pub(crate) fn max_connections(asked: Option<usize>) -> usize {
         );
     }
     max
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Limit(error) => error.fmt(f),
-            ServeError::Memory { memory, max_message } => write!(
-                f,
-                "{memory} bytes of memory (--memory) do not hold two messages of {max_message} bytes \
-                 (--max-message)"
-            ),
-            ServeError::Zero(what) => write!(f, "{what} cannot be zero"),
-            ServeError::Acks(unfit) => unfit.fmt(f),
-            ServeError::EchoAcks => f.write_str(
-                "a server that sends messages back (--echo) gives no acknowledgements, so it cannot \
-                 require them (--require-ack)",
-            ),
-            ServeError::Start(error) => Plain(error).fmt(f),
-            ServeError::Sink { error, uncommitted } => {
-                write!(f, "cannot put messages into the sink: {}", Plain(error))?;
-                match uncommitted {
-                    0 => Ok(()),
-                    1 => write!(f, "; {}", not_written(1)),
-                    many => write!(f, "; {}, or not all of them", not_written(*many)),
-                }
-            }
-            ServeError::Unfinished { uncommitted, trouble } => {
-                write!(f, "{} by the end of the grace period", not_written(*uncommitted))?;
-                trouble.as_ref().map_or(Ok(()), |trouble| write!(f, ": {trouble}"))
-            }
-        }
-    }
-}
-
-fn not_written(messages: u64) -> String {
-    let were = if messages == 1 { "was" } else { "were" };
-    format!("{} received {were} not written", Count(messages, "message"))
-}
-
-impl std::error::Error for ServeError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            ServeError::Limit(error) => Some(error),
-            ServeError::Start(error) | ServeError::Sink { error, .. } => Some(error),
-            _ => None,
-        }
-    }
 }

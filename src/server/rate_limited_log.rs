@@ -35,13 +35,15 @@ pub(crate) enum Kind {
     Late,
     Lost,
     WriteFailed,
+    Setup,
+    HandlerFailed,
     Refused,
     NotAsked,
     SinkGone,
 }
 
 /// All of them, with what those that are left out are called.
-const KINDS: [(Kind, Level, &str); 14] = [
+const KINDS: [(Kind, Level, &str); 16] = [
     (Kind::AcceptFailed, Level::Error, "failures to accept connections"),
     (Kind::OverLimit, Level::Warn, "connections over the limit (--max-connections)"),
     (Kind::Bug, Level::Error, "connections ended by a bug in framelet"),
@@ -53,6 +55,8 @@ const KINDS: [(Kind, Level, &str); 14] = [
     (Kind::Late, Level::Warn, "messages that were not complete in time (--message-timeout)"),
     (Kind::Lost, Level::Warn, "connections that were lost"),
     (Kind::WriteFailed, Level::Warn, "connections that took no more replies"),
+    (Kind::Setup, Level::Warn, "connections whose setup failed"),
+    (Kind::HandlerFailed, Level::Error, "connections whose handler failed"),
     (Kind::Refused, Level::Warn, "clients that were refused acknowledgements"),
     (Kind::NotAsked, Level::Warn, "clients that ask for no acknowledgements (--require-ack)"),
     (Kind::SinkGone, Level::Warn, "connections cut off since the sink failed"),

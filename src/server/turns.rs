@@ -1,68 +1,82 @@
 //! What waits to be committed, and whose turn it is where that is too much for one commit.
 
 use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
 
+use super::open_connection::OpenConnection;
 use crate::message::Batch;
 
 /// How many messages are committed together at most, unless a single batch has more. A judgement: a
 /// database writes as many in some 30 ms, and more in one transaction are written no faster.
 const COMMIT: usize = 32 * 1024;
 
-/// Batches in the order in which they came.
+/// Batches in the order in which they came, and the connection of each.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) batches: Vec<Batch>,
+    pub(super) connections: Vec<Arc<OpenConnection>>,
+}
+
+/// What waits to be committed.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    batches: Vec<Batch>,
+    waiting: Group,
     messages: usize,
 }
 
 impl Pending {
-    pub(super) fn push(&mut self, batch: Batch) {
+    pub(super) fn push(&mut self, batch: Batch, connection: Arc<OpenConnection>) {
         self.messages += batch.len();
-        self.batches.push(batch);
+        self.waiting.batches.push(batch);
+        self.waiting.connections.push(connection);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.waiting.batches.is_empty()
     }
 
     /// Returns how many batches there are.
     pub(super) fn len(&self) -> usize {
-        self.batches.len()
+        self.waiting.batches.len()
     }
 
-    /// Moves what is to be committed next into `group`: everything, unless that is too much. Then the
+    /// Moves what is to be committed next into `group`, which is empty: everything, unless that is too much. Then the
     /// connections take turns, a batch each, so that one that floods the sink does not keep the others
     /// waiting. The first turn is that of the oldest batch, so that none waits for ever; then come those
     /// that have least to commit.
-    pub(super) fn take_group(&mut self, group: &mut Vec<Batch>) {
+    pub(super) fn take_group(&mut self, group: &mut Group) {
         if self.messages <= COMMIT {
             self.messages = 0;
-            group.append(&mut self.batches);
+            mem::swap(&mut self.waiting, group);
             return;
         }
-        let mut chosen = self.choose().into_iter();
-        for batch in self.batches.extract_if(.., |_| chosen.next() == Some(true)) {
-            self.messages -= batch.len();
-            group.push(batch);
-        }
+        let chosen = self.choose();
+        let (mut batches, mut connections) = (chosen.iter(), chosen.iter());
+        let waiting = &mut self.waiting;
+        let taken = waiting.batches.extract_if(.., |_| batches.next() == Some(&true));
+        group.batches.extend(taken);
+        let taken = waiting.connections.extract_if(.., |_| connections.next() == Some(&true));
+        group.connections.extend(taken);
+        self.messages -= group.batches.iter().map(Batch::len).sum::<usize>();
     }
 
     /// Returns which batches are in the next group.
     fn choose(&self) -> Vec<bool> {
         let mut connections: Vec<Vec<usize>> = Vec::new();
         let mut known = HashMap::new();
-        for (index, batch) in self.batches.iter().enumerate() {
-            let connection = *known.entry(batch.connection()).or_insert(connections.len());
+        for (index, connection) in self.waiting.connections.iter().enumerate() {
+            let connection = *known.entry(connection.number).or_insert(connections.len());
             match connections.get_mut(connection) {
                 Some(batches) => batches.push(index),
                 None => connections.push(vec![index]),
             }
         }
-        let len = |index: &usize| self.batches[*index].len();
+        let len = |index: &usize| self.waiting.batches[*index].len();
         if let Some((_, others)) = connections.split_first_mut() {
             others.sort_by_cached_key(|batches| batches.iter().map(len).sum::<usize>());
         }
-        let mut chosen = vec![false; self.batches.len()];
+        let mut chosen = vec![false; self.len()];
         let mut room = COMMIT;
         let longest = connections.iter().map(Vec::len).max().unwrap_or(0);
         for turn in 0..longest {
@@ -83,38 +97,25 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use futures_lite::future::block_on;
-
     use crate::message::Origin;
     use crate::net::byte_stream::Peer;
-    use crate::stream::reader::FrameReader;
-
-    /// Returns a batch of so many empty messages.
-    fn batch(origin: Arc<Origin>, messages: usize) -> Batch {
-        let frames = vec![0; messages];
-        let mut reader = FrameReader::with_layout(&frames[..], "u8".parse().unwrap());
-        let payloads = block_on(reader.read_batch()).unwrap().unwrap();
-        Batch::received_from(origin, Arc::new(payloads))
-    }
 
     /// Returns what waits if batches of so many empty messages come over these connections, and the
     /// groups in which they are committed.
     fn groups(batches: &[(u64, usize)]) -> Vec<Vec<(u64, usize)>> {
         let mut pending = Pending::default();
         for &(connection, messages) in batches {
-            let origin = Arc::new(Origin::new(connection, Peer::Unix));
-            pending.push(batch(origin, messages));
+            let batch = Batch::new(Origin::new(connection, Peer::Unix), vec![b""; messages]);
+            pending.push(batch, Arc::new(OpenConnection::new(connection, Peer::Unix)));
         }
         let mut groups = Vec::new();
         while !pending.is_empty() {
-            let mut group = Vec::new();
+            let mut group = Group::default();
             pending.take_group(&mut group);
-            groups.push(
-                group.iter().map(|batch| (batch.connection().unwrap(), batch.len())).collect(),
-            );
+            let sizes = group.batches.iter().map(Batch::len);
+            let numbers = group.connections.iter().map(|connection| connection.number);
+            groups.push(numbers.zip(sizes).collect());
         }
         assert_eq!(pending.messages, 0);
         groups

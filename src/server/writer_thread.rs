@@ -7,11 +7,12 @@ use std::thread;
 
 use smol::channel::{self, Receiver, Sender};
 
-use super::commit_queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
-use super::linger::Linger;
+use super::adaptive_spin::AdaptiveSpin;
+use super::commit_queue::{Command, CommandSender, CommitQueue, Counts, LENGTH, wait_for_next};
+use super::connection_state::Signal;
+use super::known_senders::KnownSenders;
 use super::patience::{Patience, Trouble};
-use super::seen::Seen;
-use super::turns::Pending;
+use super::turns::{Group, Pending};
 use crate::message::Batch;
 use crate::sink::message_sink::Sink;
 use crate::wire::sender_id::SenderId;
@@ -23,21 +24,21 @@ const SINGLES: u32 = 8;
 
 /// The way to a sink's writer thread.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    entrance: Arc<Entrance>,
+pub(crate) struct WriterThread {
+    commands: Arc<CommandSender>,
     trouble: Trouble,
     /// Whether the sink is to open again what it writes to.
     reopen: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
 
-impl Writer {
+impl WriterThread {
     /// Starts the writer thread of `sink`.
     ///
     /// # Errors
     ///
     /// The system's, if it has no thread to give.
-    pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<Writer> {
+    pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<WriterThread> {
         let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
@@ -46,19 +47,19 @@ impl Writer {
         let reopens = Arc::clone(&reopen);
         let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
             let patience = Patience::new(waits_for, || end.is_closed());
-            let result = obey(&mut *sink, &commands, &committed, patience, &reopens);
+            let result = run(&mut *sink, &commands, &committed, patience, &reopens);
             // It may have something to do at its end, too, and that belongs to it.
             drop(sink);
             // The receiver may be gone: then nobody wants to know any more.
             let _ = end.try_send(result);
         })?;
-        let entrance = Entrance::new(queue, counts, thread.thread().clone());
-        Ok(Writer { entrance: Arc::new(entrance), trouble, reopen, ended })
+        let commands = CommandSender::new(queue, counts, thread.thread().clone());
+        Ok(WriterThread { commands: Arc::new(commands), trouble, reopen, ended })
     }
 
     /// Returns a queue to the thread that is independent of this one.
-    pub(crate) fn queue(&self) -> Queue {
-        Queue::new(&self.entrance)
+    pub(crate) fn queue(&self) -> CommitQueue {
+        CommitQueue::new(&self.commands)
     }
 
     /// Has the sink open again what it writes to, after everything that was queued before. A sink that
@@ -66,7 +67,7 @@ impl Writer {
     pub(crate) async fn reopen(&self) {
         self.reopen_in_trouble();
         // If it has failed, that is said elsewhere.
-        let _ = self.entrance.wait_and_send(Command::Reopen).await;
+        let _ = self.commands.wait_and_send(Command::Reopen).await;
     }
 
     /// Has a sink that cannot take what was queued open again what it writes to.
@@ -84,7 +85,7 @@ impl Writer {
 
     /// Waits until all that was queued is committed, once all queues have been dropped.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
-        self.entrance.close();
+        self.commands.close();
         match self.ended.recv().await {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("the sink has ended by a panic")),
@@ -98,37 +99,37 @@ impl Writer {
 
     /// Returns how many messages were queued and are not known to be committed.
     pub(crate) fn uncommitted(&self) -> u64 {
-        self.entrance.counts.uncommitted()
+        self.commands.counts.uncommitted()
     }
 }
 
 /// Does what comes through the queue, in its order, until the queue is closed.
-fn obey(
+fn run(
     sink: &mut dyn Sink,
     commands: &Receiver<Command>,
     counts: &Counts,
     mut patience: Patience<impl Fn() -> bool>,
     reopen: &AtomicBool,
 ) -> io::Result<()> {
-    let mut seen = Seen::default();
-    let (mut pending, mut group) = (Pending::default(), Vec::new());
+    let mut known = KnownSenders::default();
+    let (mut pending, mut group) = (Pending::default(), Group::default());
     // What comes after everything that is pending.
     let (mut questions, mut reopens) = (Vec::new(), false);
-    let mut linger = Linger::new();
+    let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
     loop {
         // Nothing more is taken up before what waits for its answer or a new file.
         if questions.is_empty() && !reopens {
             let mut next = if pending.is_empty() {
-                let linger = (singles >= SINGLES).then_some(&mut linger);
-                let Some(command) = wait_for_next(commands, linger) else { return Ok(()) };
+                let spin = (singles >= SINGLES).then_some(&mut spin);
+                let Some(command) = wait_for_next(commands, spin) else { return Ok(()) };
                 Some(command)
             } else {
                 commands.try_recv().ok()
             };
             while let Some(command) = next {
                 match command {
-                    Command::Commit(batch) => pending.push(batch),
+                    Command::Commit(batch, connection) => pending.push(batch, connection),
                     // That waits until what comes later is committed, too: a commit of its own for what came
                     // before, and a way to the sink for each, would cost those who send.
                     Command::Committed(sender, answer) => questions.push((sender, answer)),
@@ -139,22 +140,21 @@ fn obey(
             }
         }
         pending.take_group(&mut group);
-        if !group.is_empty() {
-            commit(sink, &mut seen, &group, &mut patience, reopen)?;
-            let alone = group.len() == 1;
-            for batch in &group {
+        if !group.batches.is_empty() {
+            commit(sink, &mut known, &group, &mut patience, reopen)?;
+            let alone = group.batches.len() == 1;
+            for (batch, connection) in group.batches.iter().zip(&group.connections) {
                 counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
-                if let Some(origin) = &batch.origin
-                    && origin.refusal().is_none()
-                {
-                    origin.commit(batch.len(), alone);
+                if !batch.is_refused() {
+                    connection.commit(batch.len(), alone);
                 }
             }
         }
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
-        group.clear();
+        group.batches.clear();
+        group.connections.clear();
         if pending.is_empty() {
-            answer(sink, &mut seen, &mut questions, &mut patience)?;
+            answer(sink, &mut known, &mut questions, &mut patience)?;
             if std::mem::take(&mut reopens) {
                 reopen.store(false, Ordering::SeqCst);
                 patience.until_done(|| sink.reopen())?;
@@ -166,7 +166,7 @@ fn obey(
 /// Answers questions of how many messages of a sender are committed.
 fn answer(
     sink: &mut dyn Sink,
-    seen: &mut Seen,
+    known: &mut KnownSenders,
     questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
     patience: &mut Patience<impl Fn() -> bool>,
 ) -> io::Result<()> {
@@ -174,7 +174,7 @@ fn answer(
         // Nobody waits for these answers any more, and the question alone can take a sender over.
         questions.retain(|(_, answer)| !answer.is_closed());
         let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
-        if senders.is_empty() { Ok(Vec::new()) } else { seen.committed(&senders, sink) }
+        if senders.is_empty() { Ok(Vec::new()) } else { known.committed(&senders, sink) }
     })?;
     for ((_, question), answer) in questions.drain(..).zip(answers) {
         // Who asked may be gone.
@@ -185,17 +185,20 @@ fn answer(
 
 /// Returns whether a client has sent a single message and just heard that it is committed: it may have
 /// waited for that, and be about to send the next one.
-fn is_single_message(group: &[Batch]) -> bool {
-    let [batch] = group else { return false };
-    let origin = batch.origin.as_deref().filter(|_| batch.len() == 1);
-    origin.is_some_and(|o| o.acked().is_some_and(|acked| acked.is_all_committed(o)))
+fn is_single_message(group: &Group) -> bool {
+    let ([batch], [connection]) = (&group.batches[..], &group.connections[..]) else {
+        return false;
+    };
+    let all_committed =
+        || connection.acks().is_some_and(|acks| acks.is_all_committed(connection.committed()));
+    batch.len() == 1 && all_committed()
 }
 
 /// Commits what is new in a group of batches.
 fn commit(
     sink: &mut dyn Sink,
-    seen: &mut Seen,
-    group: &[Batch],
+    known: &mut KnownSenders,
+    group: &Group,
     patience: &mut Patience<impl Fn() -> bool>,
     reopen: &AtomicBool,
 ) -> io::Result<()> {
@@ -205,26 +208,37 @@ fn commit(
         if !std::mem::take(&mut is_first) && reopen.swap(false, Ordering::SeqCst) {
             sink.reopen()?;
         }
-        if batches.is_empty() { Ok(()) } else { sink.commit(batches) }
+        let committed = if batches.is_empty() { Ok(()) } else { sink.commit(batches) };
+        pass_on_refusals(group);
+        committed
     };
-    if group.iter().all(|batch| batch.sender().is_none()) {
-        return patience.until_done(|| commit(group));
+    if group.batches.iter().all(|batch| batch.sender().is_none()) {
+        return patience.until_done(|| commit(&group.batches));
     }
-    let mut fresh = Vec::with_capacity(group.len());
-    for batch in group.iter().filter(|batch| !batch.is_refused()) {
-        fresh.extend(seen.only_new(batch));
+    let mut fresh = Vec::with_capacity(group.batches.len());
+    for batch in group.batches.iter().filter(|batch| !batch.is_refused()) {
+        fresh.extend(known.only_new(batch));
     }
     patience.until_done(|| {
         // While it waited, newer connections may have taken senders over.
         for refused in fresh.extract_if(.., |batch| batch.is_refused()) {
-            seen.refused(&refused);
+            known.refused(&refused);
         }
         commit(&fresh)
     })?;
     for batch in fresh.iter().filter(|batch| batch.is_refused()) {
-        seen.refused(batch);
+        known.refused(batch);
     }
     Ok(())
+}
+
+/// Tells the connections whose messages the sink refuses.
+fn pass_on_refusals(group: &Group) {
+    for (batch, connection) in group.batches.iter().zip(&group.connections) {
+        if batch.is_refused() {
+            connection.state.send(Signal::Refused);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -237,8 +251,10 @@ mod tests {
 
     use super::*;
     use crate::SinkError;
+    use crate::message::Origin;
     use crate::message::tests::{batch, origin};
-    use crate::server::connection_state::Order;
+    use crate::net::byte_stream::Peer;
+    use crate::server::open_connection::OpenConnection;
     use crate::wire::ack::RefusalCode;
 
     /// What a sink was told, in order.
@@ -262,25 +278,46 @@ mod tests {
         }
     }
 
-    fn queue(queue: &Queue, batch: Batch) {
-        assert!(queue.send(batch).is_none());
+    /// A connection: where its messages come from, and what becomes of them.
+    struct Connection(Arc<Origin>, Arc<OpenConnection>);
+
+    impl Connection {
+        fn batch(&self, payloads: &[&[u8]]) -> Batch {
+            batch(&self.0, payloads)
+        }
+
+        fn committed(&self) -> u64 {
+            self.1.committed()
+        }
+    }
+
+    fn connection(sender: Option<(SenderId, u64)>) -> Connection {
+        let open = OpenConnection::new(7, Peer::Unix);
+        if let Some((_, before)) = sender {
+            open.acknowledge_from(before);
+        }
+        Connection(origin(sender), Arc::new(open))
+    }
+
+    fn queue(queue: &CommitQueue, from: &Connection, payloads: &[&[u8]]) {
+        assert!(queue.send(from.batch(payloads), &from.1).is_none());
     }
 
     #[test]
     fn messages_that_a_sender_repeats_are_committed_once() {
         let told = Told::default();
-        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let mut writer = WriterThread::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
         let to_sink = writer.queue();
         let sender = SenderId::from_bytes([1; 16]);
-        let (first, again) = (origin(Some((sender, 0))), origin(Some((sender, 1))));
-        queue(&to_sink, batch(&first, &[b"a", b"b", b"c"]));
+        let (first, again) = (connection(Some((sender, 0))), connection(Some((sender, 1))));
+        queue(&to_sink, &first, &[b"a", b"b", b"c"]);
         // The connection is lost, and the sender knows of one message only.
-        queue(&to_sink, batch(&again, &[b"b", b"c", b"d"]));
-        queue(&to_sink, batch(&origin(Some((sender, 2))), &[b"c", b"d"]));
+        queue(&to_sink, &again, &[b"b", b"c", b"d"]);
+        queue(&to_sink, &connection(Some((sender, 2))), &[b"c", b"d"]);
         assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(4));
         assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([2; 16]))).unwrap(), None);
         // Without a sender everything is new.
-        queue(&to_sink, batch(&origin(None), &[b"b"]));
+        queue(&to_sink, &connection(None), &[b"b"]);
         block_on(writer.finish()).unwrap();
         assert_eq!(*told.lock().unwrap(), ["1 a", "2 b", "3 c", "4 d", "1 b"]);
         // For the connection, what was skipped is committed.
@@ -312,15 +349,15 @@ mod tests {
 
         let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
         let sink = Away(Arc::clone(&barrier), 0, Notes(Arc::clone(&told)));
-        let mut writer = Writer::start(Box::new(sink)).unwrap();
+        let mut writer = WriterThread::start(Box::new(sink)).unwrap();
         let to_sink = writer.queue();
         let [one, two] = [1, 2].map(|id| SenderId::from_bytes([id; 16]));
-        let (first, second) = (origin(Some((one, 0))), origin(Some((two, 0))));
-        queue(&to_sink, batch(&origin(None), &[b"0"]));
+        let (first, second) = (connection(Some((one, 0))), connection(Some((two, 0))));
+        queue(&to_sink, &connection(None), &[b"0"]);
         // The first commit has begun with that one alone.
         barrier.wait();
-        queue(&to_sink, batch(&first, &[b"a", b"b"]));
-        queue(&to_sink, batch(&second, &[b"c"]));
+        queue(&to_sink, &first, &[b"a", b"b"]);
+        queue(&to_sink, &second, &[b"c"]);
         barrier.wait();
         block_on(writer.finish()).unwrap();
         let told = told.lock().unwrap();
@@ -351,9 +388,9 @@ mod tests {
 
         let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
         let sink = Gone(Arc::clone(&barrier), false, Notes(Arc::clone(&told)));
-        let mut writer = Writer::start(Box::new(sink)).unwrap();
-        let (to_sink, origin) = (writer.queue(), origin(None));
-        queue(&to_sink, batch(&origin, &[b"a"]));
+        let mut writer = WriterThread::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), connection(None));
+        queue(&to_sink, &origin, &[b"a"]);
         // The order is given while the first attempt is under way.
         block_on(writer.reopen());
         barrier.wait();
@@ -379,12 +416,12 @@ mod tests {
             }
         }
 
-        let mut writer = Writer::start(Box::new(Choosy)).unwrap();
+        let mut writer = WriterThread::start(Box::new(Choosy)).unwrap();
         let to_sink = writer.queue();
         let sender = SenderId::from_bytes([1; 16]);
-        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        queue(&to_sink, &connection(Some((sender, 0))), &[b"a"]);
         assert_eq!(block_on(to_sink.committed(sender)).unwrap(), Some(1));
-        queue(&to_sink, batch(&origin(Some((sender, 1))), &[b"b"]));
+        queue(&to_sink, &connection(Some((sender, 1))), &[b"b"]);
         // The client knows how far it has come, and nobody else.
         assert_eq!(block_on(to_sink.committed(sender)).unwrap(), None);
         block_on(writer.finish()).unwrap();
@@ -407,10 +444,10 @@ mod tests {
         }
 
         let ((go_on, wait), asked) = (std::sync::mpsc::channel(), Arc::<AtomicU64>::default());
-        let mut writer = Writer::start(Box::new(Asked(wait, Arc::clone(&asked)))).unwrap();
+        let mut writer = WriterThread::start(Box::new(Asked(wait, Arc::clone(&asked)))).unwrap();
         let to_sink = writer.queue();
         let sender = SenderId::from_bytes([1; 16]);
-        queue(&to_sink, batch(&origin(Some((sender, 0))), &[b"a"]));
+        queue(&to_sink, &connection(Some((sender, 0))), &[b"a"]);
         let mut given_up = Box::pin(to_sink.committed(sender));
         assert!(block_on(poll_once(&mut given_up)).is_none());
         drop(given_up);
@@ -448,13 +485,13 @@ mod tests {
 
         let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
         let sink = Asked(Arc::clone(&barrier), Arc::clone(&told));
-        let mut writer = Writer::start(Box::new(sink)).unwrap();
-        let (to_sink, origin) = (writer.queue(), origin(None));
-        queue(&to_sink, batch(&origin, &[b"a"]));
+        let mut writer = WriterThread::start(Box::new(sink)).unwrap();
+        let (to_sink, origin) = (writer.queue(), connection(None));
+        queue(&to_sink, &origin, &[b"a"]);
         barrier.wait();
         let mut questions: Vec<_> = (1..=3)
             .map(|id| {
-                queue(&to_sink, batch(&origin, &[b"a"]));
+                queue(&to_sink, &origin, &[b"a"]);
                 let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([id; 16])));
                 assert!(block_on(poll_once(&mut question)).is_none());
                 question
@@ -482,16 +519,16 @@ mod tests {
             }
         }
 
-        for (order, left) in [(Order::Refused, 0), (Order::Abort, 1)] {
+        for (order, left) in [(Signal::Refused, 0), (Signal::Abort, 1)] {
             let (go_on, wait) = std::sync::mpsc::channel();
-            let mut writer = Writer::start(Box::new(Waits(wait))).unwrap();
-            let (to_sink, origin) = (writer.queue(), origin(None));
+            let mut writer = WriterThread::start(Box::new(Waits(wait))).unwrap();
+            let (to_sink, origin) = (writer.queue(), connection(None));
             let sending = loop {
-                if let Some(sending) = to_sink.send(batch(&origin, &[b"a"])) {
+                if let Some(sending) = to_sink.send(origin.batch(&[b"a"]), &origin.1) {
                     break sending;
                 }
             };
-            origin.watch.tell(order);
+            origin.1.state.send(order);
             drop(sending);
             drop(go_on);
             block_on(writer.finish()).unwrap();
@@ -501,16 +538,22 @@ mod tests {
 
     #[test]
     fn the_next_message_is_looked_for_after_a_single_one_of_a_client_that_waits() {
-        let (sender, plain) = (origin(Some((SenderId::from_bytes([1; 16]), 5))), origin(None));
-        assert!(!is_single_message(&[]));
-        assert!(!is_single_message(&[batch(&plain, &[b"a"])]));
-        sender.acked().unwrap().received(3);
-        sender.commit(2, true);
-        assert!(!is_single_message(&[batch(&sender, &[b"a"])]), "another one has come");
-        sender.commit(1, true);
-        assert!(is_single_message(&[batch(&sender, &[b"a"])]));
-        assert!(!is_single_message(&[batch(&sender, &[b"a", b"b"])]));
-        assert!(!is_single_message(&[batch(&sender, &[b"a"]), batch(&sender, &[b"b"])]));
+        let sender = connection(Some((SenderId::from_bytes([1; 16]), 5)));
+        let plain = connection(None);
+        let group = |batches: &[(&Connection, &[&[u8]])]| Group {
+            batches: batches.iter().map(|(from, payloads)| from.batch(payloads)).collect(),
+            connections: batches.iter().map(|(from, _)| Arc::clone(&from.1)).collect(),
+        };
+        let one: &[&[u8]] = &[b"a"];
+        assert!(!is_single_message(&group(&[])));
+        assert!(!is_single_message(&group(&[(&plain, one)])));
+        sender.1.acks().unwrap().set_received(3);
+        sender.1.commit(2, true);
+        assert!(!is_single_message(&group(&[(&sender, one)])), "another one has come");
+        sender.1.commit(1, true);
+        assert!(is_single_message(&group(&[(&sender, one)])));
+        assert!(!is_single_message(&group(&[(&sender, &[b"a", b"b"])])));
+        assert!(!is_single_message(&group(&[(&sender, one), (&sender, one)])));
     }
 
     #[test]
@@ -526,9 +569,9 @@ mod tests {
 
         for _ in 0..100 {
             let (leaves, left) = std::sync::mpsc::channel();
-            let writer = Writer::start(Box::new(Leaves(leaves))).unwrap();
+            let writer = WriterThread::start(Box::new(Leaves(leaves))).unwrap();
             let to_sink = writer.queue();
-            queue(&to_sink, batch(&origin(None), &[b"a"]));
+            queue(&to_sink, &connection(None), &[b"a"]);
             assert_eq!(block_on(to_sink.committed(SenderId::from_bytes([1; 16]))).unwrap(), None);
             drop(writer);
             drop(to_sink);
@@ -540,11 +583,11 @@ mod tests {
     #[test]
     fn questions_and_orders_keep_their_place_among_the_messages() {
         let told = Told::default();
-        let mut writer = Writer::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
-        let (to_sink, origin) = (writer.queue(), origin(None));
+        let mut writer = WriterThread::start(Box::new(Notes(Arc::clone(&told)))).unwrap();
+        let (to_sink, origin) = (writer.queue(), connection(None));
         let mut expected = Vec::new();
         for _ in 0..100 {
-            queue(&to_sink, batch(&origin, &[b"a"]));
+            queue(&to_sink, &origin, &[b"a"]);
             block_on(writer.reopen());
             expected.extend(["1 a".to_owned(), "reopen".to_owned()]);
         }

@@ -88,6 +88,24 @@ pub trait Sink: Send {
     }
 }
 
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+        (**self).commit(batches)
+    }
+
+    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
+        (**self).committed(sender)
+    }
+
+    fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        (**self).committed_by_each(senders)
+    }
+
+    fn reopen(&mut self) -> Result<(), SinkError> {
+        (**self).reopen()
+    }
+}
+
 /// Why a sink could not do what it was asked to do.
 ///
 /// An [`io::Error`] becomes a fatal one.

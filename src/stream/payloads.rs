@@ -1,7 +1,8 @@
 //! Messages that were read together.
 
-use crate::stream::pool::Lent;
-use crate::wire::layout::{Decoded, Layout, MAX_PAYLOAD, Prefix};
+use crate::stream::pool::{Buffer, Lent, Pool};
+use crate::wire::frame::{append_frame, whole_frame};
+use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 
 /// Messages that were read together, in their order.
 ///
@@ -48,15 +49,12 @@ impl Payloads {
     }
 
     /// Returns the payloads in the order in which they were sent.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut run = &self.run[self.from..self.to];
-        let run = std::iter::from_fn(move || {
-            let (prefix, len) = whole_frame(self.layout, MAX_PAYLOAD, run)?;
-            let (frame, rest) = run.split_at(len);
-            run = rest;
-            Some(&frame[prefix..])
-        });
-        self.head.iter().map(|(_, payload)| &payload[..]).chain(run)
+    pub fn iter(&self) -> Iter<'_> {
+        Iter {
+            layout: self.layout,
+            head: self.head.as_ref().map(|(_, payload)| &payload[..]),
+            run: &self.run[self.from..self.to],
+        }
     }
 
     /// Returns the frames as they were received; the parts follow each other, and may be empty.
@@ -69,11 +67,100 @@ impl Payloads {
     }
 }
 
-/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a good one.
-#[inline]
-pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
-    let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
-    let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
-    let len = prefix + payload;
-    (len <= bytes.len()).then_some((prefix, len))
+/// Where one of several payloads lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Location {
+    Head,
+    Run {
+        /// The offset of its first byte.
+        from: usize,
+        /// That of the first byte after it.
+        to: usize,
+    },
+}
+
+/// The places of payloads that are not borrowed meanwhile, in their order.
+#[derive(Debug)]
+pub(crate) struct Locations {
+    head: bool,
+    next: usize,
+}
+
+impl Locations {
+    /// Returns the place of the next payload.
+    pub(crate) fn next(&mut self, payloads: &Payloads) -> Option<Location> {
+        if std::mem::take(&mut self.head) {
+            return Some(Location::Head);
+        }
+        let rest = &payloads.run[self.next..payloads.to];
+        let (prefix, len) = whole_frame(payloads.layout, MAX_PAYLOAD, rest)?;
+        let from = self.next + prefix;
+        self.next += len;
+        Some(Location::Run { from, to: self.next })
+    }
+}
+
+impl Payloads {
+    pub(crate) fn locations(&self) -> Locations {
+        Locations { head: self.head.is_some(), next: self.from }
+    }
+
+    pub(crate) fn at(&self, location: Location) -> &[u8] {
+        match (location, &self.head) {
+            (Location::Head, Some((_, payload))) => payload,
+            (Location::Head, None) => &[],
+            (Location::Run { from, to }, _) => &self.run[from..to],
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Payloads {
+    type Item = &'a [u8];
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// As if they had been received together.
+///
+/// # Panics
+///
+/// If a payload is over [`MAX_PAYLOAD`].
+impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
+    fn from_iter<I: IntoIterator<Item = P>>(payloads: I) -> Payloads {
+        let (layout, mut frames, mut count) = (Layout::U32BE, Vec::new(), 0);
+        for payload in payloads {
+            append_frame(&mut frames, layout, MAX_PAYLOAD, payload.as_ref())
+                .expect("a payload is at most MAX_PAYLOAD");
+            count += 1;
+        }
+        let to = frames.len();
+        let run = Pool::unbounded().lend(Buffer::Heap(frames));
+        Payloads { layout, head: None, run, from: 0, to, count, first: 1 }
+    }
+}
+
+/// The payloads of [`Payloads`].
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    layout: Layout,
+    head: Option<&'a [u8]>,
+    /// Whole frames.
+    run: &'a [u8],
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if let Some(head) = self.head.take() {
+            return Some(head);
+        }
+        let (prefix, len) = whole_frame(self.layout, MAX_PAYLOAD, self.run)?;
+        let (frame, rest) = self.run.split_at(len);
+        self.run = rest;
+        Some(&frame[prefix..])
+    }
 }

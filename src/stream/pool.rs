@@ -105,6 +105,13 @@ struct Shared {
     supply: Supply,
 }
 
+/// Bytes that lie elsewhere and wait for a peer, counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    pool: Pool,
+    bytes: usize,
+}
+
 /// Bytes that wait for a peer, for as long as this lives; they are counted elsewhere.
 #[derive(Debug)]
 pub(crate) struct HeldForPeer {
@@ -153,6 +160,11 @@ impl Pool {
     pub(crate) fn hold_for_peer(&self, bytes: usize) -> HeldForPeer {
         self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
         HeldForPeer { pool: self.clone(), bytes }
+    }
+
+    /// Returns what counts bytes that lie elsewhere, of which there are none yet.
+    pub(crate) fn charge_nothing(&self) -> Charge {
+        Charge { pool: self.clone(), bytes: 0 }
     }
 
     /// Waits until the sink has left room for another read.
@@ -336,6 +348,31 @@ fn poll_until(
                 ready!(Pin::new(waiting).poll(cx));
                 *listener = None;
             }
+        }
+    }
+}
+
+impl Charge {
+    /// Notes how many bytes there are now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes >= before {
+            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+                count.fetch_add(bytes - before, Ordering::Relaxed);
+            }
+        } else {
+            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+                count.fetch_sub(before - bytes, Ordering::Relaxed);
+            }
+            self.pool.freed();
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.set(0);
         }
     }
 }

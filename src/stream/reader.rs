@@ -22,11 +22,12 @@ use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
 use crate::stream::counted_reader::Source;
 use crate::stream::error::ReadError;
-use crate::stream::payloads::{Payloads, whole_frame};
+use crate::stream::payloads::Payloads;
 use crate::stream::pool::{Lent, Pool};
 use crate::wire::ack::{Hello, Opening};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
+use crate::wire::frame::whole_frame;
 use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
 
 /// Reads whole messages from a stream of bytes.

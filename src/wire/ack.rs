@@ -44,6 +44,7 @@
 use std::fmt;
 
 use crate::wire::count::Count;
+use crate::wire::frame::append_frame;
 use crate::wire::layout::{Decoded, Layout};
 use crate::wire::sender_id::SenderId;
 
@@ -115,7 +116,7 @@ pub enum Answer {
     /// The server goes no further.
     Refusal(Refusal),
     /// Nothing new, but the server is at work on it.
-    SignOfLife,
+    Heartbeat,
 }
 
 /// Why a server goes no further.
@@ -254,8 +255,16 @@ impl Answer {
                 payload.extend_from_slice(shortened(text).as_bytes());
                 payload
             }
-            Answer::SignOfLife => Vec::new(),
+            Answer::Heartbeat => Vec::new(),
         }
+    }
+
+    /// Returns it as it travels.
+    pub fn frame(&self, layout: Layout) -> Vec<u8> {
+        let mut frame = Vec::new();
+        // Cannot fail: there is no hello in a layout in which an answer would be too long.
+        let _ = append_frame(&mut frame, layout, LONGEST_ANSWER, &self.encode());
+        frame
     }
 
     /// Decodes the payload of a frame.
@@ -265,7 +274,7 @@ impl Answer {
     /// [`NoAnswer`] if it is so short that it is none.
     pub fn decode(payload: &[u8]) -> Result<Answer, NoAnswer> {
         if payload.is_empty() {
-            return Ok(Answer::SignOfLife);
+            return Ok(Answer::Heartbeat);
         }
         let Some((&committed, rest)) = payload.split_first_chunk() else {
             return Err(NoAnswer { length: payload.len() });
@@ -331,7 +340,7 @@ impl fmt::Display for RefusalCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RefusalCode::Version => f.write_str("it does not know this version of the protocol"),
-            RefusalCode::Echo => f.write_str("an --echo server gives no acknowledgements"),
+            RefusalCode::Echo => f.write_str("a server that replies gives no acknowledgements"),
             RefusalCode::Fenced => f.write_str("a newer connection of this sender has taken over"),
             RefusalCode::Gap => f.write_str("an earlier message of this sender was expected"),
             RefusalCode::Shutdown => f.write_str("it is shutting down"),
@@ -474,7 +483,7 @@ mod tests {
         }
         let answer = Answer::Acknowledgement(u64::MAX - 1);
         assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
-        assert_eq!(Answer::decode(&Answer::SignOfLife.encode()), Ok(Answer::SignOfLife));
+        assert_eq!(Answer::decode(&Answer::Heartbeat.encode()), Ok(Answer::Heartbeat));
         for length in 1..8 {
             assert_eq!(Answer::decode(&[1; 8][..length]), Err(NoAnswer { length }));
         }

@@ -1,6 +1,6 @@
 //! Frames as plain bytes.
 
-use super::layout::{LONGEST_PREFIX, Layout, Prefix, TooLong};
+use super::layout::{Decoded, LONGEST_PREFIX, Layout, Prefix, TooLong};
 
 /// Appends the frame of `payload` to `out`: the writer without a stream.
 ///
@@ -43,4 +43,13 @@ pub(crate) fn checked_prefix(
         return Err(TooLong { length, limit, field: None });
     }
     Ok(prefix)
+}
+
+/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a good one.
+#[inline]
+pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
+    let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
+    let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
+    let len = prefix + payload;
+    (len <= bytes.len()).then_some((prefix, len))
 }

@@ -12,11 +12,11 @@ use shuttle::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use shuttle::sync::mpsc::channel;
 use shuttle::thread;
 
-use self::watch::{Order, Phase, Watch};
+use self::connection_state::{ConnectionState, Phase, Signal};
 
 #[path = "../../src/server/connection_state.rs"]
 #[allow(dead_code, reason = "the library has other uses for it")]
-mod watch;
+mod connection_state;
 
 /// What the file above takes from the standard library and from atomic-waker otherwise.
 mod sync {
@@ -55,7 +55,7 @@ const TIMEOUT: u64 = 1;
 /// What a server, its clients and a connection share.
 #[derive(Default)]
 struct Shared {
-    watch: Watch,
+    state: ConnectionState,
     clock: AtomicU64,
     /// How many messages the kernel has.
     messages: AtomicU64,
@@ -71,9 +71,9 @@ impl Shared {
     /// Sweeps `ticks` after the last time.
     fn sweep(&self, ticks: u64) {
         let now = self.clock.fetch_add(ticks, SeqCst) + ticks;
-        let state = self.watch.state();
+        let state = self.state.snapshot();
         if state.phase() == Phase::Idle && now.saturating_sub(state.since()) > TIMEOUT {
-            self.watch.expire(state);
+            self.state.expire(state);
         }
     }
 
@@ -82,16 +82,16 @@ impl Shared {
     fn receive(&self, mut idle: impl FnMut(u64)) {
         let (mut taken, mut idle_since) = (0, 0);
         block_on(poll_fn(|cx| {
-            self.watch.register(cx.waker());
+            self.state.register(cx.waker());
             self.readable.register(cx.waker());
             loop {
-                let state = self.watch.state();
+                let state = self.state.snapshot();
                 if taken < self.messages.load(SeqCst) {
                     taken += 1;
-                    self.watch.enter(Phase::Busy, 0);
+                    self.state.enter(Phase::Busy, 0);
                 } else if state.phase() != Phase::Idle {
                     idle_since = self.clock.load(SeqCst);
-                    self.watch.enter(Phase::Idle, idle_since);
+                    self.state.enter(Phase::Idle, idle_since);
                     idle(taken);
                     return Poll::Pending;
                 } else if state.is_expired() {
@@ -110,7 +110,7 @@ impl Shared {
 /// these numbers of ticks, and in the end a client that sends nothing more.
 fn sweep_beside(messages: u64, sweeps: &'static [u64]) {
     let shared = Arc::<Shared>::default();
-    shared.watch.enter(Phase::Idle, 0);
+    shared.state.enter(Phase::Idle, 0);
     let (idle, is_idle) = channel();
     let [client, sweeper, connection] = [(); 3].map(|()| Arc::clone(&shared));
     let client = thread::spawn(move || (0..messages).for_each(|_| client.send()));
@@ -150,7 +150,7 @@ fn check_all(test: impl Fn() + Send + Sync + 'static) {
 fn a_connection_is_ended_only_for_what_it_is_doing_and_then_it_is() {
     check_all(|| {
         let shared = Arc::<Shared>::default();
-        shared.watch.enter(Phase::Idle, 0);
+        shared.state.enter(Phase::Idle, 0);
         shared.messages.store(1, SeqCst);
         let (idle, is_idle) = channel();
         let sweeper = Arc::clone(&shared);
@@ -174,38 +174,38 @@ fn a_client_that_goes_on_sending_is_not_ended_for_what_was() {
 #[test]
 fn an_order_is_not_lost_among_phases_and_the_last_word_is_the_strongest() {
     check_all(|| {
-        let watch = Arc::<Watch>::default();
-        let others = [Order::Refused, Order::Abort].map(|order| {
-            let watch = Arc::clone(&watch);
-            thread::spawn(move || watch.tell(order))
+        let state = Arc::<ConnectionState>::default();
+        let others = [Signal::Refused, Signal::Abort].map(|order| {
+            let state = Arc::clone(&state);
+            thread::spawn(move || state.send(order))
         });
         let mut tick = 0;
         block_on(poll_fn(|cx| {
-            watch.register(cx.waker());
+            state.register(cx.waker());
             tick += 1;
-            watch.enter(Phase::Idle, tick);
-            if watch.order() == Order::Abort { Poll::Ready(()) } else { Poll::Pending }
+            state.enter(Phase::Idle, tick);
+            if state.signal() == Signal::Abort { Poll::Ready(()) } else { Poll::Pending }
         }));
         others.into_iter().for_each(|other| other.join().unwrap());
-        assert_eq!(watch.order(), Order::Abort);
+        assert_eq!(state.signal(), Signal::Abort);
     });
 }
 
 #[test]
 fn whoever_waits_for_a_commit_before_it_ends_hears_of_it() {
     check_all(|| {
-        let shared = Arc::new((Watch::default(), AtomicU64::new(0)));
+        let shared = Arc::new((ConnectionState::default(), AtomicU64::new(0)));
         let sink = Arc::clone(&shared);
         let sink = thread::spawn(move || {
             for _ in 0..2 {
                 sink.1.fetch_add(1, SeqCst);
-                sink.0.committed();
+                sink.0.notify_committed();
             }
         });
-        let (watch, committed) = &*shared;
-        watch.enter(Phase::Closing, 0);
+        let (state, committed) = &*shared;
+        state.enter(Phase::Closing, 0);
         block_on(poll_fn(|cx| {
-            watch.register(cx.waker());
+            state.register(cx.waker());
             if committed.load(SeqCst) == 2 { Poll::Ready(()) } else { Poll::Pending }
         }));
         sink.join().unwrap();

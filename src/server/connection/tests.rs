@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 
@@ -13,9 +12,9 @@ use smol::Timer;
 use super::*;
 use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
-use crate::server::accept::serve;
-use crate::server::options::ServeOptions;
-use crate::server::writer_thread::Writer;
+use crate::server::options::Options;
+use crate::server::server::Server;
+use crate::server::writer_thread::WriterThread;
 use crate::sink::message_sink::{Sink, SinkError};
 use crate::wire::ack::Hello;
 use crate::wire::sender_id::SenderId;
@@ -24,19 +23,19 @@ use crate::{DEFAULT_MAX_MESSAGE, Layout, append_frame};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Returns a connection of a server that nobody sweeps, and the client's end of it.
-fn connection(server: &Arc<Server>, queue: Option<Queue>) -> (Connection, TcpStream) {
+fn connection(server: &Arc<Shared>, queue: Option<CommitQueue>) -> (Connection, TcpStream) {
     let socket = block_on(async {
         let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
         let client = TcpStream::connect(listener.address().unwrap().to_string()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         (listener.accept().await.unwrap().0, client)
     });
-    let origin = Arc::new(Origin::new(1, Peer::Unix));
-    (Connection::new(Arc::clone(server), origin, socket.0, queue), socket.1)
+    let open = Arc::new(OpenConnection::new(1, Peer::Unix));
+    (Connection::new(Arc::clone(server), open, socket.0, queue), socket.1)
 }
 
-fn server(options: &ServeOptions) -> Arc<Server> {
-    Arc::new(Server::new(options).unwrap())
+fn server(options: &Options) -> Arc<Shared> {
+    Arc::new(Shared::new(options).unwrap())
 }
 
 /// Serves a connection until `holds` does.
@@ -61,8 +60,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 /// P6, P7.
 #[test]
 fn a_judgement_of_what_a_connection_did_before_is_void() {
-    let options =
-        ServeOptions { idle_timeout: Some(Duration::from_secs(1)), ..ServeOptions::default() };
+    let options = Options { idle_timeout: Some(Duration::from_secs(1)), ..Options::default() };
     let message = frame(b"message");
     let (start, rest) = message.split_at(5);
     let (whole, next) = (&message[..], [rest, start].concat());
@@ -77,22 +75,22 @@ fn a_judgement_of_what_a_connection_did_before_is_void() {
     ] {
         let server = server(&options);
         let (mut connection, mut client) = connection(&server, None);
-        let origin = Arc::clone(&connection.origin);
-        let watch = &origin.watch;
+        let origin = Arc::clone(&connection.receiver.connection);
+        let state = &origin.state;
         block_on(async {
             let mut run = Box::pin(connection.run());
             client.write_all(before).unwrap();
             let waits_for = if before == start { Phase::InMessage } else { Phase::Idle };
-            serve_until(&mut run, || watch.phase() == waits_for).await;
-            let judged = watch.state();
-            server.clock.store(100, Ordering::SeqCst);
+            serve_until(&mut run, || state.phase() == waits_for).await;
+            let judged = state.snapshot();
+            server.set_clock(100);
             client.write_all(meanwhile).unwrap();
-            serve_until(&mut run, || watch.state().since() == 100).await;
-            watch.expire(judged);
+            serve_until(&mut run, || state.snapshot().since() == 100).await;
+            state.expire(judged);
             assert!(poll_once(&mut run).await.is_none(), "{before:?} {meanwhile:?}");
-            assert_eq!((watch.phase(), watch.state().since()), (phase, 100));
+            assert_eq!((state.phase(), state.snapshot().since()), (phase, 100));
             // Of what it does now, it is not.
-            watch.expire(watch.state());
+            state.expire(state.snapshot());
             match (poll_once(&mut run).await, phase) {
                 (Some(Outcome::Idle(_)), Phase::Idle) => {}
                 (Some(Outcome::Read(error)), Phase::InMessage) => {
@@ -107,20 +105,19 @@ fn a_judgement_of_what_a_connection_did_before_is_void() {
 /// A byte in time is no message in time, and how long a hello takes counts, too.
 #[test]
 fn the_clock_of_a_message_starts_with_its_first_byte() {
-    let server =
-        server(&ServeOptions { layout: "u32le".parse().unwrap(), ..ServeOptions::default() });
+    let server = server(&Options { layout: "u32le".parse().unwrap(), ..Options::default() });
     let (mut connection, mut client) = connection(&server, None);
-    let origin = Arc::clone(&connection.origin);
-    let (watch, socket) = (&origin.watch, connection.reader.get_ref().clone());
+    let origin = Arc::clone(&connection.receiver.connection);
+    let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
     block_on(async {
         let mut run = Box::pin(connection.run());
         // It may become a hello, or a message of 255 bytes.
         for (tick, byte) in [0xff, 0, 0, 0, b'm', b'm'].into_iter().enumerate() {
-            server.clock.store(10 + tick as u64, Ordering::SeqCst);
+            server.set_clock(10 + tick as u64);
             client.write_all(&[byte]).unwrap();
-            let is_read = || watch.phase() == Phase::InMessage && socket.unread() == Some(0);
+            let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
             serve_until(&mut run, is_read).await;
-            assert_eq!(watch.state().since(), 10, "byte {tick}");
+            assert_eq!(state.snapshot().since(), 10, "byte {tick}");
         }
     });
 }
@@ -146,10 +143,10 @@ async fn greet(run: &mut (impl Future<Output = Outcome> + Unpin), client: &mut T
 
 #[test]
 fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection() {
-    let server = server(&ServeOptions::default());
-    let writer = Writer::start(Box::new(Anything)).unwrap();
+    let server = server(&Options::default());
+    let writer = WriterThread::start(Box::new(Anything)).unwrap();
     let (mut connection, mut client) = connection(&server, Some(writer.queue()));
-    let mut socket = connection.reader.get_ref().clone();
+    let mut socket = connection.receiver.reader.get_ref().clone();
     block_on(async {
         let mut run = Box::pin(connection.run());
         greet(&mut run, &mut client).await;
@@ -189,12 +186,6 @@ fn the_time_until_there_is_memory_is_not_the_senders_fault() {
 fn wait_for_memory(len: usize, messages: u64) {
     const SENDERS: u64 = 8;
     let timeout = Duration::from_millis(500);
-    let options = ServeOptions {
-        max_message: Some(len),
-        memory: Some(2 * len),
-        message_timeout: Some(timeout),
-        ..ServeOptions::default()
-    };
     let (go_on, wait) = mpsc::channel();
     let (stop, stopped) = smol::channel::bounded::<()>(1);
     let listener = block_on("127.0.0.1:0".parse::<Address>().unwrap().listen()).unwrap();
@@ -202,7 +193,12 @@ fn wait_for_memory(len: usize, messages: u64) {
     let shutdown = async move {
         let _ = stopped.recv().await;
     };
-    let server = smol::spawn(serve(listener, options, Some(Box::new(Blocks(wait))), shutdown));
+    let server = Server::new(listener)
+        .max_message(len)
+        .memory(2 * len)
+        .message_timeout(timeout)
+        .collect(Blocks(wait));
+    let server = smol::spawn(server.run(shutdown));
     let senders: Vec<_> = (0..SENDERS)
         .map(|_| {
             let mut client = TcpStream::connect(&address).unwrap();

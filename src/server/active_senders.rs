@@ -6,57 +6,57 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 
-use crate::message::Origin;
-use crate::server::connection_state::Order;
+use super::connection_state::Signal;
+use super::open_connection::OpenConnection;
 use crate::wire::sender_id::SenderId;
 
 /// The connections over which senders send that want acknowledgements, one for each.
 #[derive(Debug, Default)]
-pub(crate) struct Senders {
-    connections: Mutex<HashMap<SenderId, Arc<Origin>>>,
+pub(crate) struct ActiveSenders {
+    connections: Mutex<HashMap<SenderId, Arc<OpenConnection>>>,
     /// Notified whenever one of them has handed on its last message.
     left: Event,
 }
 
-/// The place of the one connection over which a sender sends. Once it is dropped, that connection hands
-/// on nothing more.
+/// That a connection is the one over which a sender sends. Once it is dropped, that connection hands on
+/// nothing more.
 #[derive(Debug)]
-pub(crate) struct Place {
-    senders: Arc<Senders>,
+pub(crate) struct ActiveSender {
+    senders: Arc<ActiveSenders>,
     sender: SenderId,
 }
 
-impl Senders {
+impl ActiveSenders {
     /// Makes `connection` the one over which `sender` sends, once an older one has handed on its last
     /// message; `None` if there is a newer one already.
     pub(crate) async fn take_over(
         self: &Arc<Self>,
         sender: SenderId,
-        connection: &Arc<Origin>,
-    ) -> Option<Place> {
+        connection: &Arc<OpenConnection>,
+    ) -> Option<ActiveSender> {
         loop {
             let left = self.left.listen();
             let older = match self.connections().entry(sender) {
                 Entry::Vacant(free) => {
                     free.insert(Arc::clone(connection));
-                    return Some(Place { senders: Arc::clone(self), sender });
+                    return Some(ActiveSender { senders: Arc::clone(self), sender });
                 }
                 Entry::Occupied(taken) => Arc::clone(taken.get()),
             };
-            if older.connection > connection.connection {
+            if older.number > connection.number {
                 return None;
             }
-            older.watch.tell(Order::Refused);
+            older.state.send(Signal::Refused);
             left.await;
         }
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<SenderId, Arc<Origin>>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<SenderId, Arc<OpenConnection>>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for ActiveSender {
     fn drop(&mut self) {
         self.senders.connections().remove(&self.sender);
         self.senders.left.notify(usize::MAX);
@@ -72,21 +72,22 @@ mod tests {
 
     #[test]
     fn the_newest_connection_wins_in_whatever_order_they_ask() {
-        let senders = Arc::<Senders>::default();
+        let senders = Arc::<ActiveSenders>::default();
         let sender = SenderId::from_bytes([1; 16]);
-        let [first, second, third] = [1, 2, 3].map(|n| Arc::new(Origin::new(n, Peer::Unix)));
+        let [first, second, third] =
+            [1, 2, 3].map(|n| Arc::new(OpenConnection::new(n, Peer::Unix)));
         block_on(async {
             let place = senders.take_over(sender, &first).await.unwrap();
             let mut waiting = Box::pin(senders.take_over(sender, &third));
             assert!(poll_once(&mut waiting).await.is_none(), "the first one is not done yet");
-            assert_eq!(first.watch.order(), Order::Refused);
+            assert_eq!(first.state.signal(), Signal::Refused);
             let mut late = Box::pin(senders.take_over(sender, &second));
             assert!(poll_once(&mut late).await.is_none());
             drop(place);
             let place = poll_once(&mut waiting).await.unwrap().unwrap();
             // Not to wait, either: it is over for that one.
             assert!(poll_once(&mut late).await.unwrap().is_none(), "an older one takes over");
-            assert_eq!(third.watch.order(), Order::None);
+            assert_eq!(third.state.signal(), Signal::None);
             // Another sender is nobody's business.
             assert!(senders.take_over(SenderId::from_bytes([2; 16]), &second).await.is_some());
             drop(place);

@@ -14,7 +14,7 @@ const MOST: usize = 100_000;
 ///
 /// For a sink that knows that itself this only saves asking.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct KnownSenders {
     senders: HashMap<SenderId, Sender>,
     /// Counts whatever is heard of any of them.
     turn: u64,
@@ -28,7 +28,7 @@ struct Sender {
     last: u64,
 }
 
-impl Seen {
+impl KnownSenders {
     /// Returns how many messages of each sender are committed; `None` if neither the sink nor this knows it.
     ///
     /// # Errors
@@ -106,33 +106,33 @@ mod tests {
         for (known, new) in
             [(None, Some(5)), (Some(4), Some(5)), (Some(5), Some(6)), (Some(6), None)]
         {
-            let mut seen = Seen::default();
+            let mut senders = KnownSenders::default();
             let mut sink = Knows(known);
-            assert_eq!(seen.committed(&[sender], &mut sink).unwrap(), [known]);
-            let fresh = seen.only_new(&again);
+            assert_eq!(senders.committed(&[sender], &mut sink).unwrap(), [known]);
+            let fresh = senders.only_new(&again);
             assert_eq!(fresh.map(|batch| batch.first_number()), new);
         }
     }
 
     #[test]
     fn a_hundred_thousand_senders_are_remembered_and_then_those_with_the_latest_messages() {
-        let mut seen = Seen::default();
+        let mut senders = KnownSenders::default();
         let id = |number: u128| SenderId::from_bytes(number.to_be_bytes());
-        let send = |seen: &mut Seen, number| seen.remember(id(number), 1);
-        (0..100_000).for_each(|number| send(&mut seen, number));
-        let known = |seen: &mut Seen, number| {
-            seen.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()
+        let send = |senders: &mut KnownSenders, number| senders.remember(id(number), 1);
+        (0..100_000).for_each(|number| send(&mut senders, number));
+        let known = |senders: &mut KnownSenders, number| {
+            senders.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()
         };
-        assert!((0..100_000).all(|number| known(&mut seen, number)));
+        assert!((0..100_000).all(|number| known(&mut senders, number)));
         // The first one is heard of again; then there are too many.
-        send(&mut seen, 0);
-        assert_eq!(seen.senders.len(), 100_000);
-        send(&mut seen, 100_000);
+        send(&mut senders, 0);
+        assert_eq!(senders.senders.len(), 100_000);
+        send(&mut senders, 100_000);
         let forgotten: Vec<u128> =
-            (0..=100_000).filter(|number| !known(&mut seen, *number)).collect();
+            (0..=100_000).filter(|number| !known(&mut senders, *number)).collect();
         assert_eq!(forgotten, (1..=10_001).collect::<Vec<_>>());
         // Who only asks a sink that does not know is not remembered.
-        assert!(!known(&mut seen, 200_000));
-        assert_eq!(seen.senders.len(), 90_000);
+        assert!(!known(&mut senders, 200_000));
+        assert_eq!(senders.senders.len(), 90_000);
     }
 }

@@ -1,4 +1,4 @@
-//! When the writer thread looks for its next command for a while, instead of sleeping until it comes.
+//! When the writer thread busy-waits for its next command instead of sleeping until it comes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ const PRICE: Duration = Duration::from_micros(3);
 /// What is found need not wait until a thread is woken for it. Where nothing comes, looking is given up
 /// at once and tried again ever less often.
 #[derive(Debug)]
-pub(super) struct Linger {
+pub(super) struct AdaptiveSpin {
     /// Whether there is a core to look with, beside the one that does what is looked for.
     spare_core: bool,
     /// How often to sleep at once before looking again.
-    passing: u32,
+    skip: u32,
     /// What that will be the next time that looking is in vain.
     penalty: u32,
 }
@@ -29,21 +29,21 @@ pub(super) struct Linger {
 enum Outcome {
     Found,
     InVain,
-    /// Something came, but this was not there to see it: for so long altogether others had the core. To
-    /// one that sleeps the system would have given it at once.
+    /// A command arrived while this thread was preempted, for so long in all. A thread that sleeps would
+    /// have been given the core at once.
     Late(Duration),
 }
 
-impl Linger {
-    pub(super) fn new() -> Linger {
-        Linger::on(thread::available_parallelism().map_or(1, usize::from))
+impl AdaptiveSpin {
+    pub(super) fn new() -> AdaptiveSpin {
+        AdaptiveSpin::on(thread::available_parallelism().map_or(1, usize::from))
     }
 
-    fn on(cores: usize) -> Linger {
-        Linger { spare_core: cores > 1, passing: 0, penalty: 1 }
+    fn on(cores: usize) -> AdaptiveSpin {
+        AdaptiveSpin { spare_core: cores > 1, skip: 0, penalty: 1 }
     }
 
-    /// Looks for a while whether something `has_come`, if that is likely to pay.
+    /// Busy-waits until something `has_come`, but for 200 µs at most, if that is likely to pay.
     pub(super) fn until(&mut self, has_come: impl Fn() -> bool) {
         if self.is_due() {
             self.note(look(has_come));
@@ -51,8 +51,8 @@ impl Linger {
     }
 
     fn is_due(&mut self) -> bool {
-        if self.passing > 0 {
-            self.passing -= 1;
+        if self.skip > 0 {
+            self.skip -= 1;
             return false;
         }
         self.spare_core
@@ -62,10 +62,10 @@ impl Linger {
         match outcome {
             Outcome::Found => self.penalty = 1,
             Outcome::InVain => {
-                self.passing = self.penalty;
+                self.skip = self.penalty;
                 self.penalty = (2 * self.penalty + 1).min(commits_to_pay_for(LONGEST));
             }
-            Outcome::Late(lost) => self.passing = commits_to_pay_for(lost),
+            Outcome::Late(lost) => self.skip = commits_to_pay_for(lost),
         }
     }
 }
@@ -95,41 +95,41 @@ mod tests {
     use super::*;
 
     /// Returns how often it sleeps at once before it looks.
-    fn passed(linger: &mut Linger) -> Option<u32> {
-        (0..10_000).find(|_| linger.is_due())
+    fn passed(spin: &mut AdaptiveSpin) -> Option<u32> {
+        (0..10_000).find(|_| spin.is_due())
     }
 
     /// Returns how often it sleeps at once between such outcomes.
-    fn passed_between<const N: usize>(linger: &mut Linger, outcomes: [Outcome; N]) -> [u32; N] {
+    fn passed_between<const N: usize>(spin: &mut AdaptiveSpin, outcomes: [Outcome; N]) -> [u32; N] {
         outcomes.map(|outcome| {
-            linger.note(outcome);
-            passed(linger).unwrap()
+            spin.note(outcome);
+            passed(spin).unwrap()
         })
     }
 
     #[test]
     fn the_more_often_looking_is_in_vain_the_more_seldom_it_is() {
-        let mut linger = Linger::on(2);
-        assert_eq!(passed(&mut linger), Some(0));
-        let passed = passed_between(&mut linger, [Outcome::InVain; 8]);
+        let mut spin = AdaptiveSpin::on(2);
+        assert_eq!(passed(&mut spin), Some(0));
+        let passed = passed_between(&mut spin, [Outcome::InVain; 8]);
         assert_eq!(passed, [1, 3, 7, 15, 31, 63, 66, 66]);
     }
 
     #[test]
     fn once_it_finds_something_again_it_goes_on() {
-        let mut linger = Linger::on(2);
-        passed_between(&mut linger, [Outcome::InVain; 8]);
-        assert_eq!(passed_between(&mut linger, [Outcome::Found; 8]), [0; 8]);
-        assert_eq!(passed_between(&mut linger, [Outcome::InVain; 2]), [1, 3]);
+        let mut spin = AdaptiveSpin::on(2);
+        passed_between(&mut spin, [Outcome::InVain; 8]);
+        assert_eq!(passed_between(&mut spin, [Outcome::Found; 8]), [0; 8]);
+        assert_eq!(passed_between(&mut spin, [Outcome::InVain; 2]), [1, 3]);
     }
 
     #[test]
     fn where_others_need_the_core_it_sleeps_the_longer_the_more_that_has_cost() {
-        let mut linger = Linger::on(2);
+        let mut spin = AdaptiveSpin::on(2);
         let late = |millis| Outcome::Late(Duration::from_millis(millis));
-        let passed = passed_between(&mut linger, [late(3), Outcome::Found, late(6)]);
+        let passed = passed_between(&mut spin, [late(3), Outcome::Found, late(6)]);
         assert_eq!(passed, [1000, 0, 2000]);
-        assert_eq!(self::passed(&mut Linger::on(1)), None);
+        assert_eq!(self::passed(&mut AdaptiveSpin::on(1)), None);
     }
 
     #[test]

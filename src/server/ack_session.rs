@@ -1,0 +1,219 @@
+//! What the server does for a client that asks for acknowledgements, and how it refuses them.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
+use smol::{Task, Timer};
+
+use super::ack_state::{AckState, REPEATED};
+use super::active_senders::ActiveSender;
+use super::commit_queue::CommitQueue;
+use super::connection_state::{Phase, Signal};
+use super::open_connection::OpenConnection;
+use super::outcome::{Outcome, missing};
+use super::shared::Shared;
+use crate::message::Origin;
+use crate::net::byte_stream::ByteStream;
+use crate::stream::error::ReadError;
+use crate::wire::ack::{Answer, Hello, MOST_MESSAGES, Refusal, RefusalCode};
+use crate::wire::count::Count;
+use crate::wire::error::{Fault, ProtocolError};
+
+/// How long a client that is refused may take to read why.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// The server's side of acknowledgements on one connection.
+pub(crate) struct AckSession {
+    shared: Arc<Shared>,
+    connection: Arc<OpenConnection>,
+    stream: ByteStream,
+    welcomed: Option<Welcomed>,
+}
+
+/// What there is once the client has been welcomed.
+struct Welcomed {
+    /// Tells the client what is committed.
+    telling: Task<io::Result<()>>,
+    _active: ActiveSender,
+}
+
+impl AckSession {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        connection: &Arc<OpenConnection>,
+        stream: &ByteStream,
+    ) -> AckSession {
+        AckSession {
+            shared: Arc::clone(shared),
+            connection: Arc::clone(connection),
+            stream: stream.clone(),
+            welcomed: None,
+        }
+    }
+
+    /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
+    /// there are more. Returns where the messages of the connection come from.
+    pub(crate) async fn welcome(
+        &mut self,
+        hello: Hello,
+        queue: Option<&CommitQueue>,
+    ) -> Result<Origin, Outcome> {
+        let connection = &self.connection;
+        connection.state.enter(Phase::Busy, 0);
+        let queue = match queue {
+            _ if self.shared.answers() => return Err(Outcome::Refused(RefusalCode::Echo)),
+            None => return Err(Outcome::Refused(RefusalCode::NoSink)),
+            Some(queue) => queue,
+        };
+        if hello.first > MOST_MESSAGES {
+            return Err(Outcome::Refused(RefusalCode::Gap));
+        }
+        let finding_out = async {
+            // What an older connection of this sender has handed on by now is part of the answer.
+            let active = self.shared.senders.take_over(hello.sender, connection).await;
+            let active = active.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
+            let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
+            Ok((active, known))
+        };
+        let (active, known) = finding_out.or(self.send_heartbeats()).await?;
+        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
+        // is not acknowledged.
+        let before = known.unwrap_or(hello.first.saturating_sub(1));
+        let acks = connection.acknowledge_from(before);
+        if hello.first > before.saturating_add(1) {
+            return Err(Outcome::Missing { committed: before, oldest: hello.first });
+        }
+        acks.attach(self.stream.clone(), self.shared.layout);
+        let telling = smol::spawn(tell(Arc::clone(connection)));
+        self.welcomed = Some(Welcomed { telling, _active: active });
+        let origin = Origin::new(connection.number, connection.peer.clone());
+        Ok(origin.with_sender(hello.sender, before))
+    }
+
+    /// Lets a client that waits for its welcome know that it does not do so in vain. Ends only if the
+    /// client is gone: then nobody need find out any more.
+    async fn send_heartbeats<T>(&self) -> Result<T, Outcome> {
+        let mut stream = self.stream.clone();
+        let heartbeat = Answer::Heartbeat.frame(self.shared.layout);
+        loop {
+            Timer::after(REPEATED).await;
+            stream.write_all(&heartbeat).await.map_err(Outcome::Write)?;
+        }
+    }
+
+    /// Waits until the client cannot be told any more. It never learns that by itself: the connection may
+    /// take messages all the same.
+    pub(crate) async fn failed(&mut self) -> Outcome {
+        let Some(welcomed) = &mut self.welcomed else { return future::pending().await };
+        match (&mut welcomed.telling).await {
+            Ok(()) => future::pending().await,
+            Err(error) => {
+                // It has them still, and sends them over another connection.
+                self.connection.state.send(Signal::Refused);
+                Outcome::Write(error)
+            }
+        }
+    }
+
+    /// Waits until the client has been told of everything that is committed, once no more messages will
+    /// come, since the connection has come to this `outcome`.
+    pub(crate) async fn finish(&mut self, outcome: Outcome) -> Outcome {
+        let Some(welcomed) = &mut self.welcomed else { return outcome };
+        if let Some(acks) = self.connection.acks() {
+            acks.complete();
+        }
+        let limit = self.shared.message_timeout;
+        let not_taken = async {
+            limit.map_or_else(Timer::never, Timer::after).await;
+            Err(Outcome::NotTaken(limit.unwrap_or_default()))
+        };
+        let told = async { (&mut welcomed.telling).await.map_err(Outcome::Write) };
+        match (told.or(not_taken).await, outcome) {
+            // It may look for another server, and knows how far this one has got.
+            (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
+            (Ok(()), outcome) => outcome,
+            (Err(failed), _) => failed,
+        }
+    }
+
+    /// Stops telling the client what is committed, and lets a newer connection of its sender begin.
+    pub(crate) fn stop(&mut self) {
+        // The task that tells the client may be in the middle of a call.
+        if let Some(acks) = self.connection.acks() {
+            acks.detach();
+        }
+        self.welcomed = None;
+    }
+
+    /// Returns why the client gets no further acknowledgements, and in words, if that is to be said to it.
+    pub(crate) fn refusal(&self, outcome: &Outcome) -> Option<(RefusalCode, String)> {
+        let code = match outcome {
+            Outcome::Refused(code) => *code,
+            Outcome::Missing { committed, oldest } => {
+                return Some((RefusalCode::Gap, missing(*committed, *oldest)));
+            }
+            Outcome::SinkGone => RefusalCode::Sink,
+            Outcome::Read(error) => return self.bad_message(error),
+            _ => return None,
+        };
+        Some((code, code.to_string()))
+    }
+
+    /// A reset would make the client send the same message again and again.
+    fn bad_message(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
+        let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
+        let number = self.before().saturating_add(at.message);
+        match fault {
+            Fault::OverLong { length, limit } => {
+                let length = Count(*length, "byte");
+                let text = format!("message {number} has {length}, and the server takes {limit}");
+                Some((RefusalCode::TooLong, text))
+            }
+            Fault::Late { .. } => Some((RefusalCode::Late, format!("message {number} {fault}"))),
+            _ => None,
+        }
+    }
+
+    /// Returns how many messages of the sender came before the first one on this connection.
+    fn before(&self) -> u64 {
+        self.connection.acks().map_or(0, |acks| acks.before)
+    }
+
+    /// Says why the client gets no acknowledgements, after [`AckSession::stop`], and gives it a moment to read that: what it still
+    /// sends would turn the end into a reset, which destroys what is under way.
+    pub(crate) async fn refuse(&mut self, code: RefusalCode, text: String) {
+        let committed = self.before().saturating_add(self.connection.committed());
+        let refusal = Answer::Refusal(Refusal { committed, code, text });
+        let mut last = self.connection.acks().map_or_else(Vec::new, AckState::take_unsent);
+        last.extend(refusal.frame(self.shared.layout));
+        let stream = &mut self.stream;
+        stream.disable_reset_on_close();
+        let saying = async {
+            stream.write_all(&last).await?;
+            stream.close().await?;
+            let mut rest = [0; 4096];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let enough = async {
+            Timer::after(PARTING).await;
+            Ok(())
+        };
+        // Where it fails the client is gone.
+        let _ = saying.or(enough).await;
+    }
+}
+
+impl Drop for AckSession {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn tell(connection: Arc<OpenConnection>) -> io::Result<()> {
+    let Some(acks) = connection.acks() else { return Ok(()) };
+    poll_fn(|cx| acks.poll_tell(cx, || connection.progress())).await
+}

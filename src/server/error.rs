@@ -1,0 +1,92 @@
+//! Why a server did not start, or did not end as it should.
+
+use std::fmt;
+use std::io;
+
+use crate::wire::ack::UnfitLayout;
+use crate::wire::count::Count;
+use crate::wire::io_error::Plain;
+use crate::wire::layout::LimitError;
+
+/// Why a server did not start, or did not end as it should.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The longest message cannot be told in the layout.
+    Limit(LimitError),
+    /// The memory does not hold two messages of the longest allowed.
+    Memory {
+        /// The memory asked for, in bytes.
+        memory: usize,
+        /// The longest message, in bytes.
+        max_message: usize,
+    },
+    /// An option must not be zero; this says which.
+    Zero(&'static str),
+    /// Acknowledgements are required, but the layout has none.
+    Acks(UnfitLayout),
+    /// Acknowledgements are required of a server that replies instead.
+    AnswerAcks,
+    /// The system refused something at the start.
+    Start(io::Error),
+    /// The sink failed.
+    Sink {
+        /// Why.
+        error: io::Error,
+        /// How many messages had been received and are not known to be committed.
+        uncommitted: u64,
+    },
+    /// The sink did not take everything within the grace period.
+    Unfinished {
+        /// How many messages had been received and are not known to be committed.
+        uncommitted: u64,
+        /// What the sink was waiting for, if it could not take messages just then.
+        trouble: Option<String>,
+    },
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Limit(error) => error.fmt(f),
+            ServeError::Memory { memory, max_message } => write!(
+                f,
+                "{memory} bytes of memory do not hold two messages of {max_message} bytes"
+            ),
+            ServeError::Zero(what) => write!(f, "{what} must not be zero"),
+            ServeError::Acks(unfit) => unfit.fmt(f),
+            ServeError::AnswerAcks => f.write_str(
+                "a server that replies gives no acknowledgements, so it cannot require that clients ask \
+                 for them",
+            ),
+            ServeError::Start(error) => Plain(error).fmt(f),
+            ServeError::Sink { error, uncommitted } => {
+                write!(f, "cannot put messages into the sink: {}", Plain(error))?;
+                match uncommitted {
+                    0 => Ok(()),
+                    1 => write!(f, "; {}", not_written(1)),
+                    many => write!(f, "; {}, or not all of them", not_written(*many)),
+                }
+            }
+            ServeError::Unfinished { uncommitted, trouble } => {
+                write!(f, "{} by the end of the grace period", not_written(*uncommitted))?;
+                trouble.as_ref().map_or(Ok(()), |trouble| write!(f, ": {trouble}"))
+            }
+        }
+    }
+}
+
+fn not_written(messages: u64) -> String {
+    let were = if messages == 1 { "was" } else { "were" };
+    format!("{} received {were} not written", Count(messages, "message"))
+}
+
+impl std::error::Error for ServeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ServeError::Limit(error) => Some(error),
+            ServeError::Start(error) | ServeError::Sink { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}

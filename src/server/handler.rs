@@ -1,0 +1,233 @@
+//! What answers messages with replies.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::net::byte_stream::Peer;
+use crate::stream::payloads::{Location, Payloads};
+
+/// A message that a [`Handler`] is to answer.
+///
+/// Its payload lies in the buffer it was received in, which is counted until the request is dropped.
+#[derive(Clone, Debug)]
+pub struct Request {
+    payloads: Arc<Payloads>,
+    payload: Location,
+    number: u64,
+    connection: u64,
+    peer: Peer,
+}
+
+impl Request {
+    pub(crate) fn new(
+        payloads: Arc<Payloads>,
+        payload: Location,
+        number: u64,
+        connection: u64,
+        peer: Peer,
+    ) -> Request {
+        Request { payloads, payload, number, connection, peer }
+    }
+
+    /// Returns the bytes that were sent.
+    pub fn payload(&self) -> &[u8] {
+        self.payloads.at(self.payload)
+    }
+
+    /// Returns the message's number on its connection; the first one is 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Returns the number of the connection; the first one of the server is 1.
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Returns who sent it.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+/// Why a handler failed.
+pub type HandlerError = Box<dyn Error + Send + Sync>;
+
+/// What a handler returns: nothing, one reply, several, or why it failed, which ends the connection.
+///
+/// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
+/// the message back), vectors and options of these, and results of all of them.
+pub trait IntoReplies {
+    /// Appends the replies to `replies`, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Why the handler failed.
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
+}
+
+/// A reply's payload.
+#[derive(Clone, Debug)]
+pub struct Reply(Payload);
+
+#[derive(Clone, Debug)]
+enum Payload {
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+    Same(Request),
+}
+
+impl AsRef<[u8]> for Reply {
+    fn as_ref(&self) -> &[u8] {
+        match &self.0 {
+            Payload::Owned(bytes) => bytes,
+            Payload::Static(bytes) => bytes,
+            Payload::Same(request) => request.payload(),
+        }
+    }
+}
+
+impl IntoReplies for () {
+    fn append_to(self, _: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        Ok(())
+    }
+}
+
+impl IntoReplies for Reply {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        replies.push(self);
+        Ok(())
+    }
+}
+
+impl IntoReplies for Vec<u8> {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        Reply(Payload::Owned(self)).append_to(replies)
+    }
+}
+
+impl IntoReplies for String {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.into_bytes().append_to(replies)
+    }
+}
+
+impl<const N: usize> IntoReplies for [u8; N] {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.to_vec().append_to(replies)
+    }
+}
+
+impl IntoReplies for &'static [u8] {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        Reply(Payload::Static(self)).append_to(replies)
+    }
+}
+
+impl<const N: usize> IntoReplies for &'static [u8; N] {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.as_slice().append_to(replies)
+    }
+}
+
+impl IntoReplies for &'static str {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.as_bytes().append_to(replies)
+    }
+}
+
+impl IntoReplies for Request {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        Reply(Payload::Same(self)).append_to(replies)
+    }
+}
+
+impl<R: IntoReplies> IntoReplies for Option<R> {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.map_or(Ok(()), |reply| reply.append_to(replies))
+    }
+}
+
+impl<R: IntoReplies> IntoReplies for Vec<R> {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.into_iter().try_for_each(|reply| reply.append_to(replies))
+    }
+}
+
+impl<R: IntoReplies, E: Into<HandlerError>> IntoReplies for Result<R, E> {
+    fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+        self.map_err(Into::into)?.append_to(replies)
+    }
+}
+
+/// Answers messages: an async function of a [`Request`] that returns what implements [`IntoReplies`]; or
+/// [`Echo`].
+///
+/// Replies leave in the order of their requests, whichever is ready first.
+pub trait Handler: Send + Sync + 'static {
+    /// Not part of the interface.
+    #[doc(hidden)]
+    fn into_answering(self) -> Answering;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future + Send + 'static,
+    Fut::Output: IntoReplies,
+{
+    fn into_answering(self) -> Answering {
+        Answering::Each(Arc::new(move |request| {
+            let answering = self(request);
+            Box::pin(async move {
+                let mut replies = Vec::new();
+                answering.await.append_to(&mut replies)?;
+                Ok(replies)
+            })
+        }))
+    }
+}
+
+/// The shortest handler: sends each message back, straight from the buffer in which it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Echo;
+
+impl Handler for Echo {
+    fn into_answering(self) -> Answering {
+        Answering::Echo
+    }
+}
+
+/// Answering one message.
+pub(crate) type Replying = Pin<Box<dyn Future<Output = Result<Vec<Reply>, HandlerError>> + Send>>;
+
+/// What a server answers.
+#[doc(hidden)]
+#[derive(Clone)]
+pub enum Answering {
+    /// Nothing.
+    Nothing,
+    /// Each message with itself.
+    Echo,
+    /// Each message with what a handler returns.
+    #[allow(private_interfaces)]
+    Each(Arc<dyn Fn(Request) -> Replying + Send + Sync>),
+}
+
+impl Answering {
+    pub(crate) fn answers(&self) -> bool {
+        !matches!(self, Answering::Nothing)
+    }
+}
+
+impl fmt::Debug for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Answering::Nothing => "Nothing",
+            Answering::Echo => "Echo",
+            Answering::Each(_) => "Each",
+        })
+    }
+}

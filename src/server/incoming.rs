@@ -1,0 +1,57 @@
+//! Where a server's connections come from.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+
+use futures_lite::{Stream, StreamExt};
+
+use crate::net::byte_stream::{ByteStream, Peer};
+use crate::net::listener::{BACKLOG, Listener, ResettingListener};
+
+type Accepted = io::Result<(ByteStream, Peer)>;
+
+/// Where a server's connections come from.
+pub(crate) enum Incoming {
+    Listener(Listener),
+    Streams(Pin<Box<dyn Stream<Item = Accepted> + Send>>),
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Incoming::Listener(listener) => listener.fmt(f),
+            Incoming::Streams(_) => f.write_str("Streams"),
+        }
+    }
+}
+
+/// The same, once the server runs.
+pub(crate) enum Accepting {
+    Listener(ResettingListener),
+    Streams(Pin<Box<dyn Stream<Item = Accepted> + Send>>),
+}
+
+impl Incoming {
+    pub(crate) fn accept(self) -> io::Result<Accepting> {
+        Ok(match self {
+            Incoming::Listener(listener) => Accepting::Listener(ResettingListener::new(listener)?),
+            Incoming::Streams(streams) => Accepting::Streams(streams),
+        })
+    }
+}
+
+impl Accepting {
+    /// Accepts the next connection; `None` if there will be no more.
+    pub(crate) async fn next(&mut self) -> Option<Accepted> {
+        match self {
+            Accepting::Listener(listener) => Some(listener.accept().await),
+            Accepting::Streams(streams) => streams.next().await,
+        }
+    }
+
+    /// Returns how many connections can have come before the server ends that it has not accepted.
+    pub(crate) fn backlog(&self) -> i32 {
+        BACKLOG
+    }
+}

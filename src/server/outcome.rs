@@ -1,0 +1,139 @@
+//! How a connection ends, and what the log says of it.
+
+use std::io;
+use std::time::Duration;
+
+use log::debug;
+
+use super::open_connection::OpenConnection;
+use super::rate_limited_log::{Kind, RateLimitedLog};
+use crate::stream::error::ReadError;
+use crate::wire::ack::RefusalCode;
+use crate::wire::count::Count;
+use crate::wire::error::Fault;
+use crate::wire::io_error::Plain;
+
+/// How a connection ended.
+pub(crate) enum Outcome {
+    /// Its peer ended it, and all is committed. The only orderly end.
+    Closed,
+    /// The server ended, and all that had come is committed.
+    Drained,
+    /// Its peer was silent for too long.
+    Idle(Duration),
+    /// The stream was not set up in time.
+    SetupLate(Duration),
+    /// The stream could not be set up.
+    Setup(io::Error),
+    /// Its peer did not take its replies.
+    NotTaken(Duration),
+    /// It was cut off by the end of the server.
+    Aborted,
+    /// What came was no message, or the stream failed.
+    Read(Box<ReadError>),
+    /// Replies could not be sent.
+    Write(io::Error),
+    /// The handler failed, or its reply was too long.
+    HandlerFailed(String),
+    /// The sink takes no more.
+    SinkGone,
+    /// It asked for acknowledgements and does not get them, or not any more.
+    Refused(RefusalCode),
+    /// It cannot send the message that comes next: the oldest that it has is a later one.
+    Missing { committed: u64, oldest: u64 },
+    /// It did not ask for acknowledgements, as it has to here.
+    NotAsked,
+}
+
+/// What is wrong where messages are missing between the committed ones and those that the client has.
+pub(crate) fn missing(committed: u64, oldest: u64) -> String {
+    format!(
+        "the server has {} of this sender, and the client's oldest is {oldest}: was the database \
+         replaced?",
+        Count(committed, "message")
+    )
+}
+
+/// The one place where the end of a connection is logged.
+pub(crate) fn report(
+    log: &RateLimitedLog,
+    connection: &OpenConnection,
+    messages: u64,
+    outcome: &Outcome,
+) {
+    let who = format_args!("connection {} from {}", connection.number, connection.peer);
+    let messages = Count(messages, "message");
+    match outcome {
+        Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
+        Outcome::Closed => debug!("{who}: closed after {messages}"),
+        Outcome::Drained => debug!("{who}: reset by the end of the server, after {messages}"),
+        Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
+        Outcome::Idle(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            let why = format_args!("the peer was idle for {timeout} (--idle-timeout)");
+            log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
+        }
+        Outcome::SetupLate(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            let line = format_args!("{who}: reset, since its setup took longer than {timeout}");
+            log.say(Kind::Setup, line);
+        }
+        Outcome::Setup(error) => {
+            log.say(Kind::Setup, format_args!("{who}: its setup failed: {}", Plain(error)));
+        }
+        Outcome::HandlerFailed(why) => {
+            let line = format_args!("{who}: reset after {messages}, since {why}");
+            log.say(Kind::HandlerFailed, line);
+        }
+        Outcome::NotTaken(timeout) => {
+            let timeout = humantime::format_duration(*timeout);
+            let why = format_args!(
+                "the peer took nothing of its replies for {timeout} (--message-timeout)"
+            );
+            log.say(Kind::NotTaken, format_args!("{who}: reset after {messages}, since {why}"));
+        }
+        Outcome::Aborted => {
+            let line = format_args!("{who}: cut off by the end of the server, after {messages}");
+            log.say(Kind::Aborted, line);
+        }
+        Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
+        Outcome::Write(error) => {
+            let what = if connection.acks().is_some() { "acknowledgements" } else { "replies" };
+            let line = format_args!("{who}: cannot send {what}: {}", Plain(error));
+            log.say(Kind::WriteFailed, line);
+        }
+        Outcome::Refused(code) => {
+            let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
+            log.say(Kind::Refused, line);
+        }
+        Outcome::Missing { committed, oldest } => {
+            let line = format_args!("{who}: refused, since {}", missing(*committed, *oldest));
+            log.say(Kind::Refused, line);
+        }
+        Outcome::NotAsked => {
+            let why = "the client asks for no acknowledgements (--require-ack)";
+            log.say(Kind::NotAsked, format_args!("{who}: reset, since {why}"));
+        }
+        Outcome::SinkGone => {
+            let line = format_args!("{who}: cut off after {messages}, since the sink failed");
+            log.say(Kind::SinkGone, line);
+        }
+    }
+}
+
+/// Returns whether not a single byte came before the stream failed: that happens to probes that look
+/// whether somebody listens, and nobody has lost anything.
+fn is_empty(error: &ReadError) -> bool {
+    matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
+}
+
+fn kind(error: &ReadError) -> Kind {
+    match error {
+        ReadError::Io { .. } => Kind::Lost,
+        ReadError::Protocol(error) => match error.fault {
+            Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
+            Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
+            Fault::Late { .. } => Kind::Late,
+        },
+    }
+}

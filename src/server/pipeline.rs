@@ -1,0 +1,226 @@
+//! The requests of one connection that are being answered, and the replies on their way.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_lite::AsyncWrite;
+
+use super::handler::{Answering, Reply, Replying, Request};
+use super::open_connection::OpenConnection;
+use super::outcome::Outcome;
+use super::shared::Shared;
+use crate::net::byte_stream::ByteStream;
+use crate::stream::payloads::{Locations, Payloads};
+use crate::stream::pool::Charge;
+use crate::wire::frame::append_frame;
+
+/// How many bytes of replies may wait to be taken before no more requests are answered.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// How many bytes of room for replies are kept for the next ones.
+const KEPT: usize = 1024;
+
+/// Answers requests, several at once, and sends the replies in the order of the requests.
+pub(crate) struct Pipeline {
+    shared: Arc<Shared>,
+    connection: Arc<OpenConnection>,
+    /// Requests that were read and not begun.
+    waiting: VecDeque<Requests>,
+    /// The oldest is in front.
+    working: VecDeque<Work>,
+    /// Whole frames, of which the first `written` bytes have left.
+    replies: Vec<u8>,
+    written: usize,
+    /// The memory that the replies take.
+    charge: Charge,
+}
+
+struct Requests {
+    payloads: Arc<Payloads>,
+    locations: Locations,
+    /// The number of the next one.
+    number: u64,
+}
+
+enum Work {
+    Answering(Replying),
+    Done(Vec<Reply>),
+    /// Why; what is before it is still sent.
+    Failed(String),
+}
+
+/// What a pipeline waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// For requests; all are answered.
+    Requests,
+    /// For handlers.
+    Handlers,
+    /// For the peer to take replies.
+    Peer,
+}
+
+impl Pipeline {
+    pub(crate) fn new(shared: Arc<Shared>, connection: Arc<OpenConnection>) -> Pipeline {
+        let charge = shared.pool.charge_nothing();
+        let (waiting, working) = (VecDeque::new(), VecDeque::new());
+        Pipeline { shared, connection, waiting, working, replies: Vec::new(), written: 0, charge }
+    }
+
+    /// Takes the requests of a batch.
+    pub(crate) fn push(&mut self, payloads: Arc<Payloads>) {
+        let (locations, number) = (payloads.locations(), payloads.first_number());
+        self.waiting.push_back(Requests { payloads, locations, number });
+    }
+
+    /// Returns whether more requests are to be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.is_empty() && self.may_begin()
+    }
+
+    fn may_begin(&self) -> bool {
+        let failed = matches!(self.working.back(), Some(Work::Failed(_)));
+        !failed && self.working.len() < self.shared.pipeline && self.unsent() < HIGH_WATER
+    }
+
+    fn unsent(&self) -> usize {
+        self.replies.len() - self.written
+    }
+
+    /// Answers and sends as much as there can be now. Notes when the peer takes something, with `taken`.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut ByteStream,
+        mut taken: impl FnMut(),
+    ) -> Result<Waits, Outcome> {
+        loop {
+            while self.may_begin()
+                && let Some(request) = self.next_request()
+            {
+                let work = self.begin(request);
+                self.working.push_back(work);
+            }
+            self.poll_handlers(cx);
+            self.collect()?;
+            match self.poll_write(cx, stream) {
+                Poll::Ready(Ok(0)) => {}
+                Poll::Ready(Ok(_)) => {
+                    taken();
+                    continue;
+                }
+                Poll::Ready(Err(error)) => return Err(Outcome::Write(error)),
+                Poll::Pending => return Ok(Waits::Peer),
+            }
+            let begins = self.may_begin() && !self.waiting.is_empty();
+            return match self.working.front() {
+                _ if begins => continue,
+                None => Ok(Waits::Requests),
+                Some(_) => Ok(Waits::Handlers),
+            };
+        }
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        loop {
+            let requests = self.waiting.front_mut()?;
+            let payloads = &requests.payloads;
+            let Some(location) = requests.locations.next(payloads) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            let OpenConnection { number: connection, peer, .. } = &*self.connection;
+            let (payloads, number) = (Arc::clone(payloads), requests.number);
+            requests.number += 1;
+            return Some(Request::new(payloads, location, number, *connection, peer.clone()));
+        }
+    }
+
+    fn begin(&self, request: Request) -> Work {
+        let Answering::Each(handler) = &self.shared.answering else {
+            return Work::Done(Vec::new());
+        };
+        let begun = catch_unwind(AssertUnwindSafe(|| handler(request)));
+        begun.map_or_else(|_| panicked(), Work::Answering)
+    }
+
+    fn poll_handlers(&mut self, cx: &mut Context<'_>) {
+        for work in &mut self.working {
+            let Work::Answering(replying) = work else { continue };
+            *work = match catch_unwind(AssertUnwindSafe(|| replying.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => continue,
+                Ok(Poll::Ready(Ok(replies))) => Work::Done(replies),
+                Ok(Poll::Ready(Err(error))) => Work::Failed(format!("the handler failed: {error}")),
+                Err(_) => panicked(),
+            };
+        }
+    }
+
+    /// Makes frames of the replies that are next.
+    fn collect(&mut self) -> Result<(), Outcome> {
+        while self.unsent() < HIGH_WATER {
+            let all_sent = self.unsent() == 0;
+            let replies = match self.working.front_mut() {
+                Some(Work::Done(replies)) => mem::take(replies),
+                Some(Work::Failed(why)) if all_sent => {
+                    return Err(Outcome::HandlerFailed(mem::take(why)));
+                }
+                Some(Work::Answering(_) | Work::Failed(_)) | None => break,
+            };
+            self.working.pop_front();
+            for reply in replies {
+                let (layout, limit) = (self.shared.layout, self.shared.max_message);
+                append_frame(&mut self.replies, layout, limit, reply.as_ref())
+                    .map_err(|error| Outcome::HandlerFailed(format!("of its reply: {error}")))?;
+            }
+        }
+        self.charge.set(self.replies.capacity());
+        Ok(())
+    }
+
+    /// Sends replies; returns how many bytes were taken.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut ByteStream,
+    ) -> Poll<io::Result<usize>> {
+        let mut total = 0;
+        while self.unsent() > 0 {
+            match Pin::new(&mut *stream).poll_write(cx, &self.replies[self.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(bytes)) => {
+                    self.written += bytes;
+                    total += bytes;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if total > 0 => return Poll::Ready(Ok(total)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if total > 0 {
+            // An idle connection keeps next to nothing.
+            self.written = 0;
+            self.replies.clear();
+            self.replies.shrink_to(KEPT);
+            self.charge.set(self.replies.capacity());
+        }
+        Poll::Ready(Ok(total))
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("working", &self.working.len()).finish_non_exhaustive()
+    }
+}
+
+fn panicked() -> Work {
+    Work::Failed("the handler panicked".into())
+}

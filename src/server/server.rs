@@ -1,0 +1,384 @@
+//! A server: what it is told to do, and its way from the first connection to an orderly end.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt, Stream, StreamExt, future};
+use log::{info, warn};
+use smol::Timer;
+
+use super::accept::{accept, accept_the_last};
+use super::connection_state::Signal;
+use super::deadlines::DeadlineSweeper;
+use super::error::ServeError;
+use super::handler::Handler;
+use super::incoming::Incoming;
+use super::options::Options;
+use super::reopen::Reopen;
+use super::shared::Shared;
+use super::upgrade::Upgrade;
+use super::writer_thread::WriterThread;
+use crate::net::byte_stream::{ByteStream, Peer};
+use crate::net::listener::Listener;
+use crate::sink::message_sink::Sink;
+use crate::wire::count::Count;
+use crate::wire::layout::Layout;
+
+/// The part of the grace period that is the sink's, after connections were cut: one in this many.
+const GRACE_FOR_SINK: u32 = 5;
+
+/// How long connections that are cut off may take to end. They need no more than one poll each, or as
+/// long as a client takes to read why.
+const CUTTING_OFF: Duration = Duration::from_secs(1);
+
+/// What a server has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// How many messages it has received.
+    pub messages: u64,
+    /// How many connections it has served.
+    pub connections: u64,
+    /// How many connections it cut off at the end of the grace period, before they had ended.
+    pub cut: usize,
+}
+
+/// A server of messages: it [collects](Server::collect) them in a sink, [answers](Server::answer) them, or
+/// both; or counts and drops them.
+///
+/// Each connection is a task of its own on smol's executor. Run the server as a task, too,
+/// `block_on(smol::spawn(server.run(…)))`: a thread that polls the reactor itself, as [`smol::block_on`]
+/// does, takes events away from the threads that run the connections.
+///
+/// # The end of a connection
+///
+/// A connection has an orderly end only if its peer had ended its own direction and everything it sent
+/// is committed. All others are reset, also those that are idle when the server ends: what is on its
+/// way to them from a peer will not be read, and the peer must not take the end for a sign that it was.
+/// Even a server that is killed resets its connections. A Unix socket, and a stream of another kind, knows
+/// no reset; there, the end is marked by one byte, `ff`, which is half a frame in every layout, unless the
+/// server was killed.
+///
+/// # Acknowledgements
+///
+/// A client that begins with a [`Hello`](crate::Hello) is told how many messages of its sender are
+/// committed, and then, whenever there are more, how many by now. Clients that do not ask are never
+/// written to, unless the server answers.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{Address, Client, Request, Server};
+/// use futures_lite::future;
+///
+/// # future::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let address = listener.address()?;
+/// let server = Server::new(listener)
+///     .answer(|request: Request| async move { request.payload().to_ascii_uppercase() });
+/// let (stop, stopped) = smol::channel::bounded::<()>(1);
+/// let server = smol::spawn(server.run(async move { drop(stopped.recv().await) }));
+///
+/// let mut client = Client::connect(&address).await?;
+/// client.send(b"hello").await?;
+/// assert_eq!(client.read().await?, Some(b"HELLO".to_vec()));
+/// drop(stop);
+/// assert_eq!(server.await?.messages, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[must_use = "a server does nothing until it is run"]
+pub struct Server {
+    incoming: Incoming,
+    sink: Option<Box<dyn Sink>>,
+    options: Options,
+}
+
+impl Server {
+    /// Returns a server of the connections that `listener` accepts.
+    pub fn new(listener: impl Into<Listener>) -> Server {
+        Server::of(Incoming::Listener(listener.into()))
+    }
+
+    /// Returns a server of streams of any kind, such as pipes in memory. When there are no more of them, it
+    /// ends once all connections have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Echo, Peer, Server};
+    /// use futures_lite::{future, io::Cursor, stream};
+    ///
+    /// # future::block_on(async {
+    /// let streams = stream::once(Ok((Cursor::new(b"\0\0\0\x02hi".to_vec()), Peer::Unix)));
+    /// let server = Server::accept_from(streams).answer(Echo);
+    /// assert_eq!(server.run(future::pending()).await?.messages, 1);
+    /// # Ok::<(), framelet::ServeError>(()) }).unwrap();
+    /// ```
+    pub fn accept_from<S: AsyncRead + AsyncWrite + Send + 'static>(
+        streams: impl Stream<Item = io::Result<(S, Peer)>> + Send + 'static,
+    ) -> Server {
+        let streams = streams.map(|accepted: io::Result<(S, Peer)>| {
+            accepted.map(|(stream, peer)| (ByteStream::new(stream), peer))
+        });
+        Server::of(Incoming::Streams(Box::pin(streams)))
+    }
+
+    fn of(incoming: Incoming) -> Server {
+        Server { incoming, sink: None, options: Options::default() }
+    }
+
+    /// Puts messages into a sink.
+    pub fn collect(self, sink: impl Sink + 'static) -> Server {
+        Server { sink: Some(Box::new(sink)), ..self }
+    }
+
+    /// Answers messages with replies. A handler that fails or panics ends the connection, with a line in
+    /// the log.
+    ///
+    /// With a sink, too, a reply does not say that its message is committed: only an acknowledgement does,
+    /// and a server that answers gives none.
+    pub fn answer(mut self, handler: impl Handler) -> Server {
+        self.options.answering = handler.into_answering();
+        self
+    }
+
+    /// Sets how many requests of one connection are answered at once. Default: 16.
+    pub fn pipeline(mut self, requests: usize) -> Server {
+        self.options.pipeline = requests;
+        self
+    }
+
+    /// Does something with each connection before messages travel on it, such as a TLS handshake. It runs in
+    /// the task of the connection, and has [`Server::message_timeout`] to finish.
+    pub fn upgrade<F, Fut, S>(mut self, upgrade: F) -> Server
+    where
+        F: Fn(ByteStream) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        self.options.upgrade = Some(Upgrade::new(upgrade));
+        self
+    }
+
+    /// Sets how prefixes are written, in both directions. Default: `u32be`.
+    pub fn layout(mut self, layout: Layout) -> Server {
+        self.options.layout = layout;
+        self
+    }
+
+    /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or what the layout
+    /// can say.
+    pub fn max_message(mut self, bytes: usize) -> Server {
+        self.options.max_message = Some(bytes);
+        self
+    }
+
+    /// Sets how many connections are served at once; more are closed as soon as they come. Default: the
+    /// limit of open files less 32, at most 10,000.
+    pub fn max_connections(mut self, connections: usize) -> Server {
+        self.options.max_connections = Some(connections);
+        self
+    }
+
+    /// Sets how long a message may take from its first byte to its last, and how long a peer may take
+    /// nothing of its replies; `None` is for ever. Default: 30 s.
+    pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
+        self.options.message_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how long a connection may be silent between messages. Default: `None`, for ever.
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
+        self.options.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Sets how many bytes of received messages are held at once, of all connections together; where there
+    /// are more to come, connections wait. Messages that are incomplete, and replies that are not taken, may
+    /// have only a part of it, and the longer they are the less: so shorter messages get through beside
+    /// longer ones that stall. Default: 64 MiB or twice the longest message, whichever is more, and not less
+    /// than the latter. Less than 1 MiB and the longest message has no effect.
+    pub fn memory(mut self, bytes: usize) -> Server {
+        self.options.memory = Some(bytes);
+        self
+    }
+
+    /// Sets how long ending may take. Default: 10 s.
+    pub fn grace(mut self, grace: Duration) -> Server {
+        self.options.grace = grace;
+        self
+    }
+
+    /// Sets whether only clients that ask for acknowledgements are served. Default: no.
+    pub fn require_acks(mut self, require: bool) -> Server {
+        self.options.require_acks = require;
+        self
+    }
+
+    /// Sets what tells the sink to open again what it writes to; keep a clone of it.
+    pub fn reopen(mut self, reopen: Reopen) -> Server {
+        self.options.reopen = reopen;
+        self
+    }
+
+    /// Checks that the options make sense together, as [`Server::run`] does before anything else.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Limit`], [`ServeError::Memory`], [`ServeError::Zero`], [`ServeError::Acks`] or
+    /// [`ServeError::AnswerAcks`].
+    pub fn check(&self) -> Result<(), ServeError> {
+        self.options.check().map(|_| ())
+    }
+
+    /// Serves until `shutdown` is ready, and then ends in order: nothing more is accepted; what peers had
+    /// sent by then is read, and incomplete messages have until near the end of the grace period; the sink
+    /// commits everything.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`]: at the start if the options contradict each other, later if the sink fails. The
+    /// errors of a connection end that connection, and are logged through the [`log`] crate.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the server stops accepting, and its connections are cut off.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary, ServeError> {
+        let shared = Arc::new(Shared::new(&self.options)?);
+        let _cut_off = CutOffOnDrop(Arc::clone(&shared));
+        let result = self.serve(&shared, shutdown).await;
+        shared.log.finish();
+        result
+    }
+
+    async fn serve(
+        self,
+        shared: &Arc<Shared>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Summary, ServeError> {
+        let Server { incoming, sink, options } = self;
+        let mut writer = sink.map(WriterThread::start).transpose().map_err(ServeError::Start)?;
+        let queue = writer.as_ref().map(WriterThread::queue);
+        let _sweeper = DeadlineSweeper::start(shared).map_err(ServeError::Start)?;
+        let mut incoming = incoming.accept().map_err(ServeError::Start)?;
+
+        let told_to_stop = async {
+            shutdown.await;
+            Ok(())
+        };
+        let served = async {
+            accept(shared, &mut incoming, queue.as_ref()).await;
+            shared.all_ended(None).await;
+            Ok(())
+        };
+        let stopped = told_to_stop
+            .or(async { Err(sink_failure(writer.as_ref()).await) })
+            .or(pass_on(&options.reopen, writer.as_ref()))
+            .or(served)
+            .await;
+        let deadline = Instant::now().checked_add(options.grace);
+        if stopped.is_ok() {
+            accept_the_last(shared, &mut incoming, queue.as_ref()).await;
+        }
+        drop((incoming, queue));
+
+        let drained = match stopped {
+            Ok(()) => {
+                let drain = async { Ok(drain(shared, options.grace).await) };
+                drain.or(async { Err(sink_failure(writer.as_ref()).await) }).await
+            }
+            Err(error) => Err(error),
+        };
+        let cut = match drained {
+            Ok(cut) => cut,
+            Err(error) => {
+                shared.signal_all(Signal::SinkFailed);
+                shared.all_ended(Some(CUTTING_OFF)).await;
+                let uncommitted = writer.as_ref().map_or(0, WriterThread::uncommitted);
+                return Err(ServeError::Sink { error, uncommitted });
+            }
+        };
+        if let Some(writer) = &mut writer {
+            finish(writer, deadline).await?;
+        }
+        let (connections, messages) = shared.totals();
+        Ok(Summary { messages, connections, cut })
+    }
+}
+
+/// Waits until the sink has committed everything, but no longer than until `deadline`.
+async fn finish(writer: &mut WriterThread, deadline: Option<Instant>) -> Result<(), ServeError> {
+    let in_time = async {
+        deadline.map_or_else(Timer::never, Timer::at).await;
+        Ok(())
+    };
+    let finished = writer.finish().or(in_time).await;
+    match (finished, writer.uncommitted()) {
+        (Err(error), uncommitted) => Err(ServeError::Sink { error, uncommitted }),
+        (Ok(()), 0) => Ok(()),
+        (Ok(()), uncommitted) => {
+            Err(ServeError::Unfinished { uncommitted, trouble: writer.trouble() })
+        }
+    }
+}
+
+/// Lets the connections end; cuts off those that have not done so near the end of the grace period, and
+/// returns how many that were.
+async fn drain(shared: &Shared, grace: Duration) -> usize {
+    let open = shared.drain();
+    if open > 0 {
+        info!("ending {}", Count(open as u64, "connection"));
+    }
+    let cut = shared.all_ended(Some(grace - grace / GRACE_FOR_SINK)).await;
+    if cut > 0 {
+        let connections = Count(cut as u64, "connection");
+        warn!("cutting off {connections} that did not end in time");
+        shared.signal_all(Signal::Abort);
+        shared.all_ended(Some(CUTTING_OFF)).await;
+    }
+    cut
+}
+
+async fn sink_failure(writer: Option<&WriterThread>) -> io::Error {
+    match writer {
+        Some(writer) => writer.failed().await,
+        None => future::pending().await,
+    }
+}
+
+/// Tells the sink to reopen whenever that is asked for.
+async fn pass_on<T>(reopen: &Reopen, writer: Option<&WriterThread>) -> T {
+    let Some(writer) = writer else { return future::pending().await };
+    loop {
+        reopen.asked().await;
+        // While that waits for its place in the queue, it may be asked for again, and help by then.
+        let again = async {
+            loop {
+                reopen.asked().await;
+                writer.reopen_in_trouble();
+            }
+        };
+        writer.reopen().or(again).await;
+    }
+}
+
+/// Cuts off all connections that are still open when it is dropped.
+struct CutOffOnDrop(Arc<Shared>);
+
+impl Drop for CutOffOnDrop {
+    fn drop(&mut self) {
+        self.0.signal_all(Signal::Abort);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("incoming", &self.incoming)
+            .field("sink", &self.sink.is_some())
+            .field("options", &self.options)
+            .finish()
+    }
+}

@@ -244,7 +244,7 @@ fn a_welcome_may_take_its_time_as_long_as_there_are_signs_of_life() {
     let (address, _) = start(|mut connection| {
         for _ in 0..12 {
             thread::sleep(Duration::from_millis(100));
-            connection.say(Answer::SignOfLife);
+            connection.say(Answer::Heartbeat);
         }
         if connection.number == 1 {
             // Not without acknowledgements: it is only in trouble.
@@ -383,7 +383,7 @@ fn only_the_time_without_a_connection_counts() {
             // The welcome takes its time, but that is no time without a connection.
             for _ in 0..15 {
                 thread::sleep(Duration::from_millis(100));
-                connection.say(Answer::SignOfLife);
+                connection.say(Answer::Heartbeat);
             }
         }
         2 => {

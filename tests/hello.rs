@@ -201,7 +201,7 @@ fn a_client_hears_that_the_server_is_at_work_before_it_is_welcomed_and_before_it
     let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
     late.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();
     assert_eq!(read_frame(&mut early).unwrap(), 0_u64.to_be_bytes(), "the same again");
-    assert_eq!(Answer::decode(&read_frame(&mut late).unwrap()), Ok(Answer::SignOfLife));
+    assert_eq!(Answer::decode(&read_frame(&mut late).unwrap()), Ok(Answer::Heartbeat));
     server.resume();
     let mut last = read_frame(&mut early).unwrap();
     while last == 0_u64.to_be_bytes() {
@@ -257,7 +257,7 @@ fn everybody_who_asked_is_told_when_the_sink_fails() {
     let mut waiting = server.connect();
     let other = Hello { sender: SenderId::from_bytes([8; 16]), first: 1 };
     waiting.write_all(&other.encode(Layout::U32BE).unwrap()).unwrap();
-    assert_eq!(Answer::decode(&read_frame(&mut waiting).unwrap()), Ok(Answer::SignOfLife));
+    assert_eq!(Answer::decode(&read_frame(&mut waiting).unwrap()), Ok(Answer::Heartbeat));
     server.close_output();
     for stream in [&mut welcomed, &mut waiting] {
         // The one that waits for a commit may have been told that it is at work.

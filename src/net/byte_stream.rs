@@ -36,6 +36,13 @@ pub enum Peer {
     Named(Arc<str>),
 }
 
+impl Peer {
+    /// Returns the peer of a stream that is no socket, or no longer just one.
+    pub fn named(name: &str) -> Peer {
+        Peer::Named(name.into())
+    }
+}
+
 /// A stream of bytes to and from a peer. Clones share it; one of them may read while another writes.
 ///
 /// TCP and Unix sockets are used directly. Everything else that implements [`AsyncRead`] and

@@ -161,6 +161,12 @@ impl<R> FrameReader<R> {
         self.source.get_mut()
     }
 
+    /// Returns the stream below. What has been read from it and not been returned is lost: up to 64 KiB, and
+    /// none if the last read returned everything that had come.
+    pub fn into_inner(self) -> R {
+        self.source.into_inner()
+    }
+
     /// Returns how many bytes have been received in all, taken or not.
     pub(crate) fn received(&self) -> u64 {
         self.source.offset() + self.source.buffered().len() as u64

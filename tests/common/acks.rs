@@ -159,7 +159,7 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Result<u64, Refusal>
         match Answer::decode(&read_frame(stream)?).unwrap() {
             Answer::Acknowledgement(count) => return Some(Ok(count)),
             Answer::Refusal(refusal) => return Some(Err(refusal)),
-            Answer::SignOfLife => {}
+            Answer::Heartbeat => {}
         }
     }
 }

@@ -44,8 +44,12 @@ enum Listening {
         /// hold connections from before it could be given any.
         inherits: bool,
     },
-    // The file goes first: a server that starts in between finds a free place, not a leftover.
-    Unix(SocketFile, Async<UnixListener>),
+    // The file goes first: a server that starts in between finds a free place, not a leftover. That of a
+    // listener that others have opened is theirs.
+    Unix {
+        _file: Option<SocketFile>,
+        listener: Arc<Async<UnixListener>>,
+    },
 }
 
 /// Removes the file of a Unix socket when it is dropped, if it is still the same.
@@ -134,7 +138,10 @@ async fn listen_unix(path: &Path) -> io::Result<Listener> {
     }
     socket.listen(BACKLOG)?;
     let file = SocketFile { path: path.to_owned(), inode: inode(path) };
-    Ok(Listener(Listening::Unix(file, Async::new(socket.into())?)))
+    Ok(Listener(Listening::Unix {
+        _file: Some(file),
+        listener: Arc::new(Async::new(socket.into())?),
+    }))
 }
 
 /// Has the directory of a file to itself, among all that ask for that, until it is dropped.
@@ -185,7 +192,11 @@ impl Listener {
                 let address = listener.get_ref().local_addr()?;
                 Ok(Address::Tcp { host: address.ip().to_string(), port: address.port() })
             }
-            Listening::Unix(file, _) => Ok(Address::Unix(file.path.clone())),
+            Listening::Unix { listener, .. } => {
+                let address = listener.get_ref().local_addr()?;
+                let unnamed = || io::Error::other("the listening socket has no path");
+                Ok(Address::Unix(address.as_pathname().ok_or_else(unnamed)?.to_owned()))
+            }
         }
     }
 
@@ -210,7 +221,7 @@ impl Listener {
                 }
                 Ok((ByteStream::of(Kind::Tcp(Arc::new(stream))), Peer::Tcp(address)))
             }
-            Listening::Unix(_, listener) => {
+            Listening::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Ok((ByteStream::of(Kind::Unix(Arc::new(stream))), Peer::Unix))
             }
@@ -255,6 +266,54 @@ impl ResettingListener {
 impl From<async_net::TcpListener> for Listener {
     fn from(listener: async_net::TcpListener) -> Self {
         Listener(Listening::Tcp { listener: listener.into(), inherits: false })
+    }
+}
+
+impl From<async_net::unix::UnixListener> for Listener {
+    fn from(listener: async_net::unix::UnixListener) -> Self {
+        let listener: Arc<Async<UnixListener>> = listener.into();
+        Listener(Listening::Unix { _file: None, listener })
+    }
+}
+
+/// Of a socket that listens already, for example since the service manager opened it.
+impl TryFrom<std::net::TcpListener> for Listener {
+    type Error = io::Error;
+
+    fn try_from(listener: std::net::TcpListener) -> io::Result<Self> {
+        let listener = Arc::new(Async::new(listener)?);
+        Ok(Listener(Listening::Tcp { listener, inherits: false }))
+    }
+}
+
+/// Of a socket that listens already. Its file stays when the listener is dropped.
+impl TryFrom<UnixListener> for Listener {
+    type Error = io::Error;
+
+    fn try_from(listener: UnixListener) -> io::Result<Self> {
+        let listener = Arc::new(Async::new(listener)?);
+        Ok(Listener(Listening::Unix { _file: None, listener }))
+    }
+}
+
+/// Of a socket that listens already, of either kind.
+///
+/// # Errors
+///
+/// If it is no TCP or Unix socket that listens.
+impl TryFrom<OwnedFd> for Listener {
+    type Error = io::Error;
+
+    fn try_from(socket: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        if !socket.is_listener()? {
+            return Err(invalid("the socket does not listen".into()));
+        }
+        match socket.domain()? {
+            Domain::UNIX => Listener::try_from(UnixListener::from(socket)),
+            Domain::IPV4 | Domain::IPV6 => Listener::try_from(std::net::TcpListener::from(socket)),
+            domain => Err(invalid(format!("a socket of domain {domain:?} is none for messages"))),
+        }
     }
 }
 
@@ -400,6 +459,26 @@ mod tests {
             closed.send(()).unwrap();
             assert_eq!(client.join().unwrap(), LEN + 3 * 4);
         });
+    }
+
+    /// As a service manager hands them on.
+    #[test]
+    fn a_socket_that_others_have_opened_serves_and_keeps_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let unix: OwnedFd = UnixListener::bind(&path).unwrap().into();
+        let tcp: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
+        smol::block_on(async {
+            for socket in [unix, tcp] {
+                let listener = Listener::try_from(socket).unwrap();
+                let connecting = listener.address().unwrap();
+                let _client = connecting.connect().await.unwrap();
+                listener.accept().await.unwrap();
+            }
+        });
+        assert!(path.exists());
+        let client: OwnedFd = UnixStream::pair().unwrap().0.into();
+        assert!(Listener::try_from(client).unwrap_err().to_string().contains("does not listen"));
     }
 
     fn linger(socket: &ByteStream) -> Option<Duration> {

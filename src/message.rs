@@ -99,9 +99,8 @@ impl Batch {
         origin: impl Into<Arc<Origin>>,
         payloads: impl IntoIterator<Item = P>,
     ) -> Batch {
-        let payloads: Payloads = payloads.into_iter().collect();
-        assert!(payloads.len() > 0, "a batch has at least one message");
-        Batch::received_from(origin.into(), Arc::new(payloads))
+        let batch: Batch = payloads.into_iter().collect();
+        Batch { origin: Some(origin.into()), received: Some(SystemTime::now()), ..batch }
     }
 
     pub(crate) fn received_from(origin: Arc<Origin>, payloads: Arc<Payloads>) -> Batch {
@@ -210,6 +209,19 @@ impl<'a> Iterator for Messages<'a> {
             peer: self.origin.map(|origin| &origin.peer),
             received: self.received,
         })
+    }
+}
+
+/// The first messages of an unknown peer.
+///
+/// # Panics
+///
+/// As [`Batch::new`].
+impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
+    fn from_iter<I: IntoIterator<Item = P>>(payloads: I) -> Batch {
+        let payloads: Payloads = payloads.into_iter().collect();
+        assert!(payloads.len() > 0, "a batch has at least one message");
+        Batch::from(payloads)
     }
 }
 

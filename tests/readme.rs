@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use common::program::{FRAMELET, Growing, frame, terminal};
+use common::program::{FRAMELET, Growing, terminal};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value;
 use rusqlite::{Batch, Connection};
@@ -99,19 +99,10 @@ impl Reader {
             errors,
             said: Growing::follow(said),
         };
-        reader.put("framelet", &reader.wrapper());
+        // Nothing else: a person who pastes the commands has no other files.
+        fs::write(reader.path("framelet"), reader.wrapper()).unwrap();
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(reader.path("framelet"), mode).unwrap();
-        let mut readings = String::new();
-        for number in 0..120_000 {
-            match number % 3 {
-                0 => writeln!(readings, "reading {number}").unwrap(),
-                _ => writeln!(readings, "{{\"temperature\":{number}}}").unwrap(),
-            }
-        }
-        reader.put("readings.txt", readings.as_bytes());
-        reader.put("lines.txt", b"one\ntwo\nthree\n");
-        reader.put("capture.bin", &[frame(b"one"), frame(b"two")].concat());
         reader
     }
 
@@ -148,10 +139,6 @@ impl Reader {
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    fn put(&self, name: &str, content: &[u8]) {
-        fs::write(self.path(name), content).unwrap();
     }
 
     fn shell(&self, command: &str) -> Child {

@@ -2,12 +2,12 @@
 """Measures framelet side by side with its peers. scripts/bench.sh builds them all and runs this.
 
 Every server faces the same generator, `framelet bench`, on the loopback interface. A round measures
-each server once, scenario by scenario; the next round does it again. So whatever else the machine
-does meets all of them alike, and a ratio is taken within a round, between figures that are seconds
-apart. What is shown is the median over the rounds.
+each server once, scenario by scenario; the next round repeats that. So other load on the machine
+affects all servers alike. A ratio compares two figures of one round, measured seconds apart; the
+table shows the median over the rounds.
 
-Each server must have counted exactly the messages that were sent to it, and written as many lines,
-or all of this fails.
+Each server must have counted exactly the messages that were sent to it, and written as many lines;
+otherwise the whole run fails.
 """
 
 import argparse
@@ -41,7 +41,7 @@ LIMIT = 60  # seconds, for whatever should take far less
 
 
 class Failed(Exception):
-    """A figure that cannot be had, or not be trusted."""
+    """A figure that cannot be measured, or cannot be trusted."""
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Server:
         self.said.put(None)
 
     def _wait_for(self, pattern):
-        """What the first group of the pattern matches in a line that it says."""
+        """Returns the first group of the pattern in a line of its output."""
         last = "nothing"
         try:
             while (line := self.said.get(timeout=LIMIT)) is not None:
@@ -122,7 +122,7 @@ class Server:
             code = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{self.name} does not end") from error
-        # One that does not count knows no SIGTERM either.
+        # A server that does not count does not handle SIGTERM either.
         if code != (0 if self.counts else -signal.SIGTERM):
             raise Failed(f"{self.name} ended with exit code {code}")
 
@@ -294,7 +294,7 @@ class Bench:
         return {"idle memory": (resident - base) / self.effort.idle, "base memory": base / 1024}
 
     def settled(self, server):
-        """Waits until a server has nothing to do any more."""
+        """Waits until a server has nothing left to do."""
         deadline = time.monotonic() + LIMIT
         before = server.cpu_seconds()
         while time.monotonic() < deadline:
@@ -379,7 +379,7 @@ def main():
         rounds = arguments.rounds or 5
         effort = Effort(rounds, seconds=2, lines=2_000_000, idle=idle, starts=-(-20 // rounds))
 
-    # Ended from outside, it still ends what it has started.
+    # If it is ended from outside, it still ends the programs it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="framelet.") as work:
         bench = Bench(arguments.built, effort, work)

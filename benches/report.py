@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draws what compare.py has measured: DIR/bench.json becomes DIR/table.md and DIR/bench.svg.
+"""Draws the measurements of compare.py: DIR/bench.json becomes DIR/table.md and DIR/bench.svg.
 
     python3 benches/report.py DIR
 
-compare.py does it at its end; this is for a change of the drawing alone.
+compare.py runs this at its end; run it alone after a change of the drawing.
 """
 
 import json
@@ -170,7 +170,7 @@ def panel(results, key):
     title, details = PANELS[key]
     medians = {name: figure["median"] for name, figure in figures.items()}
     ours = next(iter(results["servers"]))
-    # One that is far off would leave nothing to be seen of the others: its bar is a broken one.
+    # A value that is far off would make all others invisible: its bar is broken.
     longest = max(median for median in medians.values() if median <= FAR * medians[ours])
     parts = [
         f'<text x="4" y="18" font-weight="600">{escape(title)}</text>',

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# How fast is framelet, next to others? Builds it and its peers (benches/peers),
-# runs them against the same generator, and prints a table.
+# How fast is framelet, next to other servers? Builds it and its peers
+# (benches/peers), runs them against the same generator, and prints a table.
 #
 #     scripts/bench.sh [--rounds N] [--quick] [--out DIR]
 #
 #     --rounds N   how often each server is measured (default: 5)
-#     --quick      one short round, to see that all of it works
+#     --quick      one short round, to check that everything works
 #     --out DIR    where table.md, bench.svg and bench.json go: the table, a chart,
 #                  and every figure (default: bench in cargo's target directory).
-#                  `--out benches/results` is what the README shows
+#                  `--out benches/results` is what docs/performance.md shows
 #
-# Needs bash, cargo, cc, python3 and taskset; measures Twisted where python3 has it.
-# benches/README.md says what is measured and how to read it. Everything listens on
-# the loopback interface, and ends with the script.
+# Needs bash, cargo, cc, python3 and taskset; measures Twisted if python3 has it.
+# benches/README.md says what is measured and how to read the results. All servers
+# listen on the loopback interface and end with the script.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -34,7 +34,7 @@ printf 'building (the first time, this may take some minutes)\n' >&2
 (cd "$peers/tokio" && cargo build --quiet --release --locked) || die "cargo build of the peer failed"
 cc -O2 -o "$built/peer-epoll" "$peers/epoll.c" || die "cc failed"
 
-# The servers' own threads are for the servers to choose.
+# Each server chooses its own number of threads.
 unset SMOL_THREADS TOKIO_WORKER_THREADS
-# Writes no cache of Python next to the sources.
+# -B: write no Python cache next to the sources.
 exec python3 -B "$ROOT/benches/compare.py" --built "$built" "$@"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Several servers, one Redis: a sender goes on at the second server when the first
-# one is killed, while two consumers of a group take what comes, and a proof that
-# every message is there once.
+# Several servers, one Redis: when the first server is killed, a sender resumes at
+# the second one, while two consumers of a group read the stream. Then the script
+# checks that every message is there once.
 #
 # Needs bash, the coreutils, redis-server and redis-cli, and cargo to build
 # framelet (FRAMELET=… names a program that is already built, with the feature
-# redis). Leaves nothing behind but the build.
+# redis). Leaves only the build.
 
 # shellcheck disable=SC2317,SC2329 # some functions are called by their names in variables
 set -euo pipefail
@@ -57,11 +57,11 @@ start_server second --to "$to" || die "the second server does not start"
 second_address=$ADDR
 say "two servers listen on $first_address and $second_address:  framelet serve --to '$to'"
 
-# ---- two consumers, which share what comes and count it
+# ---- two consumers, which share the messages and count them
 
 redis XGROUP CREATE log demo 0 MKSTREAM >/dev/null
 
-# Each payload is a line of digits that is like nothing else in an entry's lines.
+# Each payload is a line `message N`, unlike any other line of an entry.
 consume() {
     while :; do
         redis XREADGROUP GROUP demo "$1" COUNT 1000 BLOCK 500 NOACK STREAMS log '>' >"$WORK/batch-$1"
@@ -92,12 +92,12 @@ has_some() {
 
 start sender send "$first_address"
 sender=$PID
-say "a sender begins to send $COUNT messages to the first:  framelet send --ack --sender $SENDER"
+say "a sender starts to send $COUNT messages to the first:  framelet send --ack --sender $SENDER"
 lib_poll "some messages" "$sender" has_some || die "$WHY"
 stop "$first" KILL || true
 say "the first server is killed (kill -9)"
 wait_for_exit "$sender" || die "$WHY"
-[ "$STATUS" != 0 ] || die "all was sent before the server was killed: give a larger COUNT"
+[ "$STATUS" != 0 ] || die "everything was sent before the server was killed: set a larger COUNT"
 committed=$(redis HGET '{log}:senders' "$SENDER")
 say "the sender ends with exit code $STATUS; redis has $committed of its messages"
 say "it starts again, at the second server:  framelet send --ack --sender $SENDER --resume"
@@ -107,7 +107,7 @@ wait_for_exit "$PID" || die "$WHY"
 say "the sender ends with exit code 0: $(sed -n 's/^framelet: //p' "$WORK/sender.err" | tail -n 1)"
 : >"$WORK/sent"
 
-# ---- what the consumers have got
+# ---- what the consumers received
 
 for consumer in "$one" "$two"; do
     wait_for_exit "$consumer" || die "$WHY"
@@ -115,17 +115,17 @@ for consumer in "$one" "$two"; do
 done
 say
 for name in one two; do
-    say "consumer $name has got $(wc -l <"$WORK/$name.out") messages"
+    say "consumer $name received $(wc -l <"$WORK/$name.out") messages"
 done
 sort "$WORK/one.out" "$WORK/two.out" >"$WORK/got"
 sort "$WORK/messages" >"$WORK/expected"
 lost=$(comm -13 "$WORK/got" "$WORK/expected" | wc -l)
 more=$(comm -23 "$WORK/got" "$WORK/expected" | wc -l)
 say "together: $(wc -l <"$WORK/got") of $COUNT, $lost lost, $more doubled"
-[ $((lost + more)) -eq 0 ] || die "that should have been none"
+[ $((lost + more)) -eq 0 ] || die "none should be lost or doubled"
 [ "$(redis XLEN log)" -eq "$COUNT" ] || die "the stream has $(redis XLEN log) entries"
 redis XRANGE log - + | grep '^message ' | cmp -s - "$WORK/messages" || die "the stream is in another order"
-say "the stream has them in the order in which they were sent"
+say "the stream holds them in the order in which they were sent"
 stop_server TERM || die "$WHY"
 [ "$STATUS" = 0 ] || die "the second server ended with exit code $STATUS"
 finish >/dev/null

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Is what was acknowledged there, wherever the server is killed? Sends 10,000 messages
-# with `send --ack`, kills the server with SIGKILL at a random point, starts it anew at
-# the same address and lets the client go on by itself; then looks at what is there:
+# Does a killed server lose acknowledged messages? Sends 10,000 messages with
+# `send --ack`, kills the server with SIGKILL at a random point, restarts it at the same
+# address, and lets the client resume on its own. Then it checks what was stored:
 #
 #     scripts/crash.sh [ROUNDS]
 #
-# ROUNDS (100) for each of two sinks. A database must have each message once, a file each
-# at least once; how often it has one again is reported.
+# ROUNDS (100) for each of two sinks. A database must hold each message once, a file each
+# at least once; the script reports how many are doubled.
 #
-# Needs bash, the coreutils and sqlite3. FRAMELET=… names the program to test, SEED=… makes
-# the points the same again (as far as they can be).
+# Needs bash, the coreutils and sqlite3. FRAMELET=… names the program to test, SEED=…
+# repeats the random points (as closely as timing allows).
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -30,19 +30,19 @@ seq "$MESSAGES" >"$WORK/input"
 serve() {
     local output=()
     case $2 in file:*) output=(--output lines) ;; esac
-    # Or else the line of the one before could be taken for its own.
+    # Otherwise the line of the previous server could be taken for its own.
     rm -f "$WORK/server.err"
     start_listening server "$FRAMELET" serve "$1" --to "$2" "${output[@]}"
     SERVER_PID=$PID
 }
 
-# sending ARG...: as `framelet send`, from the file of messages.
+# sending ARG...: runs `framelet send` with the file of messages as input.
 sending() {
     # shellcheck disable=SC2317,SC2329 # called by its name, through `start`
     exec "$FRAMELET" send "$@" <"$WORK/input"
 }
 
-# contents SINK: the messages that are there, one on each line.
+# contents SINK: prints the stored messages, one on each line.
 contents() {
     case $1 in
         sqlite:*) sqlite3 -readonly -cmd '.timeout 5000' "${1#*:}" 'SELECT payload FROM messages ORDER BY id' ;;
@@ -50,13 +50,13 @@ contents() {
     esac
 }
 
-# has SINK COUNT: there are so many messages.
+# has SINK COUNT: succeeds if at least COUNT messages are stored.
 has() {
     [ "$(contents "$1" | wc -l)" -ge "$2" ]
 }
 
-# round SINK: prints what is wrong; sets AGAIN to how many messages are there again and DURING to 1 if the
-# server was killed before everything was there.
+# round SINK: prints what is wrong; sets AGAIN to the number of doubled messages, and DURING to 1 if the
+# server was killed before all messages were stored.
 round() {
     local sink=$1 point=$((RANDOM % (MESSAGES * 8 / 10) + 1)) status sent
     AGAIN=0 DURING=0
@@ -75,7 +75,7 @@ round() {
     sort -n "$WORK/there" | uniq >"$WORK/each"
     AGAIN=$(($(wc -l <"$WORK/there") - $(wc -l <"$WORK/each")))
     if ! cmp -s "$WORK/input" "$WORK/each"; then
-        # All of them were acknowledged if the client ends with 0, and else as many as it says.
+        # If the client ends with 0, all were acknowledged; otherwise as many as it says.
         echo "client: exit code $status, \"$sent\"; missing: $(comm -23 <(sort "$WORK/input") <(sort "$WORK/each") | wc -l)"
         return 1
     fi
@@ -100,7 +100,7 @@ for kind in sqlite file; do
         fi
         rm -f "${sink#*:}"*
     done
-    result="$ROUNDS rounds, $during of them in the middle, $again messages again, $most in one round (SEED=$SEED)"
+    result="$ROUNDS rounds, $during of them killed while sending, $again messages doubled, at most $most in one round (SEED=$SEED)"
     if [ "$failed" -eq 0 ]; then
         case_ok "$kind: nothing acknowledged is missing; $result"
     else

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What framelet does, shown in one go: a server, four clients that send to it at
-# once, and a proof that every byte of every message arrived.
+# A demonstration: a server, four clients that send to it at once, and a check that
+# every byte of every message arrived.
 #
 # Needs bash, the coreutils, sed and grep, and cargo to build framelet (FRAMELET=…
-# names a program that is already built). Leaves nothing behind but the build.
+# names a program that is already built). Leaves only the build.
 
 # shellcheck disable=SC2317,SC2329 # some functions are called by their names in variables
 set -euo pipefail
@@ -17,7 +17,7 @@ say() {
     printf '%s\n' "$*"
 }
 
-# The build that one would install.
+# The same build as an installation.
 if [ -z "${FRAMELET:-}" ]; then
     command -v cargo >/dev/null || die "cargo was not found; https://rustup.rs installs it"
     say "building framelet (the first time, this may take a minute)"
@@ -43,7 +43,7 @@ received=$WORK/server.out
 log=$WORK/server.err
 say "the server listens on $ADDR:  framelet serve 127.0.0.1:0 --output json --verbose"
 
-# Gives a client its input once all of them are connected.
+# Gives a client its input once all clients are connected.
 feed() {
     exec >"$WORK/input-$1"
     until [ -e "$WORK/all-connected" ]; do sleep 0.02; done
@@ -56,8 +56,8 @@ send() {
 
 clients=()
 
-# client NUMBER FORMAT WHAT: its connection is the server's connection NUMBER,
-# since the next client only starts when this one is connected.
+# client NUMBER FORMAT WHAT: starts a client. The server gives its connection the same
+# NUMBER, because the next client starts only when this one is connected.
 client() {
     mkfifo "$WORK/input-$1"
     start "feed-$1" feed "$1"
@@ -85,7 +85,7 @@ messages_of() {
     grep "\"connection\":$1," "$received" || true
 }
 
-# Takes the payloads out of these lines, by means that have nothing to do with framelet.
+# Extract the payloads from these lines without using framelet.
 text() {
     sed 's/.*"payload":"\(.*\)"}$/\1/'
 }
@@ -107,7 +107,7 @@ for number in 1 2 3 4; do
 done
 say
 
-# verify CLIENT MESSAGES PAYLOADS: what arrived from it is what it has sent.
+# verify CLIENT MESSAGES PAYLOADS: checks that what arrived is what the client sent.
 verify() {
     local count difference
     count=$(messages_of "$1" | wc -l)
@@ -125,12 +125,12 @@ verify 4 1 binary
 total=$(wc -l <"$received")
 [ "$total" -eq $((LINES_SENT + 3)) ] || die "$((LINES_SENT + 3)) messages were sent, and $total arrived"
 
-# ---- what is no message is told apart
+# ---- something that is not a message
 
 say
-say "a web client comes to the wrong port:  GET / HTTP/1.1"
+say "a web client connects to the wrong port:  GET / HTTP/1.1"
 printf 'GET / HTTP/1.1\r\n\r\n' >"$WORK/request"
-cat "$WORK/request" >"/dev/tcp/${ADDR/://}" # in one write: the server hangs up after the first
+cat "$WORK/request" >"/dev/tcp/${ADDR/://}" # in one write: the server closes after the first
 wait_for_line "$log" 'looks like an HTTP request' "$SERVER_PID" || die "the server does not say so: $WHY"
 say "the server's log:"
 fold -s -w 96 <<<"$LINE" | sed 's/^/  /'
@@ -140,7 +140,7 @@ fold -s -w 96 <<<"$LINE" | sed 's/^/  /'
 say
 stop_server TERM || die "$WHY"
 [ "$STATUS" = 0 ] || die "the server ended with exit code $STATUS: $(tail -n 1 "$log")"
-[ "$(wc -l <"$received")" -eq "$total" ] || die "the server wrote something more as it ended"
-say "the server was told to end by SIGTERM: exit code 0"
+[ "$(wc -l <"$received")" -eq "$total" ] || die "the server wrote more while it shut down"
+say "SIGTERM shut the server down: exit code 0"
 say "everything arrived, byte for byte"
 finish >/dev/null

@@ -47,12 +47,12 @@ ends() {
     says "$words" "$WORK/err"
 }
 
-# gives INPUT OUTPUT ARG...: it ends with 0, prints OUTPUT, and says nothing.
+# gives INPUT OUTPUT ARG...: framelet ends with 0, prints OUTPUT, and logs nothing.
 gives() {
     ends "$1" 0 '' "${@:3}" && printed "$2" "$WORK/out"
 }
 
-# Cases that describe themselves: converts INPUT OUTPUT ARG..., fails CODE WORDS ARG...
+# Cases whose arguments are their description: converts INPUT OUTPUT ARG..., fails CODE WORDS ARG...
 converts() {
     check "${*:3}: '$1' becomes '$2'" gives "$@"
 }
@@ -60,12 +60,12 @@ fails() {
     check "${*:3}: \"$2\", exit code $1" ends '' "$@"
 }
 
-# wired INPUT OUTPUT ARG...: framelet with these two files, and none of the script's own.
+# wired INPUT OUTPUT ARG...: framelet with these two files, and no other open file of the script.
 wired() {
     exec "$FRAMELET" "${@:3}" <"$1" >"$2" 3>&- 4>&- 5>&-
 }
 
-# serve ARG...: starts a server, which prints into $OUT and logs into $LOG.
+# serve ARG...: starts a server that prints to $OUT and logs to $LOG.
 # serve_into FILE ADDR ARG...: the same, with FILE as its standard output.
 started=0
 serve() {
@@ -79,12 +79,12 @@ serve_into() {
     SERVER_PID=$PID
 }
 
-# logs DESCRIPTION TEXT: the server does so, now or soon.
+# logs DESCRIPTION TEXT: the server logs TEXT, now or soon.
 logs() {
     if wait_for_line "$LOG" "$2" "$SERVER_PID"; then case_ok "$1"; else case_failed "$1" "$WHY"; fi
 }
 
-# ended DESCRIPTION CODE BYTES [SIGNAL]: the server ends like this, and has printed BYTES.
+# ended DESCRIPTION CODE BYTES [SIGNAL]: the server ends with CODE, and has printed BYTES.
 ended() {
     if [ -n "${4:-}" ]; then stop_server "$4" || true; else wait_for_exit "$SERVER_PID" || true; fi
     check "$1" has_ended "$2" "$LOG" && if [ -f "$OUT" ]; then check "… it has printed '$3'" printed "$3" "$OUT"; fi
@@ -93,8 +93,8 @@ has_ended() {
     [ "$STATUS" = "$1" ] || { printf 'exit code %s; it said: %s' "$STATUS" "$(<"$2")" && return 1; }
 }
 
-# client ARG...: starts one that reads the pipe `keys`, which is open as descriptor 4, and
-# prints into the pipe `replies`, which is open as descriptor 5.
+# client ARG...: starts a client that reads the pipe `keys`, open as descriptor 4, and
+# prints to the pipe `replies`, open as descriptor 5.
 client() {
     start client wired "$WORK/keys" "$WORK/replies" send "$ADDR" "$@"
     CLIENT_PID=$PID
@@ -105,14 +105,14 @@ client_ended() {
     check "… it says \"$3\"" says "$3" "$WORK/client.err"
 }
 
-# next_line_is TEXT: it comes out of the pipe `replies`.
+# next_line_is TEXT: TEXT is the next line in the pipe `replies`.
 next_line_is() {
     local line
     IFS= read -r -t "$LIMIT" line <&5 || line="nothing within $LIMIT s"
     [ "$line" = "$1" ] || { printf 'it is "%s"' "$line" && return 1; }
 }
 
-# A connection by hand, as descriptor 3.
+# A connection driven by the script, as descriptor 3.
 connect() {
     exec 3<>"/dev/tcp/${ADDR%:*}/${ADDR##*:}"
 }
@@ -128,14 +128,14 @@ raw() {
     put "$1"
     hang_up
 }
-# A message and the beginning of another, which the server has then read.
+# Sends one message and half of another, and waits until the server has read both.
 put_one_and_a_half() {
     connect
     put '\0\0\0\1a\0\0\0\5he'
     wait_for_bytes "$OUT" 2 "$SERVER_PID" || die "$WHY"
 }
 
-# ---- help, version, and command lines that make no sense
+# ---- help, version, and invalid command lines
 
 helps() {
     limited "$FRAMELET" "$@" --help >"$WORK/out" && [[ $(<"$WORK/out") == Example:*framelet*"Exit codes:"* ]]
@@ -331,9 +331,9 @@ wait_for_line "$LOG" 'connection 1 from' "$SERVER_PID" || die "$WHY"
 ended "the server ends while send waits for input" 0 '' TERM
 client_ended "… and send with exit code 1 at once" 1 'was lost: connection reset by peer'
 
-# ---- what is no message
+# ---- bytes that are not a message
 
-# A server for each: one alone would leave the later ones out of its log.
+# One server for each: a single one would drop the later lines from its log.
 for foreign in 'this looks like an HTTP request|GET / HTTP/1.1\r\nHost: a\r\n\r\n' \
     '"POST"; this looks like an HTTP request|POST /x HTTP/1.1\r\n' \
     'this looks like an HTTP response|HTTP/1.1 400 Bad Request\r\n' \
@@ -386,14 +386,14 @@ check "… also if it waits for replies: exit code 1" ends 'b' 1 \
     'was lost: connection reset by peer' send "$ADDR" --expect 1
 ended "what was complete is not lost" 0 'a\nb\n' TERM
 
-# ---- how much is said
+# ---- how much is logged
 
 for verbosity in --quiet '' --verbose; do
     # shellcheck disable=SC2086 # nothing is no argument
     serve $verbosity
     connect
     hang_up
-    check "a message behind a connection without a byte" gives 'a' '' send "$ADDR"
+    check "a message after a connection without a byte" gives 'a' '' send "$ADDR"
     raw 'GET / HTTP/1.1\r\n'
     raw '\0\0\0\1b'
     wait_for_bytes "$OUT" 4 "$SERVER_PID" || true
@@ -408,7 +408,7 @@ for verbosity in --quiet '' --verbose; do
     esac
 done
 
-# ---- the end of a server
+# ---- shutdown
 
 for ending in 'TERM 143' 'INT 130'; do
     signal=${ending% *} code=${ending#* }

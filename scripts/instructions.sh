@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# How many instructions does a message cost? Unlike its time, that is the same on a
-# busy machine, so that a check can depend on it.
+# How many instructions does a message cost? Unlike its time, this number is the same
+# on a busy machine, so a check can rely on it.
 #
 #     scripts/instructions.sh             fails if a path costs over 10 % more than
 #                                         benches/instructions.txt says
-#     scripts/instructions.sh --update    writes what it counts into that file
-#     scripts/instructions.sh --show      shows where the instructions are
+#     scripts/instructions.sh --update    writes the counts into that file
+#     scripts/instructions.sh --show      shows which functions they are in
 #
-# The paths are in benches/instructions.rs. Counted is what callgrind sees for 2N
-# messages less what it sees for N: neither the start nor the set-up is in it.
+# The paths are in benches/instructions.rs. A count is what callgrind reports for 2N
+# messages less what it reports for N, so it includes neither start nor set-up.
 #
-# When it fails: if the change is worth what it costs, run it with --update and
-# commit the file with the change. If not, compare what --show says with and without
-# the change. Another compiler makes another program: then it only warns, and
-# --update puts things right.
+# When it fails: if the change is worth its cost, run the script with --update and
+# commit the file with the change. If not, compare the output of --show with and
+# without the change. Another compiler makes another program: then the script only
+# warns; run it with --update.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -32,7 +32,7 @@ need valgrind valgrind
 work_dir
 cd "$ROOT"
 
-# Names and lines change no instruction, but everything would have to be built anew.
+# Debug information changes no instruction, but it makes cargo build everything again.
 if [ "$*" = --show ]; then
     export CARGO_PROFILE_BENCH_STRIP=false CARGO_PROFILE_BENCH_DEBUG=line-tables-only
 fi
@@ -40,11 +40,11 @@ program=$(cargo bench --quiet --locked --bench instructions --no-run --message-f
     sed -n 's/.*"name":"instructions".*"executable":"\([^"]*\)".*/\1/p') || die "cargo bench failed"
 compiler=$(rustc --version)
 
-# `rep movsb` would count as an instruction for every byte it copies: the C library
-# shall copy as it does where the processor is not good at it.
+# `rep movsb` would count one instruction for every byte it copies. This makes the C
+# library copy as on a processor that lacks a fast one.
 export GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=1000000000
 
-# instructions PATH MESSAGES: all that a run executes.
+# instructions PATH MESSAGES: prints how many instructions a run executes.
 instructions() {
     LIMIT=120 limited valgrind --tool=callgrind --callgrind-out-file="$WORK/callgrind.out" \
         "$program" "$1" "$2" 2>"$WORK/valgrind.log" ||

@@ -12,14 +12,14 @@
 #     finish
 #
 # Set-up
-#   framelet_binary            sets FRAMELET: the one given in the environment, or
-#                              else a debug build of this checkout
-#   work_dir                   makes $WORK, a directory that is gone after the script
+#   framelet_binary            sets FRAMELET: the program named in the environment,
+#                              or a debug build of this checkout
+#   work_dir                   makes $WORK, a directory that is removed at the end
 #   ROOT                       the top of the checkout
 #   need PROGRAM PACKAGE       ends the script, in one line, if PROGRAM is missing
 #   die WHY                    ends the script, in one line, with exit code 1
 #
-# Programs: whatever these start is ended when the script ends
+# Programs: all that these start are ended when the script ends
 #   start NAME COMMAND...      runs it in the background, output to $WORK/NAME.out
 #                              and $WORK/NAME.err, no input; sets PID
 #   start_listening NAME COMMAND...
@@ -27,27 +27,27 @@
 #                              in $WORK/NAME.err; sets PID and ADDR
 #   start_server NAME ARG...   start_listening of `framelet serve 127.0.0.1:0 ARG...`;
 #                              sets SERVER_PID and ADDR
-#   stop_server [SIGNAL]       sends SIGNAL (TERM) to SERVER_PID, then as wait_for_exit
-#   stop PID [SIGNAL]          the same for any process that start has started
+#   stop_server [SIGNAL]       sends SIGNAL (TERM) to SERVER_PID, then wait_for_exit
+#   stop PID [SIGNAL]          the same for any process that `start` started
 #   limited COMMAND...         runs it in the foreground; exit code 124 (137 if it had
 #                              to be killed) when it takes longer than $LIMIT seconds
 #
-# Waiting: each gives up after $LIMIT seconds, then returns 1 and says why in WHY
+# Waiting: each gives up after $LIMIT seconds, then returns 1 and sets WHY
 #   wait_for_line FILE TEXT PID     until FILE has a line with TEXT, which it leaves in
-#                                   LINE; also gives up when process PID has ended
-#   wait_for_bytes FILE SIZE PID    until FILE has SIZE bytes; likewise
-#   wait_for_exit PID               until it ends; sets STATUS to its exit code (to
-#                                   `timeout`, after killing it, when it did not end)
+#                                   LINE; also gives up when process PID ends
+#   wait_for_bytes FILE SIZE PID    the same until FILE has SIZE bytes
+#   wait_for_exit PID               until it ends; sets STATUS to its exit code (or to
+#                                   `timeout`, after killing it, if it did not end)
 #
 # Cases: one line each on standard output
 #   case_ok DESCRIPTION             ok - DESCRIPTION
 #   case_failed DESCRIPTION WHY     FAILED - DESCRIPTION: WHY
-#   check DESCRIPTION COMMAND...    runs COMMAND; one of the two above. Its output is
-#                                   shown only if it fails
+#   check DESCRIPTION COMMAND...    runs COMMAND, then one of the two above. Its
+#                                   output is shown only if it fails
 #   finish                          N passed, N failed; exit code 1 if any failed
 #
 # start_listening and start_server report a program that does not listen as a
-# failed case and return 1; without `|| …` behind them that ends the script.
+# failed case and return 1; without `|| …` after them that ends the script.
 # A program in the background starts with SIGINT ignored, as in every script:
 # only one that installs its own handler sees `stop_server INT`.
 
@@ -155,13 +155,13 @@ stop() {
     wait_for_exit "$1"
 }
 
-# Asked of the shell, not of the system: a process that has ended may have handed
-# its number on to a stranger.
+# Asks the shell, not the system: the id of a process that has ended may already
+# belong to another one.
 lib_runs() {
     case $'\n'$(jobs -pr)$'\n' in *$'\n'"$1"$'\n'*) ;; *) return 1 ;; esac
 }
 
-# One that has ended by itself is not an error here: its exit code tells.
+# A process that has already ended is not an error here: its exit code tells.
 lib_signal() {
     if lib_runs "$1"; then kill -"$2" "$1" 2>/dev/null || true; fi
 }
@@ -172,21 +172,21 @@ limited() {
 
 # ---- waiting
 
-# lib_poll WHAT PID TEST...: until TEST succeeds, asked again every 20 ms.
+# lib_poll WHAT PID TEST...: waits until TEST succeeds, and tries every 20 ms.
 lib_poll() {
     local what=$1 pid=$2 deadline=$((SECONDS + LIMIT)) name
     shift 2
     name=${lib_running[$pid]:-$pid}
     until "$@"; do
         if ! lib_runs "$pid"; then
-            # It may have done it just before its end.
+            # TEST may have become true just before the end.
             if "$@"; then return 0; fi
             wait_for_exit "$pid" || true
             WHY="$name ended with exit code $STATUS before $what$(lib_last_words "$name")"
             return 1
         fi
         if [ "$SECONDS" -ge "$deadline" ]; then
-            WHY="$name did not get to $what within $LIMIT s$(lib_last_words "$name")"
+            WHY="$name did not reach $what within $LIMIT s$(lib_last_words "$name")"
             return 1
         fi
         sleep 0.02
@@ -197,7 +197,7 @@ lib_last_words() {
     if [ -s "$WORK/$1.err" ]; then printf '; it said: %s' "$(tail -n 1 "$WORK/$1.err")"; fi
 }
 
-# Only whole lines: one without its line feed is still being written.
+# Only whole lines: a line without a line feed is still being written.
 lib_has_line() {
     LINE=
     local line
@@ -231,7 +231,7 @@ wait_for_exit() {
             return 1
         fi
         sleep 0.02
-    done 2>/dev/null # the shell's own remark that it was killed
+    done 2>/dev/null # the shell's own message that it was killed
     STATUS=0
     wait "$pid" 2>/dev/null || STATUS=$?
     unset "lib_running[$pid]"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Does framelet understand programs that are not framelet, and they it?
+# Do framelet and other programs understand each other?
 #
-# Real peers send to `framelet serve`, and `framelet send` sends to real peers
-# that send everything back: Twisted, asyncio, Erlang, and one that writes as
-# .NET's BitConverter does. What they exchange is in peers/contents.py; all of it
-# is compared byte for byte.
+# Real peers send to `framelet serve`, and `framelet send` sends to real peers that
+# send everything back: Twisted, asyncio, Erlang, and a peer that writes as .NET's
+# BitConverter does. peers/contents.py defines what they exchange, and compares all
+# of it byte for byte.
 #
 # Needs python3 with venv, a package index for pip (Twisted is installed into a
-# directory that is thrown away), and erlang-base. Whatever is missing fails the
-# script; nothing is skipped. FRAMELET=… names the program to test.
+# temporary directory), and erlang-base. If anything is missing, the script fails;
+# nothing is skipped. FRAMELET=… names the program to test.
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -22,7 +22,7 @@ need escript erlang-base
 framelet_binary
 work_dir
 
-# The tail of what pip says is the reason; the whole is pages long.
+# The last line of pip's output is the reason; all of it would be pages.
 set_up() {
     local what=$1 status=0 said
     shift
@@ -52,8 +52,8 @@ to_serve() {
     exchange=$((exchange + 1))
     local name="serve-$exchange"
     start_server "$name" --layout "$layout" --output frames || return 0
-    check "$case: the peer is content" limited "$@" client "$ADDR" "$manner"
-    # One that does not wait for the server's end is gone before all is read.
+    check "$case: the peer succeeds" limited "$@" client "$ADDR" "$manner"
+    # A peer that does not wait for the server ends before everything is read.
     if [ "$manner" = close ]; then
         wait_for_bytes "$WORK/$name.out" "$(stat -c %s "$MESSAGES")" "$SERVER_PID" || true
     fi
@@ -86,9 +86,9 @@ from_send() {
         stop "$peer" KILL || true
     fi
     if [ "$STATUS" = 0 ]; then
-        case_ok "$case: the peer is content"
+        case_ok "$case: the peer succeeds"
     else
-        case_failed "$case: the peer is content" \
+        case_failed "$case: the peer succeeds" \
             "its exit code was $STATUS; it said: $(tail -n 3 "$WORK/peer-$exchange.err")"
     fi
     compare "$case: every message arrives as it was sent" "$WORK/$name.received"

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use common::program::{
-    FRAMELET, Running, Server, check, frame, framelet, odd_server, read_frame,
-    readme_shows_help_of, run, said, terminal, wait_until,
+    FRAMELET, Running, Server, check, docs_show_help_of, frame, framelet, odd_server, read_frame,
+    run, said, terminal, wait_until,
 };
 use framelet::Layout;
 use rustix::process::{Pid, Signal, kill_process};
@@ -530,8 +530,8 @@ fn what_makes_no_sense_is_refused_and_says_why() {
 }
 
 #[test]
-fn the_readme_shows_the_help_as_it_is() {
-    readme_shows_help_of("bench");
+fn the_docs_show_the_help_as_it_is() {
+    docs_show_help_of(&["bench"]);
 }
 
 /// There is always more due than was sent, so a turn must not last until nothing is.

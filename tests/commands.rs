@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{
-    FRAMELET, PATIENCE, Server, check, closed, frame, framelet, odd_server, read_frame,
-    readme_shows_help_of, said, terminal, unframe,
+    FRAMELET, PATIENCE, Server, check, closed, docs_show_help_of, frame, framelet, odd_server,
+    read_frame, said, terminal, unframe,
 };
 use rustix::process::Signal;
 
@@ -693,9 +693,9 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
 }
 
 #[test]
-fn the_readme_shows_the_help_as_it_is() {
-    for command in ["serve", "send", "encode", "decode"] {
-        readme_shows_help_of(command);
+fn the_docs_show_the_help_as_it_is() {
+    for command in [&[][..], &["serve"], &["send"], &["encode"], &["decode"]] {
+        docs_show_help_of(command);
     }
 }
 

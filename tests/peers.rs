@@ -1,10 +1,16 @@
-//! Speaks with the codec that most Rust programs use, over real sockets and in both directions.
+//! Speaks with programs that are not framelet, over real sockets: the codec that most Rust programs use, in both
+//! directions, and the client in Python of docs/protocol.md.
 
 mod common;
 
-use std::process::Command;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output};
 
-use common::program::{FRAMELET, Server, framelet, run, unframe};
+use common::acks::{Connection, SENDER, start};
+use common::program::{FRAMELET, Server, framelet, run, said, unframe};
+use common::proxy::start_proxy;
+use framelet::RefusalCode;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::bytes::Bytes;
@@ -100,4 +106,64 @@ fn what_tokio_refuses_is_refused_here_too() {
     let mut bytes = frame.stdout[..].into();
     assert!(tokio_util::codec::Decoder::decode(&mut codec, &mut bytes).is_err());
     assert_eq!(framelet(&["decode"], &frame.stdout).status.code(), Some(3));
+}
+
+// ---- the client in Python
+
+/// Sends `input` with the client of docs/protocol.md to `127.0.0.1:PORT`. Returns `None`, and says so, where
+/// there is no Python.
+fn send_from_python(address: &str, input: &[u8]) -> Option<Output> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("NOT RUN: python3 was not found (on Debian: apt-get install python3)");
+        return None;
+    }
+    let page = fs::read_to_string("docs/protocol.md").unwrap();
+    let (_, client) = page.split_once("```python\n").expect("the client");
+    let (client, _) = client.split_once("```").unwrap();
+    assert!(client.lines().count() <= 40, "the client has {} lines", client.lines().count());
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-c", client, host, port, SENDER]);
+    Some(run(command, input))
+}
+
+#[test]
+fn the_client_of_the_docs_sends_each_message_once_over_a_bad_line() {
+    let server = Server::start(&["--require-ack"]);
+    let proxy = start_proxy(1, server.address, 40_000);
+    let input: String = (0..10_000).map(|number| format!("{number}\n")).collect();
+    let Some(output) = send_from_python(&proxy.to_string(), input.as_bytes()) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("retrying"), "no connection was lost: {}", said(&output));
+    assert!(server.stop().output == input.as_bytes());
+}
+
+#[test]
+fn the_client_of_the_docs_waits_for_the_first_count_and_tries_again_where_that_may_help() {
+    let (address, committed) = start(|mut connection: Connection| match connection.number {
+        1 => connection.refuse(RefusalCode::Shutdown, "it is shutting down"),
+        2 => {
+            // Heartbeats, and then what has been committed before.
+            connection.stream.stream.write_all(&[0; 8]).unwrap();
+            connection.committed.commit(b"a".into());
+            connection.committed.commit(b"b".into());
+            connection.acknowledge();
+            connection.take().unwrap();
+            connection.refuse(RefusalCode::Sink, "its sink failed");
+        }
+        _ => connection.serve(),
+    });
+    let Some(output) = send_from_python(&address.to_string(), b"a\nb\nc\nd\n") else { return };
+    assert_eq!(said(&output), "it is shutting down; retrying\nits sink failed; retrying\n");
+    assert!(output.status.success());
+    assert_eq!(committed.all(), [b"a", b"b", b"c", b"d"]);
+}
+
+#[test]
+fn the_client_of_the_docs_ends_where_it_is_refused_for_good() {
+    let server = Server::start(&["--echo"]);
+    let Some(output) = send_from_python(&server.address.to_string(), b"a\n") else { return };
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).starts_with("refused: "), "{}", said(&output));
+    assert!(server.stop().output.is_empty());
 }

@@ -1,4 +1,5 @@
-//! Runs the commands that the README shows, as they stand there, from its beginning to its end.
+//! Runs the commands that the README and the pages of `docs/` show, as they stand there, each page from top to
+//! bottom; and checks that links lead somewhere.
 
 #![cfg(target_os = "linux")]
 
@@ -9,38 +10,46 @@ use std::fs::{self, File};
 use std::io::{PipeWriter, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use common::program::{FRAMELET, Growing, frame, terminal};
+use common::program::{FRAMELET, Growing, terminal};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value;
 use rusqlite::{Batch, Connection};
 
 /// What is not run, and why.
-const NOT_RUN: [(&str, &str); 3] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("cargo install --locked --path .", "it builds everything again, and installs it"),
     ("cargo test", "it is what runs this"),
     ("scripts/bench.sh", "it takes minutes, and needs other servers"),
+    ("cargo install --locked --features redis --path .", "it builds everything again"),
+    ("framelet serve --to 'redis://127.0.0.1:6379/0?stream=log' &", "it needs Redis"),
+    ("framelet send --ack --message hello", "it needs the server with Redis"),
+    ("redis-cli XRANGE log - +", "it needs Redis"),
+    (
+        "FRAMELET_REDIS_PASSWORD=\"$(cat /run/secrets/redis)\" framelet serve --to 'redis://USER@HOST/?stream=NAME'",
+        "it needs Redis",
+    ),
 ];
 
 /// What somebody who types answers `framelet send`.
 const TYPED: &[u8] = b"two\nlines\n\nanother message\n\n";
 
 /// The languages of the blocks that hold nothing to run here: examples of the library are tests of
-/// the documentation, and help texts are compared elsewhere.
-const NOT_COMMANDS: [&str; 2] = ["text", "rust"];
+/// the documentation; help texts and the client in Python are tested elsewhere.
+const NOT_COMMANDS: [&str; 3] = ["text", "rust", "python"];
 
 struct Block {
     language: String,
     lines: Vec<String>,
 }
 
-fn blocks(readme: &str) -> Vec<Block> {
+fn blocks(page: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
-    for line in readme.lines() {
+    for line in page.lines() {
         match (line.strip_prefix("```"), &mut open) {
             (Some(language), None) => {
                 open = Some(Block { language: language.into(), lines: Vec::new() });
@@ -54,12 +63,14 @@ fn blocks(readme: &str) -> Vec<Block> {
     blocks
 }
 
-/// One who goes through the README in a shell, with all servers that were started so far.
+/// Goes through a page in a shell, with all servers that were started so far.
 struct Reader {
     directory: tempfile::TempDir,
-    /// The ports in the README, and those that stand for them here.
+    /// The ports in the page, and those that stand for them here.
     ports: Vec<(String, String)>,
     servers: Vec<Child>,
+    /// How many commands have been run.
+    commands: u32,
     terminal: File,
     shown: Arc<Growing>,
     errors: PipeWriter,
@@ -67,12 +78,12 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(readme: &str) -> Reader {
+    fn new(page: &str) -> Reader {
         let directory = tempfile::tempdir().unwrap();
         let (person, terminal) = terminal();
         let (said, errors) = std::io::pipe().unwrap();
-        let mut ports = Vec::new();
-        for word in readme.split(|c: char| !c.is_ascii_digit()) {
+        let mut ports = vec![("4747".to_owned(), free_port())];
+        for word in page.split(|c: char| !c.is_ascii_digit()) {
             let shown = word.len() == 4 && (word.starts_with("47") || word.starts_with("48"));
             if shown && ports.iter().all(|(port, _)| port != word) {
                 ports.push((word.to_owned(), free_port()));
@@ -82,29 +93,21 @@ impl Reader {
             directory,
             ports,
             servers: Vec::new(),
+            commands: 0,
             terminal,
             shown: Growing::follow(person),
             errors,
             said: Growing::follow(said),
         };
-        reader.put("framelet", &reader.wrapper());
+        // Nothing else: a person who pastes the commands has no other files.
+        fs::write(reader.path("framelet"), reader.wrapper()).unwrap();
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(reader.path("framelet"), mode).unwrap();
-        let mut readings = String::new();
-        for number in 0..120_000 {
-            match number % 3 {
-                0 => writeln!(readings, "reading {number}").unwrap(),
-                _ => writeln!(readings, "{{\"temperature\":{number}}}").unwrap(),
-            }
-        }
-        reader.put("readings.txt", readings.as_bytes());
-        reader.put("lines.txt", b"one\ntwo\nthree\n");
-        reader.put("capture.bin", &[frame(b"one"), frame(b"two")].concat());
         reader
     }
 
     /// Returns a program that stands for `framelet`: other tests and programs use the ports in the
-    /// README, so that it has some of its own. It is in no hurry, but a benchmark need not take long.
+    /// page, so that it has some of its own. It is in no hurry, but a benchmark need not take long.
     fn wrapper(&self) -> Vec<u8> {
         let mut script = String::from("#!/usr/bin/env bash\ncommand=$1\nshift\n");
         let default = self.here("4747");
@@ -131,15 +134,11 @@ impl Reader {
     }
 
     fn here(&self, port: &str) -> &str {
-        &self.ports.iter().find(|(shown, _)| shown == port).expect("a port of the README").1
+        &self.ports.iter().find(|(shown, _)| shown == port).expect("a port of the page").1
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    fn put(&self, name: &str, content: &[u8]) {
-        fs::write(self.path(name), content).unwrap();
     }
 
     fn shell(&self, command: &str) -> Child {
@@ -158,12 +157,13 @@ impl Reader {
         child
     }
 
-    /// Runs a command, and waits until it shows what the README says that it does, if it says so.
+    /// Runs a command, and waits until it shows what the page says that it does, if it says so.
     fn run(&mut self, command: &str, shows: Option<&[&str]>) {
         let command = command.split(" #").next().unwrap().trim();
         if NOT_RUN.iter().any(|(other, _)| *other == command) {
             return;
         }
+        self.wait_for_earlier_output();
         let (before, said_before) = (self.shown().len(), self.said().len());
         if let Some(server) = command.strip_suffix('&') {
             // In place of the shell, so that it can be ended.
@@ -191,12 +191,22 @@ impl Reader {
             while so_far() != expected {
                 assert!(
                     started.elapsed() < common::program::PATIENCE,
-                    "{command}: the README shows\n{expected}\nand it shows\n{}",
+                    "{command}: the page shows\n{expected}\nand it shows\n{}",
                     so_far()
                 );
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         }
+    }
+
+    /// Waits until all that earlier commands have written is here.
+    fn wait_for_earlier_output(&mut self) {
+        self.commands += 1;
+        let mark = format!("[command {}]\n", self.commands);
+        (&self.terminal).write_all(mark.as_bytes()).unwrap();
+        (&self.errors).write_all(mark.as_bytes()).unwrap();
+        let here = || self.shown().contains(&mark) && self.said().contains(&mark);
+        common::program::wait_until("the output of earlier commands", here);
     }
 
     /// What was shown on the terminal.
@@ -246,12 +256,11 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory: PathBuf| directory.join(program).exists())
 }
 
-#[test]
-fn what_the_readme_shows_runs_as_it_stands_there() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let mut reader = Reader::new(&readme);
-    let blocks = blocks(&readme);
-    for block in &blocks {
+/// Runs everything that a page shows.
+fn run_page(page: &Path) {
+    let text = fs::read_to_string(page).unwrap();
+    let mut reader = Reader::new(&text);
+    for block in &blocks(&text) {
         match block.language.as_str() {
             "console" => {
                 let lines: Vec<&str> = block.lines.iter().map(String::as_str).collect();
@@ -262,12 +271,10 @@ fn what_the_readme_shows_runs_as_it_stands_there() {
             }
             "sh" => block.lines.iter().for_each(|line| reader.run(line, None)),
             "sql" => drop(reader.query(&block.lines.join("\n"))),
-            other => assert!(NOT_COMMANDS.contains(&other), "a block of {other:?}"),
+            other => {
+                assert!(NOT_COMMANDS.contains(&other), "{}: a block of {other:?}", page.display());
+            }
         }
-    }
-    for (command, why) in NOT_RUN {
-        let shown = blocks.iter().flat_map(|block| &block.lines).any(|line| line == command);
-        assert!(shown, "{command:?} is not run, since {why}; and it is not in the README either");
     }
     for server in &reader.servers {
         let pid = rustix::process::Pid::from_child(server);
@@ -278,12 +285,40 @@ fn what_the_readme_shows_runs_as_it_stands_there() {
     }
 }
 
-/// The README shows the tables, and this is what they are.
 #[test]
-fn the_tables_in_the_readme_are_those_of_the_database() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let shown =
-        blocks(&readme).into_iter().find(|block| block.lines[0].starts_with("CREATE TABLE"));
+fn what_the_readme_shows_runs_as_it_stands_there() {
+    run_page(Path::new("README.md"));
+}
+
+#[test]
+fn what_the_docs_show_runs_as_it_stands_there() {
+    std::thread::scope(|scope| {
+        for page in pages_of_docs() {
+            scope.spawn(move || run_page(&page));
+        }
+    });
+}
+
+#[test]
+fn what_is_not_run_is_shown() {
+    let mut pages = pages_of_docs();
+    pages.push("README.md".into());
+    let pages: Vec<String> = pages.iter().map(|page| fs::read_to_string(page).unwrap()).collect();
+    for (command, why) in NOT_RUN {
+        let shown = pages.iter().any(|page| page.lines().any(|line| line == command));
+        assert!(shown, "{command:?} is not run, since {why}; and it is on no page either");
+    }
+}
+
+fn pages_of_docs() -> Vec<PathBuf> {
+    fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The docs show the tables, and this is what they are.
+#[test]
+fn the_tables_in_the_docs_are_those_of_the_database() {
+    let page = fs::read_to_string("docs/sinks.md").unwrap();
+    let shown = blocks(&page).into_iter().find(|block| block.lines[0].starts_with("CREATE TABLE"));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     drop(framelet::SqliteSink::open(&path).unwrap());
@@ -300,4 +335,73 @@ fn columns(database: &Connection) -> Vec<String> {
     let mut statement = database.prepare(query).unwrap();
     let columns = statement.query_map([], |row| row.get(0)).unwrap();
     columns.map(Result::unwrap).collect()
+}
+
+// ---- links
+
+/// Returns all pages of the project in Markdown.
+fn find_pages(directory: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            find_pages(&path, pages);
+        } else if name.ends_with(".md") {
+            pages.push(path);
+        }
+    }
+}
+
+/// Returns the lines of a page that are in no block.
+fn prose(page: &str) -> impl Iterator<Item = &str> {
+    let mut in_block = false;
+    page.lines().filter(move |line| {
+        let fence = line.starts_with("```");
+        in_block ^= fence;
+        !fence && !in_block
+    })
+}
+
+/// Returns the anchors of a page, as GitHub makes them of headings.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = prose(page).filter_map(|line| line.trim_start_matches('#').strip_prefix(' '));
+    let kept = |c: char| (c.is_alphanumeric() || "-_ ".contains(c)).then_some(c);
+    let anchor =
+        |heading: &str| heading.to_lowercase().chars().filter_map(kept).collect::<String>();
+    headings.map(|heading| anchor(heading).replace(' ', "-")).collect()
+}
+
+/// Returns where the links of a page lead that stay within the project.
+fn links(page: &str) -> Vec<&str> {
+    let targets = prose(page).flat_map(|line| line.split("](").skip(1));
+    let targets = targets.filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets.filter(|target| !target.contains("://")).collect()
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_exist() {
+    let mut found = Vec::new();
+    find_pages(Path::new("."), &mut found);
+    let mut checked = 0;
+    for page in &found {
+        let text = fs::read_to_string(page).unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            let shown = format!("{} links to {link}", page.display());
+            assert!(target.exists(), "{shown}: no such file");
+            if !anchor.is_empty() {
+                let target = fs::read_to_string(&target).unwrap();
+                assert!(
+                    anchors(&target).iter().any(|known| known == anchor),
+                    "{shown}: no such heading"
+                );
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked} links are not all of them");
 }

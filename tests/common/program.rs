@@ -469,14 +469,14 @@ pub(crate) fn odd_server(act: impl FnOnce(TcpStream) + Send + 'static) -> String
     address
 }
 
-/// Checks that the README has the help of a command, word for word.
+/// Checks that the docs have the help of a command, word for word.
 #[track_caller]
-pub(crate) fn readme_shows_help_of(command: &str) {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
+pub(crate) fn docs_show_help_of(command: &[&str]) {
+    let page = fs::read_to_string("docs/cli.md").unwrap();
+    let help = String::from_utf8(framelet(&[command, &["--help"]].concat(), b"").stdout).unwrap();
     assert!(
-        readme.contains(help.trim_end()),
-        "the help of {command} in the README should be:\n{help}"
+        page.contains(&format!("```text\n{}\n```\n", help.trim_end())),
+        "docs/cli.md shows another help than this one (scripts/help.sh writes it there):\n{help}"
     );
 }
 

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncWrite, FutureExt, future};
 use log::debug;
@@ -18,6 +18,8 @@ use crate::acks::RefusalCode;
 use crate::count::Count;
 use crate::error::{Fault, Plain, ReadError};
 use crate::net::Socket;
+use crate::options::MESSAGE_TIMEOUT;
+use crate::pace::{Pace, TooSlow};
 use crate::payloads::Payloads;
 use crate::pool::{BUFFER, HeldForPeer};
 use crate::rate_limited_log::{Kind, RateLimitedLog};
@@ -34,6 +36,10 @@ use asking::Telling;
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
 /// milliseconds.
 const READS_A_TURN: u32 = 8;
+
+/// For how many ticks a message starves before others have to give way: a busy server may look twice while it
+/// waits for a moment only.
+const STARVED: u64 = 2;
 
 /// How a connection ended.
 pub(crate) enum Outcome {
@@ -83,6 +89,8 @@ pub(crate) struct Connection {
     reads: u32,
     /// Whether the client asks for acknowledgements.
     asked: bool,
+    /// While others wait for memory: how fast the message or the reply under way is.
+    pace: Option<Box<Pace>>,
 }
 
 impl Connection {
@@ -102,6 +110,7 @@ impl Connection {
             read_until: None,
             reads: 0,
             asked: false,
+            pace: None,
         }
     }
 
@@ -240,6 +249,7 @@ impl Connection {
         let read = self.poll_read(cx, FrameReader::poll_batch);
         if read.is_ready() {
             self.origin.watch.enter(Phase::Busy, 0);
+            self.pace = None;
         }
         read.map_ok(Arc::new)
     }
@@ -290,7 +300,12 @@ impl Connection {
         // The time until there is memory is not the sender's fault, unless it owes the rest of a message.
         let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread() == 0;
         if self.reader.waits_for_memory() && !stalls() {
-            watch.enter(Phase::Busy, now);
+            // Its peer may be waiting for it.
+            self.pace = None;
+            let phase = if self.reader.starves() { Phase::Starving } else { Phase::Busy };
+            if state.phase() != phase {
+                watch.enter(phase, now);
+            }
             return Poll::Pending;
         }
         let phase = match self.reader.in_message() {
@@ -309,7 +324,30 @@ impl Connection {
         if !as_before {
             watch.enter(phase, now);
         }
-        Poll::Pending
+        match self.reader.announced().and_then(|len| self.falls_behind(len)) {
+            Some(slow) => Poll::Ready(Outcome::Read(Box::new(self.reader.give_way(slow)))),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Returns how slow a message of `len` bytes is, if that is too slow while others wait for memory.
+    fn falls_behind(&mut self, len: u64) -> Option<TooSlow> {
+        let Some(ticks) = self.server.shortage() else {
+            self.pace = None;
+            return None;
+        };
+        // What the kernel has counts, whether or not there was time to read it.
+        let arrived = || self.reader.received() + self.reader.get_ref().unread();
+        let now = Instant::now();
+        match &mut self.pace {
+            None => self.pace = Some(Box::new(Pace::start(now, arrived()))),
+            Some(pace) if ticks >= STARVED => {
+                let timeout = self.server.message_timeout.unwrap_or(MESSAGE_TIMEOUT);
+                return pace.judge(now, arrived(), len, timeout);
+            }
+            Some(_) => {}
+        }
+        None
     }
 
     /// Returns whether the server ends and every message that had begun to arrive by then has been read.
@@ -465,6 +503,7 @@ fn kind(error: &ReadError) -> Kind {
             Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
             Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
             Fault::Late { .. } => Kind::Late,
+            Fault::Slow { .. } => Kind::Slow,
         },
     }
 }

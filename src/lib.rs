@@ -77,6 +77,7 @@ mod file; // the standard streams
 mod format; // messages as text or bytes outside the wire
 mod net; // addresses and sockets
 mod options; // of the server
+mod pace; // of messages whose memory others wait for
 mod rate_limited_log; // lines that peers cause
 mod senders; // over which connection each sender sends
 mod server; // accepts, and ends in good order

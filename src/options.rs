@@ -22,6 +22,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// The memory for payloads unless told otherwise, in bytes; more if two messages would not fit.
 const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
+/// The time for a message unless told otherwise.
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How a server treats its connections.
 ///
 /// # Examples
@@ -48,7 +51,8 @@ pub struct ServeOptions {
     /// How many bytes of received messages are held at once, of all connections together. Where
     /// there are more to come, connections wait. Messages that are incomplete, and replies that are not
     /// taken, may have a part of it only, and the longer they are the less: so shorter messages get
-    /// through beside longer ones that stall. At least, and by default where that is more than 64 MiB,
+    /// through beside longer ones that stall. Once a message has waited for its part of the memory, others that hold
+    /// it are ended if less of them comes than would make them complete within `message_timeout` (or 30 s). At least, and by default where that is more than 64 MiB,
     /// twice the longest message; less than 1 MiB and the longest message has no effect.
     pub memory: Option<usize>,
     /// How long ending may take. Default: 10 s.
@@ -110,7 +114,7 @@ impl Default for ServeOptions {
             layout: Layout::U32BE,
             max_message: None,
             max_connections: None,
-            message_timeout: Some(Duration::from_secs(30)),
+            message_timeout: Some(MESSAGE_TIMEOUT),
             idle_timeout: None,
             memory: None,
             grace: Duration::from_secs(10),

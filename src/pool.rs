@@ -211,6 +211,16 @@ impl Pool {
         self.0.limit / 16 * SHARES[share_of(len)].1
     }
 
+    /// Returns whether peers hold too much for `bytes` more of a message of `len` bytes.
+    fn lacks_share(&self, bytes: usize, len: usize) -> bool {
+        self.held_for_peers().saturating_add(bytes) > self.share(len)
+    }
+
+    /// Returns whether payloads wait for memory.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.growth.iter().any(|growth| growth.total_listeners() > 0)
+    }
+
     /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.
     fn try_hold_for_peer(&self, bytes: usize, len: usize) -> bool {
         self.try_hold_up_to(bytes, self.share(len))

@@ -24,6 +24,7 @@ use crate::acks::{Hello, Opening};
 use crate::diagnosis::{self, Evidence};
 use crate::error::{Fault, Position, ProtocolError, ReadError};
 use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
+use crate::pace::TooSlow;
 use crate::payloads::{Payloads, whole_frame};
 use crate::pool::{Lent, Pool};
 use crate::source::Source;
@@ -185,6 +186,23 @@ impl<R> FrameReader<R> {
     /// Returns whether the last read waits for memory, not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
         self.waiting.is_some()
+    }
+
+    /// Returns whether the message under way waits for memory that is held for other peers.
+    pub(crate) fn starves(&self) -> bool {
+        self.waits_for_memory() && self.payload.as_ref().is_some_and(|payload| payload.starves())
+    }
+
+    /// Returns how long the payload under way is, if that is known.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.announced.map(|announced| announced.payload() as u64)
+    }
+
+    /// Ends the stream because others wait for memory, and too little of the message under way came.
+    pub(crate) fn give_way(&mut self, slow: TooSlow) -> ReadError {
+        let want = self.announced.map_or(0, Announced::frame);
+        let TooSlow { bytes, time } = slow;
+        self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time }, None)
     }
 
     /// Ends the stream because the message under way took too long.

@@ -61,6 +61,8 @@ pub(crate) struct Server {
     /// How long a tick of `clock` is.
     pub(crate) tick: Duration,
     pub(crate) clock: AtomicU64,
+    /// While payloads wait for memory: for how many ticks one has waited for its share, and one more.
+    pub(crate) shortage: AtomicU64,
     draining: AtomicBool,
     open: Mutex<HashMap<u64, Arc<Origin>>>,
     pub(crate) require_ack: bool,
@@ -325,6 +327,7 @@ impl Server {
             grace: options.grace,
             tick: tick(options.message_timeout.into_iter().chain(options.idle_timeout)),
             clock: AtomicU64::new(0),
+            shortage: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             open: Mutex::default(),
             require_ack: options.require_ack,
@@ -339,6 +342,12 @@ impl Server {
     /// Returns the current tick.
     pub(crate) fn now(&self) -> u64 {
         self.clock.load(Ordering::SeqCst)
+    }
+
+    /// Returns for how many ticks a message has waited for its share of the memory, if payloads wait for
+    /// memory.
+    pub(crate) fn shortage(&self) -> Option<u64> {
+        self.shortage.load(Ordering::SeqCst).checked_sub(1)
     }
 
     /// Returns whether connections shall end at the next good moment.

@@ -1,4 +1,4 @@
-//! The time limits of all connections, and memory that is not needed, looked after twice a second.
+//! The time limits of all connections, and memory that is not needed, looked after four times a second.
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::watch::{Phase, State};
 
 /// The bounds of the time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
-const MAX_TICK: Duration = Duration::from_millis(500);
+const MAX_TICK: Duration = Duration::from_millis(250);
 
-/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Twice a second
-/// is little work, and memory is given back within a second, since the second sweep that finds it idle
-/// does so.
+/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Four times a second
+/// is little work, and what holds memory that others need is found out within a second, since it takes three
+/// sweeps: one that finds them waiting, and two for half a second.
 pub(crate) fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
     let shortest = timeouts.into_iter().min();
     shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))
@@ -60,7 +60,8 @@ impl Server {
     /// what was left out of the log.
     fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::SeqCst) + 1;
-        let crowded = self.pool.is_crowded();
+        let waited_for = self.note_shortage(now);
+        let look_around = waited_for || self.pool.is_crowded();
         for origin in self.open().values() {
             if let Some(acked) = origin.acked()
                 && (acked.waits(origin) || acked.has_unsent())
@@ -69,8 +70,9 @@ impl Server {
                 // tried again.
                 acked.changed();
             }
-            if crowded {
-                // Since it has waited for memory, the rest of its message may have arrived.
+            if look_around {
+                // Since it has waited for memory, the rest of its message may have arrived. Or it has to see
+                // whether it falls behind.
                 origin.watch.wake();
             }
             let state = origin.watch.state();
@@ -82,12 +84,25 @@ impl Server {
         self.log.sweep();
     }
 
+    /// Notes for how long messages have waited for memory. Returns whether there are any.
+    fn note_shortage(&self, now: u64) -> bool {
+        let waited_for = self.pool.is_waited_for();
+        let shortage = waited_for.then(|| {
+            let open = self.open();
+            let states = open.values().map(|origin| origin.watch.state());
+            let starving = states.filter(|state| state.phase() == Phase::Starving);
+            1 + starving.map(|state| now.saturating_sub(state.since())).max().unwrap_or(0)
+        });
+        self.shortage.store(shortage.unwrap_or(0), Ordering::SeqCst);
+        waited_for
+    }
+
     /// Returns whether a connection has done the same for too long.
     fn is_over(&self, state: State, now: u64) -> bool {
         let timeout = match state.phase() {
             Phase::InMessage | Phase::Writing => self.message_timeout,
             Phase::Idle => self.idle_timeout,
-            Phase::Busy | Phase::Closing => None,
+            Phase::Busy | Phase::Starving | Phase::Closing => None,
         };
         // The phase began at any time within its first tick: one more makes sure that nobody is cut off
         // early. So one that begins now is never meant, either.

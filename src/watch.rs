@@ -26,6 +26,8 @@ pub(crate) enum Phase {
     Writing,
     /// For the sink to commit what has come, before it closes.
     Closing,
+    /// For memory that is held for other peers.
+    Starving,
 }
 
 /// What a connection has been told.
@@ -70,6 +72,7 @@ impl State {
             2 => Phase::InMessage,
             3 => Phase::Writing,
             4 => Phase::Closing,
+            5 => Phase::Starving,
             _ => Phase::Busy,
         }
     }

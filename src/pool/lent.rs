@@ -27,6 +27,8 @@ pub(crate) struct Lent {
     overdraft: bool,
     /// Whether the rest of the message has arrived, so that no peer is waited for.
     admitted: bool,
+    /// Whether it waits for memory that is held for other peers.
+    starves: bool,
     pool: Pool,
 }
 
@@ -34,13 +36,27 @@ impl Lent {
     pub(super) fn new(pool: Pool, bytes: Buffer) -> Lent {
         let len = bytes.len();
         pool.0.held.fetch_add(len, Ordering::Relaxed);
-        Lent { bytes, len, counted: len, for_peer: false, overdraft: false, admitted: false, pool }
+        Lent {
+            bytes,
+            len,
+            counted: len,
+            for_peer: false,
+            overdraft: false,
+            admitted: false,
+            starves: false,
+            pool,
+        }
     }
 
     /// Notes that the rest of the message has arrived: its share of the memory does not matter any more.
     /// Returns whether that is new.
     pub(crate) fn admit(&mut self) -> bool {
         !mem::replace(&mut self.admitted, true)
+    }
+
+    /// Returns whether it waits for memory that is held for other peers, not for the sink.
+    pub(crate) fn starves(&self) -> bool {
+        self.starves
     }
 
     /// Notes that this is the start of a message whose rest has yet to come.
@@ -106,7 +122,7 @@ impl Lent {
         }
         let (mut size, waited) = (size, listener.is_some());
         let growth = &pool.0.growth[share_of(want)];
-        ready!(poll_until(growth, cx, listener, || {
+        let grown = poll_until(growth, cx, listener, || {
             // Both buffers are there while the bytes are copied.
             if pool.try_hold_for_peer(size, want) {
                 return true;
@@ -121,7 +137,9 @@ impl Lent {
                 (self.overdraft, size) = (true, pool.size(want));
             }
             self.overdraft
-        }));
+        });
+        self.starves = grown.is_pending() && pool.lacks_share(size, want);
+        ready!(grown);
         if waited {
             growth.notify(1);
         }

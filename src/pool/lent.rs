@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use event_listener::EventListener;
 
 use super::buffer::{Buffer, Supply};
-use super::{BATCH, BUFFER, MESSAGE, Pool, poll_until, share_of};
+use super::{BATCH, BUFFER, FOR_PEER, FOR_SINK, MESSAGE, NOBODY, Pool, poll_until, share_of};
 
 /// The least a growing payload gets, in bytes. Thousands of peers may announce much and send next to
 /// nothing.
@@ -72,6 +72,9 @@ impl Lent {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
             self.pool.peers_freed();
         }
+        if self.overdraft {
+            self.pool.0.overdraft.store(FOR_SINK, Ordering::Relaxed);
+        }
         let cost = (messages * MESSAGE + BATCH).max(self.bytes.len());
         let more = cost.saturating_sub(self.counted);
         self.pool.0.held.fetch_add(more, Ordering::Relaxed);
@@ -131,7 +134,8 @@ impl Lent {
                 size = pool.size(want);
                 return true;
             }
-            if !pool.0.overdraft.swap(true, Ordering::Relaxed) {
+            let (from, to, order) = (NOBODY, FOR_PEER, Ordering::Relaxed);
+            if pool.0.overdraft.compare_exchange(from, to, order, order).is_ok() {
                 // All that it will ever need. That has been set aside, so it does not count as long as it
                 // grows.
                 (self.overdraft, size) = (true, pool.size(want));
@@ -217,7 +221,7 @@ impl Drop for Lent {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
         }
         if self.overdraft {
-            self.pool.0.overdraft.store(false, Ordering::Relaxed);
+            self.pool.0.overdraft.store(NOBODY, Ordering::Relaxed);
         }
         self.pool.give_back(mem::take(&mut self.bytes));
         if self.counted > 0 || self.overdraft {

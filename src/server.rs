@@ -16,6 +16,7 @@ mod known_senders; // how far each sender has come
 mod open_connection; // a connection, as the rest of the server sees it
 mod options;
 mod outcome; // how a connection ends, and what the log says of it
+mod pace; // of messages whose memory others wait for
 mod patience; // what passes is waited for
 mod pipeline; // requests that are being answered
 mod rate_limited_log; // lines that peers cause

@@ -138,8 +138,12 @@ fn check_is_served(server: &Server, payload: &[u8], when: &str) {
     try_it().or_else(|_| try_it()).unwrap();
 }
 
-/// Connections that send the start of a message and then nothing, and come again when they are ended.
-fn stall(server: &Server, connections: usize, start: &[u8], done: &AtomicBool) {
+/// How long connections stall at most.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Connections that send the start of a message and then nothing, or `trickle` the last bytes of it, one a second.
+/// They come again when they are ended.
+fn stall(server: &Server, connections: usize, start: &[u8], trickle: bool, done: &AtomicBool) {
     let connect = || {
         let stream = server.connect();
         stream.set_nonblocking(true).unwrap();
@@ -147,7 +151,9 @@ fn stall(server: &Server, connections: usize, start: &[u8], done: &AtomicBool) {
     };
     let mut streams: Vec<(TcpStream, usize)> = (0..connections).map(|_| connect()).collect();
     let started = Instant::now();
-    while !done.load(Ordering::Relaxed) && started.elapsed() < Duration::from_secs(30) {
+    while !done.load(Ordering::Relaxed) && started.elapsed() < STALLED {
+        let left = if trickle { STALLED.saturating_sub(started.elapsed()).as_secs() } else { 0 };
+        let start = &start[..start.len() - usize::try_from(left).unwrap()];
         for (stream, sent) in &mut streams {
             let ended = match stream.write(&start[*sent..]) {
                 Ok(written) => {
@@ -171,7 +177,7 @@ fn messages_that_stall_leave_the_others_their_memory() {
         let server = Server::start(&["--output", "none", "--echo", "--message-timeout", "2s"]);
         let (done, start) = (AtomicBool::new(false), start_of_large(sent));
         thread::scope(|scope| {
-            scope.spawn(|| stall(&server, connections, &start, &done));
+            scope.spawn(|| stall(&server, connections, &start, false, &done));
             for payload in [&[b'h'; 64][..], &[b'h'; 5000]] {
                 check_is_served(
                     &server,
@@ -182,6 +188,57 @@ fn messages_that_stall_leave_the_others_their_memory() {
             done.store(true, Ordering::Relaxed);
         });
     }
+}
+
+/// P25. Those that hold the memory of large messages and get nothing are ended, so that others get it.
+#[test]
+fn large_messages_that_stall_give_way_to_others_that_wait() {
+    let server = Server::start(&["--output", "none", "--echo"]);
+    let (done, large, medium) =
+        (AtomicBool::new(false), frame(&vec![b'x'; 8 * MIB]), frame(&vec![b'x'; MIB]));
+    let [large, medium] = [&large, &medium].map(|message| &message[..message.len() - 1]);
+    let mut longest = Duration::MAX;
+    thread::scope(|scope| {
+        let (server, done) = (&server, &done);
+        for trickle in [false, true] {
+            scope.spawn(move || stall(server, 5, large, trickle, done));
+            scope.spawn(move || stall(server, 12, medium, trickle, done));
+        }
+        // Other programs share this machine, so it may be tried twice.
+        for _ in 0..2 {
+            let (replies, wait) = echoes(server, &vec![b'h'; MIB], Duration::from_secs(5));
+            eprintln!("{replies} replies, the longest took {wait:?}");
+            longest = longest.min(wait);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(longest < Duration::from_secs(2), "an honest sender had to wait for {longest:?}");
+    let log = server.stop().log;
+    assert!(
+        log.contains("came in") && log.contains("while others waited for memory: got "),
+        "{log}"
+    );
+}
+
+/// P25. A message that comes slowly, but fast enough, keeps its memory.
+#[test]
+fn a_message_that_comes_in_time_keeps_its_memory_while_others_wait() {
+    let server = Server::start(&["--output", "none", "--echo"]);
+    let (done, start) = (AtomicBool::new(false), frame(&vec![b'x'; 8 * MIB]));
+    thread::scope(|scope| {
+        scope.spawn(|| stall(&server, 17, &start[..start.len() - 1], false, &done));
+        let mut stream = server.connect();
+        let message = frame(&vec![b's'; MIB]);
+        // Five times as fast as it has to be: a busy machine may stop it for a while.
+        for piece in message.chunks(20_000) {
+            stream.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(read_frame(&mut stream).unwrap().len(), MIB);
+        done.store(true, Ordering::Relaxed);
+    });
+    let log = server.stop().log;
+    assert!(log.contains("while others waited for memory"), "nobody waited: {log}");
 }
 
 /// P25. Each share of the memory is full of messages that lack a byte, but one that is whole needs none.

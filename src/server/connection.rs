@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
@@ -19,7 +19,9 @@ use super::commit_queue::CommitQueue;
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::handler::Answering;
 use super::open_connection::OpenConnection;
+use super::options::MESSAGE_TIMEOUT;
 use super::outcome::Outcome;
+use super::pace::{Pace, TooSlow};
 use super::pipeline::{Pipeline, Waits};
 use super::shared::Shared;
 use crate::message::{Batch, Origin};
@@ -34,6 +36,10 @@ use crate::wire::ack::{Hello, Opening, RefusalCode};
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
 /// milliseconds.
 const READS_A_TURN: u32 = 8;
+
+/// For how many ticks a message starves before others have to give way: a busy server may look twice while
+/// it waits for a moment only.
+const STARVED: u64 = 2;
 
 /// How long the orderly end of a stream may take that has one of its own, as TLS has.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -57,6 +63,8 @@ struct Receiver {
     read_until: Option<u64>,
     /// How many reads there were since others had their turn.
     reads: u32,
+    /// While others wait for memory: how fast the message under way is.
+    pace: Option<Box<Pace>>,
 }
 
 /// How far sending back one batch has got.
@@ -76,8 +84,9 @@ impl Connection {
     ) -> Connection {
         let (layout, pool) = (shared.layout, shared.pool.clone());
         let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool);
-        let (origin, read_until, reads) = (None, None, 0);
-        let receiver = Receiver { reader, shared, connection, queue, origin, read_until, reads };
+        let (origin, read_until, reads, pace) = (None, None, 0, None);
+        let receiver =
+            Receiver { shared, connection, reader, queue, origin, read_until, reads, pace };
         Connection { receiver, session: None }
     }
 
@@ -413,7 +422,11 @@ impl Receiver {
             let unread = self.reader.get_ref().unread();
             self.read_until = unread.map(|unread| self.reader.received() + unread);
         }
-        match read(&mut self.reader, cx) {
+        let read = read(&mut self.reader, cx);
+        if read.is_ready() {
+            self.pace = None;
+        }
+        match read {
             Poll::Ready(Ok(Some(got))) => Reading::Done(Ok(got)),
             Poll::Ready(Ok(None)) => Reading::Done(Err(Outcome::Closed)),
             Poll::Ready(Err(error)) => Reading::Done(Err(Outcome::Read(Box::new(error)))),
@@ -444,7 +457,10 @@ impl Receiver {
         let stalls =
             || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
         match self.reader.in_message() {
-            _ if self.reader.waits_for_memory() && !stalls() => Phase::Busy,
+            _ if self.reader.waits_for_memory() && !stalls() => match self.reader.starves() {
+                true => Phase::Starving,
+                false => Phase::Busy,
+            },
             true => Phase::InMessage,
             false => Phase::Idle,
         }
@@ -454,8 +470,12 @@ impl Receiver {
     /// too long, or the server ends.
     fn poll_phase(&mut self, before: Snapshot, phase: Phase) -> Poll<Outcome> {
         let (state, now) = (&self.connection.state, self.shared.now());
-        if phase == Phase::Busy {
-            state.enter(phase, now);
+        if matches!(phase, Phase::Busy | Phase::Starving) {
+            // Its peer may be waiting for it.
+            self.pace = None;
+            if before.phase() != phase {
+                state.enter(phase, now);
+            }
             return Poll::Pending;
         }
         // It is the same message, too: between two of them the connection is busy. So the clock of a
@@ -470,7 +490,34 @@ impl Receiver {
         if !as_before {
             state.enter(phase, now);
         }
-        Poll::Pending
+        let announced = self.reader.announced().filter(|_| phase == Phase::InMessage);
+        match announced.and_then(|len| self.falls_behind(len)) {
+            Some(TooSlow { bytes, time }) => {
+                Poll::Ready(Outcome::Read(Box::new(self.reader.give_way(bytes, time))))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Returns how slow a message of `len` bytes is, if that is too slow while others wait for memory.
+    fn falls_behind(&mut self, len: u64) -> Option<TooSlow> {
+        let Some(ticks) = self.shared.shortage() else {
+            self.pace = None;
+            return None;
+        };
+        // What the kernel has counts, whether or not there was time to read it.
+        let arrived =
+            || self.reader.received() + self.reader.get_ref().unread().unwrap_or_default();
+        let now = Instant::now();
+        match &mut self.pace {
+            None => self.pace = Some(Box::new(Pace::start(now, arrived()))),
+            Some(pace) if ticks >= STARVED => {
+                let timeout = self.shared.message_timeout.unwrap_or(MESSAGE_TIMEOUT);
+                return pace.judge(now, arrived(), len, timeout);
+            }
+            Some(_) => {}
+        }
+        None
     }
 
     /// Returns whether the server ends and every message that had begun to arrive by then has been read.

@@ -28,6 +28,8 @@ pub(crate) enum Phase {
     Closing,
     /// For its stream to be set up.
     Setup,
+    /// For memory that is held for other peers.
+    Starving,
 }
 
 /// What a connection is told.
@@ -73,6 +75,7 @@ impl Snapshot {
             3 => Phase::Writing,
             4 => Phase::Closing,
             5 => Phase::Setup,
+            6 => Phase::Starving,
             _ => Phase::Busy,
         }
     }

@@ -1,4 +1,4 @@
-//! The time limits of all connections, and memory that is not needed, looked after twice a second.
+//! The time limits of all connections, and memory that is not needed, looked after four times a second.
 
 use std::io;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ impl Drop for DeadlineSweeper {
 /// was left out of the log.
 fn sweep(shared: &Shared) {
     let now = shared.advance();
-    let crowded = shared.pool.is_crowded();
+    let waited_for = note_shortage(shared, now);
+    let look_around = waited_for || shared.pool.is_crowded();
     for connection in shared.open().values() {
         if let Some(acks) = connection.acks()
             && (acks.is_waiting(&connection.progress()) || acks.has_unsent())
@@ -56,8 +57,9 @@ fn sweep(shared: &Shared) {
             // tried again.
             acks.wake();
         }
-        if crowded {
-            // Since it has waited for memory, the rest of its message may have arrived.
+        if look_around {
+            // Since it has waited for memory, the rest of its message may have arrived. Or it has to see
+            // whether it falls behind.
             connection.state.wake();
         }
         let snapshot = connection.state.snapshot();
@@ -69,12 +71,24 @@ fn sweep(shared: &Shared) {
     shared.log.sweep();
 }
 
+/// Notes for how long messages have waited for memory. Returns whether there are any.
+fn note_shortage(shared: &Shared, now: u64) -> bool {
+    let waited_for = shared.pool.is_waited_for();
+    shared.set_shortage(waited_for.then(|| {
+        let open = shared.open();
+        let snapshots = open.values().map(|connection| connection.state.snapshot());
+        let starving = snapshots.filter(|snapshot| snapshot.phase() == Phase::Starving);
+        starving.map(|snapshot| now.saturating_sub(snapshot.since())).max().unwrap_or(0)
+    }));
+    waited_for
+}
+
 /// Returns whether a connection has done the same for too long.
 fn is_over(shared: &Shared, snapshot: Snapshot, now: u64) -> bool {
     let timeout = match snapshot.phase() {
         Phase::Setup | Phase::InMessage | Phase::Writing => shared.message_timeout,
         Phase::Idle => shared.idle_timeout,
-        Phase::Busy | Phase::Closing => None,
+        Phase::Busy | Phase::Starving | Phase::Closing => None,
     };
     // The phase began at any time within its first tick: one more makes sure that nobody is cut off
     // early. So one that begins now is never meant, either.

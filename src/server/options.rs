@@ -22,6 +22,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// The memory for payloads unless told otherwise, in bytes; more if two messages would not fit.
 const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
+/// The time for a message unless told otherwise.
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How many requests of one connection are answered at once unless told otherwise. A judgement: enough for
 /// a handler that waits for a database, and few enough that ten thousand connections cannot ask for millions.
 const DEFAULT_PIPELINE: usize = 16;
@@ -49,7 +52,7 @@ impl Default for Options {
             layout: Layout::U32BE,
             max_message: None,
             max_connections: None,
-            message_timeout: Some(Duration::from_secs(30)),
+            message_timeout: Some(MESSAGE_TIMEOUT),
             idle_timeout: None,
             memory: None,
             grace: Duration::from_secs(10),

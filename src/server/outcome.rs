@@ -134,6 +134,7 @@ fn kind(error: &ReadError) -> Kind {
             Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
             Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
             Fault::Late { .. } => Kind::Late,
+            Fault::Slow { .. } => Kind::Slow,
         },
     }
 }

@@ -33,6 +33,7 @@ pub(crate) enum Kind {
     NoMessage,
     Truncated,
     Late,
+    Slow,
     Lost,
     WriteFailed,
     Setup,
@@ -43,7 +44,7 @@ pub(crate) enum Kind {
 }
 
 /// All of them, with what those that are left out are called.
-const KINDS: [(Kind, Level, &str); 16] = [
+const KINDS: [(Kind, Level, &str); 17] = [
     (Kind::AcceptFailed, Level::Error, "failures to accept connections"),
     (Kind::OverLimit, Level::Warn, "connections over the limit (--max-connections)"),
     (Kind::Bug, Level::Error, "connections ended by a bug in framelet"),
@@ -53,6 +54,11 @@ const KINDS: [(Kind, Level, &str); 16] = [
     (Kind::NoMessage, Level::Warn, "connections that sent something other than messages"),
     (Kind::Truncated, Level::Warn, "connections that ended inside a message"),
     (Kind::Late, Level::Warn, "messages that were not complete in time (--message-timeout)"),
+    (
+        Kind::Slow,
+        Level::Warn,
+        "connections that were too slow while others waited for memory (--memory)",
+    ),
     (Kind::Lost, Level::Warn, "connections that were lost"),
     (Kind::WriteFailed, Level::Warn, "connections that took no more replies"),
     (Kind::Setup, Level::Warn, "connections whose setup failed"),

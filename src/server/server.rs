@@ -198,7 +198,8 @@ impl Server {
     /// Sets how many bytes of received messages are held at once, of all connections together; where there
     /// are more to come, connections wait. Messages that are incomplete, and replies that are not taken, may
     /// have only a part of it, and the longer they are the less: so shorter messages get through beside
-    /// longer ones that stall. Default: 64 MiB or twice the longest message, whichever is more, and not less
+    /// longer ones that stall. Once a message has waited for its part, others that hold it are ended if they
+    /// come more slowly than [`Server::message_timeout`] (or 30 s) allows. Default: 64 MiB or twice the longest message, whichever is more, and not less
     /// than the latter. Less than 1 MiB and the longest message has no effect.
     pub fn memory(mut self, bytes: usize) -> Server {
         self.options.memory = Some(bytes);

@@ -23,7 +23,7 @@ use crate::wire::layout::Layout;
 
 /// The bounds of the time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
-const MAX_TICK: Duration = Duration::from_millis(500);
+const MAX_TICK: Duration = Duration::from_millis(250);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     /// How long a tick of the clock is.
     pub(crate) tick: Duration,
     clock: AtomicU64,
+    /// While payloads wait for memory: for how many ticks one has waited for its share, and one more.
+    shortage: AtomicU64,
     draining: AtomicBool,
     max_connections: usize,
     open: Mutex<HashMap<u64, Arc<OpenConnection>>>,
@@ -70,6 +72,7 @@ impl Shared {
             log: RateLimitedLog::default(),
             tick: tick(options.message_timeout.into_iter().chain(options.idle_timeout)),
             clock: AtomicU64::new(0),
+            shortage: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             max_connections: max_connections(options.max_connections),
             open: Mutex::default(),
@@ -87,6 +90,16 @@ impl Shared {
     /// Lets the clock tick, and returns the new time.
     pub(crate) fn advance(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Returns for how many ticks a message has waited for its share of the memory, if payloads wait for
+    /// memory.
+    pub(crate) fn shortage(&self) -> Option<u64> {
+        self.shortage.load(Ordering::SeqCst).checked_sub(1)
+    }
+
+    pub(crate) fn set_shortage(&self, ticks: Option<u64>) {
+        self.shortage.store(ticks.map_or(0, |ticks| ticks + 1), Ordering::SeqCst);
     }
 
     #[cfg(test)]
@@ -169,9 +182,9 @@ impl Shared {
     }
 }
 
-/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Twice a second
-/// is little work, and memory is given back within a second, since the second sweep that finds it idle
-/// does so.
+/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Four times a
+/// second is little work, and what holds memory that others need is found out within a second, since it takes
+/// three sweeps: one that finds them waiting, and two for half a second.
 fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
     let shortest = timeouts.into_iter().min();
     shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))

@@ -77,7 +77,7 @@ impl From<ReadError> for io::Error {
                 Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => {
                     io::ErrorKind::UnexpectedEof
                 }
-                Fault::Late { .. } => io::ErrorKind::TimedOut,
+                Fault::Late { .. } | Fault::Slow { .. } => io::ErrorKind::TimedOut,
                 Fault::OverLong { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
             },
         };

@@ -35,7 +35,7 @@
 //! has them again then.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -79,6 +79,11 @@ const LEAST_LIMIT: usize = 16 * BUFFER;
 /// its way to a sink.
 const LEAST_IDLE: usize = 32 * BUFFER;
 
+/// Who has the overdraft, and what that one waits for.
+const NOBODY: u8 = 0;
+const FOR_PEER: u8 = 1;
+const FOR_SINK: u8 = 2;
+
 /// Lends buffers and counts what is held in them.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool(Arc<Shared>);
@@ -91,8 +96,8 @@ struct Shared {
     held: AtomicUsize,
     /// How many of the held bytes wait for a peer.
     held_for_peers: AtomicUsize,
-    /// Whether somebody is over the limit.
-    overdraft: AtomicBool,
+    /// Who is over the limit: [`NOBODY`], a payload [`FOR_PEER`] or one [`FOR_SINK`].
+    overdraft: AtomicU8,
     /// Where readers wait that need a read buffer. All need the same, so one is woken, and each that
     /// gets one wakes the next.
     room: Event,
@@ -139,7 +144,7 @@ impl Pool {
             limit,
             held: AtomicUsize::new(0),
             held_for_peers: AtomicUsize::new(0),
-            overdraft: AtomicBool::new(false),
+            overdraft: AtomicU8::new(NOBODY),
             room: Event::new(),
             growth: Default::default(),
             idle_bytes: AtomicUsize::new(0),
@@ -221,6 +226,18 @@ impl Pool {
     /// Returns how much may be held for peers while a message of `len` bytes grows.
     fn share(&self, len: usize) -> usize {
         self.0.limit / 16 * SHARES[share_of(len)].1
+    }
+
+    /// Returns whether peers keep a message of `len` bytes from getting `bytes` more: they hold its share, and
+    /// the overdraft.
+    fn lacks_share(&self, bytes: usize, len: usize) -> bool {
+        self.held_for_peers().saturating_add(bytes) > self.share(len)
+            && self.0.overdraft.load(Ordering::Relaxed) == FOR_PEER
+    }
+
+    /// Returns whether payloads wait for memory.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.growth.iter().any(|growth| growth.total_listeners() > 0)
     }
 
     /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.

@@ -195,6 +195,23 @@ impl<R> FrameReader<R> {
         self.waiting.is_some()
     }
 
+    /// Returns whether the message under way waits for memory that is held for other peers.
+    pub(crate) fn starves(&self) -> bool {
+        self.waits_for_memory() && self.payload.as_ref().is_some_and(|payload| payload.starves())
+    }
+
+    /// Returns how long the payload under way is, if that is known.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.announced.map(|announced| announced.payload() as u64)
+    }
+
+    /// Ends the stream because others wait for memory, and only so many bytes of the message under way came
+    /// in this time.
+    pub(crate) fn give_way(&mut self, bytes: u64, time: Duration) -> ReadError {
+        let want = self.announced.map_or(0, Announced::frame);
+        self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time }, None)
+    }
+
     /// Ends the stream because the message under way took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
         let want = self.announced.map(Announced::frame);

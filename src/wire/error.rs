@@ -75,6 +75,17 @@ pub enum Fault {
         /// How long it was given.
         timeout: Duration,
     },
+    /// Others waited for the memory that the message held, and it came too slowly to keep it.
+    Slow {
+        /// How many bytes of the frame had been taken, its prefix included.
+        got: u64,
+        /// How many bytes the frame has.
+        want: u64,
+        /// How many bytes came of late.
+        bytes: u64,
+        /// In which time those came.
+        time: Duration,
+    },
 }
 
 impl fmt::Display for Position {
@@ -104,6 +115,18 @@ impl fmt::Display for Fault {
                 humantime::format_duration(*timeout),
                 Count(*want, "byte")
             ),
+            Fault::Slow { got, want, bytes, time } => {
+                let came = match bytes {
+                    0 => "nothing".to_owned(),
+                    _ => format!("only {}", Count(*bytes, "byte")),
+                };
+                let time = Duration::new(time.as_secs(), time.subsec_millis() * 1_000_000);
+                let (time, want) = (humantime::format_duration(time), Count(*want, "byte"));
+                write!(
+                    f,
+                    "{came} came in {time} while others waited for memory: got {got} of {want}"
+                )
+            }
             Fault::Late { got, want: None, timeout } => write!(
                 f,
                 "not complete within {}: got {} of the prefix",

@@ -221,3 +221,95 @@ fn wait_for_memory(len: usize, messages: u64) {
     drop(stop);
     assert_eq!(block_on(server).unwrap().messages, SENDERS * messages);
 }
+
+/// Serves the start of `message` while others wait for memory for `ticks`; returns how it ended after more than
+/// half a second, if it did.
+fn while_others_wait(message: &[u8], ticks: u64, more: usize) -> Option<String> {
+    let timeout = Some(Duration::from_secs(60));
+    let server = server(&Options { message_timeout: timeout, ..Options::default() });
+    let (mut connection, mut client) = connection(&server, None);
+    let origin = Arc::clone(&connection.receiver.connection);
+    let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
+    let (start, rest) = message.split_at(1000.min(message.len() - 1));
+    server.set_shortage(Some(ticks));
+    client.write_all(start).unwrap();
+    block_on(async {
+        let mut run = Box::pin(connection.run());
+        let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
+        serve_until(&mut run, is_read).await;
+        Timer::after(Duration::from_millis(600)).await;
+        client.write_all(&rest[..more]).unwrap();
+        let started = Instant::now();
+        while more > 0 && socket.unread() < Some(more as u64) {
+            assert!(started.elapsed() < PATIENCE, "it did not come");
+        }
+        match poll_once(&mut run).await? {
+            Outcome::Read(error) => Some(error.to_string()),
+            _ => panic!("ended otherwise"),
+        }
+    })
+}
+
+/// P25.
+#[test]
+fn a_message_that_stalls_gives_way_once_others_have_waited_for_its_memory() {
+    let message = frame(&vec![b'm'; 1 << 20]);
+    let ended = while_others_wait(&message, STARVED, 0).expect("an end");
+    let (before, after) =
+        ("message 1 at byte 0: nothing came in ", "ms while others waited for memory: ");
+    assert!(ended.starts_with(before) && ended.contains(after), "{ended}");
+    assert!(ended.contains("got 1000 of 1048580 bytes"), "{ended}");
+    let ended = while_others_wait(&message, STARVED, 1).expect("an end");
+    assert!(ended.contains(": only 1 byte came in "), "{ended}");
+    // It takes more than a moment, and a pace that is too slow.
+    assert_eq!(while_others_wait(&message, STARVED - 1, 0), None);
+    assert_eq!(while_others_wait(&message, STARVED, 40_000), None);
+    assert_eq!(while_others_wait(&frame(b"short"), STARVED, 0), None);
+}
+
+/// P25. The time before its first byte is not a message's own.
+#[test]
+fn a_message_is_judged_for_its_own_time_only() {
+    let server = server(&Options::default());
+    let (mut connection, mut client) = connection(&server, None);
+    let origin = Arc::clone(&connection.receiver.connection);
+    let socket = connection.receiver.reader.get_ref().clone();
+    let (small, large) = (frame(b"small"), frame(&vec![b'm'; 1 << 20]));
+    server.set_shortage(Some(STARVED));
+    client.write_all(&small[..6]).unwrap();
+    block_on(async {
+        let mut run = Box::pin(connection.run());
+        serve_until(&mut run, || origin.state.phase() == Phase::InMessage).await;
+        Timer::after(Duration::from_millis(600)).await;
+        client.write_all(&[&small[6..], &large[..10]].concat()).unwrap();
+        serve_until(&mut run, || socket.unread() == Some(0)).await;
+        assert!(poll_once(&mut run).await.is_none());
+    });
+}
+
+/// P25. Of two messages without a share of the memory, one goes over the limit and stalls, and the other one waits
+/// for it.
+#[test]
+fn a_message_that_waits_for_memory_does_not_have_to_give_way() {
+    let len = 1 << 20;
+    let (max_message, memory) = (Some(len), Some(2 * len));
+    let server = server(&Options { max_message, memory, ..Options::default() });
+    let _full = server.pool.hold_for_peer(len);
+    let [(mut first, mut stalls), (mut second, mut waits)] =
+        [(); 2].map(|()| connection(&server, None));
+    let [over, starves] =
+        [&first, &second].map(|connection| Arc::clone(&connection.receiver.connection));
+    server.set_shortage(Some(STARVED));
+    block_on(async {
+        let (mut first, mut second) = (Box::pin(first.run()), Box::pin(second.run()));
+        stalls.write_all(&frame(&vec![b'm'; len])[..1000]).unwrap();
+        serve_until(&mut first, || over.state.phase() == Phase::InMessage).await;
+        waits.write_all(&frame(&vec![b'm'; len])[..1000]).unwrap();
+        serve_until(&mut second, || starves.state.phase() == Phase::Starving).await;
+        Timer::after(Duration::from_millis(600)).await;
+        assert!(poll_once(&mut second).await.is_none());
+        assert!(poll_once(&mut first).await.is_some(), "it does not give way");
+        // Which makes room.
+        serve_until(&mut second, || starves.state.phase() == Phase::InMessage).await;
+    });
+}

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use event_listener::EventListener;
 
 use super::buffer::{Buffer, Supply};
-use super::{BATCH, BUFFER, MESSAGE, Pool, poll_until, share_of};
+use super::{BATCH, BUFFER, FOR_PEER, FOR_SINK, MESSAGE, NOBODY, Pool, poll_until, share_of};
 
 /// The least a growing payload gets, in bytes. Thousands of peers may announce much and send next to
 /// nothing.
@@ -27,6 +27,8 @@ pub(crate) struct Lent {
     overdraft: bool,
     /// Whether the rest of the message has arrived, so that no peer is waited for.
     admitted: bool,
+    /// Whether it waits for memory that is held for other peers.
+    starves: bool,
     pool: Pool,
 }
 
@@ -34,13 +36,27 @@ impl Lent {
     pub(super) fn new(pool: Pool, bytes: Buffer) -> Lent {
         let len = bytes.len();
         pool.0.held.fetch_add(len, Ordering::Relaxed);
-        Lent { bytes, len, counted: len, for_peer: false, overdraft: false, admitted: false, pool }
+        Lent {
+            bytes,
+            len,
+            counted: len,
+            for_peer: false,
+            overdraft: false,
+            admitted: false,
+            starves: false,
+            pool,
+        }
     }
 
     /// Notes that the rest of the message has arrived: its share of the memory does not matter any more.
     /// Returns whether that is new.
     pub(crate) fn admit(&mut self) -> bool {
         !mem::replace(&mut self.admitted, true)
+    }
+
+    /// Returns whether it waits for memory that is held for other peers, not for the sink.
+    pub(crate) fn starves(&self) -> bool {
+        self.starves
     }
 
     /// Notes that this is the start of a message whose rest has yet to come.
@@ -55,6 +71,9 @@ impl Lent {
         if mem::take(&mut self.for_peer) {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
             self.pool.peers_freed();
+        }
+        if self.overdraft {
+            self.pool.0.overdraft.store(FOR_SINK, Ordering::Relaxed);
         }
         let cost = (messages * MESSAGE + BATCH).max(self.bytes.len());
         let more = cost.saturating_sub(self.counted);
@@ -106,7 +125,7 @@ impl Lent {
         }
         let (mut size, waited) = (size, listener.is_some());
         let growth = &pool.0.growth[share_of(want)];
-        ready!(poll_until(growth, cx, listener, || {
+        let grown = poll_until(growth, cx, listener, || {
             // Both buffers are there while the bytes are copied.
             if pool.try_hold_for_peer(size, want) {
                 return true;
@@ -115,13 +134,16 @@ impl Lent {
                 size = pool.size(want);
                 return true;
             }
-            if !pool.0.overdraft.swap(true, Ordering::Relaxed) {
+            let (from, to, order) = (NOBODY, FOR_PEER, Ordering::Relaxed);
+            if pool.0.overdraft.compare_exchange(from, to, order, order).is_ok() {
                 // All that it will ever need. That has been set aside, so it does not count as long as it
                 // grows.
                 (self.overdraft, size) = (true, pool.size(want));
             }
             self.overdraft
-        }));
+        });
+        self.starves = grown.is_pending() && pool.lacks_share(size, want);
+        ready!(grown);
         if waited {
             growth.notify(1);
         }
@@ -199,7 +221,7 @@ impl Drop for Lent {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
         }
         if self.overdraft {
-            self.pool.0.overdraft.store(false, Ordering::Relaxed);
+            self.pool.0.overdraft.store(NOBODY, Ordering::Relaxed);
         }
         self.pool.give_back(mem::take(&mut self.bytes));
         if self.counted > 0 || self.overdraft {

@@ -34,7 +34,7 @@ fn whole(pool: &Pool, bytes: usize) -> Vec<Lent> {
 fn starts(pool: &Pool, len: usize) -> Vec<Lent> {
     let mut starts = Vec::new();
     // Somebody else is over the limit.
-    pool.0.overdraft.store(true, Ordering::Relaxed);
+    pool.0.overdraft.store(FOR_PEER, Ordering::Relaxed);
     loop {
         let mut start = pool.empty();
         if !grow(&mut start, len) {
@@ -293,7 +293,7 @@ fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
     assert_eq!(waits(&mut payload), (true, true));
     // It goes on in what the others leave.
     others.clear();
-    pool.0.overdraft.store(false, Ordering::Relaxed);
+    pool.0.overdraft.store(NOBODY, Ordering::Relaxed);
     while payload.len() < 1 << 20 {
         assert_eq!(waits(&mut payload), (false, false));
     }
@@ -335,4 +335,41 @@ fn what_is_shown_of_a_buffer_is_nobodys_bytes() {
     let mut buffer = Buffer::new(4, Supply::Heap);
     buffer.fill(b'7');
     assert_eq!(format!("{:?}", Pool::unbounded().lend(buffer)), "Lent { len: 4, .. }");
+}
+
+#[test]
+fn a_payload_starves_if_peers_hold_its_share_not_if_the_sink_holds_the_memory() {
+    let pool = Pool::new(5 << 20, 1 << 20);
+    let mut full = whole(&pool, (4 << 20) - BUFFER);
+    let mut over = pool.empty();
+    assert!(grow(&mut over, 1 << 20));
+    let mut payload = pool.empty();
+    assert!(!grow(&mut payload, 1 << 20));
+    assert!(!payload.starves(), "the sink holds all");
+    full.clear();
+    let stalled = starts(&pool, 1 << 20);
+    assert!(!grow(&mut payload, 1 << 20));
+    assert!(payload.starves() && pool.lacks_share(1 << 20, 1 << 20));
+    over.hold_for_sink(1);
+    assert!(!grow(&mut payload, 1 << 20));
+    assert!(!payload.starves(), "the sink holds what is next");
+    drop((over, stalled));
+    assert!(grow(&mut payload, 1 << 20));
+    assert!(!payload.starves());
+}
+
+#[test]
+fn payloads_that_wait_are_seen() {
+    let pool = Pool::new(5 << 20, 1 << 20);
+    let stalled = starts(&pool, 1 << 20);
+    assert!(!pool.is_waited_for());
+    let (mut payload, mut listener) = (pool.empty(), None);
+    // The other half of it is in a read buffer.
+    let half = 512 * 1024;
+    let mut grown = Box::pin(poll_fn(|cx| payload.poll_grow(cx, &mut listener, 0, half, 1 << 20)));
+    assert!(block_on(poll_once(&mut grown)).is_none());
+    assert!(pool.is_waited_for());
+    drop(stalled);
+    assert!(block_on(poll_once(grown)).is_some());
+    assert!(!pool.is_waited_for());
 }

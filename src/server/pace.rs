@@ -1,0 +1,125 @@
+//! Whether a message that holds memory for which others wait comes fast enough to keep it.
+//!
+//! Memory that waits for a peer is a loan, and a peer that sends nothing would have it until its message
+//! is late. While nobody wants that memory, this hurts nobody. Once a payload has waited for its share for a while, each
+//! message has to come at the pace at which it would be complete just within the message timeout, or it is ended.
+
+use std::time::{Duration, Instant};
+
+/// Over which time at least a pace is measured. Senders pause for less than that while nothing is wrong; a
+/// judgement.
+const SPAN: Duration = Duration::from_millis(400);
+
+/// How many bytes may be missing. So short messages, which hold little and come in few pieces, have more time.
+const SLACK: u64 = 256;
+
+/// How far a message or a reply had got, and when.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+/// Too little: so many bytes in this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooSlow {
+    pub(crate) bytes: u64,
+    pub(crate) time: Duration,
+}
+
+impl Pace {
+    pub(crate) fn start(now: Instant, bytes: u64) -> Pace {
+        Pace { since: now, bytes }
+    }
+
+    /// Says whether something of `len` bytes has become slower than `len` in `timeout`; the measurement starts
+    /// anew if it has not. `bytes` is how far it has got.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        bytes: u64,
+        len: u64,
+        timeout: Duration,
+    ) -> Option<TooSlow> {
+        let time = now.saturating_duration_since(self.since);
+        if time < SPAN {
+            return None;
+        }
+        let due = u128::from(len).saturating_mul(time.as_nanos()) / timeout.as_nanos().max(1);
+        if due <= u128::from(SLACK) {
+            return None;
+        }
+        let come = bytes.saturating_sub(self.bytes);
+        if u128::from(come + SLACK) < due {
+            return Some(TooSlow { bytes: come, time });
+        }
+        *self = Pace::start(now, bytes);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = 1 << 20;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn what_comes_at_the_pace_is_never_too_slow_and_what_comes_at_half_of_it_is() {
+        let start = Instant::now();
+        for (percent, is_slow) in [(100, false), (120, false), (50, true), (0, true)] {
+            let mut pace = Pace::start(start, 7);
+            let found = (1..=60).find_map(|tick| {
+                let bytes = 7 + LEN * tick * percent / 100 / 60;
+                let time = TIMEOUT * u32::try_from(tick).unwrap() / 60;
+                pace.judge(start + time, bytes, LEN, TIMEOUT)
+            });
+            let time = Duration::from_millis(500);
+            let bytes = LEN * percent / 100 / 60;
+            assert_eq!(found, is_slow.then_some(TooSlow { bytes, time }), "{percent} %");
+        }
+    }
+
+    /// A byte a second is a sign of life, not a pace.
+    #[test]
+    fn a_trickle_is_too_slow_and_what_came_before_does_not_count() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut pace = Pace::start(start, 0);
+        assert_eq!(pace.judge(start + second, LEN / 2, LEN, TIMEOUT), None);
+        let slow = Some(TooSlow { bytes: 1, time: second });
+        assert_eq!(pace.judge(start + 2 * second, LEN / 2 + 1, LEN, TIMEOUT), slow);
+    }
+
+    #[test]
+    fn nobody_is_judged_by_a_moment() {
+        let start = Instant::now();
+        let mut pace = Pace::start(start, 0);
+        assert_eq!(pace.judge(start, 0, LEN, TIMEOUT), None);
+        assert_eq!(pace.judge(start + SPAN / 2, 0, LEN, TIMEOUT), None);
+        assert!(pace.judge(start + SPAN, 0, LEN, TIMEOUT).is_some());
+    }
+
+    /// Of a thermometer's twenty bytes none may come for seconds.
+    #[test]
+    fn a_short_message_has_its_message_timeout() {
+        let start = Instant::now();
+        for (len, ends) in [(20, None), (256, None), (4096, Some(2))] {
+            let mut pace = Pace::start(start, 0);
+            let found = (1..=30).find(|&second| {
+                let now = start + Duration::from_secs(second);
+                pace.judge(now, 0, len, TIMEOUT).is_some()
+            });
+            // 4096 bytes in 30 s are 273 in two.
+            assert_eq!(found, ends.map(|second| second + u64::from(second > 2)), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn no_timeout_is_too_long_to_count_with() {
+        let start = Instant::now();
+        let mut pace = Pace::start(start, 0);
+        assert_eq!(pace.judge(start + SPAN, 0, u64::MAX, Duration::MAX), None);
+        assert!(pace.judge(start + SPAN, 0, u64::MAX, Duration::from_nanos(1)).is_some());
+    }
+}

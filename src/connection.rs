@@ -256,8 +256,10 @@ impl Connection {
         // What is judged later is looked at when the connection is woken for it.
         let state = self.origin.watch.state();
         let draining = self.server.draining();
-        if state.is_expired() || draining {
-            // What counts is what the kernel has, not what it has told us of.
+        if state.is_expired() || draining || self.reader.waits_for_memory() {
+            // What counts is what the kernel has, not what it has told us of. Who waits in line for memory
+            // does so since something has come, and must not go back to its end because the reactor, which
+            // may have been at work when it was asked, has yet to say so once more.
             self.reader.get_mut().look_again();
         }
         if draining && self.read_until.is_none() {

@@ -25,7 +25,7 @@ use crate::diagnosis::{self, Evidence};
 use crate::error::{Fault, Position, ProtocolError, ReadError};
 use crate::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
 use crate::payloads::{Payloads, whole_frame};
-use crate::pool::{Lent, Pool};
+use crate::pool::{Lent, Place, Pool};
 use crate::source::Source;
 
 /// Reads whole messages from a stream of bytes.
@@ -62,7 +62,9 @@ pub struct FrameReader<R> {
     /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
     /// between two messages and have none.
     payload: Option<Box<Lent>>,
-    /// The place in the queue for memory, while there is none.
+    /// The place in the line of those who wait for room to read, while there is none.
+    place: Option<Box<Place>>,
+    /// The place in the queue for memory for the payload, while there is none.
     waiting: Option<EventListener>,
     /// Whether the stream has ended between two messages.
     ended: bool,
@@ -131,6 +133,7 @@ impl<R> FrameReader<R> {
             prefix: [0; LONGEST_PREFIX],
             announced: None,
             payload: None,
+            place: None,
             waiting: None,
             ended: false,
             failed: None,
@@ -184,7 +187,7 @@ impl<R> FrameReader<R> {
 
     /// Returns whether the last read waits for memory, not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
-        self.waiting.is_some()
+        self.place.is_some() || self.waiting.is_some()
     }
 
     /// Ends the stream because the message under way took too long.
@@ -376,7 +379,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Poll::Ready(Ok(known));
         }
         // Between two messages nothing is held, so this is where to wait for the sink.
-        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
+        ready!(self.source.pool().clone().poll_room(cx, &mut self.place));
         match ready!(self.source.poll_fill(cx)) {
             Ok(Some(0)) => {
                 self.ended = true;

@@ -14,6 +14,7 @@ use crate::acks::Hello;
 use crate::address::Address;
 use crate::net::Peer;
 use crate::options::ServeOptions;
+use crate::pool::Buffer;
 use crate::sender::SenderId;
 use crate::server::serve;
 use crate::sink::{Sink, SinkError, Writer};
@@ -222,4 +223,33 @@ fn wait_for_memory(len: usize, messages: u64) {
     }
     drop(stop);
     assert_eq!(block_on(server).unwrap().messages, SENDERS * messages);
+}
+
+/// The reactor may have to say twice that something has come. That must not cost a place in the line.
+#[test]
+fn whoever_gets_memory_reads_what_has_come_without_asking_whether_it_has() {
+    let server = server(&ServeOptions::default());
+    let (mut connection, mut client) = connection(&server, None);
+    let socket = connection.reader.get_ref().clone();
+    let mut arrives = |payload: &[u8]| {
+        client.write_all(&frame(payload)).unwrap();
+        let started = std::time::Instant::now();
+        while socket.unread() < payload.len() as u64 + 4 {
+            assert!(started.elapsed() < PATIENCE, "it did not come");
+            thread::yield_now();
+        }
+    };
+    block_on(async {
+        arrives(b"a");
+        let read = poll_once(poll_fn(|cx| connection.poll_payloads(cx))).await;
+        assert_eq!(read.unwrap().ok().unwrap().len(), 1);
+        assert!(connection.reader.get_ref().is_drained(), "as far as it knows");
+        let taken = server.pool.lend(Buffer::from(&vec![0; 64 << 20][..]));
+        arrives(b"b");
+        assert!(poll_once(poll_fn(|cx| connection.poll_payloads(cx))).await.is_none());
+        assert!(connection.reader.waits_for_memory());
+        drop(taken);
+        let read = poll_once(poll_fn(|cx| connection.poll_payloads(cx))).await;
+        assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
+    });
 }

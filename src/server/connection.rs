@@ -414,8 +414,11 @@ impl Receiver {
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Reading<T> {
         let draining = self.shared.is_draining();
-        if self.connection.state.snapshot().is_expired() || draining {
-            // What counts is what the kernel has, not what it has told us of.
+        let expired = self.connection.state.snapshot().is_expired();
+        if expired || draining || self.reader.waits_for_memory() {
+            // What counts is what the kernel has, not what it has told us of. A reader that waits in line for
+            // memory does so since something has come, and must not go back to its end because the reactor,
+            // which may have been at work when it was asked, has yet to say so once more.
             self.reader.get_mut().assume_readable();
         }
         if draining && self.read_until.is_none() {

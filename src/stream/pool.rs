@@ -45,10 +45,13 @@ pub(crate) use self::buffer::Buffer;
 use self::buffer::Supply;
 use self::idle::Idle;
 pub(crate) use self::lent::Lent;
+use self::line::Line;
+pub(crate) use self::line::Place;
 
 mod buffer; // from the allocator or straight from the system
 mod idle; // what nobody uses just now
 mod lent; // a buffer on loan
+mod line; // who waits for room to read
 
 /// The size of a read buffer, in bytes.
 ///
@@ -98,9 +101,9 @@ struct Shared {
     held_for_peers: AtomicUsize,
     /// Who is over the limit: [`NOBODY`], a payload [`FOR_PEER`] or one [`FOR_SINK`].
     overdraft: AtomicU8,
-    /// Where readers wait that need a read buffer. All need the same, so one is woken, and each that
-    /// gets one wakes the next.
-    room: Event,
+    /// Where readers wait that need a read buffer. The first one is woken, and each that gets one wakes
+    /// the next.
+    line: Line,
     /// Where payloads wait that want to grow, one for each share of the memory. One is woken, and each
     /// that gets its memory wakes the next. One that does not goes to the end of the queue.
     growth: [Event; SHARES.len()],
@@ -145,7 +148,7 @@ impl Pool {
             held: AtomicUsize::new(0),
             held_for_peers: AtomicUsize::new(0),
             overdraft: AtomicU8::new(NOBODY),
-            room: Event::new(),
+            line: Line::default(),
             growth: Default::default(),
             idle_bytes: AtomicUsize::new(0),
             supply,
@@ -174,19 +177,25 @@ impl Pool {
 
     /// Waits until the sink has left room for another read.
     ///
-    /// `listener` holds the place in the queue between calls; it is `None` while nobody waits.
+    /// `place` is the one in the line between calls; it is `None` while nobody waits.
     pub(crate) fn poll_room(
         &self,
         cx: &mut Context<'_>,
-        listener: &mut Option<EventListener>,
+        place: &mut Option<Box<Place>>,
     ) -> Poll<()> {
-        let waited = listener.is_some();
+        let line = &self.0.line;
         // Nobody overtakes those who wait already.
-        let turn = waited || self.0.room.total_listeners() == 0;
-        ready!(poll_until(&self.0.room, cx, listener, || turn && self.has_room()));
-        if waited {
-            self.0.room.notify(1);
+        if place.is_none() && line.is_empty() && self.has_room() {
+            return Poll::Ready(());
         }
+        let taken = place.get_or_insert_with(|| Box::new(line.join(self, cx.waker())));
+        let is_first = line.wait_at(taken, cx.waker());
+        // What is freed after this line is not missed.
+        fence(Ordering::SeqCst);
+        if !is_first || !self.has_room() {
+            return Poll::Pending;
+        }
+        *place = None;
         Poll::Ready(())
     }
 
@@ -265,7 +274,7 @@ impl Pool {
     fn freed(&self) {
         self.peers_freed();
         if self.has_room() {
-            self.0.room.notify(1.relaxed());
+            self.0.line.wake_first();
         }
     }
 

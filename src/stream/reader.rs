@@ -23,7 +23,7 @@ use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 use crate::stream::counted_reader::Source;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
-use crate::stream::pool::{Lent, Pool};
+use crate::stream::pool::{Lent, Place, Pool};
 use crate::wire::ack::{Hello, Opening};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
@@ -64,7 +64,9 @@ pub struct FrameReader<R> {
     /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
     /// between two messages and have none.
     payload: Option<Box<Lent>>,
-    /// The place in the queue for memory, while there is none.
+    /// The place in the line of those who wait for room to read, while there is none.
+    place: Option<Box<Place>>,
+    /// The place in the queue for memory for the payload, while there is none.
     waiting: Option<EventListener>,
     /// Whether the stream has ended between two messages.
     ended: bool,
@@ -133,6 +135,7 @@ impl<R> FrameReader<R> {
             prefix: [0; LONGEST_PREFIX],
             announced: None,
             payload: None,
+            place: None,
             waiting: None,
             ended: false,
             failed: None,
@@ -192,7 +195,7 @@ impl<R> FrameReader<R> {
 
     /// Returns whether the last read waits for memory, not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
-        self.waiting.is_some()
+        self.place.is_some() || self.waiting.is_some()
     }
 
     /// Returns whether the message under way waits for memory that is held for other peers.
@@ -401,7 +404,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             return Poll::Ready(Ok(known));
         }
         // Between two messages nothing is held, so this is where to wait for the sink.
-        ready!(self.source.pool().clone().poll_room(cx, &mut self.waiting));
+        ready!(self.source.pool().clone().poll_room(cx, &mut self.place));
         match ready!(self.source.poll_fill(cx)) {
             Ok(Some(0)) => {
                 self.ended = true;

@@ -16,6 +16,7 @@ use crate::server::options::Options;
 use crate::server::server::Server;
 use crate::server::writer_thread::WriterThread;
 use crate::sink::message_sink::{Sink, SinkError};
+use crate::stream::pool::Buffer;
 use crate::wire::ack::Hello;
 use crate::wire::sender_id::SenderId;
 use crate::{DEFAULT_MAX_MESSAGE, Layout, append_frame};
@@ -311,5 +312,34 @@ fn a_message_that_waits_for_memory_does_not_have_to_give_way() {
         assert!(poll_once(&mut first).await.is_some(), "it does not give way");
         // Which makes room.
         serve_until(&mut second, || starves.state.phase() == Phase::InMessage).await;
+    });
+}
+
+/// The reactor may have to say twice that something has come. That must not cost a place in the line.
+#[test]
+fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has() {
+    let server = server(&Options::default());
+    let (mut connection, mut client) = connection(&server, None);
+    let socket = connection.receiver.reader.get_ref().clone();
+    let mut arrives = |payload: &[u8]| {
+        client.write_all(&frame(payload)).unwrap();
+        let started = std::time::Instant::now();
+        while socket.unread() < Some(payload.len() as u64 + 4) {
+            assert!(started.elapsed() < PATIENCE, "it did not come");
+            thread::yield_now();
+        }
+    };
+    block_on(async {
+        arrives(b"a");
+        let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
+        assert_eq!(read.unwrap().ok().unwrap().len(), 1);
+        assert!(connection.receiver.reader.get_ref().would_block_hint(), "as far as it knows");
+        let taken = server.pool.lend(Buffer::from(&vec![0; 64 << 20][..]));
+        arrives(b"b");
+        assert!(poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await.is_none());
+        assert!(connection.receiver.reader.waits_for_memory());
+        drop(taken);
+        let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
+        assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
     });
 }

@@ -141,9 +141,9 @@ fn as_many_waiting_readers_are_woken_as_there_is_room_for() {
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
     let mut readers: Vec<_> = (0..10).map(|_| (None, None::<Lent>)).collect();
-    let mut waiting = |readers: &mut Vec<(Option<EventListener>, Option<Lent>)>| {
-        for (listener, buffer) in &mut *readers {
-            if buffer.is_none() && pool.poll_room(&mut cx, listener).is_ready() {
+    let mut waiting = |readers: &mut Vec<(Option<Box<Place>>, Option<Lent>)>| {
+        for (place, buffer) in &mut *readers {
+            if buffer.is_none() && pool.poll_room(&mut cx, place).is_ready() {
                 *buffer = pool.try_read_buffer();
             }
         }
@@ -167,6 +167,35 @@ fn as_many_waiting_readers_are_woken_as_there_is_room_for() {
         waiting(&mut readers);
     }
     assert_eq!(waiting(&mut readers), 0);
+}
+
+#[test]
+fn whoever_is_woken_for_room_that_others_have_taken_keeps_its_place() {
+    let pool = Pool::new(2 << 20, 0);
+    let mut kept = whole(&pool, (2 << 20) - BUFFER);
+    let woken: [Arc<Woken>; 3] = Default::default();
+    let wakers = woken.clone().map(Waker::from);
+    let mut places = [None, None, None];
+    let mut gets_room = |reader: usize| {
+        let mut cx = Context::from_waker(&wakers[reader]);
+        pool.poll_room(&mut cx, &mut places[reader]).is_ready()
+    };
+    assert_eq!([0, 1, 2].map(&mut gets_room), [false; 3]);
+    for _ in 0..3 {
+        kept.pop();
+        // It is gone again by the time that the first one looks.
+        let mut taken = pool.try_read_buffer().unwrap();
+        taken.hold_for_sink(1);
+        kept.push(taken);
+        assert_eq!([0, 1, 2].map(&mut gets_room), [false; 3]);
+    }
+    kept.pop();
+    assert!(!gets_room(1) && !gets_room(2), "it is not their turn");
+    assert!(gets_room(0));
+    // One that goes passes the word on.
+    woken[2].0.store(0, Ordering::SeqCst);
+    places[1] = None;
+    assert!(woken[2].0.load(Ordering::SeqCst) > 0, "nobody was told");
 }
 
 #[test]
@@ -322,8 +351,8 @@ fn nobody_reads_what_there_is_no_room_to_count() {
             [(0, true), (limit - 2 * BUFFER, true), (limit - 2 * BUFFER + 1, false)]
         {
             let _held = pool.lend(Buffer::new(held, Supply::Heap));
-            let mut listener = None;
-            let waiting = poll_fn(|cx| pool.poll_room(cx, &mut listener));
+            let mut place = None;
+            let waiting = poll_fn(|cx| pool.poll_room(cx, &mut place));
             let polled = block_on(poll_once(waiting));
             assert_eq!(polled.is_some(), ready, "{held} of {limit}");
         }

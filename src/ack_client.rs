@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use event_listener::Event;
 use smol::Task;
 
-use crate::acks::{Hello, Refusal, UnfitLayout};
+use crate::acks::{Hello, Refusal, UnfitLayout, checksum};
 use crate::address::Address;
 use crate::client::Client;
 use crate::count::Count;
@@ -31,7 +31,7 @@ use driver::Driver;
 #[derive(Clone, Debug)]
 pub struct AckOptions {
     /// Who it is; `None` stands for a new random id. With the id of an earlier client it goes on where
-    /// the server says that one got to.
+    /// the server says that one got to: see [`AckClient::matches_last_committed`].
     pub sender: Option<SenderId>,
     /// How many messages of this sender are known to be committed: those that cannot be sent again, since
     /// an earlier client had them. The first message is the next one, or a later one if the server has more
@@ -193,6 +193,8 @@ struct State {
     window: Option<Window>,
     /// No more messages will come.
     finishing: bool,
+    /// The checksum of the last message that was committed at the first welcome, if the server knows it.
+    checksum: Option<u64>,
     /// How many messages the server has lost: by so much its numbers are lower than those of the window.
     lost: u64,
     /// When the server last showed a sign of life.
@@ -248,6 +250,16 @@ impl AckClient {
     /// message that it sends is the next one; for a new sender it is the first.
     pub fn welcome(&self) -> u64 {
         self.welcome
+    }
+
+    /// Returns whether `payload` can be that of the message with the number [`welcome`](AckClient::welcome),
+    /// the last one that an earlier client had sent. Whoever skips so many messages of an input asks it for the
+    /// last of them: if it is another one, so is the input, and what is skipped would be lost.
+    ///
+    /// The server keeps a checksum of that message. Where it does not, as one that was started anew and
+    /// writes to standard output, the answer is `true`.
+    pub fn matches_last_committed(&self, payload: &[u8]) -> bool {
+        self.shared.lock().checksum.is_none_or(|last| last == checksum(payload))
     }
 
     /// Returns how many messages of this sender are committed, as far as is known.

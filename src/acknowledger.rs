@@ -48,6 +48,8 @@ pub(crate) struct Acked {
 struct Line {
     /// From when it is picked up to when it is hung up.
     socket: Option<(Socket, Layout)>,
+    /// What the welcome says of the last message before this connection, if the client asked for that.
+    checksum: Option<u64>,
     /// How many messages of the connection the client was told of last, and when; the welcome is the
     /// first time.
     told: Option<(u64, Instant)>,
@@ -118,9 +120,11 @@ impl Acked {
         }
     }
 
-    /// Says where the client is told. To be called once, and then [`acknowledge`].
-    pub(crate) fn pick_up(&self, socket: Socket, layout: Layout) {
-        self.line().socket = Some((socket, layout));
+    /// Says where the client is told, and the checksum that it asked for, if it is known. To be called
+    /// once, and then [`acknowledge`].
+    pub(crate) fn pick_up(&self, socket: Socket, layout: Layout, checksum: Option<u64>) {
+        let mut line = self.line();
+        (line.socket, line.checksum) = (Some((socket, layout)), checksum);
     }
 
     /// Sees to it that the client is told nothing more, whoever would, but a [last word](Self::last_word).
@@ -146,7 +150,11 @@ impl Line {
     /// is somebody to say it to.
     fn begin(&mut self, before: u64, committed: u64) -> bool {
         let Some((_, layout)) = &self.socket else { return false };
-        self.rest = frame(*layout, &Answer::Acknowledgement(before.saturating_add(committed)));
+        let answer = match self.checksum.take() {
+            Some(checksum) => Answer::Welcome { committed: before, checksum },
+            None => Answer::Acknowledgement(before.saturating_add(committed)),
+        };
+        self.rest = frame(*layout, &answer);
         self.told = Some((committed, Instant::now()));
         true
     }
@@ -289,7 +297,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let socket = block_on(async_net::TcpStream::connect(address)).unwrap();
         let origin = origin(Some((SenderId::from_bytes([1; 16]), BEFORE)));
-        origin.acked().unwrap().pick_up(socket.into(), Layout::U32BE);
+        origin.acked().unwrap().pick_up(socket.into(), Layout::U32BE, None);
         let client = listener.accept().unwrap().0;
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         (origin, client)

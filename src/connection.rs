@@ -171,10 +171,10 @@ impl Connection {
 
     /// Reads a hello, if there is one, and answers it.
     async fn open(&mut self, telling: &mut Option<Box<Telling>>) -> Result<(), Outcome> {
-        if let Some(hello) = poll_fn(|cx| self.poll_opening(cx)).await? {
+        if let Some((hello, resuming)) = poll_fn(|cx| self.poll_opening(cx)).await? {
             self.asked = true;
             // In a box, since few connections have it.
-            *telling = Some(Box::pin(self.welcome(hello)).await?);
+            *telling = Some(Box::pin(self.welcome(hello, resuming)).await?);
         }
         Ok(())
     }

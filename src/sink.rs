@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::acknowledger::Acked;
-use crate::acks::RefusalCode;
+use crate::acks::{RefusalCode, checksum};
 use crate::net::Peer;
 use crate::payloads::Payloads;
 use crate::sender::SenderId;
@@ -117,6 +117,20 @@ pub trait Sink: Send {
     /// As those of a commit.
     fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
         senders.iter().map(|sender| self.committed(*sender)).collect()
+    }
+
+    /// Returns the checksum of the last message that [`Sink::committed`] counts, for each of several
+    /// senders in their order: what [`Batch::last_checksum`] said of the batch with which it came. A sink that
+    /// stores how far a sender has come stores this with it. A client that goes on in an input compares it,
+    /// so that another input is not taken for the one of which the beginning was sent.
+    ///
+    /// `None` means that the sink does not know; then what the server remembers while it runs counts.
+    ///
+    /// # Errors
+    ///
+    /// As those of a commit.
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        Ok(vec![None; senders.len()])
     }
 
     /// Opens again what it writes to, for example since the file was renamed to start a new one. All
@@ -310,6 +324,11 @@ impl Batch {
     /// Returns the number of the last message; see [`Message::number`].
     pub fn last_number(&self) -> u64 {
         self.first_number().saturating_add(self.len() as u64 - 1)
+    }
+
+    /// Returns the checksum of the last message's payload, for [`Sink::last_checksums`].
+    pub fn last_checksum(&self) -> u64 {
+        checksum(self.payloads.iter().last().unwrap_or_default())
     }
 
     /// Returns the same batch without its first `count` messages, or `None` if nothing would be left.

@@ -52,11 +52,11 @@ impl Drop for Telling {
 }
 
 impl Connection {
-    /// Finds out whether the client asks for acknowledgements.
+    /// Finds out whether the client asks for acknowledgements, and whether for a checksum, too.
     pub(super) fn poll_opening(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Hello>, Outcome>> {
+    ) -> Poll<Result<Option<(Hello, bool)>, Outcome>> {
         if !Hello::fits(self.server.layout) {
             return Poll::Ready(Ok(None));
         }
@@ -65,7 +65,7 @@ impl Connection {
             Err(outcome) => return Poll::Ready(Err(outcome)),
         };
         Poll::Ready(match opening {
-            Opening::Hello { hello, .. } => Ok(Some(hello)),
+            Opening::Hello { hello, resuming, .. } => Ok(Some((hello, resuming))),
             Opening::Unsupported { .. } => Err(Outcome::Refused(RefusalCode::Version)),
             _ if self.server.require_ack => Err(Outcome::NotAsked),
             _ => Ok(None),
@@ -73,8 +73,12 @@ impl Connection {
     }
 
     /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
-    /// there are more.
-    pub(super) async fn welcome(&mut self, hello: Hello) -> Result<Box<Telling>, Outcome> {
+    /// there are more. A client that is `resuming` is told the checksum of the last one, too.
+    pub(super) async fn welcome(
+        &mut self,
+        hello: Hello,
+        resuming: bool,
+    ) -> Result<Box<Telling>, Outcome> {
         let origin = &self.origin;
         origin.watch.enter(Phase::Busy, 0);
         let queue = match &self.queue {
@@ -90,9 +94,13 @@ impl Connection {
             let place = self.server.senders.take_over(hello.sender, origin).await;
             let place = place.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
             let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
-            Ok((place, known))
+            let checksum = match known {
+                Some(1..) if resuming => queue.last_checksum(hello.sender).await,
+                _ => Ok(None),
+            };
+            Ok((place, known, checksum.map_err(|_| Outcome::SinkGone)?))
         };
-        let (place, known) = finding_out.or(self.show_signs_of_life()).await?;
+        let (place, known, checksum) = finding_out.or(self.show_signs_of_life()).await?;
         // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
         // is not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
@@ -100,7 +108,7 @@ impl Connection {
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Missing { committed: before, oldest: hello.first });
         }
-        acked.pick_up(self.reader.get_ref().clone(), self.server.layout);
+        acked.pick_up(self.reader.get_ref().clone(), self.server.layout, checksum);
         let task = smol::spawn(acknowledge(Arc::clone(origin)));
         Ok(Box::new(Telling { task, origin: Arc::clone(origin), _place: place }))
     }

@@ -26,6 +26,8 @@ pub(super) enum Command {
     Commit(Batch),
     /// Answer how many messages of a sender are committed, if that is known.
     Committed(SenderId, Sender<Option<u64>>),
+    /// Answer what the checksum of its last one is, if that is known.
+    LastChecksum(SenderId, Sender<Option<u64>>),
     Reopen,
 }
 
@@ -63,7 +65,7 @@ impl Queue {
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
                 let origin = match &command {
                     Command::Commit(batch) => batch.origin.clone(),
-                    Command::Committed(..) | Command::Reopen => None,
+                    _ => None,
                 };
                 let waiting = Waiting { counts: &self.entrance.counts, messages, origin };
                 Some(Box::pin(async move {
@@ -84,9 +86,24 @@ impl Queue {
     ///
     /// [`SinkGone`]; why is said by [`Writer::failed`](super::thread::Writer::failed).
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        self.ask(|answer| Command::Committed(sender, answer)).await
+    }
+
+    /// Returns the checksum of the last of them, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Queue::committed`].
+    pub(crate) async fn last_checksum(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        self.ask(|answer| Command::LastChecksum(sender, answer)).await
+    }
+
+    async fn ask(
+        &self,
+        question: impl FnOnce(Sender<Option<u64>>) -> Command,
+    ) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
-        let question = Command::Committed(sender, answer);
-        self.entrance.wait_and_send(question).await?;
+        self.entrance.wait_and_send(question(answer)).await?;
         answered.recv().await.map_err(|_| SinkGone)
     }
 }

@@ -12,7 +12,7 @@ use super::patience::{Patience, Trouble};
 use super::queue::{Command, Counts, Entrance, LENGTH, Queue, wait_for_next};
 use super::seen::Seen;
 use super::turns::Pending;
-use super::{Batch, Sink};
+use super::{Batch, Sink, SinkError};
 use crate::sender::SenderId;
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
@@ -112,12 +112,12 @@ fn obey(
     let mut seen = Seen::default();
     let (mut pending, mut group) = (Pending::default(), Vec::new());
     // What comes after everything that is pending.
-    let (mut questions, mut reopens) = (Vec::new(), false);
+    let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
     let mut linger = Linger::new();
     let mut singles = 0_u32;
     loop {
         // Nothing more is taken up before what waits for its answer or a new file.
-        if questions.is_empty() && !reopens {
+        if counts_asked.is_empty() && checksums_asked.is_empty() && !reopens {
             let mut next = if pending.is_empty() {
                 let linger = (singles >= SINGLES).then_some(&mut linger);
                 let Some(command) = wait_for_next(commands, linger) else { return Ok(()) };
@@ -130,10 +130,14 @@ fn obey(
                     Command::Commit(batch) => pending.push(batch),
                     // That waits until what comes later is committed, too: a commit of its own for what came
                     // before, and a way to the sink for each, would cost those who send.
-                    Command::Committed(sender, answer) => questions.push((sender, answer)),
+                    Command::Committed(sender, answer) => counts_asked.push((sender, answer)),
+                    Command::LastChecksum(sender, answer) => {
+                        checksums_asked.push((sender, answer));
+                    }
                     Command::Reopen => reopens = true,
                 }
-                let full = pending.len() + questions.len() >= LENGTH;
+                let questions = counts_asked.len() + checksums_asked.len();
+                let full = pending.len() + questions >= LENGTH;
                 next = if full || reopens { None } else { commands.try_recv().ok() };
             }
         }
@@ -153,7 +157,8 @@ fn obey(
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
         group.clear();
         if pending.is_empty() {
-            answer(sink, &mut seen, &mut questions, &mut patience)?;
+            answer(&mut counts_asked, &mut patience, |of| seen.committed(of, sink))?;
+            answer(&mut checksums_asked, &mut patience, |of| seen.last_checksums(of, sink))?;
             if std::mem::take(&mut reopens) {
                 reopen.store(false, Ordering::SeqCst);
                 patience.until_done(|| sink.reopen())?;
@@ -162,18 +167,17 @@ fn obey(
     }
 }
 
-/// Answers questions of how many messages of a sender are committed.
+/// Answers questions about senders with what can be found out of all of them at once.
 fn answer(
-    sink: &mut dyn Sink,
-    seen: &mut Seen,
     questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
     patience: &mut Patience<impl Fn() -> bool>,
+    mut find_out: impl FnMut(&[SenderId]) -> Result<Vec<Option<u64>>, SinkError>,
 ) -> io::Result<()> {
     let answers = patience.until_done(|| {
         // Nobody waits for these answers any more, and the question alone can take a sender over.
         questions.retain(|(_, answer)| !answer.is_closed());
         let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
-        if senders.is_empty() { Ok(Vec::new()) } else { seen.committed(&senders, sink) }
+        if senders.is_empty() { Ok(Vec::new()) } else { find_out(&senders) }
     })?;
     for ((_, question), answer) in questions.drain(..).zip(answers) {
         // Who asked may be gone.
@@ -235,8 +239,7 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-    use crate::SinkError;
-    use crate::acks::RefusalCode;
+    use crate::acks::{RefusalCode, checksum};
     use crate::sink::tests::{batch, origin};
     use crate::watch::Order;
 
@@ -467,6 +470,19 @@ mod tests {
         assert_eq!(answers, [Some(1), Some(3)]);
         block_on(writer.finish()).unwrap();
         assert_eq!(*told.lock().unwrap(), ["commit 1", "commit 3", "asked for 2"]);
+    }
+
+    #[test]
+    fn the_checksum_of_the_last_message_is_known_after_what_was_queued_before() {
+        let mut writer = Writer::start(Box::new(Notes(Told::default()))).unwrap();
+        let (to_sink, sender) = (writer.queue(), SenderId::from_bytes([1; 16]));
+        assert_eq!(block_on(to_sink.last_checksum(sender)).unwrap(), None);
+        let origin = origin(Some((sender, 0)));
+        for payloads in [&[&b"a"[..]][..], &[b"a", b"b"]] {
+            queue(&to_sink, batch(&origin, payloads));
+        }
+        assert_eq!(block_on(to_sink.last_checksum(sender)).unwrap(), Some(checksum(b"b")));
+        block_on(writer.finish()).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
 use crate::stream::payloads::{self, Payloads};
-use crate::wire::ack::RefusalCode;
+use crate::wire::ack::{RefusalCode, checksum};
 use crate::wire::sender_id::SenderId;
 
 /// A payload, with where it came from.
@@ -145,6 +145,12 @@ impl Batch {
     /// Returns the number of the last message; see [`Message::number`].
     pub fn last_number(&self) -> u64 {
         self.first_number().saturating_add(self.len() as u64 - 1)
+    }
+
+    /// Returns the checksum of the last message's payload, for
+    /// [`Sink::last_checksums`](crate::Sink::last_checksums).
+    pub fn last_checksum(&self) -> u64 {
+        checksum(self.payloads.iter().last().unwrap_or_default())
     }
 
     /// Returns the same batch without its first `count` messages, or `None` if nothing would be left.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::acks::{Connection, SENDER, read_hello, start, start_limited};
-use common::program::{PATIENCE, frame, read_frame};
+use common::program::{PATIENCE, Server, frame, read_frame};
 use framelet::{
     AckClient, AckError, AckOptions, Address, Answer, Client, Refusal, RefusalCode, SenderId,
 };
@@ -719,5 +719,41 @@ fn a_sender_id_can_be_chosen() {
         let sender = Some(SENDER.parse::<SenderId>().unwrap());
         let client = connect(&address, AckOptions { sender, ..no_retry() }).await;
         assert_eq!(client.sender().to_string(), SENDER);
+    });
+}
+
+// ---- where an earlier client got to
+
+#[test]
+fn a_client_knows_whether_a_message_is_the_last_one_of_the_earlier_client() {
+    let server = Server::start(&[]);
+    let address = server.address.to_string().parse().unwrap();
+    let options = || AckOptions { sender: Some(SENDER.parse().unwrap()), ..no_retry() };
+    block_on(async {
+        let mut client = connect(&address, options()).await;
+        assert!(client.matches_last_committed(b"anything: nothing is committed"));
+        client.send(b"a").await.unwrap();
+        client.send(b"b").await.unwrap();
+        client.finish().await.unwrap();
+        let mut client = connect(&address, options()).await;
+        // That is the one in front of the first one it sends, also later.
+        for _ in 0..2 {
+            assert!(client.matches_last_committed(b"b"));
+            assert!(!client.matches_last_committed(b"a") && !client.matches_last_committed(b""));
+            let number = client.send(b"c").await.unwrap();
+            client.wait_committed(number).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_server_that_knows_no_checksum_is_taken_at_its_count() {
+    let (address, committed) = start(Connection::serve);
+    committed.commit(b"a".into());
+    block_on(async {
+        let options = AckOptions { sender: Some(SENDER.parse().unwrap()), ..no_retry() };
+        let client = connect(&address, options).await;
+        assert_eq!(client.welcome(), 1);
+        assert!(client.matches_last_committed(b"a") && client.matches_last_committed(b"b"));
     });
 }

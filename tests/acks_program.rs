@@ -21,7 +21,8 @@ use common::program::{
     FRAMELET, Growing, PATIENCE, Running, Server, check, framelet, odd_server, run, said, terminal,
     wait_until,
 };
-use framelet::{RefusalCode, SenderId};
+use common::resume::refuses_another_input;
+use framelet::{Answer, RefusalCode, SenderId};
 use rustix::process::Signal;
 
 fn send(address: impl ToString, arguments: &[&str], input: &[u8]) -> Output {
@@ -511,6 +512,48 @@ fn a_sender_can_come_from_the_environment_and_is_shown_nowhere() {
     let output = run(&["--ack", "--sender", &other, "--resume"], SENDER, b"a\nb\n");
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(senders.iter().nth(2).unwrap(), other);
+}
+
+#[test]
+fn another_input_is_not_taken_for_the_one_of_which_the_beginning_is_committed() {
+    let server = refuses_another_input(|| Server::start(&[]), false);
+    // Wherever the id comes from: a client that was killed at once has noted nothing but that.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sender");
+    fs::write(&path, format!("{SENDER}\n")).unwrap();
+    let input = b"6\n7\n8\n9\n10\n";
+    let of_file = ["--sender-file", path.to_str().unwrap(), "--resume"];
+    let words = ["its message 5 is not the one that was committed", "another --sender-file for"];
+    check(&send(server.address, &of_file, input), 2, &words);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &server.address.to_string(), "--ack", "--input", "lines", "--resume"]);
+    command.env("FRAMELET_SENDER", SENDER);
+    let words = ["its message 5 is not the one that was committed", "another FRAMELET_SENDER for"];
+    check(&run(command, input), 2, &words);
+    assert_eq!(server.stop().output, b"1\n2\n3\n\n5\n");
+}
+
+/// Its last message is not the one that is found at its count in the input.
+#[test]
+fn where_the_server_has_lost_messages_another_sender_is_the_way_to_go_on() {
+    let (address, _) = start(|mut connection| match connection.number {
+        1 => {
+            connection.acknowledge();
+            connection.take().unwrap();
+            connection.take().unwrap();
+            connection.acknowledge();
+        }
+        _ => {
+            connection.say(Answer::Acknowledgement(0));
+            connection.refuse(RefusalCode::Other(99), "");
+        }
+    });
+    let output = send(&address, &["--renumber"], b"1\n2\n3\n");
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let words =
+        "; the server has lost 2 messages: a run as another sender sends everything again\n";
+    assert!(shown.ends_with(words), "{shown}");
 }
 
 #[test]

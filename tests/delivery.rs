@@ -426,6 +426,38 @@ fn messages_can_follow_those_of_another_database_than_the_one_that_was_acknowled
     assert!(server.stop().status.success());
 }
 
+/// Then the server's last message is none of those in front of the first that is sent.
+#[test]
+fn messages_can_follow_those_of_a_database_of_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, backup] = ["messages.db", "backup.db"].map(|name| directory.path().join(name));
+    let (file, to) = (directory.path().join("sender"), format!("sqlite:{}", path.display()));
+    let resume = ["--sender-file", file.to_str().unwrap(), "--resume"];
+    let renumber = [&resume[..], &["--renumber"]].concat();
+    for (last, arguments, words) in [
+        (3, &resume[..], "sent 3, committed 3"),
+        (7, &resume, "skipped 3 that were committed, sent 4, committed 7"),
+        (9, &renumber, "skipped 7 that were committed, sent 2, committed 9"),
+        (10, &resume, "skipped 9 that were committed, sent 1, committed 10"),
+    ] {
+        if last == 9 {
+            fs::copy(&backup, &path).unwrap();
+        }
+        let server = serve("127.0.0.1:0", &to, &[]);
+        let output = send(server.address, arguments, last).wait();
+        let shown = said(&output);
+        assert!(output.status.success() && shown.trim_end().ends_with(words), "{shown}");
+        assert!(server.stop().status.success());
+        if last == 3 {
+            fs::copy(&path, &backup).unwrap();
+        }
+    }
+    let database = Database::open(&path);
+    let rows = database.rows(&database.senders()[0]);
+    let expected: Vec<_> = (1..).zip([1, 2, 3, 8, 9, 10].map(|n: u64| n.to_string())).collect();
+    assert_eq!(rows, expected);
+}
+
 #[test]
 fn a_client_under_way_goes_on_with_another_database_if_it_may() {
     for renumber in [false, true] {

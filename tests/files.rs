@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use common::acks::{SENDER, read_answer};
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, said};
+use common::resume::refuses_another_input;
 use framelet::{Hello, Layout};
 use rustix::process::Signal;
 
@@ -231,4 +232,14 @@ fn after_a_clean_end_of_both_sides_only_the_rest_is_sent() {
     succeeds(&send(&server, 1..=1002, &["--resume"]).wait());
     assert!(server.stop().status.success());
     assert_eq!(place.lines(), [numbers(1..=1001), numbers(1..=1002)].concat());
+}
+
+#[test]
+fn another_input_is_not_taken_for_the_one_of_which_the_beginning_is_committed() {
+    for restarts in [true, false] {
+        let place = Place::new();
+        let server = refuses_another_input(|| place.serve("lines"), restarts);
+        assert!(server.stop().status.success());
+        assert_eq!(place.lines(), ["1", "2", "3", "", "5"]);
+    }
 }

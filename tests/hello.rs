@@ -88,8 +88,42 @@ fn a_refusal_says_why() {
     assert_eq!(refused(&["--echo", "--output", "none"], &good), RefusalCode::Echo);
     assert_eq!(refused(&["--output", "none"], &good), RefusalCode::NoSink);
     let mut newer = good;
-    newer[8] = 2;
+    newer[8] = 3;
     assert_eq!(refused(&[], &newer), RefusalCode::Version);
+}
+
+/// Everything else is as it is without that question.
+#[test]
+fn the_checksum_of_the_last_message_is_told_to_a_client_that_asks_for_it() {
+    let server = Server::start(&[]);
+    let plain = Hello { sender: SENDER, first: 1 };
+    let asking = plain.encode_resuming(Layout::U32BE).unwrap();
+    let count = |count: u64| count.to_be_bytes().to_vec();
+    let with =
+        |committed: u64, checksum: u64| [&count(committed)[..], &[0], &count(checksum)].concat();
+    let mut stream = server.connect();
+    stream.write_all(&asking).unwrap();
+    // Of nothing there is no checksum.
+    assert_eq!(read_frame(&mut stream).unwrap(), count(0));
+    stream.write_all(&frame(b"21.5")).unwrap();
+    assert_eq!(read_frame(&mut stream).unwrap(), count(1));
+    for (committed, checksum, payload) in [
+        (1, 0x2b74_19f9_3545_2f45, &b""[..]),
+        (2, 0xa8c7_f832_281a_39c5, b"message 1"),
+        (3, 0xbfa0_7b77_0655_2bc0, b"the end"),
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(&[&asking[..], &frame(payload)].concat()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_frame(&mut stream), Some(with(committed, checksum)));
+        assert_eq!(read_frame(&mut stream), Some(count(committed + 1)));
+        assert_eq!(read_frame(&mut stream), None);
+        let mut stream = server.connect();
+        stream.write_all(&hello(Layout::U32BE, 1)).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_frame(&mut stream), Some(count(committed + 1)));
+        assert_eq!(read_frame(&mut stream), None);
+    }
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::acks::read_answer;
+use common::acks::{SENDER, read_answer};
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, run, said};
 use common::proxy::start_proxy;
 use common::redis::{Redis, free_port, payloads, text};
+use common::resume::refuses_another_input;
 use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
 use redis::cmd;
 
@@ -147,8 +148,10 @@ fn messages_are_entries_with_what_is_known_of_them() {
         assert!(before - Duration::from_millis(1) < time && time < SystemTime::now());
         assert_eq!(entry.len(), 5 + usize::from(sender.is_some()));
     }
-    let count: u64 = cmd("HGET").arg("{log}:senders").arg(id).query(&mut redis.connect()).unwrap();
-    assert_eq!(count, 2);
+    let count: String =
+        cmd("HGET").arg("{log}:senders").arg(id).query(&mut redis.connect()).unwrap();
+    let (count, checksum) = count.split_once(' ').unwrap();
+    assert_eq!((count, checksum.len()), ("2", 16));
     let left = server.stop();
     assert!(left.status.success() && !left.log.contains("127.0.0.1:0"), "{}", left.log);
 }
@@ -183,6 +186,25 @@ fn counts_survive_a_restart_of_the_server() {
         assert!(server.stop().status.success());
         equal(&redis.payloads("log"), &lines(count));
     }
+}
+
+#[test]
+fn another_input_is_not_taken_for_the_one_of_which_the_beginning_is_committed() {
+    let redis = Redis::start(&[]);
+    // Whatever has become of the messages.
+    let start = || {
+        let server = Server::start(&["--to", &redis.stream("log")]);
+        redis.run(&["XTRIM", "log", "MAXLEN", "0"]);
+        server
+    };
+    let server = refuses_another_input(start, true);
+    assert_eq!(redis.payloads("log"), ["5"]);
+    assert!(server.stop().status.success());
+    // A count without a checksum, as servers of before wrote it.
+    redis.run(&["HSET", "{log}:senders", SENDER, "5"]);
+    let server = Server::start(&["--to", &redis.stream("log")]);
+    send_acked(&server, &["--sender", SENDER, "--resume"], b"a\nb\nc\nd\ne\nf\n");
+    assert_eq!(redis.payloads("log"), ["5", "f"]);
 }
 
 #[test]

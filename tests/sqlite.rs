@@ -17,6 +17,7 @@ use common::delivery::Database;
 use common::program::{
     FRAMELET, PATIENCE, Server, check, closed, frame, framelet, run, unprivileged, wait_until,
 };
+use common::resume::refuses_another_input;
 use framelet::{Hello, Layout, SenderId};
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -97,8 +98,26 @@ fn messages_are_rows_with_what_is_known_of_them() {
         let query = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
         database.query_row(&query, [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "2".into()));
+    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "3".into()));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+}
+
+#[test]
+fn another_input_is_not_taken_for_the_one_of_which_the_beginning_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    // Whatever has become of the messages.
+    let start = || {
+        let server = Server::start(&["--to", &to(&path)]);
+        let database = Connection::open(&path).unwrap();
+        database.execute("DELETE FROM messages WHERE number < 4", []).unwrap();
+        server
+    };
+    assert!(refuses_another_input(start, true).stop().status.success());
+    let database = Connection::open(&path).unwrap();
+    let mut query = database.prepare("SELECT CAST(payload AS TEXT) FROM messages").unwrap();
+    let payloads = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(payloads.map(Result::unwrap).collect::<Vec<_>>(), ["", "5"]);
 }
 
 #[test]
@@ -130,8 +149,8 @@ fn databases_of_others_and_of_newer_versions_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     assert!(Server::start(&["--to", &to(&path)]).stop().status.success());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
-    check(&refused(&path), 2, &["a newer framelet has made it (schema 3"]);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+    check(&refused(&path), 2, &["a newer framelet has made it (schema 4"]);
 
     let other = directory.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE messages (a)").unwrap();

@@ -102,8 +102,8 @@ pub(crate) struct Send {
     window: Option<usize>,
 
     /// with --ack: the file with the id by which the server knows the sender; if it is missing, it is
-    /// created with a random id. It also keeps a checksum of what is committed, so that --resume refuses
-    /// another input
+    /// created with a random id. It also keeps a checksum of all that is committed, in case the server
+    /// does not know
     #[argh(option, arg_name = "path")]
     sender_file: Option<String>,
 
@@ -114,7 +114,7 @@ pub(crate) struct Send {
     sender: Option<SenderId>,
 
     /// with an id: skip the messages that are committed; the input must be that of the earlier runs, from
-    /// its beginning
+    /// its beginning, and another one is refused
     #[argh(switch)]
     resume: bool,
 

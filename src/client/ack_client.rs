@@ -14,7 +14,7 @@ use smol::Task;
 use crate::client::client::Client;
 use crate::client::window::Window;
 use crate::net::address::Address;
-use crate::wire::ack::Hello;
+use crate::wire::ack::{Hello, checksum};
 use crate::wire::frame::checked_prefix;
 use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
@@ -107,6 +107,16 @@ impl AckClient {
     /// message that it sends is the next one; for a new sender it is the first.
     pub fn welcome(&self) -> u64 {
         self.welcome
+    }
+
+    /// Returns whether `payload` can be that of the message with the number [`welcome`](AckClient::welcome),
+    /// the last one that an earlier client had sent. A caller that skips so many messages of an input asks this
+    /// of the last of them: if it is another one, so is the input, and what is skipped would be lost.
+    ///
+    /// The server keeps a checksum of that message. Where it does not, as one that was started anew and
+    /// writes to standard output, the answer is `true`.
+    pub fn matches_last_committed(&self, payload: &[u8]) -> bool {
+        self.shared.lock().checksum.is_none_or(|last| last == checksum(payload))
     }
 
     /// Returns how many messages of this sender are committed, as far as is known.

@@ -9,7 +9,8 @@ use crate::wire::sender_id::SenderId;
 #[derive(Clone, Debug)]
 pub struct AckOptions {
     /// Who it is; `None` stands for a new random id. With the id of an earlier client it goes on where
-    /// the server says that one got to.
+    /// the server says that one got to: see
+    /// [`AckClient::matches_last_committed`](crate::AckClient::matches_last_committed).
     pub sender: Option<SenderId>,
     /// How many messages of this sender are known to be committed: those that cannot be sent again, since
     /// an earlier client had them. The first message is the next one, or a later one if the server has more

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) window: Option<Window>,
     /// No more messages will come.
     pub(super) finishing: bool,
+    /// The checksum of the last message that was committed at the first welcome, if the server knows it.
+    pub(super) checksum: Option<u64>,
     /// How many messages the server has lost: by so much its numbers are lower than those of the window.
     pub(super) lost: u64,
     /// When the server last showed a sign of life.

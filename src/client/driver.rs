@@ -151,8 +151,8 @@ impl Driver {
         let mut reader = FrameReader::with_layout(socket.clone(), self.options.layout)
             .max_message(LONGEST_ANSWER)
             .map_err(|error| Broken::Final(AckError::Limit(error)))?;
-        let welcome = self.greet(socket.clone(), &mut reader).await?;
-        self.welcomed(welcome)?;
+        let (welcome, checksum) = self.greet(socket.clone(), &mut reader).await?;
+        self.welcomed(welcome, checksum)?;
         let shared = Arc::clone(&self.shared);
         let mut write = pin!(async {
             if let Err(error) = write_all(socket.clone(), &shared).await {
@@ -167,7 +167,9 @@ impl Driver {
         loop {
             let answer = read_answer(&mut reader).or(write.as_mut()).or(silent.as_mut()).await;
             match answer {
-                Ok(Some(Answer::Acknowledgement(count))) => self.acknowledged(count)?,
+                Ok(Some(
+                    Answer::Acknowledgement(count) | Answer::Welcome { committed: count, .. },
+                )) => self.acknowledged(count)?,
                 Ok(Some(Answer::Refusal(refusal))) => {
                     // Its count is as good as any; but why it refuses matters more than a wrong one.
                     let _ = self.acknowledged(refusal.committed);
@@ -186,16 +188,19 @@ impl Driver {
         }
     }
 
-    /// Says hello and returns the welcome.
+    /// Says hello and returns the welcome, and the checksum of the last of these messages if it is asked for
+    /// and known.
     async fn greet(
         &mut self,
         mut socket: ByteStream,
         reader: &mut FrameReader<ByteStream>,
-    ) -> Result<u64, Broken> {
+    ) -> Result<(u64, Option<u64>), Broken> {
         let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
-        let hello = hello
-            .encode(self.options.layout)
+        // Only a client that begins with the messages of an earlier one has not sent the last one itself.
+        let resuming = self.options.sender.is_some() && self.shared.lock().window.is_none();
+        let encode = if resuming { Hello::encode_resuming } else { Hello::encode };
+        let hello = encode(&hello, self.options.layout)
             .map_err(|error| Broken::Final(AckError::Layout(error)))?;
         let greeting = async {
             // A server that refuses to be greeted may do so before it has read everything.
@@ -221,7 +226,10 @@ impl Driver {
         }
         let closed = "the server closed the connection";
         let instead = match answer {
-            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok(welcome),
+            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok((welcome, None)),
+            Ok(Some(Answer::Welcome { committed, checksum })) => {
+                return Ok((committed, Some(checksum)));
+            }
             Ok(Some(Answer::Refusal(refusal))) => return Err(self.refused(refusal)),
             Ok(_) => Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, closed)),
             Err(instead) => instead,
@@ -255,10 +263,12 @@ impl Driver {
     }
 
     /// Begins, or goes on, after what the server says is committed.
-    fn welcomed(&mut self, welcome: u64) -> Result<(), Broken> {
+    fn welcomed(&mut self, welcome: u64, checksum: Option<u64>) -> Result<(), Broken> {
         self.connected();
         let welcome = self.in_own_numbers(welcome)?;
         let committed = self.committed();
+        // If the server has lost messages, its last one is none of those that are looked at.
+        let checksum = checksum.filter(|_| welcome >= committed && self.lost_messages() == 0);
         let welcome = match welcome < committed {
             // There is no need to connect again: from here on both sides count the same way.
             true if self.options.renumber => {
@@ -279,6 +289,7 @@ impl Driver {
                     let AckOptions { window, window_bytes, .. } = self.options;
                     let window = Window::new(welcome, window.max(1), window_bytes);
                     state.window = Some(window.map_err(|fault| self.counts(fault))?);
+                    state.checksum = checksum;
                 }
             }
             before != Some(welcome) || state.window.as_ref().is_some_and(Window::is_empty)

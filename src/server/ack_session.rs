@@ -55,10 +55,12 @@ impl AckSession {
     }
 
     /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
-    /// there are more. Returns where the messages of the connection come from.
+    /// there are more. A client that is `resuming` is told the checksum of the last one as well. Returns where
+    /// the messages of the connection come from.
     pub(crate) async fn welcome(
         &mut self,
         hello: Hello,
+        resuming: bool,
         queue: Option<&CommitQueue>,
     ) -> Result<Origin, Outcome> {
         let connection = &self.connection;
@@ -76,9 +78,13 @@ impl AckSession {
             let active = self.shared.senders.take_over(hello.sender, connection).await;
             let active = active.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
             let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
-            Ok((active, known))
+            let checksum = match known {
+                Some(1..) if resuming => queue.last_checksum(hello.sender).await,
+                _ => Ok(None),
+            };
+            Ok((active, known, checksum.map_err(|_| Outcome::SinkGone)?))
         };
-        let (active, known) = finding_out.or(self.send_heartbeats()).await?;
+        let (active, known, checksum) = finding_out.or(self.send_heartbeats()).await?;
         // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
         // is not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
@@ -86,7 +92,7 @@ impl AckSession {
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Missing { committed: before, oldest: hello.first });
         }
-        acks.attach(self.stream.clone(), self.shared.layout);
+        acks.attach(self.stream.clone(), self.shared.layout, checksum);
         let telling = smol::spawn(tell(Arc::clone(connection)));
         self.welcomed = Some(Welcomed { telling, _active: active });
         let origin = Origin::new(connection.number, connection.peer.clone());

@@ -42,6 +42,8 @@ pub(crate) struct AckState {
 struct AckChannel {
     /// From when it is attached until it is detached.
     stream: Option<(ByteStream, Layout)>,
+    /// What the welcome says of the last message before this connection, if the client asked for that.
+    checksum: Option<u64>,
     /// How many messages of the connection the client was last told of, and when; the first time is the
     /// welcome.
     told: Option<(u64, Instant)>,
@@ -117,9 +119,11 @@ impl AckState {
         }
     }
 
-    /// Says where the client is told. To be called once, and then [`AckState::poll_tell`].
-    pub(crate) fn attach(&self, stream: ByteStream, layout: Layout) {
-        self.channel().stream = Some((stream, layout));
+    /// Says where the client is told, and the checksum that it asked for, if it is known. To be called
+    /// once, and then [`AckState::poll_tell`].
+    pub(crate) fn attach(&self, stream: ByteStream, layout: Layout, checksum: Option<u64>) {
+        let mut channel = self.channel();
+        (channel.stream, channel.checksum) = (Some((stream, layout)), checksum);
     }
 
     /// Stops all further acknowledgements; only what [`AckState::take_unsent`] returns may still be sent.
@@ -180,7 +184,11 @@ impl AckChannel {
     /// anybody to say it to.
     fn begin(&mut self, before: u64, committed: u64) -> bool {
         let Some((_, layout)) = &self.stream else { return false };
-        self.rest = Answer::Acknowledgement(before.saturating_add(committed)).frame(*layout);
+        let answer = match self.checksum.take() {
+            Some(checksum) => Answer::Welcome { committed: before, checksum },
+            None => Answer::Acknowledgement(before.saturating_add(committed)),
+        };
+        self.rest = answer.frame(*layout);
         self.told = Some((committed, Instant::now()));
         true
     }
@@ -292,7 +300,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let socket = block_on(async_net::TcpStream::connect(address)).unwrap();
         let connection = acknowledged();
-        connection.acks().unwrap().attach(socket.into(), Layout::U32BE);
+        connection.acks().unwrap().attach(socket.into(), Layout::U32BE, None);
         let client = listener.accept().unwrap().0;
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         (connection, client)

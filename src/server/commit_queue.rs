@@ -28,6 +28,8 @@ pub(super) enum Command {
     Commit(Batch, Arc<OpenConnection>),
     /// Answer how many messages of a sender are committed, if that is known.
     Committed(SenderId, Sender<Option<u64>>),
+    /// Answer what the checksum of its last one is, if that is known.
+    LastChecksum(SenderId, Sender<Option<u64>>),
     Reopen,
 }
 
@@ -83,9 +85,24 @@ impl CommitQueue {
     ///
     /// [`SinkGone`]; [`WriterThread::failed`](super::writer_thread::WriterThread::failed) says why.
     pub(crate) async fn committed(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        self.ask(|answer| Command::Committed(sender, answer)).await
+    }
+
+    /// Returns the checksum of the last of them, likewise.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`CommitQueue::committed`].
+    pub(crate) async fn last_checksum(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
+        self.ask(|answer| Command::LastChecksum(sender, answer)).await
+    }
+
+    async fn ask(
+        &self,
+        question: impl FnOnce(Sender<Option<u64>>) -> Command,
+    ) -> Result<Option<u64>, SinkGone> {
         let (answer, answered) = channel::bounded(1);
-        let question = Command::Committed(sender, answer);
-        self.commands.wait_and_send(question).await?;
+        self.commands.wait_and_send(question(answer)).await?;
         answered.recv().await.map_err(|_| SinkGone)
     }
 }

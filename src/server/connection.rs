@@ -166,7 +166,7 @@ impl Connection {
         }
         let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_opening)).await?;
         let hello = match opening {
-            Opening::Hello { hello, .. } => Some(hello),
+            Opening::Hello { hello, resuming, .. } => Some((hello, resuming)),
             Opening::Unsupported { .. } => None,
             _ if receiver.shared.require_acks => return Err(Outcome::NotAsked),
             _ => return Ok(()),
@@ -174,9 +174,9 @@ impl Connection {
         let (shared, connection) = (&receiver.shared, &receiver.connection);
         let session = AckSession::new(shared, connection, receiver.reader.get_ref());
         let session = self.session.insert(Box::new(session));
-        let hello = hello.ok_or(Outcome::Refused(RefusalCode::Version))?;
+        let (hello, resuming) = hello.ok_or(Outcome::Refused(RefusalCode::Version))?;
         // In a box, since few connections have it.
-        let origin = Box::pin(session.welcome(hello, receiver.queue.as_ref())).await?;
+        let origin = Box::pin(session.welcome(hello, resuming, receiver.queue.as_ref())).await?;
         receiver.origin = Some(Arc::new(origin));
         Ok(())
     }

@@ -26,6 +26,8 @@ struct Sender {
     committed: u64,
     /// The turn at which that was heard.
     last: u64,
+    /// The checksum of that message, if it came here.
+    checksum: Option<u64>,
 }
 
 impl KnownSenders {
@@ -43,11 +45,31 @@ impl KnownSenders {
         for (sender, answer) in senders.iter().zip(&mut answers) {
             match answer {
                 // That may be less than was thought here, too: the sink can have refused the rest.
-                Some(committed) => self.remember(*sender, *committed),
+                Some(committed) => {
+                    let same = self.senders.get(sender).filter(|s| s.committed == *committed);
+                    let checksum = same.and_then(|sender| sender.checksum);
+                    self.remember(*sender, *committed, checksum);
+                }
                 None => *answer = self.senders.get(sender).map(|sender| sender.committed),
             }
         }
         Ok(answers)
+    }
+
+    /// Returns the checksums of the last messages that [`committed`](KnownSenders::committed) counts; `None` if
+    /// neither the sink nor this knows it.
+    ///
+    /// # Errors
+    ///
+    /// The sink's.
+    pub(super) fn last_checksums(
+        &mut self,
+        senders: &[SenderId],
+        sink: &mut dyn Sink,
+    ) -> Result<Vec<Option<u64>>, SinkError> {
+        let answers = sink.last_checksums(senders)?.into_iter().zip(senders);
+        let here = |sender| self.senders.get(sender).and_then(|sender: &Sender| sender.checksum);
+        Ok(answers.map(|(answer, sender)| answer.or_else(|| here(sender))).collect())
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
@@ -56,9 +78,14 @@ impl KnownSenders {
         let Some(id) = batch.sender() else { return Some(batch.clone()) };
         // Where it was forgotten since it has connected, what its connection sends comes after what it was
         // told then, and a sink that knows more leaves that out.
-        let committed = self.senders.get(&id).map_or(0, |sender| sender.committed);
-        self.remember(id, committed.max(batch.last_number()));
-        batch.after(committed)
+        let known = self.senders.get(&id).copied();
+        let committed = known.map_or(0, |sender| sender.committed);
+        let fresh = batch.after(committed);
+        match &fresh {
+            Some(fresh) => self.remember(id, fresh.last_number(), Some(fresh.last_checksum())),
+            None => self.remember(id, committed, known.and_then(|sender| sender.checksum)),
+        }
+        fresh
     }
 
     /// Takes back that `batch` counts as committed. How far its sender has come is not known here any
@@ -69,7 +96,7 @@ impl KnownSenders {
         }
     }
 
-    fn remember(&mut self, sender: SenderId, committed: u64) {
+    fn remember(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
         self.turn += 1;
         if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
             // A tenth of them at once, so that this is seldom.
@@ -77,7 +104,7 @@ impl KnownSenders {
             let (_, &mut until, _) = turns.select_nth_unstable(MOST / 10);
             self.senders.retain(|_, sender| sender.last > until);
         }
-        self.senders.insert(sender, Sender { committed, last: self.turn });
+        self.senders.insert(sender, Sender { committed, last: self.turn, checksum });
     }
 }
 
@@ -85,9 +112,23 @@ impl KnownSenders {
 mod tests {
     use super::*;
     use crate::message::tests::{batch, origin};
+    use crate::wire::ack::checksum;
 
     /// A sink that has all that its senders have sent before, if it knows.
     struct Knows(Option<u64>);
+
+    /// And one that knows nothing but the same checksum of all.
+    struct KnowsChecksums;
+
+    impl Sink for KnowsChecksums {
+        fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+            Ok(vec![Some(7); senders.len()])
+        }
+    }
 
     impl Sink for Knows {
         fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
@@ -115,10 +156,36 @@ mod tests {
     }
 
     #[test]
+    fn the_checksum_is_that_of_the_last_message_whatever_is_sent_again() {
+        let sender = SenderId::from_bytes([1; 16]);
+        let mut senders = KnownSenders::default();
+        let last = |senders: &mut KnownSenders| {
+            senders.last_checksums(&[sender], &mut Knows(None)).unwrap()[0]
+        };
+        assert_eq!(last(&mut senders), None);
+        let origin = origin(Some((sender, 0)));
+        senders.only_new(&batch(&origin, &[b"a", b"b"]));
+        assert_eq!(last(&mut senders), Some(checksum(b"b")));
+        senders.only_new(&batch(&origin, &[b"a"]));
+        assert_eq!(last(&mut senders), Some(checksum(b"b")));
+        let again = batch(&origin, &[b"a", b"b", b""]);
+        senders.only_new(&again);
+        assert_eq!(last(&mut senders), Some(checksum(b"")));
+        // A sink that knows is believed, and one that has another count was written to by others.
+        assert_eq!(senders.last_checksums(&[sender], &mut KnowsChecksums).unwrap(), [Some(7)]);
+        for (known, kept) in [(3, Some(checksum(b""))), (4, None)] {
+            senders.committed(&[sender], &mut Knows(Some(known))).unwrap();
+            assert_eq!(last(&mut senders), kept);
+        }
+        senders.refused(&again);
+        assert_eq!(last(&mut senders), None);
+    }
+
+    #[test]
     fn a_hundred_thousand_senders_are_remembered_and_then_those_with_the_latest_messages() {
         let mut senders = KnownSenders::default();
         let id = |number: u128| SenderId::from_bytes(number.to_be_bytes());
-        let send = |senders: &mut KnownSenders, number| senders.remember(id(number), 1);
+        let send = |senders: &mut KnownSenders, number| senders.remember(id(number), 1, None);
         (0..100_000).for_each(|number| send(&mut senders, number));
         let known = |senders: &mut KnownSenders, number| {
             senders.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()

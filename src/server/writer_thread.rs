@@ -14,7 +14,7 @@ use super::known_senders::KnownSenders;
 use super::patience::{Patience, Trouble};
 use super::turns::{Group, Pending};
 use crate::message::Batch;
-use crate::sink::message_sink::Sink;
+use crate::sink::message_sink::{Sink, SinkError};
 use crate::wire::sender_id::SenderId;
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
@@ -114,12 +114,12 @@ fn run(
     let mut known = KnownSenders::default();
     let (mut pending, mut group) = (Pending::default(), Group::default());
     // What comes after everything that is pending.
-    let (mut questions, mut reopens) = (Vec::new(), false);
+    let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
     let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
     loop {
         // Nothing more is taken up before what waits for its answer or a new file.
-        if questions.is_empty() && !reopens {
+        if counts_asked.is_empty() && checksums_asked.is_empty() && !reopens {
             let mut next = if pending.is_empty() {
                 let spin = (singles >= SINGLES).then_some(&mut spin);
                 let Some(command) = wait_for_next(commands, spin) else { return Ok(()) };
@@ -132,10 +132,14 @@ fn run(
                     Command::Commit(batch, connection) => pending.push(batch, connection),
                     // That waits until what comes later is committed, too: a commit of its own for what came
                     // before, and a way to the sink for each, would cost those who send.
-                    Command::Committed(sender, answer) => questions.push((sender, answer)),
+                    Command::Committed(sender, answer) => counts_asked.push((sender, answer)),
+                    Command::LastChecksum(sender, answer) => {
+                        checksums_asked.push((sender, answer));
+                    }
                     Command::Reopen => reopens = true,
                 }
-                let full = pending.len() + questions.len() >= LENGTH;
+                let questions = counts_asked.len() + checksums_asked.len();
+                let full = pending.len() + questions >= LENGTH;
                 next = if full || reopens { None } else { commands.try_recv().ok() };
             }
         }
@@ -154,7 +158,8 @@ fn run(
         group.batches.clear();
         group.connections.clear();
         if pending.is_empty() {
-            answer(sink, &mut known, &mut questions, &mut patience)?;
+            answer(&mut counts_asked, &mut patience, |of| known.committed(of, sink))?;
+            answer(&mut checksums_asked, &mut patience, |of| known.last_checksums(of, sink))?;
             if std::mem::take(&mut reopens) {
                 reopen.store(false, Ordering::SeqCst);
                 patience.until_done(|| sink.reopen())?;
@@ -163,18 +168,17 @@ fn run(
     }
 }
 
-/// Answers questions of how many messages of a sender are committed.
+/// Answers questions about senders with what can be found out of all of them at once.
 fn answer(
-    sink: &mut dyn Sink,
-    known: &mut KnownSenders,
     questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
     patience: &mut Patience<impl Fn() -> bool>,
+    mut find_out: impl FnMut(&[SenderId]) -> Result<Vec<Option<u64>>, SinkError>,
 ) -> io::Result<()> {
     let answers = patience.until_done(|| {
         // Nobody waits for these answers any more, and the question alone can take a sender over.
         questions.retain(|(_, answer)| !answer.is_closed());
         let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
-        if senders.is_empty() { Ok(Vec::new()) } else { known.committed(&senders, sink) }
+        if senders.is_empty() { Ok(Vec::new()) } else { find_out(&senders) }
     })?;
     for ((_, question), answer) in questions.drain(..).zip(answers) {
         // Who asked may be gone.
@@ -250,12 +254,11 @@ mod tests {
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-    use crate::SinkError;
     use crate::message::Origin;
     use crate::message::tests::{batch, origin};
     use crate::net::byte_stream::Peer;
     use crate::server::open_connection::OpenConnection;
-    use crate::wire::ack::RefusalCode;
+    use crate::wire::ack::{RefusalCode, checksum};
 
     /// What a sink was told, in order.
     type Told = Arc<Mutex<Vec<String>>>;
@@ -505,6 +508,19 @@ mod tests {
         assert_eq!(answers, [Some(1), Some(3)]);
         block_on(writer.finish()).unwrap();
         assert_eq!(*told.lock().unwrap(), ["commit 1", "commit 3", "asked for 2"]);
+    }
+
+    #[test]
+    fn the_checksum_of_the_last_message_is_known_after_what_was_queued_before() {
+        let mut writer = WriterThread::start(Box::new(Notes(Told::default()))).unwrap();
+        let (to_sink, sender) = (writer.queue(), SenderId::from_bytes([1; 16]));
+        assert_eq!(block_on(to_sink.last_checksum(sender)).unwrap(), None);
+        let origin = connection(Some((sender, 0)));
+        for payloads in [&[&b"a"[..]][..], &[b"a", b"b"]] {
+            queue(&to_sink, &origin, payloads);
+        }
+        assert_eq!(block_on(to_sink.last_checksum(sender)).unwrap(), Some(checksum(b"b")));
+        block_on(writer.finish()).unwrap();
     }
 
     #[test]

@@ -305,6 +305,10 @@ impl Sink for FileSink {
         Ok(self.senders.committed(sender))
     }
 
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        Ok(senders.iter().map(|sender| self.senders.checksum(*sender)).collect())
+    }
+
     /// Goes on in the file that now has the path, or creates it. If that cannot be done, it stays with
     /// the old one, and says so in the log.
     fn reopen(&mut self) -> Result<(), SinkError> {

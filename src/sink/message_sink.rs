@@ -77,6 +77,20 @@ pub trait Sink: Send {
         senders.iter().map(|sender| self.committed(*sender)).collect()
     }
 
+    /// Returns the checksum of the last message that [`Sink::committed`] counts, for each of several
+    /// senders in their order: what [`Batch::last_checksum`] said of the batch with which it came. A sink that
+    /// stores how far a sender has come stores this with it. A client that resumes an input compares it, so
+    /// that another input is not taken for the one whose beginning was sent.
+    ///
+    /// `None` means that the sink does not know; then what the server remembers while it runs counts.
+    ///
+    /// # Errors
+    ///
+    /// As those of a commit.
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        Ok(vec![None; senders.len()])
+    }
+
     /// Opens again what it writes to, for example since the file was renamed to start a new one. All
     /// that was received before is committed by then.
     ///
@@ -99,6 +113,10 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
 
     fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
         (**self).committed_by_each(senders)
+    }
+
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        (**self).last_checksums(senders)
     }
 
     fn reopen(&mut self) -> Result<(), SinkError> {

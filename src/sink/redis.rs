@@ -15,7 +15,7 @@ use redis::cmd;
 
 use super::message_sink::{Sink, SinkError};
 use crate::message::Batch;
-use crate::wire::ack::RefusalCode;
+use crate::wire::ack::{RefusalCode, checksum as checksum_of};
 use crate::wire::sender_id::SenderId;
 
 mod command; // what travels to the script
@@ -44,7 +44,8 @@ const FIRST_EPOCH: i64 = 1;
 ///
 /// An entry has the fields `time`, `peer`, `connection`, `sender` (if the client asked for
 /// acknowledgements), `number` and `payload`. The keys beside the stream `NAME` are in the same slot of
-/// a cluster: `{NAME}:senders`, a hash of how many messages of each sender are committed,
+/// a cluster: `{NAME}:senders`, a hash of how many messages of each sender are committed and the
+/// checksum of the last one,
 /// `{NAME}:claims`, a hash of which server may commit messages of each sender, and `{NAME}:seen`, a
 /// sorted set of senders, with the one on top that sent something last. Where `NAME` has a tag in braces
 /// already, these are `NAME` with the ending.
@@ -351,6 +352,25 @@ impl Sink for RedisSink {
         });
         Ok(answers.collect())
     }
+
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        self.where_it_is(|sink| {
+            let key = sink.target.keys.senders.clone();
+            let link = sink.link()?;
+            let mut commands = Vec::new();
+            for sender in senders {
+                commands.extend(cmd("HGET").arg(&key).arg(sender.to_string()).get_packed_command());
+            }
+            link.send(&commands)?;
+            let answers: Result<Vec<_>, _> = senders.iter().map(|_| link.receive_text()).collect();
+            answers?.into_iter().map(|text| Ok(text?.as_deref().and_then(checksum))).collect()
+        })
+    }
+}
+
+/// Returns the checksum that stands behind a sender's count.
+fn checksum(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.split_once(' ')?.1, 16).ok()
 }
 
 impl Group<'_> {
@@ -389,6 +409,13 @@ impl Group<'_> {
     fn first_of(&self, portion: &Portion) -> u64 {
         let part = &portion.parts[0];
         self.first[part.batch].saturating_add(part.messages.start as u64)
+    }
+
+    /// Returns the checksum of the last message of a portion.
+    fn last_checksum_of(&self, portion: &Portion) -> Option<u64> {
+        let Part { batch, messages } = portion.parts.last()?;
+        let last = self.batches[*batch].messages().nth(messages.end.checked_sub(1)?);
+        last.map(|message| checksum_of(message.payload))
     }
 
     fn refuse(&mut self, code: RefusalCode) {

@@ -29,7 +29,7 @@ use files::{BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT, Files};
 const APPLICATION: i64 = 0x6672_6c74;
 
 /// The version of the tables below.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// The tables. Times are text, since that can be read in a shell and SQLite's functions understand it.
 const SCHEMA: &str = "
@@ -46,7 +46,8 @@ CREATE TABLE senders (
     sender TEXT PRIMARY KEY,
     committed INTEGER NOT NULL, -- the number of its last message
     seen TEXT NOT NULL,         -- when that was committed
-    last_id INTEGER NOT NULL    -- its id, by which those that were silent for longest are known
+    last_id INTEGER NOT NULL,   -- its id, by which those that were silent for longest are known
+    checksum INTEGER            -- that of its payload
 ) WITHOUT ROWID;
 CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
 ";
@@ -56,7 +57,7 @@ CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used
 ///
 /// When a sender was seen is a time of the wall clock, which may have jumped: so from here on it only
 /// says in which order they were.
-const UPGRADE: &str = "
+const UPGRADE_1: &str = "
 CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
 INSERT INTO last_id SELECT coalesce(max(id), 0) FROM messages;
 ALTER TABLE senders ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
@@ -65,6 +66,9 @@ UPDATE senders SET last_id = ranked.rank FROM (
     FROM senders
 ) AS ranked WHERE ranked.sender = senders.sender;
 ";
+
+/// Makes tables of version 2 those of version 3.
+const UPGRADE_2: &str = "ALTER TABLE senders ADD COLUMN checksum INTEGER";
 
 /// The permissions of a new database, less the umask: messages are not everybody's business.
 const MODE: u32 = 0o640;
@@ -88,10 +92,11 @@ const LAST_IDS: &str = "SELECT coalesce((SELECT max(id) FROM messages), 0), \
 const SET_ID: &str = "UPDATE messages SET id = ?1 WHERE id = ?2";
 const SET_LAST_ID: &str = "REPLACE INTO last_id (rowid, id) VALUES (1, ?1)";
 const COMMITTED: &str = "SELECT committed FROM senders WHERE sender = ?1";
-const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen, last_id) \
-                        VALUES (?1, ?2, ?3, ?4) ON CONFLICT (sender) DO UPDATE \
+const LAST_CHECKSUM: &str = "SELECT checksum FROM senders WHERE sender = ?1";
+const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen, last_id, checksum) \
+                        VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (sender) DO UPDATE \
                         SET committed = excluded.committed, seen = excluded.seen, \
-                        last_id = excluded.last_id";
+                        last_id = excluded.last_id, checksum = excluded.checksum";
 const FORGET: &str = "DELETE FROM senders WHERE sender IN \
                       (SELECT sender FROM senders ORDER BY last_id LIMIT ?1)";
 
@@ -200,6 +205,11 @@ impl Sink for SqliteSink {
         let committed = committed(&self.connection, &sender.to_string());
         Ok(Some(committed.map_err(|error| self.failed(error.into()))?.unwrap_or(0)))
     }
+
+    fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+        let checksums = senders.iter().map(|s| last_checksum(&self.connection, &s.to_string()));
+        checksums.collect::<Result<_, _>>().map_err(|error| self.failed(error.into()))
+    }
 }
 
 /// Why something could not be done.
@@ -238,7 +248,11 @@ fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, version, tables) {
         (0, 0, 0) => transaction.execute_batch(SCHEMA)?,
-        (APPLICATION, 1, _) => transaction.execute_batch(UPGRADE)?,
+        (APPLICATION, 1, _) => {
+            transaction.execute_batch(UPGRADE_1)?;
+            transaction.execute_batch(UPGRADE_2)?;
+        }
+        (APPLICATION, 2, _) => transaction.execute_batch(UPGRADE_2)?,
         (APPLICATION, SCHEMA_VERSION, _) => {}
         (APPLICATION, version, _) if version > SCHEMA_VERSION => {
             return unusable(format!(
@@ -348,7 +362,8 @@ fn insert(
         if let Some(sender) = &sender {
             let seen = format_rfc3339_millis(SystemTime::now()).to_string();
             let mut remember = connection.prepare_cached(REMEMBER)?;
-            remember.execute(params![sender, integer(batch.last_number()), seen, id])?;
+            let checksum = batch.last_checksum().cast_signed();
+            remember.execute(params![sender, integer(batch.last_number()), seen, id, checksum])?;
             new_senders += i64::from(known.is_none());
         }
     }
@@ -379,6 +394,13 @@ fn committed(connection: &Connection, sender: &str) -> rusqlite::Result<Option<u
     let mut query = connection.prepare_cached(COMMITTED)?;
     let committed = query.query_row([sender], |row| row.get::<_, i64>(0)).optional()?;
     Ok(committed.map(|committed| u64::try_from(committed).unwrap_or(0)))
+}
+
+/// Returns the checksum of the last of them, if it is known.
+fn last_checksum(connection: &Connection, sender: &str) -> rusqlite::Result<Option<u64>> {
+    let mut query = connection.prepare_cached(LAST_CHECKSUM)?;
+    let checksum = query.query_row([sender], |row| row.get::<_, Option<i64>>(0)).optional()?;
+    Ok(checksum.flatten().map(i64::cast_unsigned))
 }
 
 /// SQLite's integers are signed; no count gets there.
@@ -444,6 +466,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
 mod tests {
     use super::*;
     use crate::message::tests::{batch, origin};
+    use crate::wire::ack::checksum;
 
     fn open(directory: &tempfile::TempDir) -> io::Result<SqliteSink> {
         SqliteSink::open(directory.path().join("messages.db"))
@@ -728,6 +751,7 @@ mod tests {
         version_1(&directory, &[(id(1), "2026-01-03T"), (id(2), "2026-01-02T")]);
         let mut sink = open(&directory).unwrap();
         assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(5), Some(5), Some(0)]);
+        assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [None]);
         sink.connection.execute("DELETE FROM messages", []).unwrap();
         sink.commit(&[batch(&origin(Some((id(1), 5))), &[b"b"])]).unwrap();
         assert_eq!(number(&sink, "SELECT id FROM messages"), 42);
@@ -738,6 +762,39 @@ mod tests {
         sink.senders.most = 2;
         sink.commit(&[batch(&origin(Some((id(3), 0))), &[b"c"])]).unwrap();
         assert_eq!([1, 2, 3].map(|n| sink.committed(id(n)).unwrap()), [Some(6), Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn the_checksum_of_a_senders_last_message_is_kept_whatever_becomes_of_its_row() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let of_both = |sink: &mut SqliteSink| sink.last_checksums(&[id(1), id(2)]).unwrap();
+        assert_eq!(of_both(&mut sink), [None, None]);
+        let (one, two) = (origin(Some((id(1), 0))), origin(Some((id(2), 0))));
+        sink.commit(&[batch(&one, &[b"a", b"b"]), batch(&two, &[b""])]).unwrap();
+        // What is there already changes nothing.
+        sink.commit(&[batch(&one, &[b"a"])]).unwrap();
+        sink.connection.execute("DELETE FROM messages", []).unwrap();
+        drop(sink);
+        let mut sink = open(&directory).unwrap();
+        assert_eq!(of_both(&mut sink), [checksum(b"b"), checksum(b"")].map(Some));
+        sink.commit(&[batch(&one, &[b"a", b"b", b"c"])]).unwrap();
+        assert_eq!(of_both(&mut sink), [checksum(b"c"), checksum(b"")].map(Some));
+    }
+
+    #[test]
+    fn a_database_of_version_2_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        sink.commit(&[batch(&origin(Some((id(1), 0))), &[b"a"])]).unwrap();
+        let back = "ALTER TABLE senders DROP COLUMN checksum; PRAGMA user_version = 2;";
+        sink.connection.execute_batch(back).unwrap();
+        drop(sink);
+        let mut sink = open(&directory).unwrap();
+        assert_eq!(sink.committed(id(1)).unwrap(), Some(1));
+        assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [None]);
+        sink.commit(&[batch(&origin(Some((id(1), 1))), &[b"b"])]).unwrap();
+        assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [Some(checksum(b"b"))]);
     }
 
     /// P29.

@@ -27,6 +27,13 @@
 //!   as above              1 byte  UTF-8
 //!
 //!   sign of life: an empty frame. What the client waits for takes its time
+//!
+//!   welcome, the answer to a hello of version 2, where the server knows the checksum:
+//!
+//!  ┌─────────────────────┬──────┬─────────────────────┐
+//!  │ 8 bytes, big-endian │ 00   │ 8 bytes, big-endian │
+//!  └─────────────────────┴──────┴─────────────────────┘
+//!   as above              1 byte  checksum of the last message that is committed
 //! ```
 //!
 //! A client that waits hears something every few seconds: before the welcome a sign of life, later perhaps
@@ -39,6 +46,12 @@
 //! with [`RefusalCode::Gap`]. Where the server knows nothing of the sender, since it was started anew and
 //! its sink does not say, it takes the number for the welcome.
 //!
+//! A client that goes on in an input of which an earlier one has sent the beginning can find out whether it
+//! is the same input: its hello has the version 2, and else the same bytes. Then the welcome comes with the
+//! checksum of the last committed message's payload, or without, where there is none or the server does not
+//! know it. The checksum is 64-bit FNV-1a of the payload's length, in 8 bytes, little-endian, and of its last
+//! 1,024 bytes, or all if there are fewer.
+//!
 //! This module is pure: no I/O.
 
 use std::fmt;
@@ -48,8 +61,9 @@ use crate::wire::frame::append_frame;
 use crate::wire::layout::{Decoded, Layout};
 use crate::wire::sender_id::SenderId;
 
-/// The only version there is.
+/// The version of a hello, and of one that asks for the checksum of the last committed message.
 const VERSION: u8 = 1;
+const RESUMING: u8 = 2;
 
 /// The most messages that anybody can have sent: one a nanosecond for 146 years. A number above it is
 /// no number of a message, and up to it sums of numbers and counts do not overflow.
@@ -57,6 +71,10 @@ pub(crate) const MOST_MESSAGES: u64 = u64::MAX / 4;
 
 /// The length of a hello's body, in bytes: version, sender, number.
 const BODY: usize = 1 + 16 + 8;
+
+/// How many bytes of a payload its checksum looks at. A judgement: each large message is a batch of its own and
+/// so has a checksum, and to look at 1 MiB would cost as much as to receive it.
+const CHECKED: usize = 1024;
 
 /// The longest text of a refusal, in bytes. Much longer than any sentence.
 const LONGEST_TEXT: usize = 1024;
@@ -89,6 +107,8 @@ pub enum Opening {
     Hello {
         /// What it says.
         hello: Hello,
+        /// Whether it asks for the checksum of the last committed message.
+        resuming: bool,
         /// How many bytes it takes; behind them the frames begin.
         len: usize,
     },
@@ -113,6 +133,13 @@ pub struct UnfitLayout {
 pub enum Answer {
     /// So many messages of this sender are committed, all in all.
     Acknowledgement(u64),
+    /// The first acknowledgement, for a client that asked for the checksum.
+    Welcome {
+        /// So many messages of this sender are committed, all in all.
+        committed: u64,
+        /// The checksum of the last one's payload.
+        checksum: u64,
+    },
     /// The server goes no further.
     Refusal(Refusal),
     /// Nothing new, but the server is at work on it.
@@ -164,6 +191,14 @@ pub struct NoAnswer {
     pub length: usize,
 }
 
+/// Returns the checksum of a payload, which tells messages apart that were mixed up, not those of an attacker.
+pub(crate) fn checksum(payload: &[u8]) -> u64 {
+    let end = &payload[payload.len().saturating_sub(CHECKED)..];
+    let length = (payload.len() as u64).to_le_bytes();
+    let add = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    length.iter().chain(end).fold(0xcbf2_9ce4_8422_2325, add)
+}
+
 /// Returns the width of the layout's field if there can be a hello in it: one so wide that all ones are
 /// no length of any message.
 fn hello_width(layout: Layout) -> Option<usize> {
@@ -190,16 +225,31 @@ impl Hello {
     /// let hello = Hello { sender: SenderId::from_bytes([7; 16]), first: 1 };
     /// let bytes = hello.encode(Layout::U32BE)?;
     /// assert_eq!(bytes[..9], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 25, 1]);
-    /// assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Hello { hello, len: 33 });
+    /// let opening = Opening::Hello { hello, resuming: false, len: 33 };
+    /// assert_eq!(Hello::decode(Layout::U32BE, &bytes), opening);
     /// # Ok::<(), framelet::UnfitLayout>(())
     /// ```
     pub fn encode(&self, layout: Layout) -> Result<Vec<u8>, UnfitLayout> {
+        self.encode_version(layout, VERSION)
+    }
+
+    /// The same with the question for the checksum of the last committed message
+    /// ([`Answer::Welcome`]).
+    ///
+    /// # Errors
+    ///
+    /// [`UnfitLayout`] if there can be no hello in this layout.
+    pub fn encode_resuming(&self, layout: Layout) -> Result<Vec<u8>, UnfitLayout> {
+        self.encode_version(layout, RESUMING)
+    }
+
+    fn encode_version(&self, layout: Layout, version: u8) -> Result<Vec<u8>, UnfitLayout> {
         let unfit = UnfitLayout { layout };
         let width = hello_width(layout).ok_or(unfit)?;
         let length = layout.encode(BODY).map_err(|_| unfit)?;
         let mut bytes = vec![0xff; width];
         bytes.extend_from_slice(&length);
-        bytes.push(VERSION);
+        bytes.push(version);
         bytes.extend_from_slice(self.sender.as_bytes());
         bytes.extend_from_slice(&self.first.to_be_bytes());
         Ok(bytes)
@@ -225,7 +275,7 @@ impl Hello {
         let Some(&version) = bytes.get(2 * width) else {
             return Opening::Incomplete { need: 2 * width + 1 };
         };
-        if version != VERSION {
+        if !matches!(version, VERSION | RESUMING) {
             return Opening::Unsupported { version };
         }
         if length != BODY as u64 {
@@ -240,7 +290,8 @@ impl Hello {
             return Opening::Incomplete { need: len };
         };
         let sender = SenderId::from_bytes(sender);
-        Opening::Hello { hello: Hello { sender, first: u64::from_be_bytes(first) }, len }
+        let hello = Hello { sender, first: u64::from_be_bytes(first) };
+        Opening::Hello { hello, resuming: version == RESUMING, len }
     }
 }
 
@@ -249,6 +300,12 @@ impl Answer {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Answer::Acknowledgement(committed) => committed.to_be_bytes().to_vec(),
+            Answer::Welcome { committed, checksum } => {
+                let mut payload = committed.to_be_bytes().to_vec();
+                payload.push(0);
+                payload.extend_from_slice(&checksum.to_be_bytes());
+                payload
+            }
             Answer::Refusal(Refusal { committed, code, text }) => {
                 let mut payload = committed.to_be_bytes().to_vec();
                 payload.push(code.to_byte());
@@ -280,9 +337,14 @@ impl Answer {
             return Err(NoAnswer { length: payload.len() });
         };
         let committed = u64::from_be_bytes(committed);
-        Ok(match rest.split_first() {
-            None => Answer::Acknowledgement(committed),
-            Some((&code, text)) => Answer::Refusal(Refusal {
+        Ok(match *rest {
+            [] => Answer::Acknowledgement(committed),
+            // No refusal has this code.
+            [0, a, b, c, d, e, f, g, h] => {
+                let checksum = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                Answer::Welcome { committed, checksum }
+            }
+            [code, ref text @ ..] => Answer::Refusal(Refusal {
                 committed,
                 code: RefusalCode::from_byte(code),
                 text: String::from_utf8_lossy(text).into_owned(),
@@ -414,7 +476,20 @@ mod tests {
                 }
             }
             bytes.extend_from_slice(b"and what follows");
-            assert_eq!(Hello::decode(layout, &bytes), Opening::Hello { hello, len });
+            assert_eq!(
+                Hello::decode(layout, &bytes),
+                Opening::Hello { hello, resuming: false, len }
+            );
+            // With the question for a checksum, nothing but the version is another one.
+            let resuming = hello.encode_resuming(layout).unwrap();
+            let version = 2 * layout.width().unwrap();
+            assert_eq!((bytes[version], resuming[version]), (1, 2));
+            bytes[version] = 2;
+            assert_eq!(resuming, bytes[..len]);
+            assert_eq!(
+                Hello::decode(layout, &bytes),
+                Opening::Hello { hello, resuming: true, len }
+            );
         }
     }
 
@@ -461,13 +536,45 @@ mod tests {
     fn another_version_is_told_from_a_malformed_hello() {
         let hello = Hello { sender: SenderId::from_bytes([0; 16]), first: 1 };
         let mut bytes = hello.encode(Layout::U32BE).unwrap();
-        bytes[8] = 2;
+        bytes[8] = 3;
         bytes[7] = 90;
-        assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Unsupported { version: 2 });
-        bytes[8] = 1;
-        assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Malformed);
+        assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Unsupported { version: 3 });
+        for version in [1, 2] {
+            bytes[8] = version;
+            assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Malformed);
+        }
         bytes[7] = 0;
         assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Malformed);
+    }
+
+    #[test]
+    fn a_checksum_tells_payloads_apart_and_does_not_change_between_versions() {
+        for (payload, expected) in [
+            (&b""[..], 0xa8c7_f832_281a_39c5),
+            (b"21.5", 0x2b74_19f9_3545_2f45),
+            (b"message 1", 0xbfa0_7b77_0655_2bc0),
+        ] {
+            assert_eq!(checksum(payload), expected, "{payload:?}");
+        }
+        // Only the end of a long one costs time.
+        let long = vec![b'x'; 5000];
+        for (index, is_other) in [(0, false), (3975, false), (3976, true), (4999, true)] {
+            let mut other = long.clone();
+            other[index] = b'y';
+            assert_eq!(checksum(&other) != checksum(&long), is_other, "byte {index}");
+        }
+        assert_ne!(checksum(&long[1..]), checksum(&long));
+        let mut random = fastrand::Rng::with_seed(3);
+        for len in 0..40 {
+            let payload: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
+            let sum = checksum(&payload);
+            assert_ne!(checksum(&[&payload[..], &[0]].concat()), sum, "{len} and a zero");
+            for bit in 0..8 * len {
+                let mut other = payload.clone();
+                other[bit / 8] ^= 1 << (bit % 8);
+                assert_ne!(checksum(&other), sum, "bit {bit} of {len} bytes");
+            }
+        }
     }
 
     #[test]
@@ -475,7 +582,11 @@ mod tests {
         for byte in 0..=u8::MAX {
             let code = RefusalCode::from_byte(byte);
             assert_eq!(code.to_byte(), byte);
-            for text in ["", "message 7 was expected"] {
+            // One of them as long as a checksum.
+            for text in ["", "fenced: ", "message 7 was expected"] {
+                if byte == 0 && text.len() == 8 {
+                    continue;
+                }
                 let refusal = Refusal { committed: 6, code, text: text.into() };
                 let answer = Answer::Refusal(refusal);
                 assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
@@ -483,6 +594,9 @@ mod tests {
         }
         let answer = Answer::Acknowledgement(u64::MAX - 1);
         assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+        let welcome = Answer::Welcome { committed: 6, checksum: u64::MAX - 1 };
+        assert_eq!(welcome.encode(), b"\0\0\0\0\0\0\0\x06\0\xff\xff\xff\xff\xff\xff\xff\xfe");
+        assert_eq!(Answer::decode(&welcome.encode()), Ok(welcome));
         assert_eq!(Answer::decode(&Answer::Heartbeat.encode()), Ok(Answer::Heartbeat));
         for length in 1..8 {
             assert_eq!(Answer::decode(&[1; 8][..length]), Err(NoAnswer { length }));

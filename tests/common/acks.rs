@@ -157,7 +157,9 @@ pub(crate) fn start(handle: impl FnMut(Connection) + Send + 'static) -> (Address
 pub(crate) fn read_answer(stream: &mut impl Read) -> Option<Result<u64, Refusal>> {
     loop {
         match Answer::decode(&read_frame(stream)?).unwrap() {
-            Answer::Acknowledgement(count) => return Some(Ok(count)),
+            Answer::Acknowledgement(count) | Answer::Welcome { committed: count, .. } => {
+                return Some(Ok(count));
+            }
             Answer::Refusal(refusal) => return Some(Err(refusal)),
             Answer::Heartbeat => {}
         }

@@ -9,6 +9,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+pub(crate) mod resume;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

@@ -130,11 +130,11 @@ pub(super) async fn run(
     };
     let result = sending.or(stopped).or(showing).or(noting).await;
     let (committed, sent) = (client.committed(), client.sent() - welcome);
-    if let Err(Unfinished::OtherInput) = result {
+    if let Err(Unfinished::OtherInput(what)) = result {
         let message = format!(
-            "the input is another one: its first {} are not those that were committed; nothing was \
-             sent; use another --sender-file for another input",
-            Count(input.skipped, "message")
+            "the input is another one: {what} committed; nothing was sent; use another {} for another \
+             input",
+            identity.option()
         );
         return Err(Failure::new(Exit::Usage, message));
     }
@@ -196,8 +196,15 @@ async fn send_all(
                 for payload in payloads(layout, &chunk) {
                     if let Some(left) = input.skip.checked_sub(1) {
                         (input.skip, input.skipped) = (left, input.skipped + 1);
+                        let skipped = input.skipped;
                         if notes.is_some_and(|notes| !notes.skip(payload)) {
-                            return Err(Unfinished::OtherInput);
+                            let messages = Count(skipped, "message");
+                            let what = format!("its first {messages} are not those that were");
+                            return Err(Unfinished::OtherInput(what));
+                        }
+                        if left == 0 && !client.matches_last_committed(payload) {
+                            let what = format!("its message {skipped} is not the one that was");
+                            return Err(Unfinished::OtherInput(what));
                         }
                     } else {
                         client.send(payload).await?;
@@ -231,8 +238,8 @@ enum Unfinished {
     Failed(AckError),
     /// By a signal.
     Stopped,
-    /// What is to be skipped is not what was committed.
-    OtherInput,
+    /// What is to be skipped is not what was committed. In words.
+    OtherInput(String),
 }
 
 impl From<AckError> for Unfinished {
@@ -245,7 +252,7 @@ impl From<AckError> for Unfinished {
 fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Failure {
     let id = client.sender();
     let (exit, message) = match why {
-        Unfinished::Stopped | Unfinished::OtherInput => {
+        Unfinished::Stopped | Unfinished::OtherInput(_) => {
             (Exit::Network, "stopped by a signal".into())
         }
         Unfinished::Failed(error @ AckError::Behind { .. }) => {
@@ -262,7 +269,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
             refusal.code != RefusalCode::TooLong
         }
         Unfinished::Failed(error) => matches!(error, AckError::Lost { .. }),
-        Unfinished::Stopped | Unfinished::OtherInput => true,
+        Unfinished::Stopped | Unfinished::OtherInput(_) => true,
     };
     let options = identity.options(id);
     let hint = match (goes_on, identity, client.lost()) {
@@ -272,7 +279,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
         }
         (true, _, lost) => {
             let lost = Count(lost, "message");
-            format!("; the server has lost {lost}: `{options} --resume` sends as many again")
+            format!("; the server has lost {lost}: a run as another sender sends everything again")
         }
         (false, Identity::Random, _) => format!("; the sender is {id}"),
         (false, ..) => format!("; the sender is {}", id.short()),

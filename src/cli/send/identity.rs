@@ -108,6 +108,15 @@ impl Identity {
         }
     }
 
+    /// Returns where the id comes from, as the user knows it.
+    pub(super) fn option(&self) -> &'static str {
+        match self {
+            Identity::Random | Identity::Option(_) => "--sender",
+            Identity::Environment(_) => VARIABLE,
+            Identity::File(_) => "--sender-file",
+        }
+    }
+
     /// Returns the options with which another run is the same sender. Only a random id, which nobody else
     /// can know, is shown.
     pub(super) fn options(&self, id: SenderId) -> String {

@@ -8,7 +8,7 @@
 //! boot 0f6e3b1c-8a44-4b1e-9d35-2a1f6c5d7e80
 //! file 1835021 1767323045.678000000
 //! state ended
-//! sender 000102030405060708090a0b0c0d0e0f 1000
+//! sender 000102030405060708090a0b0c0d0e0f 1000 9ae16a3b2f90404f
 //! end
 //! ```
 //!
@@ -18,7 +18,8 @@
 //! The note is replaced as a whole when the file is opened, and when it is closed; in between only the
 //! number behind `committed` is written over, about once a second. The messages are synced before, so it is
 //! never ahead of them.
-//! The senders are there after a clean end only, and valid as long as the file has just that length.
+//! The senders, each with how many of its messages are committed and the checksum of the last one, are there
+//! after a clean end only, and valid as long as the file has just that length.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -120,9 +121,10 @@ impl Note {
             "{MAGIC}{COMMITTED}{committed:020}\nformat {format}\nsynced {synced}\nboot {boot}\n\
              file {identity}\nstate {state}\n"
         );
-        for (sender, committed) in senders.map(Senders::by_age).unwrap_or_default() {
+        for (sender, committed, checksum) in senders.map(Senders::by_age).unwrap_or_default() {
+            let checksum = checksum.map(|checksum| format!(" {checksum:016x}")).unwrap_or_default();
             // Cannot fail: a String takes everything.
-            let _ = writeln!(text, "sender {sender} {committed}");
+            let _ = writeln!(text, "sender {sender} {committed}{checksum}");
         }
         text + "end\n"
     }
@@ -226,9 +228,14 @@ fn boot() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
-fn parse_sender(line: &str) -> Option<(SenderId, u64)> {
+fn parse_sender(line: &str) -> Option<(SenderId, u64, Option<u64>)> {
     let (sender, committed) = line.strip_prefix("sender ")?.split_once(' ')?;
-    Some((sender.parse().ok()?, committed.parse().ok()?))
+    // Notes of before have none.
+    let (committed, checksum) = match committed.split_once(' ') {
+        Some((committed, sum)) => (committed, Some(u64::from_str_radix(sum, 16).ok()?)),
+        None => (committed, None),
+    };
+    Some((sender.parse().ok()?, committed.parse().ok()?, checksum))
 }
 
 #[cfg(test)]
@@ -255,9 +262,11 @@ mod tests {
         open.set_committed(8).unwrap();
         assert_eq!(Note::read(&path, &metadata).unwrap().floor(), 8);
         let sender = SenderId::from_bytes([1; 16]);
-        open.end(&[(sender, 7)].into_iter().collect(), Syncs::SYSTEM).unwrap();
+        let of_before = SenderId::from_bytes([2; 16]);
+        let senders = [(sender, 7, Some(0xfe)), (of_before, 8, None)];
+        open.end(&senders.into_iter().collect(), Syncs::SYSTEM).unwrap();
         let note = Note::read(&path, &metadata).unwrap();
-        assert_eq!((note.floor(), note.senders.unwrap().committed(sender)), (8, Some(7)));
+        assert_eq!((note.floor(), note.senders.unwrap().by_age()), (8, senders.to_vec()));
         assert_eq!(fs::metadata(beside(&path, ".framelet")).unwrap().mode() & 0o777, 0o600);
     }
 
@@ -310,6 +319,17 @@ mod tests {
         assert!(Note::read(&copy, &copied).is_some());
         fs::write(&copy, "one\ntwo\nthree\n").unwrap();
         assert!(Note::read(&copy, &fs::metadata(&copy).unwrap()).is_none());
+    }
+
+    #[test]
+    fn the_longest_note_is_read() {
+        let (_directory, path, metadata, mut open) = file_with_note(FileSync::Always);
+        open.set_committed(8).unwrap();
+        let sender = |n: usize| SenderId::from_bytes((n as u128).to_be_bytes());
+        let all = (0..MOST).map(|n| (sender(n), u64::MAX, Some(u64::MAX)));
+        open.end(&all.collect(), Syncs::SYSTEM).unwrap();
+        let note = Note::read(&path, &metadata).unwrap();
+        assert_eq!(note.senders.unwrap().by_age().len(), MOST);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::wire::sender_id::SenderId;
 /// How many senders are remembered at most: about 8 MiB, and as much in the note.
 pub(super) const MOST: usize = 100_000;
 
-/// How many messages of each sender are committed.
+/// How many messages of each sender are committed, and the checksum of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Senders {
     senders: HashMap<SenderId, Sender>,
@@ -20,6 +20,7 @@ pub(super) struct Senders {
 #[derive(Clone, Copy, Debug)]
 struct Sender {
     committed: u64,
+    checksum: Option<u64>,
     /// That of its last batch.
     turn: u64,
 }
@@ -27,6 +28,10 @@ struct Sender {
 impl Senders {
     pub(super) fn committed(&self, sender: SenderId) -> Option<u64> {
         self.senders.get(&sender).map(|sender| sender.committed)
+    }
+
+    pub(super) fn checksum(&self, sender: SenderId) -> Option<u64> {
+        self.senders.get(&sender)?.checksum
     }
 
     /// Returns what of the batches is new.
@@ -42,12 +47,12 @@ impl Senders {
     pub(super) fn commit(&mut self, batches: &[Batch]) {
         for batch in batches {
             if let Some(sender) = batch.sender() {
-                self.insert(sender, batch.last_number());
+                self.insert(sender, batch.last_number(), Some(batch.last_checksum()));
             }
         }
     }
 
-    fn insert(&mut self, sender: SenderId, committed: u64) {
+    fn insert(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
         if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
             // A tenth of them at once, so that this is seldom.
             let mut turns: Vec<u64> = self.senders.values().map(|sender| sender.turn).collect();
@@ -55,23 +60,23 @@ impl Senders {
             self.senders.retain(|_, sender| sender.turn > until);
         }
         self.turn += 1;
-        self.senders.insert(sender, Sender { committed, turn: self.turn });
+        self.senders.insert(sender, Sender { committed, checksum, turn: self.turn });
     }
 
     /// Returns all of them, the one whose last message is the oldest first.
-    pub(super) fn by_age(&self) -> Vec<(SenderId, u64)> {
+    pub(super) fn by_age(&self) -> Vec<(SenderId, u64, Option<u64>)> {
         let mut senders: Vec<_> = self.senders.iter().collect();
         senders.sort_unstable_by_key(|(_, sender)| sender.turn);
-        senders.into_iter().map(|(&id, sender)| (id, sender.committed)).collect()
+        senders.into_iter().map(|(&id, sender)| (id, sender.committed, sender.checksum)).collect()
     }
 }
 
 /// The one whose last message is the oldest first.
-impl FromIterator<(SenderId, u64)> for Senders {
-    fn from_iter<T: IntoIterator<Item = (SenderId, u64)>>(by_age: T) -> Senders {
+impl FromIterator<(SenderId, u64, Option<u64>)> for Senders {
+    fn from_iter<T: IntoIterator<Item = (SenderId, u64, Option<u64>)>>(by_age: T) -> Senders {
         let mut senders = Senders::default();
-        for (sender, committed) in by_age {
-            senders.insert(sender, committed);
+        for (sender, committed, checksum) in by_age {
+            senders.insert(sender, committed, checksum);
         }
         senders
     }
@@ -81,11 +86,12 @@ impl FromIterator<(SenderId, u64)> for Senders {
 mod tests {
     use super::*;
     use crate::message::tests::{batch, origin};
+    use crate::wire::ack::checksum;
 
     #[test]
     fn the_oldest_senders_are_forgotten_first() {
         let id = |number: usize| SenderId::from_bytes((number as u128).to_be_bytes());
-        let mut senders: Senders = (0..MOST).map(|number| (id(number), 5)).collect();
+        let mut senders: Senders = (0..MOST).map(|number| (id(number), 5, None)).collect();
         // The very first one has sent again.
         senders.commit(&[batch(&origin(Some((id(0), 5))), &[b"f"])]);
         assert_eq!(senders.by_age().len(), MOST);
@@ -93,13 +99,25 @@ mod tests {
         assert_eq!(senders.by_age().len(), MOST - MOST / 10);
         let committed = [0, 1, MOST / 10 + 2, MOST].map(|number| senders.committed(id(number)));
         assert_eq!(committed, [Some(6), None, Some(5), Some(1)]);
-        assert_eq!(senders.by_age().last(), Some(&(id(MOST), 1)));
+        let last = senders.by_age().pop().unwrap();
+        assert_eq!((last.0, last.1), (id(MOST), 1));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_last_message() {
+        let sender = SenderId::from_bytes([1; 16]);
+        let mut senders: Senders = [(sender, 2, Some(7))].into_iter().collect();
+        assert_eq!(senders.checksum(sender), Some(7));
+        let batches = [batch(&origin(Some((sender, 1))), &[b"b", b"c"])];
+        senders.commit(&senders.only_new(&batches));
+        assert_eq!(senders.by_age(), [(sender, 3, Some(checksum(b"c")))]);
+        assert_eq!(senders.checksum(SenderId::from_bytes([2; 16])), None);
     }
 
     #[test]
     fn what_is_known_is_left_out() {
         let sender = SenderId::from_bytes([1; 16]);
-        let senders: Senders = [(sender, 2)].into_iter().collect();
+        let senders: Senders = [(sender, 2, None)].into_iter().collect();
         let numbers = |batches: &[Batch]| -> Vec<u64> {
             let fresh = senders.only_new(batches);
             fresh.iter().flat_map(Batch::messages).map(|message| message.number).collect()

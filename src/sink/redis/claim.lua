@@ -6,7 +6,7 @@
 --
 -- Returns the epoch of the claim and the sender's count.
 local id, owner, least = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local count = tonumber(redis.call('HGET', KEYS[2], id) or '0')
+local count = tonumber(string.match(redis.call('HGET', KEYS[2], id) or '0', '^%d+'))
 local claim = redis.call('HGET', KEYS[3], id)
 
 local epoch = 1

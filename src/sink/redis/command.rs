@@ -49,6 +49,8 @@ impl Command {
         self.push(&own);
         self.push(&fixed.maxlen);
         self.push(&group.first_of(portion).to_string());
+        let checksum = group.sender.and_then(|_| group.last_checksum_of(portion));
+        self.push(&checksum.map(|checksum| format!(" {checksum:016x}")).unwrap_or_default());
         for part in &portion.parts {
             self.push_part(group, part, sender.as_deref());
         }
@@ -119,6 +121,7 @@ mod tests {
     use super::*;
     use crate::message::Batch;
     use crate::message::tests::{batch, origin};
+    use crate::wire::ack::checksum;
 
     /// Returns the arguments of a command that commits a part of `batch`.
     fn arguments(command: &mut Command, batch: &Batch, messages: Range<usize>) -> Vec<Vec<u8>> {
@@ -151,9 +154,10 @@ mod tests {
 
         let acked = batch(&origin(Some((sender, 7))), &[b"not this", b"", &long]);
         let mut found = arguments(&mut command, &acked, 1..3);
-        let time = String::from_utf8(found.remove(15)).unwrap();
+        let time = String::from_utf8(found.remove(16)).unwrap();
         assert!(humantime::parse_rfc3339(&time).is_ok(), "{time}");
-        let of_sender = [&a, "3", &e, "1000", "22"];
+        let sum = format!(" {:016x}", checksum(&long));
+        let of_sender = [&a, "3", &e, "1000", "22", &sum];
         let fields = ["2", "8", "time", "peer", "unix", "connection", "7", "sender", &a];
         let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x019\xdb\0\0\0\x0210";
         assert!(found == expected(&of_sender, &fields, &[numbers, b"", &long]));
@@ -161,11 +165,15 @@ mod tests {
         // Into the same room, and shorter.
         let plain = batch(&origin(None), &[b"b\r\n", b"c"]);
         let mut found = arguments(&mut command, &plain, 0..2);
-        found.remove(15);
-        let of_server = [&e, "3", &e, "1000", "21"];
+        found.remove(16);
+        let of_server = [&e, "3", &e, "1000", "21", ""];
         let fields = ["2", "6", "time", "peer", "unix", "connection", "7"];
         let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x011\xdb\0\0\0\x012";
         assert!(found == expected(&of_server, &fields, &[numbers, b"b\r\n", b"c"]));
+
+        // The last message of a part.
+        let found = arguments(&mut command, &acked, 0..2);
+        assert_eq!(found[12], format!(" {:016x}", checksum(b"")).as_bytes());
     }
 
     #[test]

@@ -2,15 +2,16 @@
 --
 -- KEYS: stream, counts, claims, ranks: the later a sender sent something, the higher its rank
 -- ARGV: the sender's id, epoch and owner of its claim, MAXLEN or '', number of the first message by
---   which it is counted; then for each batch: how many messages, how many of the following are fields
+--   which it is counted, what is to stand behind the count: the checksum of the last message, in
+--   hexadecimal digits after a space, or ''; then for each batch: how many messages, how many of the following are fields
 --   and values that all of them have, those, an array in MessagePack of their numbers in digits, and
 --   their payloads
 --
 -- Returns 0 (done), 1 (a newer claim of this sender has been made: nothing is written) or 2 (there are
 -- messages missing in between: nothing is written), and the sender's count.
 local id, epoch, owner, maxlen = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local number = tonumber(ARGV[5])
-local count = tonumber(redis.call('HGET', KEYS[2], id) or '0')
+local number, checksum = tonumber(ARGV[5]), ARGV[6]
+local count = tonumber(string.match(redis.call('HGET', KEYS[2], id) or '0', '^%d+'))
 local claim = redis.call('HGET', KEYS[3], id)
 local rank = tonumber(redis.call('ZSCORE', KEYS[4], id) or '-1')
 
@@ -39,7 +40,7 @@ end
 -- an argument each, or than Lua could write them.
 local call, unpack, argv, stream = redis.call, unpack, ARGV, KEYS[1]
 local known = count
-local position, last = 6, #argv
+local position, last = 7, #argv
 while position <= last do
     local messages, fields = tonumber(argv[position]), tonumber(argv[position + 1])
     local from, to = position + 2, position + 1 + fields
@@ -62,7 +63,7 @@ while position <= last do
 end
 
 if count > known then
-    call('HSET', KEYS[2], id, string.format('%.0f', count))
+    call('HSET', KEYS[2], id, string.format('%.0f', count) .. checksum)
     if held < epoch then
         call('HSET', KEYS[3], id, ARGV[2] .. ' ' .. owner)
     end

@@ -165,9 +165,19 @@ impl Link {
 
     /// Receives an answer of two numbers. `Err` in `Ok` is an answer, too: others may follow.
     pub(super) fn receive(&mut self) -> Result<Result<(i64, u64), Trouble>, Trouble> {
+        Ok(self.receive_value()?.and_then(two_numbers))
+    }
+
+    /// Receives a text, or that there is none, likewise.
+    pub(super) fn receive_text(&mut self) -> Result<Result<Option<String>, Trouble>, Trouble> {
+        let text = |value| redis::from_redis_value(value).map_err(|_| something_else());
+        Ok(self.receive_value()?.and_then(text))
+    }
+
+    fn receive_value(&mut self) -> Result<Result<Value, Trouble>, Trouble> {
         let answer: RedisResult<Value> = self.connection.recv_response();
         match answer.and_then(Value::extract_error) {
-            Ok(value) => Ok(two_numbers(value)),
+            Ok(value) => Ok(Ok(value)),
             Err(error) if error.code().is_some() => Ok(Err(sort(&error, &self.node))),
             Err(error) => Err(sort(&error, &self.node)),
         }
@@ -180,10 +190,14 @@ fn two_numbers(value: Value) -> Result<(i64, u64), Trouble> {
             [Value::Int(first), Value::Int(second)] => {
                 Ok((first, u64::try_from(second).unwrap_or(0)))
             }
-            _ => Err(Trouble::Final("it answers something else than was asked".into())),
+            _ => Err(something_else()),
         },
-        _ => Err(Trouble::Final("it answers something else than was asked".into())),
+        _ => Err(something_else()),
     }
+}
+
+fn something_else() -> Trouble {
+    Trouble::Final("it answers something else than was asked".into())
 }
 
 /// Codes of errors that pass, be it that somebody has to see to it.

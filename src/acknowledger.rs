@@ -262,12 +262,14 @@ pub(crate) fn frame(layout: Layout, answer: &Answer) -> Vec<u8> {
 mod tests {
     use std::io::{ErrorKind, Read};
     use std::net::TcpListener;
+    use std::sync::Barrier;
     use std::task::{Wake, Waker};
 
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-    use crate::sink::tests::origin;
+    use crate::sink::tests::{batch, origin};
+    use crate::sink::{Batch, Sink, SinkError, Writer};
 
     const BEFORE: u64 = 5;
 
@@ -337,6 +339,38 @@ mod tests {
         assert_hears_nothing(&mut client);
         assert!(block_on(poll_once(&mut task)).is_none());
         assert_hears(&mut client, &answer(BEFORE + 4));
+    }
+
+    #[test]
+    fn who_waits_alone_is_told_by_the_sinks_thread_and_of_many_each_by_its_task() {
+        /// A sink that waits in its first commit.
+        struct Waits(Arc<Barrier>, bool);
+
+        impl Sink for Waits {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                if !std::mem::replace(&mut self.1, true) {
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+        }
+
+        let barrier = Arc::new(Barrier::new(2));
+        let mut writer = Writer::start(Box::new(Waits(Arc::clone(&barrier), false))).unwrap();
+        let (alone, mut client, _task) = welcomed();
+        let (among_others, mut client_among_others, mut task) = welcomed();
+        assert!(writer.queue().send(batch(&alone, &[b"a"])).is_none());
+        barrier.wait();
+        for origin in [&among_others, &origin(None)] {
+            assert!(writer.queue().send(batch(origin, &[b"a"])).is_none());
+        }
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        assert_hears(&mut client, &answer(BEFORE + 1));
+        assert_hears_nothing(&mut client_among_others);
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client_among_others, &answer(BEFORE + 1));
     }
 
     #[test]

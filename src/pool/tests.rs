@@ -107,6 +107,35 @@ fn messages_count_for_what_they_cost_even_if_they_are_empty() {
     assert_eq!(pool.held(), 0);
 }
 
+/// As the table of the module has it.
+#[test]
+fn the_longer_a_message_is_the_less_may_be_held_where_it_grows() {
+    const KIB: usize = 1024;
+    let pool = Pool::new(64 << 20, 0);
+    for (longest, sixteenths, longer) in [
+        (4 * KIB, 14, 13),
+        (16 * KIB, 13, 12),
+        (64 * KIB, 12, 11),
+        (256 * KIB, 11, 10),
+        (1024 * KIB, 10, 8),
+        (usize::MAX - 1, 8, 8),
+    ] {
+        let shares = [pool.share(longest), pool.share(longest + 1)];
+        assert_eq!(shares, [sixteenths, longer].map(|n| n * (4 << 20)), "{longest}");
+    }
+}
+
+#[test]
+fn a_few_read_buffers_lie_idle_whatever_is_held() {
+    for pool in [Pool::with(LEAST_LIMIT, Supply::Pages), Pool::with(usize::MAX, Supply::Heap)] {
+        let _held = pool.lend(Buffer::new(LEAST_LIMIT, Supply::Heap));
+        for _ in 0..40 {
+            pool.give_back(Buffer::new(BUFFER, Supply::Heap));
+        }
+        assert_eq!(pool.with_idle(|idle| idle.bytes()), 32 * 64 * 1024);
+    }
+}
+
 #[test]
 fn two_large_payloads_cannot_lock_each_other_out() {
     let pool = Pool::new(4 << 20, 1 << 20);

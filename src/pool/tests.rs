@@ -274,6 +274,36 @@ fn idle_and_kept_memory_share_one_limit() {
 }
 
 #[test]
+fn idle_memory_makes_room_for_what_is_lent() {
+    let pool = Pool::new(8 << 20, 0);
+    drop(whole(&pool, (8 << 20) - BUFFER));
+    let lent = pool.lend(Buffer::new(3 << 20, Supply::Heap));
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), 5 << 20);
+    // And for what grows.
+    let mut grown = pool.empty();
+    assert!(grow(&mut grown, 1000));
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), (5 << 20) - BUFFER);
+    drop((lent, grown));
+}
+
+#[test]
+fn few_bytes_get_no_pages_of_their_own() {
+    let (pages, heap) =
+        (Pool::with(usize::MAX, Supply::Pages), Pool::with(usize::MAX, Supply::Heap));
+    for (len, supply, size) in [
+        (100, Supply::Heap, 100),
+        (BUFFER / 2, Supply::Heap, BUFFER / 2),
+        (BUFFER / 2 + 1, Supply::Heap, BUFFER),
+        (BUFFER - 1, Supply::Heap, BUFFER),
+        (BUFFER, Supply::Pages, BUFFER),
+        (BUFFER + 1, Supply::Pages, BUFFER + 1),
+    ] {
+        assert_eq!((pages.supply(len), pages.size(len)), (supply, size), "{len}");
+        assert_eq!((heap.supply(len), heap.size(len)), (Supply::Heap, len), "{len}");
+    }
+}
+
+#[test]
 fn a_payload_goes_on_in_what_others_have_left() {
     let pool = Pool::new(64 << 20, 8 << 20);
     let mut payload = pool.empty();
@@ -326,6 +356,26 @@ fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
     while payload.len() < 1 << 20 {
         assert_eq!(waits(&mut payload), (false, false));
     }
+}
+
+#[test]
+fn a_message_whose_rest_has_arrived_does_not_wait_for_its_share() {
+    let pool = Pool::new(8 << 20, 1 << 20);
+    let stalled = starts(&pool, BUFFER);
+    let mut payload = pool.empty();
+    assert!(!grow(&mut payload, BUFFER));
+    assert!(payload.admit(), "that is new");
+    assert!(!payload.admit(), "and then it is not");
+    assert!(grow(&mut payload, BUFFER));
+    assert_eq!(payload.counted(), BUFFER);
+    drop((stalled, payload));
+    // There has to be room for it, though.
+    let whole = whole(&pool, (7 << 20) - BUFFER);
+    pool.0.overdraft.store(true, Ordering::Relaxed);
+    let mut payload = pool.empty();
+    assert!(payload.admit() && !grow(&mut payload, 2 * BUFFER));
+    drop((whole, payload));
+    assert_eq!((pool.held(), pool.held_for_peers()), (0, 0));
 }
 
 #[test]

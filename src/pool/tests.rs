@@ -326,6 +326,42 @@ fn a_payload_goes_on_in_what_others_have_left() {
     assert_eq!(pool.with_idle(|idle| idle.bytes()), 3 * BUFFER);
 }
 
+/// Returns how long a payload of `want` bytes is once the first ones come, and how many are counted for it.
+fn begun(pool: &Pool, coming: usize, want: usize) -> (usize, usize) {
+    let (mut payload, mut listener) = (pool.empty(), None);
+    let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, 0, coming, want));
+    assert!(block_on(poll_once(grown)).is_some());
+    (payload.len(), payload.counted())
+}
+
+#[test]
+fn a_payload_gets_all_its_memory_once_half_of_it_is_much() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    for (coming, want, len, counted) in [
+        (1000, 1900, 1000, 1000),
+        (BUFFER / 2, 60_000, BUFFER / 2, BUFFER / 2),
+        (BUFFER / 2 + 1, 60_000, 60_000, BUFFER),
+        (BUFFER / 2 + 1, BUFFER + 2, BUFFER + 2, BUFFER + 2),
+        (BUFFER / 2 + 1, BUFFER + 3, BUFFER, BUFFER),
+    ] {
+        assert_eq!(begun(&pool, coming, want), (len, counted), "{coming} of {want}");
+    }
+}
+
+#[test]
+fn a_used_buffer_for_all_of_a_payload_is_taken_only_while_there_is_plenty() {
+    let pool = Pool::new(64 << 20, 0);
+    let (want, half_of_share) = (1 << 20, (20 << 20) - (1 << 20));
+    for (held, is_plenty) in [(0, true), (half_of_share, true), (half_of_share + 1, false)] {
+        let mut used = pool.empty();
+        assert!(grow(&mut used, want));
+        drop(used);
+        let held = pool.hold_for_peer(held);
+        assert_eq!(begun(&pool, 70_000, want).0 == want, is_plenty);
+        drop(held);
+    }
+}
+
 #[test]
 fn payloads_that_become_vectors_are_never_copied_into_one() {
     let pool = Pool::unbounded();

@@ -550,3 +550,109 @@ impl<R> fmt::Debug for FrameReader<R> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{BUFFER, HeldForPeer};
+    use crate::source::tests::{Chunks, cx, noise};
+
+    const MIB: usize = 1 << 20;
+
+    fn reader<R>(pool: &Pool, inner: R) -> FrameReader<R> {
+        FrameReader::in_pool(inner, Layout::U32BE, 8 * MIB, pool.clone())
+    }
+
+    fn frame(len: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        crate::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &noise(len)).unwrap();
+        frame
+    }
+
+    #[test]
+    fn a_reader_knows_what_has_come_and_whether_it_waits_for_the_rest() {
+        let frame = frame(10);
+        for given in 0..=14 {
+            let chunks = frame[..given].chunks(3).map(<[u8]>::to_vec).collect();
+            let mut reader = reader(&Pool::unbounded(), Chunks(chunks));
+            assert_eq!(reader.poll_message(&mut cx()).is_ready(), given == 14);
+            assert_eq!(reader.received(), given as u64);
+            assert_eq!(reader.waits_for_bytes(), (1..14).contains(&given), "{given}");
+            assert_eq!((reader.missing(), reader.waits_for_memory()), (None, false));
+        }
+    }
+
+    /// Returns two large messages under way, the second of which waits for memory, since the first one is over
+    /// the limit.
+    fn two_large_messages() -> (HeldForPeer, [FrameReader<Chunks>; 2]) {
+        let pool = Pool::new(64 * MIB, 0);
+        let held = pool.hold_for_peer(40 * MIB);
+        let frames = [frame(10), frame(2 * MIB)].concat();
+        let readers = [(); 2].map(|()| {
+            let chunks = [&frames[..16], &frames[16..][..BUFFER]].map(<[u8]>::to_vec);
+            let mut reader = reader(&pool, Chunks(chunks.into()));
+            assert!(reader.poll_message(&mut cx()).is_ready());
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            reader
+        });
+        (held, readers)
+    }
+
+    #[test]
+    fn a_message_that_waits_for_memory_knows_what_is_missing_until_it_has_arrived() {
+        let (_held, [first, mut second]) = two_large_messages();
+        assert_eq!((first.waits_for_memory(), first.missing()), (false, None));
+        assert_eq!((second.waits_for_memory(), second.waits_for_bytes()), (true, true));
+        let came = 2 + BUFFER as u64;
+        assert_eq!(second.received(), 14 + came);
+        assert_eq!(second.missing(), Some(4 + 2 * MIB as u64 - came));
+        // The rest has arrived below.
+        assert!(second.admit() && !second.admit());
+        assert!(second.poll_message(&mut cx()).is_pending());
+        assert_eq!((second.waits_for_memory(), second.missing()), (false, None));
+        assert_eq!(second.received(), 14 + came);
+        // A message that nothing is known of yet has nothing to admit.
+        assert!(!reader(&Pool::unbounded(), Chunks([].into())).admit());
+    }
+
+    /// A stream of two chunks, while the second of which is read others take all memory.
+    struct Outrun(Chunks, Pool, Option<HeldForPeer>);
+
+    impl AsyncRead for Outrun {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            if self.0.0.len() == 1 {
+                self.2 = Some(self.1.hold_for_peer(64 * MIB));
+            }
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    #[test]
+    fn a_message_that_has_come_and_waits_for_memory_does_not_wait_for_its_sender() {
+        let (_held, [first, _second]) = two_large_messages();
+        for missing in 0..2 {
+            let pool = first.source.pool();
+            let chunks = [&frame(10)[..3], &frame(10)[3..14 - missing]].map(<[u8]>::to_vec);
+            let mut reader = reader(pool, Outrun(Chunks(chunks.into()), pool.clone(), None));
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            assert_eq!(reader.missing(), Some(missing as u64));
+            assert!(reader.waits_for_memory());
+            assert_eq!(reader.waits_for_bytes(), missing > 0);
+        }
+    }
+
+    #[test]
+    fn a_message_that_takes_too_long_is_an_error_that_says_how_far_it_came() {
+        let timeout = Duration::from_secs(30);
+        for (given, got, want) in [(2, 2, None), (4, 4, Some(14)), (6, 6, Some(14))] {
+            let mut reader = reader(&Pool::unbounded(), Chunks([frame(10)[..given].into()].into()));
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            let ReadError::Protocol(error) = reader.expire(timeout) else { panic!("{given}") };
+            assert_eq!(error.fault, Fault::Late { got, want, timeout });
+        }
+    }
+}

@@ -573,10 +573,12 @@ mod tests {
     fn a_reader_knows_what_has_come_and_whether_it_waits_for_the_rest() {
         let frame = frame(10);
         for given in 0..=14 {
-            let chunks = frame[..given].chunks(3).map(<[u8]>::to_vec).collect();
-            let mut reader = reader(&Pool::unbounded(), Chunks(chunks));
+            let mut chunks = vec![frame.clone()];
+            chunks.extend(frame[..given].chunks(3).map(<[u8]>::to_vec));
+            let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+            assert!(reader.poll_message(&mut cx()).is_ready());
             assert_eq!(reader.poll_message(&mut cx()).is_ready(), given == 14);
-            assert_eq!(reader.received(), given as u64);
+            assert_eq!(reader.received(), 14 + given as u64);
             assert_eq!(reader.waits_for_bytes(), (1..14).contains(&given), "{given}");
             assert_eq!((reader.missing(), reader.waits_for_memory()), (None, false));
         }

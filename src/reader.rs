@@ -555,7 +555,7 @@ impl<R> fmt::Debug for FrameReader<R> {
 mod tests {
     use super::*;
     use crate::pool::{BUFFER, HeldForPeer};
-    use crate::source::tests::{Chunks, cx, noise};
+    use crate::source::tests::{Chunks, cx};
 
     const MIB: usize = 1 << 20;
 
@@ -563,9 +563,10 @@ mod tests {
         FrameReader::in_pool(inner, Layout::U32BE, 8 * MIB, pool.clone())
     }
 
+    /// Returns a frame of zeros, each four of which would be a message where it is not begun at its start.
     fn frame(len: usize) -> Vec<u8> {
         let mut frame = Vec::new();
-        crate::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &noise(len)).unwrap();
+        crate::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &vec![0; len]).unwrap();
         frame
     }
 
@@ -644,6 +645,23 @@ mod tests {
             assert_eq!(reader.missing(), Some(missing as u64));
             assert!(reader.waits_for_memory());
             assert_eq!(reader.waits_for_bytes(), missing > 0);
+        }
+    }
+
+    #[test]
+    fn a_layout_has_worked_once_a_message_was_not_empty_or_its_prefix_cannot_be_zeros_alone() {
+        for (layout, bytes, worked) in [
+            ("u32be", &b"\0\0\0\0\0\0\0\0\0\0\0\x01a"[..], &[false, false, false, true][..]),
+            ("u8", b"\x01a\0\x02bc", &[false, true, true, true]),
+            ("varint", b"\0\0", &[false, true, true]),
+        ] {
+            let mut reader = FrameReader::with_layout(bytes, layout.parse().unwrap());
+            let (last, before) = worked.split_last().unwrap();
+            for worked in before {
+                assert_eq!(reader.has_worked(), *worked, "{layout} at {}", reader.at());
+                assert!(reader.poll_message(&mut cx()).is_ready());
+            }
+            assert_eq!(reader.has_worked(), *last, "{layout} at {}", reader.at());
         }
     }
 

@@ -275,7 +275,7 @@ pub(crate) mod tests {
     }
 
     /// So many bytes, of which no two that are near are the same.
-    pub(crate) fn noise(len: usize) -> Vec<u8> {
+    fn noise(len: usize) -> Vec<u8> {
         (0..251).cycle().take(len).collect()
     }
 

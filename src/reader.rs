@@ -554,7 +554,7 @@ impl<R> fmt::Debug for FrameReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::{BUFFER, HeldForPeer};
+    use crate::pool::{BUFFER, Buffer, HeldForPeer};
     use crate::source::tests::{Chunks, cx};
 
     const MIB: usize = 1 << 20;
@@ -663,6 +663,72 @@ mod tests {
             }
             assert_eq!(reader.has_worked(), *last, "{layout} at {}", reader.at());
         }
+    }
+
+    #[test]
+    fn messages_that_have_come_together_are_one_batch_also_after_one_that_came_in_pieces() {
+        let (whole, some) = ([frame(1), frame(2), frame(3)].concat(), frame(10));
+        let chunks = [whole.clone(), some[..6].into(), [&some[6..], &whole].concat()];
+        let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+        let mut batch = || match reader.poll_batch(&mut cx()) {
+            Poll::Ready(Ok(Some(batch))) => Some((batch.first_number(), batch.len())),
+            _ => None,
+        };
+        assert_eq!([batch(), batch(), batch()], [Some((1, 3)), Some((4, 4)), None]);
+    }
+
+    #[test]
+    fn nothing_is_read_while_the_sink_has_all_the_memory() {
+        let pool = Pool::new(2 * MIB, 0);
+        let held = pool.lend(Buffer::from(&*vec![0; 2 * MIB]));
+        let mut reader = reader(&pool, Chunks([frame(10)].into()));
+        for _ in 0..2 {
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            assert_eq!((reader.waits_for_memory(), reader.received()), (true, 0));
+        }
+        drop(held);
+        assert!(reader.poll_message(&mut cx()).is_ready());
+        assert!(!reader.waits_for_memory());
+    }
+
+    #[track_caller]
+    fn suspect(error: ReadError) -> Option<String> {
+        let ReadError::Protocol(error) = error else { panic!("{error}") };
+        error.suspect.map(|suspect| suspect.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_is_seen_from_all_that_has_come_of_a_message() {
+        let as_u16be = "as u16be it would be 5: try --layout u16be";
+        for (before, advice) in [(0, Some(as_u16be)), (1, None)] {
+            let mut chunks: Vec<Vec<u8>> = (0..before).map(|_| frame(10)).collect();
+            chunks.extend(b"\0\x05hello\0\x05world".chunks(3).map(<[u8]>::to_vec));
+            let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+            for _ in 0..before {
+                assert!(reader.poll_message(&mut cx()).is_ready());
+            }
+            // For a message of 354405 bytes, that is only the start.
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            let late = reader.expire(Duration::from_secs(30));
+            assert_eq!(suspect(late).as_deref(), advice, "after {before}");
+        }
+        // A payload that is short by exactly its prefix.
+        let counts_itself = "the length may count its own prefix: try --layout u32be+self";
+        for (len, advice) in [(6, Some(counts_itself)), (7, None)] {
+            let bytes = frame(10)[..4 + len].to_vec();
+            let mut reader = reader(&Pool::unbounded(), Chunks([bytes, Vec::new()].into()));
+            let Poll::Ready(Err(error)) = reader.poll_message(&mut cx()) else { panic!() };
+            assert_eq!(suspect(error).as_deref(), advice, "{len} of 10 bytes");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_large_message_tells_what_is_wrong_with_it() {
+        let chunks = [frame(2 * BUFFER), b"hello there\r\n".into()].concat();
+        let mut reader = reader(&Pool::unbounded(), Chunks([chunks].into()));
+        assert!(reader.poll_message(&mut cx()).is_ready());
+        let Poll::Ready(Err(error)) = reader.poll_message(&mut cx()) else { panic!() };
+        assert!(suspect(error).unwrap().contains("\"hello there\\r\\n\""));
     }
 
     #[test]

@@ -361,6 +361,6 @@ pub(crate) mod tests {
         assert!(matches!(source.poll_fill_or_few(&mut cx()), Poll::Ready(Ok(36))));
         source.consume(36);
         assert!(matches!(source.poll_fill_or_few(&mut cx()), Poll::Ready(Ok(0))));
-        assert!(source.at_end());
+        assert_eq!((source.at_end(), pool.held()), (true, 0));
     }
 }

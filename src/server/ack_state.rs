@@ -260,14 +260,18 @@ mod tests {
     use std::future::poll_fn;
     use std::io::{ErrorKind, Read};
     use std::net::TcpListener;
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
     use std::task::{Wake, Waker};
 
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
+    use crate::message::Batch;
+    use crate::message::tests::{batch, origin};
     use crate::net::byte_stream::Peer;
     use crate::server::open_connection::OpenConnection;
+    use crate::server::writer_thread::WriterThread;
+    use crate::sink::message_sink::{Sink, SinkError};
 
     const BEFORE: u64 = 5;
 
@@ -348,6 +352,42 @@ mod tests {
         assert_hears_nothing(&mut client);
         assert!(block_on(poll_once(&mut task)).is_none());
         assert_hears(&mut client, &answer(BEFORE + 4));
+    }
+
+    #[test]
+    fn who_waits_alone_is_told_by_the_sinks_thread_and_of_many_each_by_its_task() {
+        /// A sink that waits in its first commit.
+        struct Waits(Arc<Barrier>, bool);
+
+        impl Sink for Waits {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                if !std::mem::replace(&mut self.1, true) {
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+        }
+
+        let queue = |writer: &WriterThread, connection| {
+            writer.queue().send(batch(&origin(None), &[b"a"]), connection).is_none()
+        };
+        let barrier = Arc::new(Barrier::new(2));
+        let mut writer = WriterThread::start(Box::new(Waits(Arc::clone(&barrier), false))).unwrap();
+        let (alone, mut client, _task) = welcomed();
+        let (among_others, mut client_among_others, mut task) = welcomed();
+        assert!(queue(&writer, &alone));
+        barrier.wait();
+        let plain = Arc::new(OpenConnection::new(2, Peer::Unix));
+        for connection in [&among_others, &plain] {
+            assert!(queue(&writer, connection));
+        }
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
+        assert_hears(&mut client, &answer(BEFORE + 1));
+        assert_hears_nothing(&mut client_among_others);
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert_hears(&mut client_among_others, &answer(BEFORE + 1));
     }
 
     #[test]

@@ -190,12 +190,17 @@ pub(super) fn wait_for_next(
             (Ok(command), _) => return Some(command),
             (Err(TryRecvError::Closed), _) => return None,
             (Err(TryRecvError::Empty), Some(spin)) => {
-                spin.until(|| !commands.is_empty() || commands.is_closed());
+                spin.until(|| has_next(commands));
             }
             // Whatever has come since has woken it.
             (Err(TryRecvError::Empty), None) => thread::park(),
         }
     }
+}
+
+/// Returns whether there is a command to take, or the news that there are no more to come.
+fn has_next(commands: &Receiver<Command>) -> bool {
+    !commands.is_empty() || commands.is_closed()
 }
 
 #[derive(Debug, Default)]
@@ -210,5 +215,22 @@ impl Counts {
     pub(super) fn uncommitted(&self) -> u64 {
         let committed = self.committed.load(Ordering::SeqCst);
         self.queued.load(Ordering::SeqCst).saturating_sub(committed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_for_a_command_finds_one_and_the_end_but_nothing_else() {
+        let (queue, commands) = channel::bounded(1);
+        assert!(!has_next(&commands));
+        queue.try_send(Command::Reopen).unwrap();
+        assert!(has_next(&commands));
+        commands.try_recv().unwrap();
+        assert!(!has_next(&commands));
+        queue.close();
+        assert!(has_next(&commands));
     }
 }

@@ -370,6 +370,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_sink_waits_for_is_known_while_it_waits() {
+        /// A sink that is away until somebody lets it come back.
+        struct Away(std::sync::mpsc::Receiver<()>);
+
+        impl Sink for Away {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                let back = self.0.try_recv();
+                back.map_err(|_| SinkError::Transient(io::Error::other("it is away")))
+            }
+        }
+
+        let (come_back, back) = std::sync::mpsc::channel();
+        let mut writer = WriterThread::start(Box::new(Away(back))).unwrap();
+        assert_eq!(writer.trouble(), None);
+        queue(&writer.queue(), &connection(None), &[b"a"]);
+        let started = std::time::Instant::now();
+        while writer.trouble().as_deref() != Some("it is away") {
+            assert!(started.elapsed().as_secs() < 30, "{:?}", writer.trouble());
+            thread::yield_now();
+        }
+        come_back.send(()).unwrap();
+        block_on(writer.finish()).unwrap();
+        assert_eq!((writer.trouble(), writer.uncommitted()), (None, 0));
+    }
+
+    #[test]
     fn a_sink_in_trouble_opens_again_what_it_writes_to_without_waiting_for_its_turn() {
         /// A sink whose file is gone until it is reopened.
         struct Gone(Arc<Barrier>, bool, Notes);
@@ -594,6 +620,101 @@ mod tests {
             let patience = std::time::Duration::from_secs(30);
             assert_eq!(left.recv_timeout(patience), Err(RecvTimeoutError::Disconnected));
         }
+    }
+
+    /// A log is rotated, or a client connects, while there is too much for one commit.
+    #[test]
+    fn a_question_or_an_order_does_not_wait_for_what_comes_meanwhile() {
+        /// A sink that waits in its first two commits, and notes how much there is in each.
+        struct Waits(Arc<Barrier>, Told);
+
+        impl Sink for Waits {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                let messages: usize = batches.iter().map(Batch::len).sum();
+                let mut told = self.1.lock().unwrap();
+                told.push(format!("commit {messages}"));
+                if told.len() <= 2 {
+                    drop(told);
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+
+            fn committed(&mut self, _: SenderId) -> Result<Option<u64>, SinkError> {
+                self.1.lock().unwrap().push("asked".into());
+                Ok(None)
+            }
+
+            fn reopen(&mut self) -> Result<(), SinkError> {
+                self.1.lock().unwrap().push("reopen".into());
+                Ok(())
+            }
+        }
+
+        for what in ["asked", "reopen"] {
+            let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+            let sink = Waits(Arc::clone(&barrier), Arc::clone(&told));
+            let mut writer = WriterThread::start(Box::new(sink)).unwrap();
+            let (to_sink, origin) = (writer.queue(), connection(None));
+            queue(&to_sink, &origin, &[b"a"]);
+            barrier.wait();
+            let many = origin.batch(&[&b"a"[..]; 12_000]);
+            // Two of them are as much as a commit takes.
+            for _ in 0..3 {
+                assert!(to_sink.send(many.clone(), &origin.1).is_none());
+            }
+            let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([1; 16])));
+            match what {
+                "asked" => assert!(block_on(poll_once(&mut question)).is_none()),
+                _ => block_on(writer.reopen()),
+            }
+            barrier.wait();
+            barrier.wait();
+            queue(&to_sink, &origin, &[b"b"]);
+            barrier.wait();
+            block_on(writer.finish()).unwrap();
+            let expected = ["commit 1", "commit 24000", "commit 12000", what, "commit 1"];
+            assert_eq!(*told.lock().unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_up_while_a_sink_is_slow_is_no_more_than_a_queue_full() {
+        /// A sink that waits in each commit, as long as somebody holds the other end.
+        struct Waits(Arc<Barrier>, std::sync::mpsc::Receiver<()>);
+
+        impl Sink for Waits {
+            fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
+                if self.1.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+        }
+
+        let (held, hold) = std::sync::mpsc::channel();
+        let barrier = Arc::new(Barrier::new(2));
+        let mut writer = WriterThread::start(Box::new(Waits(Arc::clone(&barrier), hold))).unwrap();
+        let (to_sink, origin) = (writer.queue(), connection(None));
+        // A third of a queue full is as much as a commit takes.
+        let many = origin.batch(&[&b"a"[..]; 100]);
+        queue(&to_sink, &origin, &[b"a"]);
+        barrier.wait();
+        for _ in 0..2 {
+            (0..LENGTH).for_each(|_| assert!(to_sink.send(many.clone(), &origin.1).is_none()));
+            barrier.wait();
+            barrier.wait();
+        }
+        // The first queue full was taken up, and of the second as much as is committed of the first.
+        let committed = usize::try_from(origin.committed()).unwrap() / 100;
+        assert_eq!(committed, 327);
+        let room = (0..).take_while(|_| to_sink.send(many.clone(), &origin.1).is_none()).count();
+        assert_eq!(room, committed);
+        drop(held);
+        barrier.wait();
+        block_on(writer.finish()).unwrap();
     }
 
     #[test]

@@ -235,3 +235,136 @@ impl<R: AsyncRead + Unpin> AsyncRead for Source<R> {
         Poll::Ready(Ok(read))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A stream that gives one of these a read, and then waits.
+    pub(crate) struct Chunks(pub(crate) VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Chunks {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let Some(mut chunk) = self.0.pop_front() else { return Poll::Pending };
+            let rest = chunk.split_off(chunk.len().min(buf.len()));
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+            buf[..chunk.len()].copy_from_slice(&chunk);
+            Poll::Ready(Ok(chunk.len()))
+        }
+    }
+
+    /// Returns a source of these chunks, and the pool that counts what it holds.
+    fn source<const N: usize>(chunks: [Vec<u8>; N]) -> (Source<Chunks>, Pool) {
+        let pool = Pool::new(64 << 20, 8 << 20);
+        (Source::new(Chunks(chunks.into()), pool.clone()), pool)
+    }
+
+    pub(crate) fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    /// Reads once into the empty buffer.
+    #[track_caller]
+    fn fill<R: AsyncRead + Unpin>(source: &mut Source<R>) {
+        assert!(matches!(source.poll_fill(&mut cx()), Poll::Ready(Ok(Some(1..)))));
+    }
+
+    /// So many bytes, of which no two that are near are the same.
+    fn noise(len: usize) -> Vec<u8> {
+        (0..251).cycle().take(len).collect()
+    }
+
+    #[test]
+    fn few_bytes_of_messages_do_not_hold_the_whole_read_buffer() {
+        for (run_len, held) in [(400, 400), (4096, 4096), (4097, BUFFER), (50_000, BUFFER)] {
+            for rest in [0, 10, 5000] {
+                let bytes = noise(run_len + rest);
+                let (mut source, pool) = source([bytes.clone()]);
+                fill(&mut source);
+                let (run, from) = source.take_run(run_len, 1);
+                assert_eq!(run[from..][..run_len], bytes[..run_len], "{run_len} {rest}");
+                assert_eq!(source.buffered(), &bytes[run_len..], "{run_len} {rest}");
+                assert_eq!(source.offset(), run_len as u64);
+                // The start of a stream stays together, if it is short.
+                let start = if rest > 0 && run_len + rest <= SAMPLE { run_len } else { 0 };
+                assert_eq!(pool.held(), held + start + rest, "{run_len} {rest}");
+                assert_eq!(source.since_start(), (start > 0).then_some(&bytes[..]));
+                drop((source, run));
+                assert_eq!(pool.held(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_first_read_is_the_start_of_a_stream() {
+        let (mut source, _) = source([noise(10), noise(10)]);
+        fill(&mut source);
+        assert_eq!(source.since_start(), Some(&noise(10)[..]));
+        source.consume(10);
+        fill(&mut source);
+        assert_eq!((source.since_start(), source.buffered()), (None, &noise(10)[..]));
+        let (run, from) = source.take_run(4, 1);
+        assert_eq!(run[from..][..4], noise(4));
+        assert_eq!((source.since_start(), source.buffered()), (None, &noise(10)[4..]));
+        assert_eq!(source.offset(), 14);
+    }
+
+    #[test]
+    fn a_long_payload_and_what_follows_it_are_read_to_their_places() {
+        let (mut source, pool) = source([noise(10)]);
+        for (len, is_exact) in [(2 * BUFFER, true), (2 * BUFFER - 1, false)] {
+            source.expect(len);
+            assert_eq!(source.is_exact(), is_exact);
+        }
+        source.expect(2 * BUFFER);
+        assert!(matches!(source.poll_fill(&mut cx()), Poll::Ready(Ok(None))));
+        let mut place = [0; 4];
+        let read = Pin::new(&mut source).poll_read(&mut cx(), &mut place);
+        assert!(matches!(read, Poll::Ready(Ok(4))));
+        assert_eq!((&place[..], source.offset(), pool.held()), (&noise(4)[..], 4, 0));
+    }
+
+    #[test]
+    fn what_waits_has_no_more_room_than_it_needs() {
+        let (mut source, pool) = source([noise(10), noise(100)]);
+        fill(&mut source);
+        assert_eq!(pool.held(), BUFFER);
+        source.consume(4);
+        source.shrink();
+        assert_eq!((source.buffered(), pool.held()), (&noise(10)[4..], 6));
+        // Also before it waits by itself, and more comes to what is there.
+        assert!(matches!(source.poll_few(&mut cx()), Poll::Ready(Ok(FEW))));
+        assert_eq!(source.buffered(), [&noise(10)[4..], &noise(FEW)].concat());
+        assert!(matches!(source.poll_few(&mut cx()), Poll::Ready(Ok(36))));
+        assert!(source.poll_few(&mut cx()).is_pending());
+        assert_eq!(pool.held(), 6 + 100);
+        let (mut source, pool) = self::source([noise(10)]);
+        fill(&mut source);
+        assert!(source.poll_few(&mut cx()).is_pending());
+        assert_eq!((source.buffered(), pool.held()), (&noise(10)[..], 10));
+    }
+
+    #[test]
+    fn where_there_is_no_memory_a_few_bytes_are_read() {
+        let (mut source, pool) = source([noise(100), Vec::new()]);
+        let full = pool.hold_for_peer(64 << 20);
+        assert!(matches!(source.poll_fill(&mut cx()), Poll::Ready(Ok(None))));
+        assert!(matches!(source.poll_fill_or_few(&mut cx()), Poll::Ready(Ok(64))));
+        assert_eq!((source.buffered(), source.at_end()), (&noise(64)[..], false));
+        source.drop_buffer();
+        drop(full);
+        assert!(matches!(source.poll_fill_or_few(&mut cx()), Poll::Ready(Ok(36))));
+        source.consume(36);
+        assert!(matches!(source.poll_fill_or_few(&mut cx()), Poll::Ready(Ok(0))));
+        assert_eq!((source.at_end(), pool.held()), (true, 0));
+    }
+}

@@ -332,6 +332,23 @@ mod tests {
         assert_eq!(note.senders.unwrap().by_age().len(), MOST);
     }
 
+    /// What a failure of the machine left of it, or put there.
+    #[test]
+    fn a_file_that_was_not_synced_may_have_another_length_than_at_its_clean_end() {
+        for (sync, is_about_it) in [(FileSync::Never, true), (FileSync::Always, false)] {
+            let (_directory, path, metadata, mut open) = file_with_note(sync);
+            open.set_committed(8).unwrap();
+            open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+            assert!(Note::read(&path, &metadata).is_some());
+            for len in [6, 12] {
+                let file = OpenOptions::new().write(true).open(&path).unwrap();
+                file.set_len(len).unwrap();
+                let note = Note::read(&path, &file.metadata().unwrap());
+                assert_eq!(note.is_some(), is_about_it, "{sync:?}, {len} bytes");
+            }
+        }
+    }
+
     #[test]
     fn what_was_not_synced_is_safe_until_the_machine_is_started_anew() {
         let (_directory, path, metadata, _) = file_with_note(FileSync::Never);

@@ -341,9 +341,13 @@ fn a_file_keeps_its_format() {
             assert!(place.refused(format).contains(&words));
         }
         assert!(place.open(written).is_ok());
-        // An empty one has none.
+        // An empty one has none, whatever its note says.
+        let sink = place.open(written).unwrap();
+        place.crash(sink);
         fs::write(&place.path, "").unwrap();
-        assert!(place.open("hex").is_ok());
+        for format in ["hex", written] {
+            assert!(place.open(format).is_ok());
+        }
     }
 }
 
@@ -381,6 +385,7 @@ fn a_file_has_one_writer_at_a_time_and_reopening_keeps_it() {
     let mut sink = open().unwrap();
     for _ in 0..2 {
         assert!(open().unwrap_err().to_string().contains("another framelet writes to it"));
+        sink.open_again().unwrap();
         sink.reopen().unwrap();
     }
     sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
@@ -398,6 +403,22 @@ fn a_file_that_was_emptied_is_not_filled_up_again() {
     File::create(&path).unwrap();
     sink.commit(&[batch(&origin(None), &[b"b"])]).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"b\n");
+}
+
+#[test]
+fn a_sync_is_read_from_its_word() {
+    let parsed = ["always", "never", "often", ""].map(|text| text.parse::<FileSync>().ok());
+    assert_eq!(parsed, [Some(FileSync::Always), Some(FileSync::Never), None, None]);
+}
+
+#[test]
+fn a_file_is_cut_back_but_never_filled_up() {
+    let place = Place::with(b"four");
+    let file = OpenOptions::new().write(true).open(&place.path).unwrap();
+    for (to, is_done, len) in [(4, true, 4), (2, true, 2), (3, false, 2), (0, true, 0)] {
+        assert_eq!(cut_back(&file, to).unwrap(), is_done, "to {to}");
+        assert_eq!(place.content().len(), len);
+    }
 }
 
 #[test]

@@ -107,6 +107,35 @@ fn messages_count_for_what_they_cost_even_if_they_are_empty() {
     assert_eq!(pool.held(), 0);
 }
 
+/// As the table of the module has it.
+#[test]
+fn the_longer_a_message_is_the_less_may_be_held_where_it_grows() {
+    const KIB: usize = 1024;
+    let pool = Pool::new(64 << 20, 0);
+    for (longest, sixteenths, longer) in [
+        (4 * KIB, 14, 13),
+        (16 * KIB, 13, 12),
+        (64 * KIB, 12, 11),
+        (256 * KIB, 11, 10),
+        (1024 * KIB, 10, 8),
+        (usize::MAX - 1, 8, 8),
+    ] {
+        let shares = [pool.share(longest), pool.share(longest + 1)];
+        assert_eq!(shares, [sixteenths, longer].map(|n| n * (4 << 20)), "{longest}");
+    }
+}
+
+#[test]
+fn a_few_read_buffers_lie_idle_whatever_is_held() {
+    for pool in [Pool::with(LEAST_LIMIT, Supply::Pages), Pool::with(usize::MAX, Supply::Heap)] {
+        let _held = pool.lend(Buffer::new(LEAST_LIMIT, Supply::Heap));
+        for _ in 0..40 {
+            pool.give_back(Buffer::new(BUFFER, Supply::Heap));
+        }
+        assert_eq!(pool.with_idle(|idle| idle.bytes()), 32 * 64 * 1024);
+    }
+}
+
 #[test]
 fn two_large_payloads_cannot_lock_each_other_out() {
     let pool = Pool::new(4 << 20, 1 << 20);
@@ -274,6 +303,36 @@ fn idle_and_kept_memory_share_one_limit() {
 }
 
 #[test]
+fn idle_memory_makes_room_for_what_is_lent() {
+    let pool = Pool::new(8 << 20, 0);
+    drop(whole(&pool, (8 << 20) - BUFFER));
+    let lent = pool.lend(Buffer::new(3 << 20, Supply::Heap));
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), 5 << 20);
+    // And for what grows.
+    let mut grown = pool.empty();
+    assert!(grow(&mut grown, 1000));
+    assert_eq!(pool.with_idle(|idle| idle.bytes()), (5 << 20) - BUFFER);
+    drop((lent, grown));
+}
+
+#[test]
+fn few_bytes_get_no_pages_of_their_own() {
+    let (pages, heap) =
+        (Pool::with(usize::MAX, Supply::Pages), Pool::with(usize::MAX, Supply::Heap));
+    for (len, supply, size) in [
+        (100, Supply::Heap, 100),
+        (BUFFER / 2, Supply::Heap, BUFFER / 2),
+        (BUFFER / 2 + 1, Supply::Heap, BUFFER),
+        (BUFFER - 1, Supply::Heap, BUFFER),
+        (BUFFER, Supply::Pages, BUFFER),
+        (BUFFER + 1, Supply::Pages, BUFFER + 1),
+    ] {
+        assert_eq!((pages.supply(len), pages.size(len)), (supply, size), "{len}");
+        assert_eq!((heap.supply(len), heap.size(len)), (Supply::Heap, len), "{len}");
+    }
+}
+
+#[test]
 fn a_payload_goes_on_in_what_others_have_left() {
     let pool = Pool::new(64 << 20, 8 << 20);
     let mut payload = pool.empty();
@@ -294,6 +353,42 @@ fn a_payload_goes_on_in_what_others_have_left() {
     }
     // What it has left behind on its way waits for the next.
     assert_eq!(pool.with_idle(|idle| idle.bytes()), 3 * BUFFER);
+}
+
+/// Returns how long a payload of `want` bytes is once the first ones come, and how many are counted for it.
+fn begun(pool: &Pool, coming: usize, want: usize) -> (usize, usize) {
+    let (mut payload, mut listener) = (pool.empty(), None);
+    let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, 0, coming, want));
+    assert!(block_on(poll_once(grown)).is_some());
+    (payload.len(), payload.counted())
+}
+
+#[test]
+fn a_payload_gets_all_its_memory_once_half_of_it_is_much() {
+    let pool = Pool::new(64 << 20, 8 << 20);
+    for (coming, want, len, counted) in [
+        (1000, 1900, 1000, 1000),
+        (BUFFER / 2, 60_000, BUFFER / 2, BUFFER / 2),
+        (BUFFER / 2 + 1, 60_000, 60_000, BUFFER),
+        (BUFFER / 2 + 1, BUFFER + 2, BUFFER + 2, BUFFER + 2),
+        (BUFFER / 2 + 1, BUFFER + 3, BUFFER, BUFFER),
+    ] {
+        assert_eq!(begun(&pool, coming, want), (len, counted), "{coming} of {want}");
+    }
+}
+
+#[test]
+fn a_used_buffer_for_all_of_a_payload_is_taken_only_while_there_is_plenty() {
+    let pool = Pool::new(64 << 20, 0);
+    let (want, half_of_share) = (1 << 20, (20 << 20) - (1 << 20));
+    for (held, is_plenty) in [(0, true), (half_of_share, true), (half_of_share + 1, false)] {
+        let mut used = pool.empty();
+        assert!(grow(&mut used, want));
+        drop(used);
+        let held = pool.hold_for_peer(held);
+        assert_eq!(begun(&pool, 70_000, want).0 == want, is_plenty);
+        drop(held);
+    }
 }
 
 #[test]
@@ -326,6 +421,26 @@ fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
     while payload.len() < 1 << 20 {
         assert_eq!(waits(&mut payload), (false, false));
     }
+}
+
+#[test]
+fn a_message_whose_rest_has_arrived_does_not_wait_for_its_share() {
+    let pool = Pool::new(8 << 20, 1 << 20);
+    let stalled = starts(&pool, BUFFER);
+    let mut payload = pool.empty();
+    assert!(!grow(&mut payload, BUFFER));
+    assert!(payload.admit(), "that is new");
+    assert!(!payload.admit(), "and then it is not");
+    assert!(grow(&mut payload, BUFFER));
+    assert_eq!(payload.counted(), BUFFER);
+    drop((stalled, payload));
+    // There has to be room for it, though.
+    let whole = whole(&pool, (7 << 20) - BUFFER);
+    pool.0.overdraft.store(FOR_PEER, Ordering::Relaxed);
+    let mut payload = pool.empty();
+    assert!(payload.admit() && !grow(&mut payload, 2 * BUFFER));
+    drop((whole, payload));
+    assert_eq!((pool.held(), pool.held_for_peers()), (0, 0));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod file;
 pub(crate) mod message_sink;
 mod output;
+pub(crate) mod sender_counts; // how far each sender has come
 pub(crate) mod target; // where messages go, as text
 // The only place that knows whether this build has it.
 #[cfg(not(feature = "sqlite"))]
@@ -23,6 +24,7 @@ mod redis;
 mod redis;
 
 pub use self::redis::RedisSink;
-pub use file::{FileSink, FileSync, ParseFileSyncError};
+pub use file::FileSink;
+pub use file::file_sync::{FileSync, ParseFileSyncError};
 pub use output::OutputSink;
 pub use sqlite::SqliteSink;

@@ -1,33 +1,16 @@
 //! How far each sender has come, so that what it sends again is recognised.
 
-use std::collections::HashMap;
-
 use crate::message::Batch;
 use crate::sink::message_sink::{Sink, SinkError};
+use crate::sink::sender_counts::SenderCounts;
 use crate::wire::sender_id::SenderId;
-
-/// How many senders are remembered, those with the latest messages: 8 MiB, so that nobody can fill the
-/// memory with new ones. No clock says who is forgotten, since any clock can jump or stand still.
-const MOST: usize = 100_000;
 
 /// How far each sender has come.
 ///
 /// For a sink that knows that itself this only saves asking.
 #[derive(Debug, Default)]
 pub(super) struct KnownSenders {
-    senders: HashMap<SenderId, Sender>,
-    /// Counts whatever is heard of any of them.
-    turn: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Sender {
-    /// The number of its last message that is committed, or about to be.
-    committed: u64,
-    /// The turn at which that was heard.
-    last: u64,
-    /// The checksum of that message, if it came here.
-    checksum: Option<u64>,
+    counts: SenderCounts,
 }
 
 impl KnownSenders {
@@ -46,11 +29,11 @@ impl KnownSenders {
             match answer {
                 // That may be less than was thought here, too: the sink can have refused the rest.
                 Some(committed) => {
-                    let same = self.senders.get(sender).filter(|s| s.committed == *committed);
-                    let checksum = same.and_then(|sender| sender.checksum);
-                    self.remember(*sender, *committed, checksum);
+                    let is_same = self.counts.committed(*sender) == Some(*committed);
+                    let checksum = self.counts.checksum(*sender).filter(|_| is_same);
+                    self.counts.insert(*sender, *committed, checksum);
                 }
-                None => *answer = self.senders.get(sender).map(|sender| sender.committed),
+                None => *answer = self.counts.committed(*sender),
             }
         }
         Ok(answers)
@@ -68,8 +51,8 @@ impl KnownSenders {
         sink: &mut dyn Sink,
     ) -> Result<Vec<Option<u64>>, SinkError> {
         let answers = sink.last_checksums(senders)?.into_iter().zip(senders);
-        let here = |sender| self.senders.get(sender).and_then(|sender: &Sender| sender.checksum);
-        Ok(answers.map(|(answer, sender)| answer.or_else(|| here(sender))).collect())
+        let known = |sender: &SenderId| self.counts.checksum(*sender);
+        Ok(answers.map(|(answer, sender)| answer.or_else(|| known(sender))).collect())
     }
 
     /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
@@ -78,12 +61,11 @@ impl KnownSenders {
         let Some(id) = batch.sender() else { return Some(batch.clone()) };
         // Where it was forgotten since it has connected, what its connection sends comes after what it was
         // told then, and a sink that knows more leaves that out.
-        let known = self.senders.get(&id).copied();
-        let committed = known.map_or(0, |sender| sender.committed);
+        let committed = self.counts.committed(id).unwrap_or(0);
         let fresh = batch.after(committed);
         match &fresh {
-            Some(fresh) => self.remember(id, fresh.last_number(), Some(fresh.last_checksum())),
-            None => self.remember(id, committed, known.and_then(|sender| sender.checksum)),
+            Some(fresh) => self.counts.commit(std::slice::from_ref(fresh)),
+            None => self.counts.insert(id, committed, self.counts.checksum(id)),
         }
         fresh
     }
@@ -92,19 +74,8 @@ impl KnownSenders {
     /// more, but it knows itself.
     pub(super) fn refused(&mut self, batch: &Batch) {
         if let Some(sender) = batch.sender() {
-            self.senders.remove(&sender);
+            self.counts.remove(sender);
         }
-    }
-
-    fn remember(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
-        self.turn += 1;
-        if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
-            // A tenth of them at once, so that this is seldom.
-            let mut turns: Vec<u64> = self.senders.values().map(|sender| sender.last).collect();
-            let (_, &mut until, _) = turns.select_nth_unstable(MOST / 10);
-            self.senders.retain(|_, sender| sender.last > until);
-        }
-        self.senders.insert(sender, Sender { committed, last: self.turn, checksum });
     }
 }
 
@@ -185,7 +156,7 @@ mod tests {
     fn a_hundred_thousand_senders_are_remembered_and_then_those_with_the_latest_messages() {
         let mut senders = KnownSenders::default();
         let id = |number: u128| SenderId::from_bytes(number.to_be_bytes());
-        let send = |senders: &mut KnownSenders, number| senders.remember(id(number), 1, None);
+        let send = |senders: &mut KnownSenders, number| senders.counts.insert(id(number), 1, None);
         (0..100_000).for_each(|number| send(&mut senders, number));
         let known = |senders: &mut KnownSenders, number| {
             senders.committed(&[id(number)], &mut Knows(None)).unwrap()[0].is_some()
@@ -193,13 +164,13 @@ mod tests {
         assert!((0..100_000).all(|number| known(&mut senders, number)));
         // The first one is heard of again; then there are too many.
         send(&mut senders, 0);
-        assert_eq!(senders.senders.len(), 100_000);
+        assert_eq!(senders.counts.by_age().len(), 100_000);
         send(&mut senders, 100_000);
         let forgotten: Vec<u128> =
             (0..=100_000).filter(|number| !known(&mut senders, *number)).collect();
         assert_eq!(forgotten, (1..=10_001).collect::<Vec<_>>());
         // Who only asks a sink that does not know is not remembered.
         assert!(!known(&mut senders, 200_000));
-        assert_eq!(senders.senders.len(), 90_000);
+        assert_eq!(senders.counts.by_age().len(), 90_000);
     }
 }

@@ -1,30 +1,29 @@
 //! A sink that appends messages to a file.
 
-use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use self::file_sync::FileSync;
 use self::note::{Note, OpenNote};
-use self::senders::Senders;
 use self::sync::Syncs;
 use super::message_sink::{Sink, SinkError};
 use super::output::OutputSink;
 use super::output::{may_pass, what_to_do};
+use super::sender_counts::SenderCounts;
 use crate::format::names::OutputFormat;
 use crate::message::Batch;
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
 
+pub(super) mod file_sync; // when a file is synced
 mod note; // what framelet notes about the file
-mod senders; // how far each sender has come
 mod sync; // what makes a file safe
 mod torn; // where its whole records end
 
@@ -34,41 +33,6 @@ const MODE: u32 = 0o640;
 /// How long a file that has come in place of a deleted one is to stay as it is before it is written to: it may
 /// be a copy under way.
 const SETTLED: Duration = Duration::from_secs(1);
-
-/// When a file's messages are made safe from a failure of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum FileSync {
-    /// At each commit, by `fdatasync`.
-    #[default]
-    Always,
-    /// When the system finds the time. A commit is safe from the end of the program, not from that of
-    /// the machine.
-    Never,
-}
-
-/// A text that is neither `always` nor `never`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParseFileSyncError;
-
-impl FromStr for FileSync {
-    type Err = ParseFileSyncError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "always" => Ok(FileSync::Always),
-            "never" => Ok(FileSync::Never),
-            _ => Err(ParseFileSyncError),
-        }
-    }
-}
-
-impl fmt::Display for ParseFileSyncError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("write always or never")
-    }
-}
-
-impl std::error::Error for ParseFileSyncError {}
 
 /// Appends messages to a file in one of the formats.
 ///
@@ -94,7 +58,7 @@ pub struct FileSink {
     sync: FileSync,
     syncs: Syncs,
     open: Opened,
-    senders: Senders,
+    senders: SenderCounts,
 }
 
 /// An open file; a regular one with what goes with it.
@@ -340,7 +304,7 @@ impl Opened {
         format: OutputFormat,
         sync: FileSync,
         syncs: Syncs,
-    ) -> io::Result<(Opened, Senders)> {
+    ) -> io::Result<(Opened, SenderCounts)> {
         let what = |error: io::Error| {
             io::Error::other(format!("cannot open {}: {}", path.display(), Plain(&error)))
         };
@@ -352,7 +316,7 @@ impl Opened {
         let file = options.open(path).map_err(what)?;
         if !file.metadata().map_err(what)?.is_file() {
             let output = OutputSink::new(file, format);
-            return Ok((Opened { output, regular: None }, Senders::default()));
+            return Ok((Opened { output, regular: None }, SenderCounts::default()));
         }
         // Some file systems have no locks; that is no error.
         if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -371,7 +335,7 @@ fn take_over(
     format: OutputFormat,
     sync: FileSync,
     syncs: Syncs,
-) -> io::Result<(Regular, Senders)> {
+) -> io::Result<(Regular, SenderCounts)> {
     let metadata = file.metadata()?;
     let len = metadata.len();
     // An empty file is taken, whatever was in it before.

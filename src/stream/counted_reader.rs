@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_lite::AsyncRead;
 
-use crate::stream::pool::{BUFFER, Buffer, Lent, Pool};
+use crate::stream::pool::{BUFFER, Buffer, Pool, PooledBytes};
 use crate::wire::diagnosis::SAMPLE;
 
 /// Up to this many bytes of whole messages are copied out of the read buffer rather than holding on to
@@ -21,11 +21,11 @@ const LARGE: usize = 2 * BUFFER;
 
 /// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
 /// the pool while there are bytes in it, and the offset of the next byte.
-pub(crate) struct Source<R> {
+pub(crate) struct CountedReader<R> {
     inner: R,
     pool: Pool,
     /// Borrowed while `next < filled`; or the rest of such a one, in a buffer of its own.
-    buffer: Option<Lent>,
+    buffer: Option<PooledBytes>,
     next: usize,
     filled: usize,
     /// How many bytes have been taken out of here.
@@ -36,9 +36,9 @@ pub(crate) struct Source<R> {
     at_end: bool,
 }
 
-impl<R> Source<R> {
-    pub(crate) fn new(inner: R, pool: Pool) -> Source<R> {
-        Source {
+impl<R> CountedReader<R> {
+    pub(crate) fn new(inner: R, pool: Pool) -> CountedReader<R> {
+        CountedReader {
             inner,
             pool,
             buffer: None,
@@ -107,7 +107,7 @@ impl<R> Source<R> {
 
     /// Takes the next `bytes` bytes out together, which are as many whole `messages`; returns a buffer
     /// and where in it they start.
-    pub(crate) fn take_run(&mut self, bytes: usize, messages: usize) -> (Lent, usize) {
+    pub(crate) fn take_run(&mut self, bytes: usize, messages: usize) -> (PooledBytes, usize) {
         let Some(buffer) = self.buffer.take() else { return (self.pool.empty(), 0) };
         let (from, to) = (self.next, self.next + bytes);
         // The very first read stays together: the start of a stream tells best what it is.
@@ -134,7 +134,7 @@ impl<R> Source<R> {
 
     /// Copies bytes to wait for more: many connections may be between two reads with the start of a message
     /// left over, so it gets no more room than it needs.
-    fn keep(&self, bytes: &[u8]) -> Lent {
+    fn keep(&self, bytes: &[u8]) -> PooledBytes {
         let mut kept = self.pool.lend(Buffer::from(bytes));
         kept.hold_for_peer();
         kept
@@ -161,7 +161,7 @@ impl<R> Source<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin> Source<R> {
+impl<R: AsyncRead + Unpin> CountedReader<R> {
     /// Reads once from below into the empty buffer; returns how many bytes came, or `None` if only what
     /// is asked for is to be read, perhaps since there is no memory for a buffer.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
@@ -211,7 +211,7 @@ impl<R: AsyncRead + Unpin> Source<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Source<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for CountedReader<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -263,9 +263,9 @@ pub(crate) mod tests {
     }
 
     /// Returns a source of these chunks, and the pool that counts what it holds.
-    fn source<const N: usize>(chunks: [Vec<u8>; N]) -> (Source<Chunks>, Pool) {
+    fn source<const N: usize>(chunks: [Vec<u8>; N]) -> (CountedReader<Chunks>, Pool) {
         let pool = Pool::new(64 << 20, 8 << 20);
-        (Source::new(Chunks(chunks.into()), pool.clone()), pool)
+        (CountedReader::new(Chunks(chunks.into()), pool.clone()), pool)
     }
 
     pub(crate) fn cx() -> Context<'static> {
@@ -274,7 +274,7 @@ pub(crate) mod tests {
 
     /// Reads once into the empty buffer.
     #[track_caller]
-    fn fill<R: AsyncRead + Unpin>(source: &mut Source<R>) {
+    fn fill<R: AsyncRead + Unpin>(source: &mut CountedReader<R>) {
         assert!(matches!(source.poll_fill(&mut cx()), Poll::Ready(Ok(Some(1..)))));
     }
 

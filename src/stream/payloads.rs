@@ -1,6 +1,6 @@
 //! Messages that were read together.
 
-use crate::stream::pool::{Buffer, Lent, Pool};
+use crate::stream::pool::{Buffer, Pool, PooledBytes};
 use crate::wire::frame::{append_frame, whole_frame};
 use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 
@@ -11,9 +11,9 @@ use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 pub struct Payloads {
     pub(crate) layout: Layout,
     /// The message that had been incomplete before this read: its prefix and its payload.
-    pub(crate) head: Option<(Prefix, Lent)>,
+    pub(crate) head: Option<(Prefix, PooledBytes)>,
     /// Whole frames one after the other, from `from` to `to`.
-    pub(crate) run: Lent,
+    pub(crate) run: PooledBytes,
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) count: usize,

@@ -4,7 +4,7 @@
 //! then `read_exact` the payload. What it adds is that nothing depends on luck:
 //!
 //! - *How far it got* is kept in the reader, not in a future. A layer below counts the bytes
-//!   ([`Source`]), so a read that was dropped goes on at `offset − start of the frame`, and every
+//!   ([`CountedReader`]), so a read that was dropped goes on at `offset − start of the frame`, and every
 //!   error can say where it happened.
 //! - The limit is checked before anything is allocated, and memory follows the bytes that arrive.
 //! - Frames that lie whole in the read buffer are taken from it together, without being copied one
@@ -20,10 +20,10 @@ use std::time::Duration;
 use event_listener::EventListener;
 use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
-use crate::stream::counted_reader::Source;
+use crate::stream::counted_reader::CountedReader;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
-use crate::stream::pool::{Lent, Place, Pool};
+use crate::stream::pool::{Place, Pool, PooledBytes};
 use crate::wire::ack::{Hello, Opening};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
@@ -51,7 +51,7 @@ use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
 /// # Ok::<(), framelet::ReadError>(()) }).unwrap();
 /// ```
 pub struct FrameReader<R> {
-    source: Source<R>,
+    source: CountedReader<R>,
     layout: Layout,
     limit: usize,
     /// How many messages are complete.
@@ -63,7 +63,7 @@ pub struct FrameReader<R> {
     announced: Option<Announced>,
     /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
     /// between two messages and have none.
-    payload: Option<Box<Lent>>,
+    payload: Option<Box<PooledBytes>>,
     /// The place in the line of those who wait for room to read, while there is none.
     place: Option<Box<Place>>,
     /// The place in the queue for memory for the payload, while there is none.
@@ -127,7 +127,7 @@ impl<R> FrameReader<R> {
     /// Returns a reader whose memory is lent and counted by `pool`.
     pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
         FrameReader {
-            source: Source::new(inner, pool),
+            source: CountedReader::new(inner, pool),
             layout,
             limit,
             complete: 0,
@@ -437,7 +437,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(Prefix, Lent)>, ReadError>> {
+    ) -> Poll<Result<Option<(Prefix, PooledBytes)>, ReadError>> {
         let announced = match self.announced {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {

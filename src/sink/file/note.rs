@@ -27,10 +27,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::FileSync;
-use super::senders::{MOST, Senders};
+use super::file_sync::FileSync;
 use super::sync::Syncs;
 use crate::format::names::OutputFormat;
+use crate::sink::sender_counts::{MOST, SenderCounts};
 use crate::wire::sender_id::SenderId;
 
 /// What every note begins with.
@@ -58,7 +58,7 @@ pub(super) struct Note {
     /// Which file it is.
     identity: String,
     /// Who has sent the messages, after a clean end.
-    pub(super) senders: Option<Senders>,
+    pub(super) senders: Option<SenderCounts>,
 }
 
 impl Note {
@@ -110,7 +110,7 @@ impl Note {
         Some(Note { committed, format, synced, boot, identity, senders })
     }
 
-    fn to_text(&self, senders: Option<&Senders>) -> String {
+    fn to_text(&self, senders: Option<&SenderCounts>) -> String {
         use std::fmt::Write;
 
         let Note { committed, format, identity, .. } = self;
@@ -121,7 +121,7 @@ impl Note {
             "{MAGIC}{COMMITTED}{committed:020}\nformat {format}\nsynced {synced}\nboot {boot}\n\
              file {identity}\nstate {state}\n"
         );
-        for (sender, committed, checksum) in senders.map(Senders::by_age).unwrap_or_default() {
+        for (sender, committed, checksum) in senders.map(SenderCounts::by_age).unwrap_or_default() {
             let checksum = checksum.map(|checksum| format!(" {checksum:016x}")).unwrap_or_default();
             // Cannot fail: a String takes everything.
             let _ = writeln!(text, "sender {sender} {committed}{checksum}");
@@ -178,7 +178,7 @@ impl OpenNote {
     }
 
     /// Notes a clean end, and how far the senders have come.
-    pub(super) fn end(self, senders: &Senders, syncs: Syncs) -> io::Result<()> {
+    pub(super) fn end(self, senders: &SenderCounts, syncs: Syncs) -> io::Result<()> {
         let (text, mode) = (self.note.to_text(Some(senders)), self.file.metadata()?.mode());
         let syncs = self.note.synced.then_some(syncs);
         write(&self.path, text.as_bytes(), mode, syncs)?;
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_note_that_is_torn_or_not_one_counts_for_nothing() {
         let (_directory, path, metadata, open) = file_with_note(FileSync::Always);
-        open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+        open.end(&SenderCounts::default(), Syncs::SYSTEM).unwrap();
         let note = beside(&path, ".framelet");
         let whole = fs::read(&note).unwrap();
         for len in 0..whole.len() {
@@ -314,7 +314,7 @@ mod tests {
         // Unless that was closed cleanly, and has that length.
         let mut open = open;
         open.set_committed(8).unwrap();
-        open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+        open.end(&SenderCounts::default(), Syncs::SYSTEM).unwrap();
         fs::copy(beside(&path, ".framelet"), beside(&copy, ".framelet")).unwrap();
         assert!(Note::read(&copy, &copied).is_some());
         fs::write(&copy, "one\ntwo\nthree\n").unwrap();
@@ -338,7 +338,7 @@ mod tests {
         for (sync, is_about_it) in [(FileSync::Never, true), (FileSync::Always, false)] {
             let (_directory, path, metadata, mut open) = file_with_note(sync);
             open.set_committed(8).unwrap();
-            open.end(&Senders::default(), Syncs::SYSTEM).unwrap();
+            open.end(&SenderCounts::default(), Syncs::SYSTEM).unwrap();
             assert!(Note::read(&path, &metadata).is_some());
             for len in [6, 12] {
                 let file = OpenOptions::new().write(true).open(&path).unwrap();

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use humantime::format_rfc3339_millis;
 
-use super::{Group, Part, Portion};
+use super::portions::{Group, Part, Portion};
 use crate::wire::sender_id::SenderId;
 
 /// What is the same in all commands.

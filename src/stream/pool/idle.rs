@@ -1,7 +1,7 @@
 //! Buffers that nobody uses, for whoever needs one next.
 
-use super::BUFFER;
 use super::buffer::Buffer;
+use super::limits::BUFFER;
 
 /// Idle buffers. All of them are filled with old bytes up to their length, so that they need no clearing
 /// before the next read.

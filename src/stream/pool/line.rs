@@ -7,10 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-
-use super::Pool;
 
 /// Tasks that wait, by the number of their place.
 #[derive(Debug, Default)]
@@ -27,10 +25,10 @@ struct Tasks {
     last: u64,
 }
 
-/// A place in the line of a pool, which is left by dropping it.
+/// A place in the line, which is left by dropping it.
 pub(crate) struct Place {
     number: u64,
-    pool: Pool,
+    line: Arc<Line>,
 }
 
 impl Line {
@@ -40,13 +38,13 @@ impl Line {
     }
 
     /// Takes the last place.
-    pub(super) fn join(&self, pool: &Pool, waker: &Waker) -> Place {
+    pub(super) fn join(self: &Arc<Line>, waker: &Waker) -> Place {
         let mut tasks = self.tasks();
         tasks.last += 1;
         let number = tasks.last;
         tasks.by_number.insert(number, waker.clone());
         self.len.store(tasks.by_number.len(), Ordering::SeqCst);
-        Place { number, pool: pool.clone() }
+        Place { number, line: Arc::clone(self) }
     }
 
     /// Notes whom to wake when it is the turn of this place. Returns whether it is that already.
@@ -83,12 +81,9 @@ impl Line {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let shared = &self.pool.0;
-        shared.line.leave(self.number);
-        // It may have been woken for room that it does not need any more, or left some.
-        if self.pool.has_room() {
-            shared.line.wake_first();
-        }
+        self.line.leave(self.number);
+        // It may have been woken for room that it no longer needs, or has left some.
+        self.line.wake_first();
     }
 }
 

@@ -1,13 +1,18 @@
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 
+use event_listener::EventListener;
 use futures_lite::future::{block_on, poll_once};
 
+use super::buffer::Supply;
+use super::limits::*;
+use super::pool::*;
 use super::*;
 
 /// Grows `lent` until it has `want` bytes; returns whether it got there without waiting.
-fn grow(lent: &mut Lent, want: usize) -> bool {
+fn grow(lent: &mut PooledBytes, want: usize) -> bool {
     let mut listener = None;
     while lent.len() < want {
         let got = lent.len();
@@ -20,7 +25,7 @@ fn grow(lent: &mut Lent, want: usize) -> bool {
 }
 
 /// Returns read buffers that are held for the sink.
-fn whole(pool: &Pool, bytes: usize) -> Vec<Lent> {
+fn whole(pool: &Pool, bytes: usize) -> Vec<PooledBytes> {
     (0..bytes / BUFFER)
         .map(|_| {
             let mut lent = pool.try_read_buffer().unwrap();
@@ -31,7 +36,7 @@ fn whole(pool: &Pool, bytes: usize) -> Vec<Lent> {
 }
 
 /// Returns starts of messages of `len` bytes, as many as there are until the next one has to wait.
-fn starts(pool: &Pool, len: usize) -> Vec<Lent> {
+fn starts(pool: &Pool, len: usize) -> Vec<PooledBytes> {
     let mut starts = Vec::new();
     // Somebody else is over the limit.
     pool.0.overdraft.store(FOR_PEER, Ordering::Relaxed);
@@ -48,7 +53,7 @@ fn starts(pool: &Pool, len: usize) -> Vec<Lent> {
 fn an_announcement_costs_next_to_nothing() {
     let pool = Pool::new(64 << 20, 8 << 20);
     let mut listener = None;
-    let mut lent: Vec<Lent> = (0..1000).map(|_| pool.empty()).collect();
+    let mut lent: Vec<PooledBytes> = (0..1000).map(|_| pool.empty()).collect();
     for lent in &mut lent {
         block_on(poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 1, 8 << 20)));
     }
@@ -169,8 +174,8 @@ fn as_many_waiting_readers_are_woken_as_there_is_room_for() {
     let woken = Arc::<Woken>::default();
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
-    let mut readers: Vec<_> = (0..10).map(|_| (None, None::<Lent>)).collect();
-    let mut waiting = |readers: &mut Vec<(Option<Box<Place>>, Option<Lent>)>| {
+    let mut readers: Vec<_> = (0..10).map(|_| (None, None::<PooledBytes>)).collect();
+    let mut waiting = |readers: &mut Vec<(Option<Box<Place>>, Option<PooledBytes>)>| {
         for (place, buffer) in &mut *readers {
             if buffer.is_none() && pool.poll_room(&mut cx, place).is_ready() {
                 *buffer = pool.try_read_buffer();
@@ -235,7 +240,7 @@ fn payloads_that_wait_get_what_others_leave_one_after_the_other() {
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
     let mut waiting: Vec<_> = (0..3).map(|_| (pool.empty(), None)).collect();
-    let mut poll = |waiting: &mut Vec<(Lent, Option<EventListener>)>| {
+    let mut poll = |waiting: &mut Vec<(PooledBytes, Option<EventListener>)>| {
         for (lent, listener) in &mut *waiting {
             let more = lent.len() < 1 << 20;
             while more && lent.poll_grow(&mut cx, listener, lent.len(), 0, 1 << 20).is_ready() {
@@ -408,7 +413,7 @@ fn a_payload_that_has_waited_for_memory_does_not_wait_any_more() {
     assert!(grow(&mut payload, BUFFER));
     let mut others = starts(&pool, 1 << 20);
     let mut listener = None;
-    let mut waits = |payload: &mut Lent| {
+    let mut waits = |payload: &mut PooledBytes| {
         let got = payload.len();
         let grown = poll_fn(|cx| payload.poll_grow(cx, &mut listener, got, 0, 1 << 20));
         (block_on(poll_once(grown)).is_none(), listener.is_some())
@@ -446,10 +451,10 @@ fn a_message_whose_rest_has_arrived_does_not_wait_for_its_share() {
 #[test]
 fn a_few_bytes_do_not_hold_what_many_could_use() {
     let pool = Pool::new(64 << 20, 8 << 20);
-    let mut used: Vec<Lent> = (0..3).map(|_| pool.empty()).collect();
+    let mut used: Vec<PooledBytes> = (0..3).map(|_| pool.empty()).collect();
     used.iter_mut().for_each(|lent| assert!(grow(lent, 8 << 20)));
     drop(used);
-    let mut few: Vec<Lent> = (0..50).map(|_| pool.empty()).collect();
+    let mut few: Vec<PooledBytes> = (0..50).map(|_| pool.empty()).collect();
     let mut listener = None;
     for lent in &mut few {
         let grown = poll_fn(|cx| lent.poll_grow(cx, &mut listener, 0, 66_000, 8 << 20));
@@ -478,7 +483,7 @@ fn nobody_reads_what_there_is_no_room_to_count() {
 fn what_is_shown_of_a_buffer_is_nobodys_bytes() {
     let mut buffer = Buffer::new(4, Supply::Heap);
     buffer.fill(b'7');
-    assert_eq!(format!("{:?}", Pool::unbounded().lend(buffer)), "Lent { len: 4, .. }");
+    assert_eq!(format!("{:?}", Pool::unbounded().lend(buffer)), "PooledBytes { len: 4, .. }");
 }
 
 #[test]

@@ -9,14 +9,15 @@ use std::task::{Context, Poll, ready};
 use event_listener::EventListener;
 
 use super::buffer::{Buffer, Supply};
-use super::{BATCH, BUFFER, FOR_PEER, FOR_SINK, MESSAGE, NOBODY, Pool, poll_until, share_of};
+use super::limits::{BATCH, BUFFER, MESSAGE, share_of};
+use super::pool::{FOR_PEER, FOR_SINK, NOBODY, Pool, poll_until};
 
 /// The least a growing payload gets, in bytes. Thousands of peers may announce much and send next to
 /// nothing.
 const FIRST_STEP: usize = 256;
 
 /// A buffer on loan, and the bytes held in it.
-pub(crate) struct Lent {
+pub(crate) struct PooledBytes {
     /// What comes after `len` is left over from somebody else's messages.
     bytes: Buffer,
     len: usize,
@@ -32,11 +33,34 @@ pub(crate) struct Lent {
     pool: Pool,
 }
 
-impl Lent {
-    pub(super) fn new(pool: Pool, bytes: Buffer) -> Lent {
+impl Pool {
+    /// Takes a read buffer of [`BUFFER`] bytes, unless there is no room for it: then only as much is to
+    /// be read as the message under way has a place for.
+    pub(crate) fn try_read_buffer(&self) -> Option<PooledBytes> {
+        (!self.is_crowded() && self.has_room()).then(|| {
+            let idle = self.with_idle(|idle| idle.take(BUFFER));
+            self.lend(idle.unwrap_or_else(|| Buffer::new(BUFFER, self.supply(BUFFER))))
+        })
+    }
+
+    /// Lends a buffer, and counts it, whatever the limit.
+    pub(crate) fn lend(&self, bytes: Buffer) -> PooledBytes {
+        let lent = PooledBytes::new(self.clone(), bytes);
+        self.shed_idle();
+        lent
+    }
+
+    /// Returns a buffer with no bytes, to be grown for a message under way.
+    pub(crate) fn empty(&self) -> PooledBytes {
+        PooledBytes::new(self.clone(), Buffer::default())
+    }
+}
+
+impl PooledBytes {
+    fn new(pool: Pool, bytes: Buffer) -> PooledBytes {
         let len = bytes.len();
         pool.0.held.fetch_add(len, Ordering::Relaxed);
-        Lent {
+        PooledBytes {
             bytes,
             len,
             counted: len,
@@ -191,14 +215,14 @@ impl Lent {
     }
 }
 
-impl fmt::Debug for Lent {
+impl fmt::Debug for PooledBytes {
     /// Without the bytes, since some of them may be of somebody else's messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("PooledBytes").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
-impl Deref for Lent {
+impl Deref for PooledBytes {
     type Target = [u8];
 
     #[inline]
@@ -207,14 +231,14 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for PooledBytes {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len]
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBytes {
     fn drop(&mut self) {
         self.pool.0.held.fetch_sub(self.counted, Ordering::Relaxed);
         if self.for_peer {

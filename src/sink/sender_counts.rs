@@ -1,4 +1,4 @@
-//! How far each sender has come, as far as a file's sink knows.
+//! How far each sender has come, of a bounded number of them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
-/// How many senders are remembered at most: about 8 MiB, and as much in the note.
-pub(super) const MOST: usize = 100_000;
+/// How many senders are remembered, those with the latest messages: about 8 MiB, so that nobody can fill the
+/// memory with new ones. No clock says who is forgotten, since any clock can jump or stand still.
+pub(crate) const MOST: usize = 100_000;
 
 /// How many messages of each sender are committed, and the checksum of the last one.
 #[derive(Debug, Default)]
-pub(super) struct Senders {
+pub(crate) struct SenderCounts {
     senders: HashMap<SenderId, Sender>,
-    /// Grows with each batch.
+    /// Counts whatever is heard of any of them.
     turn: u64,
 }
 
@@ -21,21 +22,21 @@ pub(super) struct Senders {
 struct Sender {
     committed: u64,
     checksum: Option<u64>,
-    /// That of its last batch.
+    /// The turn at which that was heard.
     turn: u64,
 }
 
-impl Senders {
-    pub(super) fn committed(&self, sender: SenderId) -> Option<u64> {
+impl SenderCounts {
+    pub(crate) fn committed(&self, sender: SenderId) -> Option<u64> {
         self.senders.get(&sender).map(|sender| sender.committed)
     }
 
-    pub(super) fn checksum(&self, sender: SenderId) -> Option<u64> {
+    pub(crate) fn checksum(&self, sender: SenderId) -> Option<u64> {
         self.senders.get(&sender)?.checksum
     }
 
     /// Returns what of the batches is new.
-    pub(super) fn only_new<'a>(&self, batches: &'a [Batch]) -> Cow<'a, [Batch]> {
+    pub(crate) fn only_new<'a>(&self, batches: &'a [Batch]) -> Cow<'a, [Batch]> {
         let committed = |batch: &Batch| batch.sender().and_then(|sender| self.committed(sender));
         if batches.iter().all(|batch| committed(batch).is_none_or(|n| batch.first_number() > n)) {
             return Cow::Borrowed(batches);
@@ -44,7 +45,7 @@ impl Senders {
     }
 
     /// Notes that the batches are committed.
-    pub(super) fn commit(&mut self, batches: &[Batch]) {
+    pub(crate) fn commit(&mut self, batches: &[Batch]) {
         for batch in batches {
             if let Some(sender) = batch.sender() {
                 self.insert(sender, batch.last_number(), Some(batch.last_checksum()));
@@ -52,7 +53,8 @@ impl Senders {
         }
     }
 
-    fn insert(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
+    /// Notes how far a sender has come.
+    pub(crate) fn insert(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
         if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
             // A tenth of them at once, so that this is seldom.
             let mut turns: Vec<u64> = self.senders.values().map(|sender| sender.turn).collect();
@@ -63,8 +65,13 @@ impl Senders {
         self.senders.insert(sender, Sender { committed, checksum, turn: self.turn });
     }
 
+    /// Forgets a sender.
+    pub(crate) fn remove(&mut self, sender: SenderId) {
+        self.senders.remove(&sender);
+    }
+
     /// Returns all of them, the one whose last message is the oldest first.
-    pub(super) fn by_age(&self) -> Vec<(SenderId, u64, Option<u64>)> {
+    pub(crate) fn by_age(&self) -> Vec<(SenderId, u64, Option<u64>)> {
         let mut senders: Vec<_> = self.senders.iter().collect();
         senders.sort_unstable_by_key(|(_, sender)| sender.turn);
         senders.into_iter().map(|(&id, sender)| (id, sender.committed, sender.checksum)).collect()
@@ -72,9 +79,9 @@ impl Senders {
 }
 
 /// The one whose last message is the oldest first.
-impl FromIterator<(SenderId, u64, Option<u64>)> for Senders {
-    fn from_iter<T: IntoIterator<Item = (SenderId, u64, Option<u64>)>>(by_age: T) -> Senders {
-        let mut senders = Senders::default();
+impl FromIterator<(SenderId, u64, Option<u64>)> for SenderCounts {
+    fn from_iter<T: IntoIterator<Item = (SenderId, u64, Option<u64>)>>(by_age: T) -> SenderCounts {
+        let mut senders = SenderCounts::default();
         for (sender, committed, checksum) in by_age {
             senders.insert(sender, committed, checksum);
         }
@@ -91,7 +98,7 @@ mod tests {
     #[test]
     fn the_oldest_senders_are_forgotten_first() {
         let id = |number: usize| SenderId::from_bytes((number as u128).to_be_bytes());
-        let mut senders: Senders = (0..MOST).map(|number| (id(number), 5, None)).collect();
+        let mut senders: SenderCounts = (0..MOST).map(|number| (id(number), 5, None)).collect();
         // The very first one has sent again.
         senders.commit(&[batch(&origin(Some((id(0), 5))), &[b"f"])]);
         assert_eq!(senders.by_age().len(), MOST);
@@ -106,7 +113,7 @@ mod tests {
     #[test]
     fn the_checksum_is_that_of_the_last_message() {
         let sender = SenderId::from_bytes([1; 16]);
-        let mut senders: Senders = [(sender, 2, Some(7))].into_iter().collect();
+        let mut senders: SenderCounts = [(sender, 2, Some(7))].into_iter().collect();
         assert_eq!(senders.checksum(sender), Some(7));
         let batches = [batch(&origin(Some((sender, 1))), &[b"b", b"c"])];
         senders.commit(&senders.only_new(&batches));
@@ -117,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_known_is_left_out() {
         let sender = SenderId::from_bytes([1; 16]);
-        let senders: Senders = [(sender, 2, None)].into_iter().collect();
+        let senders: SenderCounts = [(sender, 2, None)].into_iter().collect();
         let numbers = |batches: &[Batch]| -> Vec<u64> {
             let fresh = senders.only_new(batches);
             fresh.iter().flat_map(Batch::messages).map(|message| message.number).collect()

@@ -1,0 +1,315 @@
+//! The pool: what is held, by whom, and who waits for it.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use event_listener::{Event, EventListener, IntoNotification};
+
+use super::buffer::{Buffer, Supply};
+use super::idle::Idle;
+use super::limits::{BUFFER, LEAST_IDLE, LEAST_LIMIT, SHARES, share_of};
+use super::line::{Line, Place};
+
+/// Who has the overdraft, and what that one waits for.
+pub(super) const NOBODY: u8 = 0;
+pub(super) const FOR_PEER: u8 = 1;
+pub(super) const FOR_SINK: u8 = 2;
+
+/// Lends buffers and counts what is held in them.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) idle: Mutex<Idle>,
+    /// Bytes that may be held before readers wait.
+    pub(super) limit: usize,
+    pub(super) held: AtomicUsize,
+    /// How many of the held bytes wait for a peer.
+    pub(super) held_for_peers: AtomicUsize,
+    /// Who is over the limit: [`NOBODY`], a payload [`FOR_PEER`] or one [`FOR_SINK`].
+    pub(super) overdraft: AtomicU8,
+    /// Where readers wait that need a read buffer. The first one is woken, and each that gets one wakes
+    /// the next.
+    pub(super) line: Arc<Line>,
+    /// Where payloads wait that want to grow, one for each share of the memory. One is woken, and each
+    /// that gets its memory wakes the next. One that does not goes to the end of the queue.
+    pub(super) growth: [Event; SHARES.len()],
+    /// How many bytes lie idle, to be read without the lock.
+    pub(super) idle_bytes: AtomicUsize,
+    /// Where buffers of [`BUFFER`] bytes and more come from.
+    pub(super) supply: Supply,
+}
+
+/// Bytes that lie elsewhere and wait for a peer, counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    pool: Pool,
+    bytes: usize,
+}
+
+/// Bytes that wait for a peer, for as long as this lives; they are counted elsewhere.
+#[derive(Debug)]
+pub(crate) struct HeldForPeer {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Pool {
+    /// Returns a pool that holds at most `memory` bytes, in payloads of at most `largest`; or
+    /// [`LEAST_LIMIT`] and `largest`, if that is more.
+    pub(crate) fn new(memory: usize, largest: usize) -> Pool {
+        Pool::with(memory.saturating_sub(largest).max(LEAST_LIMIT), Supply::Pages)
+    }
+
+    /// Returns the pool of all readers that were given no other: it counts, but never waits.
+    pub(crate) fn unbounded() -> Pool {
+        static POOL: OnceLock<Pool> = OnceLock::new();
+        // Its large payloads end as vectors.
+        POOL.get_or_init(|| Pool::with(usize::MAX, Supply::Heap)).clone()
+    }
+
+    pub(super) fn with(limit: usize, supply: Supply) -> Pool {
+        Pool(Arc::new(Shared {
+            idle: Mutex::default(),
+            limit,
+            held: AtomicUsize::new(0),
+            held_for_peers: AtomicUsize::new(0),
+            overdraft: AtomicU8::new(NOBODY),
+            line: Arc::default(),
+            growth: Default::default(),
+            idle_bytes: AtomicUsize::new(0),
+            supply,
+        }))
+    }
+
+    /// Returns how many bytes are held just now.
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn held_for_peers(&self) -> usize {
+        self.0.held_for_peers.load(Ordering::Relaxed)
+    }
+
+    /// Notes that `bytes` that are held for the sink, or were, wait for a peer.
+    pub(crate) fn hold_for_peer(&self, bytes: usize) -> HeldForPeer {
+        self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
+        HeldForPeer { pool: self.clone(), bytes }
+    }
+
+    /// Returns what counts bytes that lie elsewhere, of which there are none yet.
+    pub(crate) fn charge_nothing(&self) -> Charge {
+        Charge { pool: self.clone(), bytes: 0 }
+    }
+
+    /// Waits until the sink has left room for another read.
+    ///
+    /// `place` is the one in the line between calls; it is `None` while nobody waits.
+    pub(crate) fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        place: &mut Option<Box<Place>>,
+    ) -> Poll<()> {
+        let line = &self.0.line;
+        // Nobody overtakes those who wait already.
+        if place.is_none() && line.is_empty() && self.has_room() {
+            return Poll::Ready(());
+        }
+        let taken = place.get_or_insert_with(|| Box::new(line.join(cx.waker())));
+        let is_first = line.wait_at(taken, cx.waker());
+        // What is freed after this line is not missed.
+        fence(Ordering::SeqCst);
+        if !is_first || !self.has_room() {
+            return Poll::Pending;
+        }
+        *place = None;
+        Poll::Ready(())
+    }
+
+    /// Returns whether there is room for a read buffer, and for a copy of what is left over in it; or for
+    /// anything, if no read buffer is to be had since peers hold so much.
+    pub(super) fn has_room(&self) -> bool {
+        let least = if self.is_crowded() { 1 } else { 2 * BUFFER };
+        self.held().saturating_add(least) <= self.0.limit
+    }
+
+    /// Returns whether peers hold so much that what is left over in a read buffer is too much.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.held_for_peers().saturating_add(BUFFER) > self.share(BUFFER)
+    }
+
+    /// Returns how much may be held for peers while a message of `len` bytes grows.
+    pub(super) fn share(&self, len: usize) -> usize {
+        self.0.limit / 16 * SHARES[share_of(len)].1
+    }
+
+    /// Returns whether peers keep a message of `len` bytes from getting `bytes` more: they hold its share, and
+    /// the overdraft.
+    pub(super) fn lacks_share(&self, bytes: usize, len: usize) -> bool {
+        self.held_for_peers().saturating_add(bytes) > self.share(len)
+            && self.0.overdraft.load(Ordering::Relaxed) == FOR_PEER
+    }
+
+    /// Returns whether payloads wait for memory.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.growth.iter().any(|growth| growth.total_listeners() > 0)
+    }
+
+    /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.
+    pub(super) fn try_hold_for_peer(&self, bytes: usize, len: usize) -> bool {
+        self.try_hold_up_to(bytes, self.share(len))
+    }
+
+    /// Counts bytes that are held for a peer, if that makes no more than `share` and there is room.
+    pub(super) fn try_hold_up_to(&self, bytes: usize, share: usize) -> bool {
+        let add = |count: &AtomicUsize, limit: usize| {
+            let sum = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+        };
+        if !add(&self.0.held_for_peers, share) {
+            return false;
+        }
+        let held = add(&self.0.held, self.0.limit);
+        if !held {
+            self.0.held_for_peers.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// Wakes those for whom there may be memory now.
+    pub(super) fn freed(&self) {
+        self.peers_freed();
+        if self.has_room() {
+            self.0.line.wake_first();
+        }
+    }
+
+    /// Wakes payloads for whose growth there may be memory now.
+    pub(super) fn peers_freed(&self) {
+        // One for all: those who wait have first listened, then looked at the counts.
+        fence(Ordering::SeqCst);
+        for growth in &self.0.growth {
+            growth.notify(1.relaxed());
+        }
+    }
+
+    /// Gives a buffer back, of whatever length. It waits for the next reader if there is a use for it.
+    pub(super) fn give_back(&self, buffer: Buffer) {
+        let useful = match self.0.supply {
+            Supply::Pages => buffer.len() >= BUFFER,
+            // Longer vectors are made for those who take them away.
+            Supply::Heap => buffer.len() == BUFFER,
+        };
+        if !useful {
+            return;
+        }
+        let surplus = self.with_idle(|idle| {
+            idle.put(buffer);
+            idle.shed(self.most_idle())
+        });
+        // Without the lock.
+        drop(surplus);
+    }
+
+    /// Gives back to the system what has not been needed since the last call but one.
+    pub(crate) fn trim(&self) {
+        let unneeded = self.with_idle(Idle::trim);
+        drop(unneeded);
+    }
+
+    /// Returns where to get `len` bytes from: for few, pages of their own cost more than they are.
+    pub(super) fn supply(&self, len: usize) -> Supply {
+        if len < BUFFER { Supply::Heap } else { self.0.supply }
+    }
+
+    /// Returns how many bytes to have for `len`: for more than half of a read buffer, one of those.
+    pub(super) fn size(&self, len: usize) -> usize {
+        match self.0.supply {
+            Supply::Pages if len > BUFFER / 2 => len.max(BUFFER),
+            Supply::Pages | Supply::Heap => len,
+        }
+    }
+
+    /// Returns how many bytes may lie idle: what is held and what is idle share the limit.
+    pub(super) fn most_idle(&self) -> usize {
+        let most = match self.0.supply {
+            Supply::Pages => self.0.limit.saturating_sub(self.held()),
+            // Nobody trims a pool of vectors, so it holds on to little.
+            Supply::Heap => 0,
+        };
+        most.max(LEAST_IDLE)
+    }
+
+    /// Parts with idle buffers for what is held now.
+    pub(super) fn shed_idle(&self) {
+        if self.0.idle_bytes.load(Ordering::Relaxed) > self.most_idle() {
+            let surplus = self.with_idle(|idle| idle.shed(self.most_idle()));
+            drop(surplus);
+        }
+    }
+
+    pub(super) fn with_idle<T>(&self, act: impl FnOnce(&mut Idle) -> T) -> T {
+        let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut idle);
+        self.0.idle_bytes.store(idle.bytes(), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Waits for `freed` until something is `ready`.
+pub(super) fn poll_until(
+    freed: &Event,
+    cx: &mut Context<'_>,
+    listener: &mut Option<EventListener>,
+    mut ready: impl FnMut() -> bool,
+) -> Poll<()> {
+    loop {
+        if ready() {
+            *listener = None;
+            return Poll::Ready(());
+        }
+        // What is freed after this line is not missed: listen first, look again, then wait.
+        match listener {
+            None => *listener = Some(freed.listen()),
+            Some(waiting) => {
+                ready!(Pin::new(waiting).poll(cx));
+                *listener = None;
+            }
+        }
+    }
+}
+
+impl Charge {
+    /// Notes how many bytes there are now.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes >= before {
+            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+                count.fetch_add(bytes - before, Ordering::Relaxed);
+            }
+        } else {
+            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+                count.fetch_sub(before - bytes, Ordering::Relaxed);
+            }
+            self.pool.freed();
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.set(0);
+        }
+    }
+}
+
+impl Drop for HeldForPeer {
+    fn drop(&mut self) {
+        self.pool.0.held_for_peers.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.pool.freed();
+    }
+}

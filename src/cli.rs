@@ -22,6 +22,7 @@ mod bench;
 mod bench;
 mod decode;
 mod encode;
+mod flags;
 mod log;
 // Likewise.
 #[cfg(not(feature = "progress"))]
@@ -437,8 +438,12 @@ impl Framer {
                 let error = InputError { record, fault: InputFault::NotInFormat(what) };
                 Failure::new(Exit::Protocol, error.to_string())
             }
-            InputFault::TooLong { .. } | InputFault::Frame(_) => {
-                Failure::new(Exit::Protocol, error.to_string())
+            InputFault::TooLong { .. } => {
+                Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
+            }
+            InputFault::Frame(ref frame) => {
+                let mended_by = flags::of_length(frame);
+                Failure::new(Exit::Protocol, format!("{error}{mended_by}"))
             }
             _ => Failure::new(Exit::Usage, error.to_string()),
         }

@@ -5,6 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -241,6 +242,31 @@ fn a_late_message_is_named_with_what_came_of_it() {
     let log = server.stop().log;
     assert!(log.contains("not complete within 100ms: got 18 of 18247 bytes"), "{log}");
     assert!(log.contains("HTTP request"), "{log}");
+}
+
+/// Whoever uses the library in a program of their own has no such flags.
+#[test]
+fn the_library_names_no_flags() {
+    let src = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let (mut folders, mut seen) = (vec![PathBuf::from(src)], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let of_program = ["cli", "cli.rs", "main.rs"].iter().any(|name| path.ends_with(name));
+            if path.is_dir() && !of_program {
+                folders.push(path);
+            } else if path.is_file() && !of_program {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let flag = text.lines().find(|line| {
+                    let mut rests = line.split("--").skip(1);
+                    rests.any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+                });
+                assert_eq!(flag, None, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 40, "{seen} files");
 }
 
 // ---- how serve ends

@@ -5,7 +5,7 @@ use framelet::{Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, 
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
-use super::{Exit, Failure, cannot_read, open_input, size};
+use super::{Exit, Failure, cannot_read, flags, open_input, size};
 
 /// Turns frames into text or bytes, on standard output.
 #[derive(FromArgs)]
@@ -50,7 +50,7 @@ impl Decode {
                 Err(ReadError::Io { error, .. }) => {
                     return Err(cannot_read(self.file.as_deref(), &error));
                 }
-                Err(error) => return Err(Failure::new(Exit::Protocol, error.to_string())),
+                Err(error) => return Err(Failure::new(Exit::Protocol, flags::of_stream(&error))),
             }
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use framelet::Count;
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, flags};
 
 /// How many lines wait at most.
 const QUEUE: usize = 4096;
@@ -121,7 +121,8 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            say(record.args().to_string());
+            let mended_by = flags::of_target(record.target()).unwrap_or_default();
+            say(format!("{}{mended_by}", record.args()));
         }
     }
 

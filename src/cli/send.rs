@@ -19,8 +19,8 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::serve::check_threads;
 use super::{
-    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
-    parse_address, plain, size, timeout,
+    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, flags,
+    log, parse_address, plain, size, timeout,
 };
 
 mod ack;
@@ -402,7 +402,7 @@ impl Send {
             let message = "the server cut the connection; messages may not have arrived";
             return Failure::new(Exit::Network, message);
         }
-        Failure::new(Exit::Protocol, format!("reply from the server: {error}"))
+        Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_stream(error)))
     }
 
     fn not_closed(&self, replies: u64) -> Failure {

@@ -12,7 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::log::{self as log_lines, say};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::{
-    DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
+    DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, flags, parse_address, plain, size,
+    timeout,
 };
 use std::env::{self, VarError};
 use std::io;
@@ -170,7 +171,19 @@ impl Serve {
 
     fn sink(&self) -> Result<Option<Box<dyn Sink>>, Failure> {
         let format = self.output.unwrap_or_default();
-        let unusable = |error: io::Error| Failure::new(Exit::Usage, plain(&error));
+        let unusable = |error: io::Error| {
+            let hint = match (&self.to, error.kind()) {
+                (Place::File(_), io::ErrorKind::InvalidData) => " (--output)",
+                (Place::Sqlite(_), io::ErrorKind::Unsupported) => {
+                    ", as cargo install --locked --path . does"
+                }
+                (Place::Redis(_), io::ErrorKind::Unsupported) => {
+                    ": cargo install --locked --features redis --path ."
+                }
+                _ => "",
+            };
+            Failure::new(Exit::Usage, plain(&error) + hint)
+        };
         if self.sync.is_some() && !matches!(self.to, Place::File(_)) {
             let message = match self.to {
                 Place::Redis(_) => {
@@ -258,7 +271,7 @@ fn failure(error: ServeError) -> Failure {
         ServeError::Unfinished { .. } => Exit::Timeout,
         _ => Exit::Usage,
     };
-    Failure::new(exit, error.to_string())
+    Failure::new(exit, flags::of_server(&error))
 }
 
 /// With no threads the executor would wait for ever.

@@ -355,9 +355,7 @@ impl Server {
         if open >= self.max_connections {
             socket.spoil();
             let open = Count(open as u64, "connection");
-            let line = format_args!(
-                "refused a connection from {peer}: {open} open, the limit (--max-connections)"
-            );
+            let line = format_args!("refused a connection from {peer}: {open} open, the limit");
             self.log.say(Kind::OverLimit, line);
             return;
         }
@@ -393,7 +391,10 @@ impl Server {
         let cut = self.open().len();
         if cut > 0 {
             let connections = Count(cut as u64, "connection");
-            warn!("cutting off {connections} that did not end in time (--grace)");
+            warn!(
+                target: "framelet::grace",
+                "cutting off {connections} that did not end in time"
+            );
             self.end_all(Order::Abort).await;
         }
         cut

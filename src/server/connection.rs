@@ -4,6 +4,7 @@
 //! the end is orderly only if the peer had ended its own direction and everything it sent is committed.
 //! In all other cases it is a reset.
 
+use std::borrow::Cow;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -26,7 +27,8 @@ use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::RefusalCode;
 use crate::wire::count::Count;
-use crate::wire::error::Fault;
+use crate::wire::diagnosis::Suspect;
+use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 
 mod asking; // for clients that ask for acknowledgements
@@ -416,28 +418,31 @@ pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outco
         Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
         Outcome::Idle(timeout) => {
             let timeout = humantime::format_duration(*timeout);
-            let why = format_args!("the peer was idle for {timeout} (--idle-timeout)");
+            let why = format_args!("the peer was idle for {timeout}");
             log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::NotTaken(timeout) => {
             let timeout = humantime::format_duration(*timeout);
-            let why = format_args!(
-                "the peer took nothing of its replies for {timeout} (--message-timeout)"
-            );
+            let why = format_args!("the peer took nothing of its replies for {timeout}");
             log.say(Kind::NotTaken, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::Aborted => {
             let line = format_args!("{who}: cut off by the end of the server, after {messages}");
             log.say(Kind::Aborted, line);
         }
-        Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
+        Outcome::Read(error) => {
+            log.say_about(&target(error), kind(error), format_args!("{who}: {error}"));
+        }
         Outcome::Write(error) => {
             let what = if origin.acked().is_some() { "acknowledgements" } else { "replies" };
             let line = format_args!("{who}: cannot send {what}: {}", Plain(error));
             log.say(Kind::WriteFailed, line);
         }
         Outcome::Refused(code) => {
-            let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
+            let line = match messages.0 {
+                0 => format!("{who}: refused: {code}"),
+                _ => format!("{who}: refused after {messages}: {code}"),
+            };
             log.say(Kind::Refused, line);
         }
         Outcome::Missing { committed, oldest } => {
@@ -445,7 +450,7 @@ pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outco
             log.say(Kind::Refused, line);
         }
         Outcome::NotAsked => {
-            let why = "the client asks for no acknowledgements (--require-ack)";
+            let why = "the client asks for no acknowledgements";
             log.say(Kind::NotAsked, format_args!("{who}: reset, since {why}"));
         }
         Outcome::SinkGone => {
@@ -459,6 +464,19 @@ pub(crate) fn report(log: &RateLimitedLog, origin: &Origin, messages: u64, outco
 /// whether somebody listens, and nobody has lost anything.
 fn is_empty(error: &ReadError) -> bool {
     matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
+}
+
+/// Returns the target of a line about the error: the option that most likely mends it.
+fn target(error: &ReadError) -> Cow<'static, str> {
+    let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
+        return "framelet".into();
+    };
+    match (suspect.as_ref().map(Suspect::layout), fault) {
+        (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
+        (None, Fault::OverLong { .. }) => "framelet::max_message".into(),
+        (None, Fault::Late { .. }) => "framelet::message_timeout".into(),
+        _ => "framelet".into(),
+    }
 }
 
 fn kind(error: &ReadError) -> Kind {

@@ -141,9 +141,9 @@ impl ServeOptions {
         }
         let zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         for (is_zero, what) in [
-            (self.max_connections == Some(0), "the number of connections (--max-connections)"),
-            (zero(self.message_timeout), "the time for a message (--message-timeout)"),
-            (zero(self.idle_timeout), "the time for silence (--idle-timeout)"),
+            (self.max_connections == Some(0), "max_connections"),
+            (zero(self.message_timeout), "message_timeout"),
+            (zero(self.idle_timeout), "idle_timeout"),
         ] {
             if is_zero {
                 return Err(ServeError::Zero(what));
@@ -172,7 +172,7 @@ pub enum ServeError {
         /// The longest message, in bytes.
         max_message: usize,
     },
-    /// Something has no sense when it is zero.
+    /// The option of this name must not be zero.
     Zero(&'static str),
     /// Acknowledgements are required, but the layout has none.
     Acks(UnfitLayout),
@@ -220,14 +220,12 @@ impl fmt::Display for ServeError {
             ServeError::Limit(error) => error.fmt(f),
             ServeError::Memory { memory, max_message } => write!(
                 f,
-                "{memory} bytes of memory (--memory) do not hold two messages of {max_message} bytes \
-                 (--max-message)"
+                "{memory} bytes of memory do not hold two messages of {max_message} bytes"
             ),
-            ServeError::Zero(what) => write!(f, "{what} cannot be zero"),
+            ServeError::Zero(option) => write!(f, "{option} cannot be zero"),
             ServeError::Acks(unfit) => unfit.fmt(f),
             ServeError::EchoAcks => f.write_str(
-                "a server that sends messages back (--echo) gives no acknowledgements, so it cannot \
-                 require them (--require-ack)",
+                "a server that echoes messages gives no acknowledgements, so it cannot require them",
             ),
             ServeError::Start(error) => Plain(error).fmt(f),
             ServeError::Sink { error, uncommitted } => {

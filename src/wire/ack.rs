@@ -331,7 +331,7 @@ impl fmt::Display for RefusalCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RefusalCode::Version => f.write_str("it does not know this version of the protocol"),
-            RefusalCode::Echo => f.write_str("an --echo server gives no acknowledgements"),
+            RefusalCode::Echo => f.write_str("a server that echoes gives no acknowledgements"),
             RefusalCode::Fenced => f.write_str("a newer connection of this sender has taken over"),
             RefusalCode::Gap => f.write_str("an earlier message of this sender was expected"),
             RefusalCode::Shutdown => f.write_str("it is shutting down"),

@@ -59,6 +59,16 @@ pub enum Suspect {
     },
 }
 
+impl Suspect {
+    /// Returns the layout to try instead, if another layout is what is suspected.
+    pub fn layout(&self) -> Option<Layout> {
+        match self {
+            Suspect::Layout { layout, .. } | Suspect::Count { layout } => Some(*layout),
+            _ => None,
+        }
+    }
+}
+
 /// The first bytes that give a foreign protocol away.
 const SIGNATURES: [(&[u8], Suspect); 21] = [
     (b"GET ", Suspect::HttpRequest),
@@ -283,14 +293,14 @@ impl fmt::Display for Suspect {
                 Escaped(start)
             ),
             Suspect::Layout { layout, length } => {
-                write!(f, "as {layout} it would be {length}: try --layout {layout}")
+                write!(f, "as {layout} it would be {length}")
             }
             Suspect::PossibleLayout { layout, length } => {
                 write!(f, "as {layout} it would be {length}, if that makes sense")
             }
             Suspect::Count { layout } => {
                 let count = if layout.counts_itself() { "count" } else { "not count" };
-                write!(f, "the length may {count} its own prefix: try --layout {layout}")
+                write!(f, "the length may {count} its own prefix, as in {layout}")
             }
         }
     }
@@ -339,7 +349,7 @@ mod tests {
             let seen = format!("as {other} it would be 5, if that makes sense");
             assert_eq!(say(&stream[..4], layout), seen);
             assert_eq!(say(&stream[..7], layout), seen);
-            let offered = format!("as {other} it would be 5: try --layout {other}");
+            let offered = format!("as {other} it would be 5");
             assert_eq!(say(stream, layout), offered);
         }
         // More has come than a message of 5 bytes.
@@ -357,22 +367,15 @@ mod tests {
 
     #[test]
     fn another_width_is_seen_from_whole_messages() {
-        assert_eq!(
-            say(b"\0\x05hello\0\x05world", "u32be"),
-            "as u16be it would be 5: try --layout u16be"
-        );
+        assert_eq!(say(b"\0\x05hello\0\x05world", "u32be"), "as u16be it would be 5");
     }
 
     #[test]
     fn a_length_that_counts_its_prefix_is_seen_both_ways() {
         let counting = b"\0\0\0\x09hello\0\0\0\x09world";
-        assert!(
-            say(counting, "u32be").contains("may count its own prefix: try --layout u32be+self")
-        );
+        assert!(say(counting, "u32be").contains("may count its own prefix, as in u32be+self"));
         let plain = b"\0\0\0\x05hello\0\0\0\x05world";
-        assert!(
-            say(plain, "u32be+self").contains("may not count its own prefix: try --layout u32be")
-        );
+        assert!(say(plain, "u32be+self").contains("may not count its own prefix, as in u32be"));
         let one = Evidence { missing: Some(4), ..evidence(b"\0\0\0\x09hello", "u32be") };
         assert!(diagnose(&one).unwrap().to_string().contains("u32be+self"));
     }

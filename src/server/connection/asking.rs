@@ -158,14 +158,10 @@ impl Connection {
         match fault {
             Fault::OverLong { length, limit } => {
                 let length = Count(*length, "byte");
-                let text = format!(
-                    "message {number} has {length}, and the server takes {limit} (--max-message)"
-                );
+                let text = format!("message {number} has {length}, and the server takes {limit}");
                 Some((RefusalCode::TooLong, text))
             }
-            Fault::Late { .. } => {
-                Some((RefusalCode::Late, format!("message {number} {fault} (--message-timeout)")))
-            }
+            Fault::Late { .. } => Some((RefusalCode::Late, format!("message {number} {fault}"))),
             _ => None,
         }
     }

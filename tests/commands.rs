@@ -676,7 +676,18 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["send", ":1", "--input", "lines", "--message", "x"], "--input has no use with it"),
         (&["send", "::1:4747"], "brackets"),
         (&["decode", "--max-message"], "no value provided for option '--max-message'"),
-        (&["bake"], "unrecognized argument: bake (see framelet --help)"),
+        (
+            &["bake"],
+            "no such command `bake`; the commands are serve, send, encode, decode and bench",
+        ),
+        (&["snd"], "no such command `snd`; did you mean `send`? (see framelet --help)"),
+        (&["Send", ":1"], "did you mean `send`?"),
+        (&["listen", ":1", "--output", "hex"], "did you mean `serve`?"),
+        (&["serve", ":0", "--max-mesage", "1"], "--max-mesage; did you mean --max-message? (see"),
+        (&["send", ":1", "lines.txt"], "framelet send ADDR < lines.txt (see framelet send --help)"),
+        (&["serve", "unix+redis:///a?pass=hidden"], "?pass=***\": "),
+        (&["serve", ":0", "--to", "unix+redis:///a?pass=hidden"], "?pass=***'"),
+        (&["serve", ":0", "--threads", "0"], "--threads: must be from 1 to 1024"),
         (&[], "which command?"),
     ] {
         check(&framelet(arguments, b""), 2, &[words]);
@@ -715,7 +726,18 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
         }
     }
     let version = framelet(&["--version"], b"").stdout;
-    assert_eq!(version, format!("framelet {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    let version = String::from_utf8(version).unwrap();
+    let (first, features) = version.split_once('\n').unwrap();
+    assert_eq!(first, format!("framelet {}", env!("CARGO_PKG_VERSION")));
+    assert!(features.starts_with("features: "), "{features}");
+    for (feature, built) in [
+        ("bench", cfg!(feature = "bench")),
+        ("progress", cfg!(feature = "progress")),
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("redis", cfg!(feature = "redis")),
+    ] {
+        assert_eq!(features.contains(feature), built, "{features}");
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn no_time_to_try_makes_send_panic() {
             let mut command = Command::new(FRAMELET);
             command.args(["send", &address, "--message", "m", "-v", "--retry", value]).args(ack);
             let running = Running::start(command, b"");
-            running.wait_until_it_says("trying again");
+            running.wait_until_it_says("retrying");
             running.kill();
         }
     }

@@ -3,7 +3,9 @@
 //! The library knows no command line. Its errors can be matched, and the target of a line of its log names
 //! the option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
 
-use framelet::{AckError, Fault, ProtocolError, ReadError, RefusalCode, ServeError, Suspect};
+use framelet::{
+    AckError, Fault, ProtocolError, ReadError, RefusalCode, ServeError, Suspect, TooLong,
+};
 
 /// Returns what to add to a line of the log with this target.
 pub(crate) fn of_target(target: &str) -> Option<String> {
@@ -39,6 +41,12 @@ pub(crate) fn of_length(error: &ReadError) -> &'static str {
     }
 }
 
+/// Returns the error of a message that cannot be sent, with what mends it.
+pub(crate) fn of_message(error: &TooLong) -> String {
+    let flag = if error.field.is_some() { " (--layout)" } else { " (--max-message)" };
+    format!("{error}{flag}")
+}
+
 /// Returns the error of a server, with what mends it.
 pub(crate) fn of_server(error: &ServeError) -> String {
     match error {
@@ -55,6 +63,7 @@ pub(crate) fn of_server(error: &ServeError) -> String {
 /// Returns the error of a client that asks for acknowledgements, with what mends it.
 pub(crate) fn of_client(error: &AckError) -> String {
     match error {
+        AckError::TooLong(too_long) => of_message(too_long),
         AckError::Random(_) => format!("{error} (--sender)"),
         AckError::Limit(_) => format!("--max-message: {error}"),
         AckError::Layout(_) => format!("{error} (--layout)"),

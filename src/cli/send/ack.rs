@@ -10,8 +10,11 @@ use framelet::{
 };
 use futures_lite::FutureExt;
 
+use super::super::exit_code::Exit;
+use super::super::failure::Failure;
+use super::super::input::Chunk;
 use super::super::signals::stop_signal;
-use super::super::{Chunk, Exit, Failure, flags, log};
+use super::super::{flags, log};
 use super::identity::{Identity, Notes};
 use super::{Messages, Progress, Send};
 

@@ -20,10 +20,11 @@ use smol::channel::{self, Receiver, Sender};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
+use super::flags;
 use super::input::{Chunk, Framer};
+use super::log;
 use super::process::check_threads;
 use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
-use super::{flags, log};
 
 mod ack;
 mod identity; // who sends, and what a file remembers of that

@@ -14,10 +14,11 @@ use futures_lite::future;
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
+use super::flags;
+use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
-use super::{flags, log};
 
 /// What Redis takes as one value, unless its proto-max-bulk-len says otherwise.
 const LONGEST_IN_REDIS: usize = 512 << 20;

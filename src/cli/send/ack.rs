@@ -12,9 +12,10 @@ use futures_lite::FutureExt;
 
 use super::super::exit_code::Exit;
 use super::super::failure::Failure;
+use super::super::flags;
 use super::super::input::Chunk;
+use super::super::log;
 use super::super::signals::stop_signal;
-use super::super::{flags, log};
 use super::identity::{Identity, Notes};
 use super::{Messages, Progress, Send};
 

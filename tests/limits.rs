@@ -44,6 +44,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--idle-timeout", &DURATIONS),
             ("--memory", &SIZES),
             ("--grace", &DURATIONS),
+            ("--threads", &COUNTS),
         ],
         "--to --output --sync --echo --require-ack --layout --log-time --verbose --quiet --help",
     ),

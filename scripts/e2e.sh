@@ -145,7 +145,10 @@ for command in serve send encode decode; do
     check "$command --help does, too" helps "$command"
 done
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
-converts '' "framelet $version\n" --version
+names_version() {
+    limited "$FRAMELET" --version >"$WORK/out" && [[ $(<"$WORK/out") == "framelet $version"$'\n'"features: "* ]]
+}
+check "--version names the version and the features" names_version
 
 fails 2 'which command?'
 fails 2 'nonsense' nonsense
@@ -447,7 +450,7 @@ fails 1 'address already in use' serve "$ADDR"
 stop_server TERM
 ADDR=unix:$WORK/socket
 client --message early --retry 20s --verbose
-wait_for_line "$WORK/client.err" 'trying again' "$CLIENT_PID" || die "$WHY"
+wait_for_line "$WORK/client.err" 'retrying' "$CLIENT_PID" || die "$WHY"
 serve_into '' "$ADDR"
 wait_for_exit "$CLIENT_PID" || true
 check "send --retry may be started before the server" has_ended 0 "$WORK/client.err"

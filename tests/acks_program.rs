@@ -57,7 +57,7 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     let (first, last) = said.split_once('\n').unwrap();
     assert!(
-        first.contains("instead of a welcome: it may") && first.ends_with("; trying on"),
+        first.contains("before it answered: it may") && first.ends_with("; retrying"),
         "{said}"
     );
     assert!(last.contains("this server gives no acknowledgements"), "{said}");
@@ -68,12 +68,43 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
     let output = send(address, &["--timeout", "200ms", "--retry", "0s"], b"a\n");
-    check(&output, 3, &["as far as can be seen: no welcome within 200ms; nothing was sent"]);
+    check(&output, 3, &["as far as can be seen: no answer within 200ms; nothing was sent"]);
     let address = odd_server(|mut stream| {
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements", "SSH"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_while_it_is_waited_for() {
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address.to_string(), "--ack", "--message", "m"]);
+    let running = Running::start(command, b"");
+    running.wait_until_it_says(&format!(
+        "no connection to {address}: connection refused; retrying for 2"
+    ));
+}
+
+#[test]
+fn a_server_with_another_layout_is_told_from_one_without_acknowledgements() {
+    let server = Server::start(&["--layout", "u32le"]);
+    let output = send(server.address, &["--retry", "0s"], b"a\n");
+    check(&output, 3, &["if it does give them, its --layout may be another one"]);
+    let words = "a client that asks for acknowledgements, in u32be: try --layout u32be";
+    server.wait_for_log(words, 1);
+    assert_eq!(server.stop().log.matches("raise the limit").count(), 0);
+    // The other way round: its answer is none, and no limit would make it one.
+    let address = odd_server(|mut stream| {
+        stream.write_all(b"\x93\x07\xf1\xb2\x00\x01").unwrap();
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let output = send(address, &["--retry", "0s"], b"a\n");
+    check(&output, 3, &["its answer is not one: message 1 at byte 0: length 2466771378 is over"]);
+    assert!(!said(&output).contains("raise the limit"), "{}", said(&output));
 }
 
 /// A listener that closes the first `times` connections, and welcomes nobody.
@@ -115,7 +146,7 @@ fn a_server_that_closes_at_first_may_be_just_starting() {
 #[test]
 fn a_refusal_is_shown_and_cannot_drive_the_terminal() {
     for (code, exit, text, words) in [
-        (RefusalCode::Echo, 3, "", "an --echo server gives no acknowledgements"),
+        (RefusalCode::Echo, 3, "", "a server that echoes gives no acknowledgements"),
         (RefusalCode::Version, 3, "", "does not know this version"),
         (RefusalCode::Fenced, 1, "", "a newer connection of this sender has taken over"),
         (RefusalCode::Gap, 1, "message 7 was expected", "refuses: message 7 was expected"),

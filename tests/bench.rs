@@ -516,6 +516,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["--threads", "5"], "--threads: cannot be more than --connections"),
         (&["--size", "10..5"], "the range is empty; write 5..10"),
         (&["--size", "x"], "not a size"),
+        (&["--size", "0.."], "a range has two ends, as in 1..4KiB"),
         (&["--size", "256", "--layout", "u8"], "--size: "),
         (&["--timeout", "0s"], "write off to wait for ever"),
         (&["--layout", "u32"], "which byte order? write u32be"),

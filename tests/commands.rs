@@ -5,6 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::program::{
     FRAMELET, PATIENCE, Server, check, closed, docs_show_help_of, frame, framelet, odd_server,
-    read_frame, said, terminal, unframe,
+    read_frame, said, terminal, unframe, wait_until,
 };
 use rustix::process::Signal;
 
@@ -243,6 +244,31 @@ fn a_late_message_is_named_with_what_came_of_it() {
     assert!(log.contains("HTTP request"), "{log}");
 }
 
+/// Whoever uses the library in a program of their own has no such flags.
+#[test]
+fn the_library_names_no_flags() {
+    let src = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let (mut folders, mut seen) = (vec![PathBuf::from(src)], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let of_program = ["cli", "cli.rs", "main.rs"].iter().any(|name| path.ends_with(name));
+            if path.is_dir() && !of_program {
+                folders.push(path);
+            } else if path.is_file() && !of_program {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let flag = text.lines().find(|line| {
+                    let mut rests = line.split("--").skip(1);
+                    rests.any(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+                });
+                assert_eq!(flag, None, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 40, "{seen} files");
+}
+
 // ---- how serve ends
 
 #[test]
@@ -409,7 +435,7 @@ fn a_reset_at_the_end_is_a_failure() {
         socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let output = framelet(&["send", &address, "--message", "x"], b"");
-    check(&output, 1, &["was lost: connection reset by peer"]);
+    check(&output, 1, &["was lost: connection reset by peer", "its log says why"]);
 }
 
 #[test]
@@ -454,6 +480,28 @@ fn bad_input_ends_send_but_what_came_before_it_is_sent() {
     let output = send(&server, &["--layout", "u8", "--input", "lines"], &[b'x'; 256]);
     check(&output, 3, &["over the 255 bytes that u8 can say"]);
     assert_eq!(server.stop().output, b"00\n61\n6f6b\n7a\n");
+}
+
+#[test]
+fn a_message_on_the_command_line_that_is_too_long_is_named_with_its_length() {
+    let server = Server::start(&[]);
+    let messages = ["--message", "ok", "--message", "too long"];
+    let output = send(&server, &[&messages[..], &["--max-message", "5"]].concat(), b"");
+    check(&output, 3, &["--message 2: message of 8 bytes is over the limit of 5 (--max-message)"]);
+    let long = "x".repeat(256);
+    let output = send(&server, &["--message", &long, "--layout", "u8"], b"");
+    check(
+        &output,
+        3,
+        &["--message 1: message of 256 bytes is more than a u8 prefix can say (255)"],
+    );
+    assert_eq!(server.stop().output, b"");
+}
+
+#[test]
+fn a_file_in_place_of_the_address_is_said_to_be_one() {
+    let output = framelet(&["send", "Cargo.toml"], b"");
+    check(&output, 2, &["Cargo.toml is a file, not an address", "framelet send ADDR < Cargo.toml"]);
 }
 
 /// A server that never closes: it reads to the end of the stream, and gives what came.
@@ -627,6 +675,22 @@ fn a_file_can_be_named_instead_of_standard_input() {
     assert_eq!(output.stdout, b"from a file\n");
 }
 
+#[test]
+fn frames_are_not_written_to_a_terminal() {
+    let (_person, terminal) = terminal();
+    let mut child = Command::new(FRAMELET)
+        .arg("encode")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(terminal))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end without having read it.
+    let _ = child.stdin.take().unwrap().write_all(b"x\n");
+    let output = child.wait_with_output().unwrap();
+    check(&output, 2, &["frames are not for a terminal", "framelet encode > frames.bin"]);
+}
+
 // ---- usage
 
 #[test]
@@ -650,7 +714,18 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["send", ":1", "--input", "lines", "--message", "x"], "--input has no use with it"),
         (&["send", "::1:4747"], "brackets"),
         (&["decode", "--max-message"], "no value provided for option '--max-message'"),
-        (&["bake"], "unrecognized argument: bake (see framelet --help)"),
+        (
+            &["bake"],
+            "no such command `bake`; the commands are serve, send, encode, decode and bench",
+        ),
+        (&["snd"], "no such command `snd`; did you mean `send`? (see framelet --help)"),
+        (&["Send", ":1"], "did you mean `send`?"),
+        (&["listen", ":1", "--output", "hex"], "did you mean `serve`?"),
+        (&["serve", ":0", "--max-mesage", "1"], "--max-mesage; did you mean --max-message? (see"),
+        (&["send", ":1", "lines.txt"], "framelet send ADDR < lines.txt (see framelet send --help)"),
+        (&["serve", "unix+redis:///a?pass=hidden"], "?pass=***\": "),
+        (&["serve", ":0", "--to", "unix+redis:///a?pass=hidden"], "?pass=***'"),
+        (&["serve", ":0", "--threads", "0"], "--threads: must be from 1 to 1024"),
         (&[], "which command?"),
     ] {
         check(&framelet(arguments, b""), 2, &[words]);
@@ -662,6 +737,46 @@ fn no_thread_to_serve_on_is_refused_rather_than_waited_for() {
     let mut command = Command::new(FRAMELET);
     command.args(["serve", ":0"]).env("SMOL_THREADS", "0");
     check(&common::program::run(command, b""), 2, &["SMOL_THREADS=0"]);
+}
+
+/// Returns how many threads of a server run connections.
+fn threads_that_serve(server: &Server) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let name = |thread: std::io::Result<std::fs::DirEntry>| {
+        // It may end just now.
+        std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default()
+    };
+    threads.map(name).filter(|name| name.starts_with("smol-")).count()
+}
+
+#[test]
+fn connections_are_run_by_as_many_threads_as_asked_for_in_the_same_process() {
+    for (arguments, environment, expected) in [
+        (&[][..], None, 1),
+        (&["--threads", "1"], None, 1),
+        (&["--threads", "3"], None, 3),
+        (&["--threads", "2"], Some("3"), 2),
+        (&["--threads", "1"], Some("3"), 1),
+        (&[], Some("2"), 2),
+    ] {
+        // The shell has a file open that the server inherits, and becomes the server.
+        let mut command = Command::new("bash");
+        command.args(["-c", r#"exec 7</dev/zero; exec "$0" serve 127.0.0.1:0 -v "$@""#, FRAMELET]);
+        command.args(arguments).env_remove("SMOL_THREADS");
+        command.envs(environment.map(|threads| ("SMOL_THREADS", threads)));
+        let server = Server::spawn(command);
+        let shown = format!("{arguments:?} {environment:?}");
+        // They get their names once they run.
+        wait_until("threads that serve", || threads_that_serve(&server) >= expected);
+        let file = |name| format!("/proc/{}/{name}", server.pid());
+        assert_eq!(std::fs::read_link(file("fd/7")).unwrap().to_str(), Some("/dev/zero"));
+        assert_eq!(std::fs::read_to_string(file("comm")).unwrap(), "framelet\n");
+        let typed = std::fs::read_to_string(file("cmdline")).unwrap();
+        assert!(typed.starts_with(&format!("{FRAMELET}\0serve\0127.0.0.1:0\0-v\0")), "{typed}");
+        check(&send(&server, &["--message", "m"], b""), 0, &[]);
+        assert_eq!(threads_that_serve(&server), expected, "{shown}");
+        assert_eq!(server.stop().output, b"m\n", "{shown}");
+    }
 }
 
 #[test]
@@ -689,7 +804,41 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
         }
     }
     let version = framelet(&["--version"], b"").stdout;
-    assert_eq!(version, format!("framelet {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    let version = String::from_utf8(version).unwrap();
+    let (first, features) = version.split_once('\n').unwrap();
+    assert_eq!(first, format!("framelet {}", env!("CARGO_PKG_VERSION")));
+    assert!(features.starts_with("features: "), "{features}");
+    for (feature, built) in [
+        ("bench", cfg!(feature = "bench")),
+        ("progress", cfg!(feature = "progress")),
+        ("sqlite", cfg!(feature = "sqlite")),
+        ("redis", cfg!(feature = "redis")),
+    ] {
+        assert_eq!(features.contains(feature), built, "{features}");
+    }
+}
+
+#[test]
+fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
+    for command in ["serve", "send", "encode", "decode", "bench"] {
+        let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
+        let list = |title: &str| {
+            let (_, rest) = help.split_once(&format!("\n{title}:\n"))?;
+            Some(rest.split("\n\n").next().unwrap().lines().collect::<Vec<_>>())
+        };
+        let (options, values) = (list("Options").unwrap(), list("Values").unwrap());
+        let mut lines = 0;
+        for line in &options {
+            lines = if line.starts_with("  -") { 1 } else { lines + 1 };
+            assert!(lines <= 2 && line.len() <= 80, "{command}: {line}");
+        }
+        let arguments = list("Arguments").unwrap();
+        let taken = options.iter().chain(&arguments).flat_map(|line| line.split_whitespace());
+        for value in ["ADDR", "SINK", "FORMAT", "LAYOUT", "SIZE", "DURATION"] {
+            let explained = values.iter().any(|line| line.starts_with(&format!("  {value} ")));
+            assert_eq!(explained, taken.clone().any(|word| word == value), "{command}: {value}");
+        }
+    }
 }
 
 #[test]

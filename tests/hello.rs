@@ -254,7 +254,7 @@ fn a_message_that_is_too_long_is_refused_in_words() {
     let mut answers = answers(Layout::U32BE, stream);
     let Some(Answer::Refusal(refusal)) = answers.pop() else { panic!("{answers:?}") };
     assert_eq!((refusal.code, refusal.committed), (RefusalCode::TooLong, 1));
-    assert_eq!(refusal.text, "message 2 has 1001 bytes, and the server takes 1000 (--max-message)");
+    assert_eq!(refusal.text, "message 2 has 1001 bytes, and the server takes 1000");
     // A plain client is not written to.
     let mut stream = server.connect();
     stream.write_all(&frame(&[b'x'; 1001])).unwrap();
@@ -271,10 +271,7 @@ fn a_message_that_takes_too_long_is_refused_in_words() {
     assert_eq!(read_answer(&mut stream), Some(Ok(0)));
     let refusal = read_answer(&mut stream).unwrap().unwrap_err();
     assert_eq!((refusal.code, refusal.committed), (RefusalCode::Late, 0));
-    assert_eq!(
-        refusal.text,
-        "message 1 not complete within 300ms: got 10 of 104 bytes (--message-timeout)"
-    );
+    assert_eq!(refusal.text, "message 1 not complete within 300ms: got 10 of 104 bytes");
 }
 
 #[test]

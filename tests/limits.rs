@@ -44,6 +44,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--idle-timeout", &DURATIONS),
             ("--memory", &SIZES),
             ("--grace", &DURATIONS),
+            ("--threads", &COUNTS),
         ],
         "--to --output --sync --echo --require-ack --layout --log-time --verbose --quiet --help",
     ),
@@ -149,7 +150,7 @@ fn no_time_to_try_makes_send_panic() {
             let mut command = Command::new(FRAMELET);
             command.args(["send", &address, "--message", "m", "-v", "--retry", value]).args(ack);
             let running = Running::start(command, b"");
-            running.wait_until_it_says("trying again");
+            running.wait_until_it_says("retrying");
             running.kill();
         }
     }

@@ -465,7 +465,7 @@ fn a_client_that_comes_while_redis_is_away_waits_for_it() {
     let output = client.wait();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("is busy with what came before; waiting for its welcome"), "{said}");
+    assert!(said.contains("is busy with earlier messages; waiting for its answer"), "{said}");
     assert!(said.ends_with("sent 100, committed 100\n"), "{said}");
     equal(&redis.payloads("log"), &lines(100));
 }

@@ -7,22 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use argh::FromArgs;
-use framelet::{Address, Count, Layout};
+use argh::{ArgsInfo, FromArgs};
+use framelet::{Count, Layout};
 use mio::Poll;
 use socket2::Socket;
 
-use super::serve::{check_threads, raise_file_limit};
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+use super::log;
+use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
-use super::{
-    DEFAULT_ADDRESS, Exit, Failure, Timeout, cannot_connect, count, duration, log, parse_address,
-    plain, size, timeout,
-};
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 use block::Block;
 use connection::Connection;
 use echo::{Echo, Echoing, Rate};
 use flood::{Flood, Flooding};
 use load::{Times, Traffic, drive};
+use plan::{Length, Mode, Plan};
 use progress::Progress;
 use report::Report;
 use schedule::{FASTEST, Schedule};
@@ -33,6 +34,7 @@ mod connection; // a socket, and how it can fail
 mod echo; // round trips
 mod flood; // one way
 mod load; // the event loop of a thread
+mod plan; // what is to be measured
 mod progress; // the line that shows how it goes
 mod report; // what is printed at the end
 mod schedule; // when messages are due
@@ -44,69 +46,66 @@ const DURATION: Duration = Duration::from_secs(10);
 /// The longest time that is counted with: nobody waits for its end, and a clock still has it.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Loads a server with messages: as many as it takes, or with --echo round trips.
-#[derive(FromArgs)]
+/// Loads a server with messages: floods it, or with --echo measures round trips.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "bench",
     help_triggers("-h", "--help", "help"),
-    usage = "[ADDR] [OPTIONS]",
-    note = "Without --echo it floods: each connection writes as fast as it can, then waits\nuntil the server has closed it, too.",
-    note = "It does not see what the server does with messages: one that stores them stores\nmillions of them. Give it a server of its own, as in the example.",
-    note = "With --rate a latency counts from the time a message was due, so that a server\nthat stalls cannot hide what waited for it."
+    note = "Each connection of a flood writes as fast as it can, then waits until the server has closed it.",
+    note = "Use a server of its own, as in the example: a server that stores messages stores millions of them.",
+    note = "With --rate, latency is measured from the intended send time (no coordinated omission)."
 )]
 pub(crate) struct Bench {
     /// where to connect to (default: 127.0.0.1:4747)
-    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// send a message on each connection, wait for its reply, and so on; the server must send each
-    /// message back
+    /// send a message on each connection, wait for its reply, and repeat
     #[argh(switch)]
     echo: bool,
 
-    /// with --echo: send as many messages a second over all connections, whether or not replies come
-    #[argh(option, arg_name = "n", from_str_fn(count))]
+    /// with --echo: messages per second over all connections (default: as many as there are replies)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
     rate: Option<u64>,
 
-    /// how many connections (default: 4)
-    #[argh(option, arg_name = "n", from_str_fn(count), default = "4")]
+    /// number of connections (default: 4)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "4")]
     connections: u64,
 
-    /// how many threads drive them (default: 1)
-    #[argh(option, arg_name = "n", from_str_fn(count), default = "1")]
+    /// number of threads that drive them (default: 1)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "1")]
     threads: u64,
 
     /// length of the messages, or a range of lengths, as in 1..4KiB (default: 64)
-    #[argh(option, arg_name = "size", from_str_fn(sizes), default = "64..=64")]
+    #[argh(option, arg_name = "SIZE", from_str_fn(sizes), default = "64..=64")]
     size: RangeInclusive<usize>,
 
     /// how long to measure (default: 10s)
-    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    #[argh(option, arg_name = "DURATION", from_str_fn(duration))]
     duration: Option<Duration>,
 
-    /// how many messages to measure, in place of --duration
-    #[argh(option, arg_name = "n", from_str_fn(count))]
+    /// how many messages to measure, instead of --duration
+    #[argh(option, arg_name = "N", from_str_fn(count))]
     count: Option<u64>,
 
-    /// time in front of it, which does not count (default: 1s)
+    /// how long to run before measuring (default: 1s)
     #[argh(
         option,
-        arg_name = "duration",
-        from_str_fn(super::duration),
+        arg_name = "DURATION",
+        from_str_fn(super::values::duration),
         default = "Duration::from_secs(1)"
     )]
     warm_up: Duration,
 
-    /// how prefixes are written (default: u32be)
-    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
-    /// time to connect; and how long nothing may happen while a reply or the end of a connection is
-    /// awaited; or off (default: 10s)
+    /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)
     #[argh(
         option,
-        arg_name = "duration",
+        arg_name = "DURATION",
         from_str_fn(timeout),
         default = "Timeout(Some(Duration::from_secs(10)))"
     )]
@@ -117,37 +116,9 @@ pub(crate) struct Bench {
     json: bool,
 }
 
-/// What is to be done, with nothing contradictory in it.
-struct Plan {
-    address: Address,
-    layout: Layout,
-    sizes: RangeInclusive<usize>,
-    connections: usize,
-    threads: usize,
-    mode: Mode,
-    warm_up: Duration,
-    length: Length,
-    timeout: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    Flood,
-    Echo,
-    /// Messages per second.
-    Rate(u64),
-}
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-enum Length {
-    Time(Duration),
-    Messages(u64),
-}
-
 impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        log::start(false, false)?;
+        log::start(::log::LevelFilter::Info);
         check_threads()?;
         let (json, plan) = (self.json, self.plan()?);
         let block = Block::new(plan.layout, plan.sizes.clone())
@@ -163,7 +134,7 @@ impl Bench {
     }
 
     fn plan(self) -> Result<Plan, Failure> {
-        let address = parse_address(&self.addr)?;
+        let address = address(&self.addr)?;
         let mode = match (self.echo, self.rate) {
             (false, None) => Mode::Flood,
             (true, None) => Mode::Echo,
@@ -206,7 +177,8 @@ impl Bench {
 
 impl Plan {
     fn connect(&self) -> Result<Vec<Socket>, Failure> {
-        let failed = |error| cannot_connect(&self.address, "", &error, "; is the server running?");
+        let failed =
+            |error| Failure::to_connect(&self.address, "", &error, "; is the server running?");
         let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
         (0..self.connections)
             .map(|_| connection::connect(&addresses, self.timeout).map_err(failed))
@@ -380,6 +352,9 @@ fn sizes(text: &str) -> Result<RangeInclusive<usize>, String> {
     let Some((least, most)) = text.split_once("..") else {
         return size(text).map(|size| size..=size);
     };
+    if least.is_empty() || most.is_empty() {
+        return Err("a range has two ends, as in 1..4KiB".into());
+    }
     let (least, most) = (size(least)?, size(most)?);
     match least <= most {
         true => Ok(least..=most),

@@ -1,35 +1,34 @@
 //! `framelet decode`: frames to formats, without a network.
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use framelet::{Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, Sink};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
-use super::{Exit, Failure, cannot_read, open_input, size};
+use super::exit_code::Exit;
+use super::failure::Failure;
+use super::flags;
+use super::input::{cannot_read, open_input};
+use super::values::size;
 
-/// Turns frames into text or bytes, on standard output.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "decode",
-    help_triggers("-h", "--help", "help"),
-    usage = "[FILE] [OPTIONS]"
-)]
+/// Turns frames into text or bytes on standard output.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "decode", help_triggers("-h", "--help", "help"))]
 pub(crate) struct Decode {
-    /// what to read (default: standard input)
-    #[argh(positional)]
+    /// the file to read (default: standard input)
+    #[argh(positional, arg_name = "FILE")]
     file: Option<String>,
 
     /// how messages are printed (default: lines)
-    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
+    #[argh(option, arg_name = "FORMAT", default = "OutputFormat::Lines")]
     output: OutputFormat,
 
-    /// how prefixes are written (default: u32be)
-    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)
-    #[argh(option, arg_name = "size", from_str_fn(size))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
 }
 
@@ -50,7 +49,7 @@ impl Decode {
                 Err(ReadError::Io { error, .. }) => {
                     return Err(cannot_read(self.file.as_deref(), &error));
                 }
-                Err(error) => return Err(Failure::new(Exit::Protocol, error.to_string())),
+                Err(error) => return Err(Failure::new(Exit::Protocol, flags::of_stream(&error))),
             }
         }
     }

@@ -1,40 +1,43 @@
 //! `framelet encode`: formats to frames, without a network.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 use framelet::{InputFormat, Layout, PatientFile};
 
-use super::{Chunk, Failure, Framer, size};
+use super::exit_code::Exit;
+use super::failure::Failure;
+use super::input::{Chunk, Framer};
+use super::values::size;
 
-/// Turns text or bytes into frames, on standard output.
-#[derive(FromArgs)]
-#[argh(
-    subcommand,
-    name = "encode",
-    help_triggers("-h", "--help", "help"),
-    usage = "[FILE] [OPTIONS]"
-)]
+/// Turns text or bytes into frames on standard output.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(subcommand, name = "encode", help_triggers("-h", "--help", "help"))]
 pub(crate) struct Encode {
-    /// what to read (default: standard input)
-    #[argh(positional)]
+    /// the file to read (default: standard input)
+    #[argh(positional, arg_name = "FILE")]
     file: Option<String>,
 
-    /// how messages are read (default: text)
-    #[argh(option, arg_name = "format", default = "InputFormat::Text")]
+    /// how messages are read from the input (default: text)
+    #[argh(option, arg_name = "FORMAT", default = "InputFormat::Text")]
     input: InputFormat,
 
-    /// how prefixes are written (default: u32be)
-    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)
-    #[argh(option, arg_name = "size", from_str_fn(size))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
 }
 
 impl Encode {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if io::stdout().is_terminal() {
+            let message = "frames are not for a terminal; write them to a file or a pipe, as in \
+                           framelet encode > frames.bin or framelet encode | xxd";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let limit = self.layout.limit(self.max_message)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
         let mut output = PatientFile::stdout().map_err(|error| Failure::output(&error))?;

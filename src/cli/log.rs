@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use framelet::Count;
 
-use super::{Exit, Failure};
+use super::flags;
 
 /// How many lines wait at most.
 const QUEUE: usize = 4096;
@@ -31,16 +31,8 @@ static QUEUED: OnceLock<SyncSender<Entry>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static TIMES: AtomicBool = AtomicBool::new(false);
 
-/// Starts the log: warnings and what an operator wants to see, all details, or errors only.
-pub(crate) fn start(verbose: bool, quiet: bool) -> Result<(), Failure> {
-    let level = match (verbose, quiet) {
-        (true, true) => {
-            return Err(Failure::new(Exit::Usage, "-v and -q contradict each other"));
-        }
-        (true, false) => log::LevelFilter::Debug,
-        (false, true) => log::LevelFilter::Error,
-        (false, false) => log::LevelFilter::Info,
-    };
+/// Starts the log, from this level up.
+pub(crate) fn start(level: log::LevelFilter) {
     let (sender, entries) = sync_channel(QUEUE);
     let writing = thread::Builder::new().name("framelet-log".into()).spawn(|| write_all(entries));
     if writing.is_ok() {
@@ -50,7 +42,6 @@ pub(crate) fn start(verbose: bool, quiet: bool) -> Result<(), Failure> {
     if log::set_logger(&StandardError).is_ok() {
         log::set_max_level(level);
     }
-    Ok(())
 }
 
 /// From now on each line begins with the time.
@@ -121,7 +112,8 @@ impl log::Log for StandardError {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            say(record.args().to_string());
+            let mended_by = flags::of_target(record.target()).unwrap_or_default();
+            say(format!("{}{mended_by}", record.args()));
         }
     }
 

@@ -1,8 +1,9 @@
 //! `framelet bench` in a build without it.
 
-use argh::{CommandInfo, EarlyExit, FromArgs, SubCommand};
+use argh::{ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FromArgs, SubCommand};
 
-use super::{Exit, Failure};
+use super::exit_code::Exit;
+use super::failure::Failure;
 
 /// Whatever it was meant to do.
 pub(crate) struct Bench;
@@ -13,12 +14,18 @@ impl FromArgs for Bench {
     }
 }
 
+const NAME: &str = "bench";
+const DESCRIPTION: &str = "Loads a server with messages; not in this build.";
+
 impl SubCommand for Bench {
-    const COMMAND: &'static CommandInfo = &CommandInfo {
-        name: "bench",
-        short: &'\0',
-        description: "Loads a server with messages; not in this build.",
-    };
+    const COMMAND: &'static CommandInfo =
+        &CommandInfo { name: NAME, short: &'\0', description: DESCRIPTION };
+}
+
+impl ArgsInfo for Bench {
+    fn get_args_info() -> CommandInfoWithArgs {
+        CommandInfoWithArgs { name: NAME, description: DESCRIPTION, ..Default::default() }
+    }
 }
 
 impl Bench {

@@ -3,11 +3,12 @@
 use std::future::pending;
 use std::io::{self, IsTerminal};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use ::log::debug;
-use argh::FromArgs;
+use ::log::{LevelFilter, debug};
+use argh::{ArgsInfo, FromArgs};
 use framelet::{
     Address, Backoff, Batch, ByteStream, Count, Fault, FrameReader, InputFormat, Layout,
     OutputFormat, OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink, append_frame,
@@ -17,11 +18,13 @@ use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{self, Receiver, Sender};
 
-use super::serve::check_threads;
-use super::{
-    Chunk, DEFAULT_ADDRESS, Exit, Failure, Framer, Timeout, cannot_connect, count, duration, log,
-    parse_address, plain, size, timeout,
-};
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+use super::flags;
+use super::input::{Chunk, Framer};
+use super::log;
+use super::process::check_threads;
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 
 mod ack;
 mod identity; // who sends, and what a file remembers of that
@@ -42,26 +45,26 @@ const PARTING: Duration = Duration::from_secs(1);
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Composes messages from standard input and sends them; prints replies, if there are any.
-#[derive(FromArgs)]
+/// Sends messages from standard input, and prints replies.
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "send",
     help_triggers("-h", "--help", "help"),
-    usage = "[ADDR] [OPTIONS]",
-    note = "At the end of the input it waits until the server has closed the connection,\ntoo: then it has read everything, and a framelet server has also written it.\nBehind a proxy that says nothing: only --ack tells."
+    note = "At the end of the input, send waits until the server closes the connection: it has then read everything, and a framelet server has also written it. Behind a proxy a close says nothing; only --ack tells.",
+    note = "The sender's id is that of --sender-file or --sender, else of the variable FRAMELET_SENDER, else a random one. Whoever knows it can take the sender's place; --sender shows it in the list of processes."
 )]
 pub(crate) struct Send {
     /// where to connect to (default: 127.0.0.1:4747)
-    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// how messages are read (default: text)
-    #[argh(option, arg_name = "format")]
+    /// how messages are read from the input (default: text)
+    #[argh(option, arg_name = "FORMAT")]
     input: Option<InputFormat>,
 
     /// send this text instead of standard input; may be repeated
-    #[argh(option, arg_name = "text")]
+    #[argh(option, arg_name = "TEXT")]
     message: Vec<String>,
 
     /// end after the first message
@@ -69,69 +72,60 @@ pub(crate) struct Send {
     once: bool,
 
     /// how replies are printed (default: lines)
-    #[argh(option, arg_name = "format", default = "OutputFormat::Lines")]
+    #[argh(option, arg_name = "FORMAT", default = "OutputFormat::Lines")]
     output: OutputFormat,
 
-    /// wait for this many replies before ending the connection
-    #[argh(option, arg_name = "n", from_str_fn(count), default = "0")]
+    /// wait for this many replies before ending the connection (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
     expect: u64,
 
-    /// time to connect; to wait for replies once everything is sent; to wait for the end of the
-    /// connection; and with --ack to wait for any sign of life, of which a busy server gives one every
-    /// 3s; or off (default: 10s)
+    /// longest silence of the server while something is awaited of it (default: 10s)
     #[argh(
         option,
-        arg_name = "duration",
+        arg_name = "DURATION",
         from_str_fn(timeout),
         default = "Timeout(Some(Duration::from_secs(10)))"
     )]
     timeout: Timeout,
 
-    /// keep trying to connect for this long, as in 10s; with --ack be without a connection for this
-    /// long since it last got on (then by default 30s)
-    #[argh(option, arg_name = "duration", from_str_fn(duration))]
+    /// give up after this long without a connection (default: at once; with --ack 30s)
+    #[argh(option, arg_name = "DURATION", from_str_fn(duration))]
     retry: Option<Duration>,
 
-    /// ask the server to acknowledge what it has committed; send the rest again where the connection
-    /// is lost; end with 0 only if all is committed
+    /// ask for acknowledgements; reconnect and send again what is not committed
     #[argh(switch)]
     ack: bool,
 
-    /// with --ack: how many messages may wait to be acknowledged, in 8 MiB at most (default: 4000)
-    #[argh(option, arg_name = "n", from_str_fn(window))]
+    /// with --ack: most messages to await acknowledgement, in 8 MiB at most (default: 4000)
+    #[argh(option, arg_name = "N", from_str_fn(window))]
     window: Option<usize>,
 
-    /// with --ack: the file with the id by which the server knows the sender; if it is missing, it is
-    /// created with a random id. It also keeps a checksum of all that is committed, in case the server
-    /// does not know
-    #[argh(option, arg_name = "path")]
+    /// with --ack: file that holds the sender's id and progress; created if missing
+    #[argh(option, arg_name = "PATH")]
     sender_file: Option<String>,
 
-    /// with --ack: the id itself, 32 hexadecimal digits (default: a random one). Who knows it can take
-    /// the sender's place, and here it is visible in the list of processes: better use --sender-file or the
-    /// environment variable FRAMELET_SENDER
-    #[argh(option, arg_name = "id")]
+    /// with --ack: the sender's id, 32 hexadecimal digits (default: a random one)
+    #[argh(option, arg_name = "ID")]
     sender: Option<SenderId>,
 
-    /// with an id: skip the messages that are committed; the input must be that of the earlier runs, from
-    /// its beginning, and another one is refused
+    /// with an id: skip what is committed; give the same input as before, from its start (another one is
+    /// refused)
     #[argh(switch)]
     resume: bool,
 
-    /// with --ack: where the server has lost acknowledged messages, as when its database was replaced,
-    /// send what is not committed with the numbers that follow those it has
+    /// with --ack: if the server has lost messages, number the rest after those it has
     #[argh(switch)]
     renumber: bool,
 
-    /// how prefixes are written (default: u32be)
-    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
     /// longest message to send or accept (default: 8MiB)
-    #[argh(option, arg_name = "size", from_str_fn(size))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
 
-    /// say more: attempts to connect, and how much was sent
+    /// log attempts to connect, and how much was sent
     #[argh(switch, short = 'v')]
     verbose: bool,
 }
@@ -181,8 +175,8 @@ impl Messages {
 
 impl Send {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        log::start(self.verbose, false)?;
-        let address = parse_address(&self.addr)?;
+        log::start(if self.verbose { LevelFilter::Debug } else { LevelFilter::Info });
+        let address = address(&self.addr).map_err(|failure| self.is_file(failure))?;
         let limit = self.layout.limit(self.max_message)?;
         if !self.message.is_empty() && self.input.is_some() {
             let message = "--message takes the place of the input, so --input has no use with it";
@@ -210,6 +204,21 @@ impl Send {
         })
     }
 
+    /// Returns what is wrong with the address, where it is the input that was meant.
+    fn is_file(&self, failure: Failure) -> Failure {
+        let file = &self.addr;
+        match Path::new(file).is_file() {
+            true => Failure::new(
+                Exit::Usage,
+                format!(
+                    "{file} is a file, not an address; send reads standard input, as in \
+                     framelet send ADDR < {file}"
+                ),
+            ),
+            false => failure,
+        }
+    }
+
     fn say_how_to_send(&self, address: &Address) {
         let how = match self.input.unwrap_or_default() {
             InputFormat::Text => "type lines, an empty line sends them; Ctrl-D ends",
@@ -230,9 +239,13 @@ impl Send {
         if !self.message.is_empty() {
             let mut chunk = Chunk::new();
             let taken = if once { 1 } else { self.message.len() };
-            for message in self.message.iter().take(taken) {
-                append_frame(&mut chunk.frames, layout, limit, message.as_bytes())
-                    .map_err(|error| Failure::new(Exit::Protocol, error.to_string()))?;
+            for (number, message) in (1..).zip(self.message.iter().take(taken)) {
+                append_frame(&mut chunk.frames, layout, limit, message.as_bytes()).map_err(
+                    |error| {
+                        let message = format!("--message {number}: {}", flags::of_message(&error));
+                        Failure::new(Exit::Protocol, message)
+                    },
+                )?;
                 chunk.messages += 1;
             }
             // Cannot fail: the queue is new and has room.
@@ -271,7 +284,7 @@ impl Send {
             if left.is_zero() {
                 return Err(self.not_connected(address, &error));
             }
-            debug!("cannot connect to {address}: {}; trying again", plain(&error));
+            debug!("cannot connect to {address}: {}; retrying", plain(&error));
             Timer::after(backoff.next_wait().min(left)).await;
         }
     }
@@ -282,7 +295,7 @@ impl Send {
             true => (String::new(), "; is the server running? (--retry 10s keeps trying)"),
             false => (format!(" within {}", humantime::format_duration(retry)), ""),
         };
-        cannot_connect(address, &tried, error, hint)
+        Failure::to_connect(address, &tried, error, hint)
     }
 
     /// Sends all messages and prints all replies, until both sides have ended.
@@ -399,10 +412,11 @@ impl Send {
             && prefix == &[0xff]
         {
             // How a framelet server ends a connection where there is no reset.
-            let message = "the server cut the connection; messages may not have arrived";
+            let message =
+                "the server cut the connection; messages may not have arrived (its log says why)";
             return Failure::new(Exit::Network, message);
         }
-        Failure::new(Exit::Protocol, format!("reply from the server: {error}"))
+        Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_stream(error)))
     }
 
     fn not_closed(&self, replies: u64) -> Failure {
@@ -482,8 +496,14 @@ fn compose(mut framer: Framer, once: bool, mut input: Option<Input>, chunks: &Se
 
 /// The connection failed while messages were under way.
 fn lost(error: &io::Error) -> Failure {
+    let hint = match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            " (the server closed it without an orderly end; its log says why)"
+        }
+        _ => "",
+    };
     let message = format!(
-        "the connection to the server was lost: {}; messages may not have arrived",
+        "the connection to the server was lost: {}; messages may not have arrived{hint}",
         plain(error)
     );
     Failure::new(Exit::Network, message)

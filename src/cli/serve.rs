@@ -1,22 +1,24 @@
 //! `framelet serve`: receives messages and puts them into a sink.
 
-use argh::FromArgs;
+use std::env::{self, VarError};
+use std::io;
+use std::time::Duration;
+
+use ::log::{LevelFilter, info, warn};
+use argh::{ArgsInfo, FromArgs};
 use framelet::{
     Address, Count, Echo, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
     Reopen, ServeError, Server, Sink, SqliteSink,
 };
 use futures_lite::future;
-use log::{info, warn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::log::{self as log_lines, say};
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+use super::flags;
+use super::log;
+use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::{
-    DEFAULT_ADDRESS, Exit, Failure, Timeout, count, duration, parse_address, plain, size, timeout,
-};
-use std::env::{self, VarError};
-use std::io;
-use std::time::Duration;
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 
 /// What Redis takes as one value, unless its proto-max-bulk-len says otherwise.
 const LONGEST_IN_REDIS: usize = 512 << 20;
@@ -25,98 +27,108 @@ const LONGEST_IN_REDIS: usize = 512 << 20;
 /// known about the message.
 const LONGEST_IN_SQLITE: usize = 999_000_000;
 
-/// Receives messages and puts each one, whole and as it comes, on standard output or into a file, a
+/// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
 /// database or Redis.
-#[derive(FromArgs)]
+#[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,
     name = "serve",
     help_triggers("-h", "--help", "help"),
-    usage = "[ADDR] [OPTIONS]",
-    note = "SIGTERM and SIGINT end it in good order within --grace; a second one ends it\nat once.",
-    note = "SIGHUP has it open file:PATH again, once what was received is in the old file."
+    note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
+    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation)."
 )]
 pub(crate) struct Serve {
-    /// where to listen (default: 127.0.0.1:4747); port 0 lets the system choose
-    #[argh(positional, default = "DEFAULT_ADDRESS.into()")]
+    /// where to listen; port 0 picks a free port (default: 127.0.0.1:4747)
+    #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// where messages are put (default: stdout)
-    #[argh(option, arg_name = "sink", default = "Place::Stdout")]
+    /// where messages go (default: stdout)
+    #[argh(option, arg_name = "SINK", default = "Place::Stdout")]
     to: Place,
 
-    /// how messages are printed, or written into the file (default: lines)
-    #[argh(option, arg_name = "format")]
+    /// how messages are written to stdout or a file (default: lines)
+    #[argh(option, arg_name = "FORMAT")]
     output: Option<OutputFormat>,
 
-    /// when the file is made safe from a failure of the machine: at each commit, or when the system
-    /// finds the time; always or never (default: always)
-    #[argh(option, arg_name = "when")]
+    /// fsync the file at each commit (always) or leave it to the system (never) (default: always)
+    #[argh(option, arg_name = "WHEN")]
     sync: Option<FileSync>,
 
     /// send each message back
     #[argh(switch)]
     echo: bool,
 
-    /// serve only clients that ask for acknowledgements, as send --ack does
+    /// serve only clients that ask for acknowledgements
     #[argh(switch)]
     require_ack: bool,
 
-    /// how prefixes are written (default: u32be)
-    #[argh(option, arg_name = "layout", default = "Layout::U32BE")]
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)
-    #[argh(option, arg_name = "size", from_str_fn(size))]
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
 
-    /// how many connections at once (default: open files less 32, at most 10000)
-    #[argh(option, arg_name = "n", from_str_fn(count))]
+    /// most connections at once (default: the limit of open files less 32, at most 10000)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
     max_connections: Option<u64>,
 
-    /// time for a message from its first byte to its last, and for a peer to take replies, or off
-    /// (default: 30s)
-    #[argh(option, arg_name = "duration", from_str_fn(timeout))]
+    /// most time for a message to arrive, and for a peer to take replies (default: 30s)
+    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
     message_timeout: Option<Timeout>,
 
-    /// how long a connection may be silent, or off (default: off)
-    #[argh(option, arg_name = "duration", from_str_fn(timeout))]
+    /// longest silence on a connection (default: off)
+    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
     idle_timeout: Option<Timeout>,
 
-    /// how much of what was received may wait for the output, all connections together (default: 64MiB,
-    /// or two messages)
-    #[argh(option, arg_name = "size", from_str_fn(size))]
+    /// most memory for messages not yet written (default: 64MiB, at least twice --max-message)
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     memory: Option<usize>,
 
-    /// time from SIGTERM or SIGINT to the end (default: 10s)
+    /// most time to shut down (default: 10s)
     #[argh(
         option,
-        arg_name = "duration",
+        arg_name = "DURATION",
         from_str_fn(duration),
         default = "Duration::from_secs(10)"
     )]
     grace: Duration,
 
-    /// begin each line of the log with the time; journals and containers add it by themselves
+    /// threads that run the connections (default: 1)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
+    threads: Option<u64>,
+
+    /// start each line of the log with the time
     #[argh(switch)]
     log_time: bool,
 
-    /// say more: the beginning and the end of each connection, however many there are
+    /// log each connection, too
     #[argh(switch, short = 'v')]
     verbose: bool,
 
-    /// say only errors, and where it listens
+    /// log errors only
     #[argh(switch, short = 'q')]
     quiet: bool,
 }
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        if self.log_time {
-            log_lines::show_times();
-        }
-        log_lines::start(self.verbose, self.quiet)?;
+        let level = match (self.verbose, self.quiet) {
+            (true, true) => {
+                return Err(Failure::new(Exit::Usage, "-v and -q contradict each other"));
+            }
+            (true, false) => LevelFilter::Debug,
+            (false, true) => LevelFilter::Error,
+            (false, false) => LevelFilter::Info,
+        };
         check_threads()?;
+        // Before there is anything that starting again would lose.
+        self.threads.map_or(Ok(()), set_threads)?;
+        if self.log_time {
+            log::show_times();
+        }
+        log::start(level);
         raise_file_limit();
         // On a thread that polls no reactor, so that events stay with the threads that run the
         // connections.
@@ -124,7 +136,7 @@ impl Serve {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let address = parse_address(&self.addr)?;
+        let address = address(&self.addr)?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(
                 Exit::Network,
@@ -145,7 +157,7 @@ impl Serve {
         survive_limits()?;
         let stopped = stop_signal()?;
         match bound {
-            Ok(address) => say(format!("listening on {address}")),
+            Ok(address) => log::say(format!("listening on {address}")),
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
         let summary = server.run(stopped).await.map_err(failure)?;
@@ -179,7 +191,19 @@ impl Serve {
 
     fn sink(&self) -> Result<Option<Box<dyn Sink>>, Failure> {
         let format = self.output.unwrap_or_default();
-        let unusable = |error: io::Error| Failure::new(Exit::Usage, plain(&error));
+        let unusable = |error: io::Error| {
+            let hint = match (&self.to, error.kind()) {
+                (Place::File(_), io::ErrorKind::InvalidData) => " (--output)",
+                (Place::Sqlite(_), io::ErrorKind::Unsupported) => {
+                    ", as cargo install --locked --path . does"
+                }
+                (Place::Redis(_), io::ErrorKind::Unsupported) => {
+                    ": cargo install --locked --features redis --path ."
+                }
+                _ => "",
+            };
+            Failure::new(Exit::Usage, plain(&error) + hint)
+        };
         if self.sync.is_some() && !matches!(self.to, Place::File(_)) {
             let message = match self.to {
                 Place::Redis(_) => {
@@ -267,26 +291,5 @@ fn failure(error: ServeError) -> Failure {
         ServeError::Unfinished { .. } => Exit::Timeout,
         _ => Exit::Usage,
     };
-    Failure::new(exit, error.to_string())
-}
-
-/// With no threads the executor would wait for ever.
-pub(super) fn check_threads() -> Result<(), Failure> {
-    match std::env::var("SMOL_THREADS").as_deref() {
-        Ok("0") => Err(Failure::new(
-            Exit::Usage,
-            "SMOL_THREADS=0 leaves no thread to run on; unset it, or set it to 1 or more",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Each connection is an open file, and shells often allow only 1024 of those where the system allows
-/// more.
-pub(super) fn raise_file_limit() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum {
-        // If it fails, the limit is what it was, and the number of connections follows from it.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    }
+    Failure::new(exit, flags::of_server(&error))
 }

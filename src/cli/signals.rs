@@ -10,7 +10,9 @@ use framelet::{Backoff, Reopen};
 use futures_lite::{Stream, StreamExt};
 use smol::{Timer, channel};
 
-use super::{Exit, Failure, log, plain};
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+use super::log;
 
 /// The shortest and longest wait until signals are waited for again, where that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));

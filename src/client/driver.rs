@@ -38,6 +38,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// are just being started.
 const UNWELCOME: u32 = 6;
 
+/// How long it is without a connection until the log says so: a server that starts anew takes less.
+const WORTH_A_LINE: Duration = Duration::from_secs(1);
+
 /// For how long it counts that the sender was fenced. It may have been by a connection of its own that was
 /// given up and came through later; if it happens again, somebody else uses its id.
 const FENCED: Duration = Duration::from_secs(60);
@@ -52,6 +55,8 @@ pub(super) struct Driver {
     without: Duration,
     /// Since when it is without one.
     lost: Option<Instant>,
+    /// Whether the log says that it is without one.
+    said: bool,
     /// How often in a row a connection was closed instead of a welcome.
     unwelcome: u32,
     /// When a connection was fenced last.
@@ -86,6 +91,7 @@ impl Driver {
             sender,
             without: Duration::ZERO,
             lost: None,
+            said: false,
             unwelcome: 0,
             fenced: None,
             late: false,
@@ -122,14 +128,26 @@ impl Driver {
             if left.is_zero() {
                 return Err(error);
             }
-            debug!("{error}; trying again");
+            match &error {
+                AckError::Lost { error, .. } if !self.said && since.elapsed() >= WORTH_A_LINE => {
+                    self.said = true;
+                    let left = Duration::from_secs(left.as_secs().max(1));
+                    let left = humantime::format_duration(left);
+                    warn!(
+                        "no connection to {}: {}; retrying for {left}",
+                        self.address,
+                        Plain(error)
+                    );
+                }
+                _ => debug!("{error}; retrying"),
+            }
             Timer::after(backoff.next_wait().min(left)).await;
         }
     }
 
     /// Notes that there is a connection, on which the server answers.
     fn connected(&mut self) {
-        self.unwelcome = 0;
+        (self.unwelcome, self.said) = (0, false);
         if let Some(lost) = self.lost.take() {
             self.without = self.without.saturating_add(lost.elapsed());
         }
@@ -211,14 +229,14 @@ impl Driver {
             }
         };
         let silence = self.options.silence;
-        let late = || async { too_late("no welcome", silence).await.map_err(Bad::Silent) };
+        let late = || async { too_late("no answer", silence).await.map_err(Bad::Silent) };
         let mut answer = greeting.or(late()).await;
         // A server that answers at all gives acknowledgements.
         let mut gives_any = self.shared.lock().window.is_some();
         let mut alive = false;
         while let Ok(Some(Answer::Heartbeat)) = answer {
             if !alive {
-                info!("{} is busy with what came before; waiting for its welcome", self.address);
+                info!("{} is busy with earlier messages; waiting for its answer", self.address);
                 self.connected();
             }
             (gives_any, alive) = (true, true);
@@ -236,12 +254,12 @@ impl Driver {
         };
         Err(match (gives_any, instead) {
             (false, Bad::Io(error)) => {
-                let why = format!("{} instead of a welcome", Plain(&error));
+                let why = format!("{} before it answered", Plain(&error));
                 self.unwelcome(1, why)
             }
             (false, Bad::Silent(error)) => self.unwelcome(UNWELCOME, error.to_string()),
             (false, Bad::Protocol(what)) => {
-                let why = format!("{what} instead of a welcome");
+                let why = format!("its answer is not one: {what}");
                 Broken::Final(AckError::NoAcknowledgements { why })
             }
             (true, Bad::Io(error) | Bad::Silent(error)) => Broken::Passing(self.lost(error)),
@@ -254,7 +272,7 @@ impl Driver {
         let enough = self.unwelcome < UNWELCOME && self.unwelcome + times >= UNWELCOME;
         if enough && !self.options.retry.is_zero() {
             warn!(
-                "{}: {why}: it may give no acknowledgements, or be full, or just starting; trying on",
+                "{}: {why}: it may give no acknowledgements, or be full, or just starting; retrying",
                 self.address
             );
         }
@@ -477,6 +495,13 @@ async fn read_answer(reader: &mut FrameReader<ByteStream>) -> Result<Option<Answ
             let what = "the server cut the connection";
             Err(Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, what)))
         }
+        // Nobody wants to raise the limit for an answer.
+        Err(ReadError::Protocol(ProtocolError {
+            at,
+            fault: fault @ Fault::OverLong { .. },
+            suspect: None,
+            ..
+        })) => Err(Bad::Protocol(format!("{at}: {fault}"))),
         Err(error) => Err(Bad::Protocol(error.to_string())),
     }
 }

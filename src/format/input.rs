@@ -300,7 +300,7 @@ impl fmt::Display for InputError {
         }
         match &self.fault {
             InputFault::TooLong { limit } => {
-                write!(f, "message is over the limit of {limit} bytes (--max-message)")
+                write!(f, "message is over the limit of {limit} bytes")
             }
             InputFault::NotInFormat(what) => f.write_str(what),
             InputFault::Frame(error) => write!(f, "the input is not u32be frames: {error}"),

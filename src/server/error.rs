@@ -21,7 +21,7 @@ pub enum ServeError {
         /// The longest message, in bytes.
         max_message: usize,
     },
-    /// An option must not be zero; this says which.
+    /// The option of this name must not be zero.
     Zero(&'static str),
     /// Acknowledgements are required, but the layout has none.
     Acks(UnfitLayout),

@@ -76,10 +76,10 @@ impl Options {
         }
         let zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         for (is_zero, what) in [
-            (self.max_connections == Some(0), "the number of connections"),
-            (zero(self.message_timeout), "the time for a message"),
-            (zero(self.idle_timeout), "the time for silence"),
-            (self.pipeline == 0, "the number of requests that are answered at once"),
+            (self.max_connections == Some(0), "max_connections"),
+            (zero(self.message_timeout), "message_timeout"),
+            (zero(self.idle_timeout), "idle_timeout"),
+            (self.pipeline == 0, "pipeline"),
         ] {
             if is_zero {
                 return Err(ServeError::Zero(what));

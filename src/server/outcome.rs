@@ -1,5 +1,6 @@
 //! How a connection ends, and what the log says of it.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use super::rate_limited_log::{Kind, RateLimitedLog};
 use crate::stream::error::ReadError;
 use crate::wire::ack::RefusalCode;
 use crate::wire::count::Count;
-use crate::wire::error::Fault;
+use crate::wire::diagnosis::Suspect;
+use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 
 /// How a connection ended.
@@ -70,7 +72,7 @@ pub(crate) fn report(
         Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
         Outcome::Idle(timeout) => {
             let timeout = humantime::format_duration(*timeout);
-            let why = format_args!("the peer was idle for {timeout} (--idle-timeout)");
+            let why = format_args!("the peer was idle for {timeout}");
             log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::SetupLate(timeout) => {
@@ -87,23 +89,26 @@ pub(crate) fn report(
         }
         Outcome::NotTaken(timeout) => {
             let timeout = humantime::format_duration(*timeout);
-            let why = format_args!(
-                "the peer took nothing of its replies for {timeout} (--message-timeout)"
-            );
+            let why = format_args!("the peer took nothing of its replies for {timeout}");
             log.say(Kind::NotTaken, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::Aborted => {
             let line = format_args!("{who}: cut off by the end of the server, after {messages}");
             log.say(Kind::Aborted, line);
         }
-        Outcome::Read(error) => log.say(kind(error), format_args!("{who}: {error}")),
+        Outcome::Read(error) => {
+            log.say_about(&target(error), kind(error), format_args!("{who}: {error}"));
+        }
         Outcome::Write(error) => {
             let what = if connection.acks().is_some() { "acknowledgements" } else { "replies" };
             let line = format_args!("{who}: cannot send {what}: {}", Plain(error));
             log.say(Kind::WriteFailed, line);
         }
         Outcome::Refused(code) => {
-            let line = format_args!("{who}: refused acknowledgements after {messages}: {code}");
+            let line = match messages.0 {
+                0 => format!("{who}: refused: {code}"),
+                _ => format!("{who}: refused after {messages}: {code}"),
+            };
             log.say(Kind::Refused, line);
         }
         Outcome::Missing { committed, oldest } => {
@@ -111,7 +116,7 @@ pub(crate) fn report(
             log.say(Kind::Refused, line);
         }
         Outcome::NotAsked => {
-            let why = "the client asks for no acknowledgements (--require-ack)";
+            let why = "the client asks for no acknowledgements";
             log.say(Kind::NotAsked, format_args!("{who}: reset, since {why}"));
         }
         Outcome::SinkGone => {
@@ -125,6 +130,20 @@ pub(crate) fn report(
 /// whether somebody listens, and nobody has lost anything.
 fn is_empty(error: &ReadError) -> bool {
     matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
+}
+
+/// Returns the target of a line about the error: the option that most likely mends it.
+fn target(error: &ReadError) -> Cow<'static, str> {
+    let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
+        return "framelet".into();
+    };
+    match (suspect.as_ref().map(Suspect::layout), fault) {
+        (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
+        (None, Fault::OverLong { .. }) => "framelet::max_message".into(),
+        (None, Fault::Late { .. }) => "framelet::message_timeout".into(),
+        (None, Fault::Slow { .. }) => "framelet::memory".into(),
+        _ => "framelet".into(),
+    }
 }
 
 fn kind(error: &ReadError) -> Kind {

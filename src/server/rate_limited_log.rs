@@ -43,29 +43,53 @@ pub(crate) enum Kind {
     SinkGone,
 }
 
-/// All of them, with what those that are left out are called.
-const KINDS: [(Kind, Level, &str); 17] = [
-    (Kind::AcceptFailed, Level::Error, "failures to accept connections"),
-    (Kind::OverLimit, Level::Warn, "connections over the limit (--max-connections)"),
-    (Kind::Bug, Level::Error, "connections ended by a bug in framelet"),
-    (Kind::Idle, Level::Info, "idle connections (--idle-timeout)"),
-    (Kind::NotTaken, Level::Warn, "peers that took nothing of their replies (--message-timeout)"),
-    (Kind::Aborted, Level::Warn, "connections cut off by the end of the server"),
-    (Kind::NoMessage, Level::Warn, "connections that sent something other than messages"),
-    (Kind::Truncated, Level::Warn, "connections that ended inside a message"),
-    (Kind::Late, Level::Warn, "messages that were not complete in time (--message-timeout)"),
+/// All of them, with the target of their lines, and what those that are left out are called.
+///
+/// A target names the option that the line is about, as in `framelet::idle_timeout`, so that a program
+/// can say how its users set it.
+const KINDS: [(Kind, Level, &str, &str); 17] = [
+    (Kind::AcceptFailed, Level::Error, "framelet", "failures to accept connections"),
+    (Kind::OverLimit, Level::Warn, "framelet::max_connections", "connections over the limit"),
+    (Kind::Bug, Level::Error, "framelet", "connections ended by a bug in framelet"),
+    (Kind::Idle, Level::Info, "framelet::idle_timeout", "idle connections"),
+    (
+        Kind::NotTaken,
+        Level::Warn,
+        "framelet::message_timeout",
+        "peers that took nothing of their replies",
+    ),
+    (Kind::Aborted, Level::Warn, "framelet", "connections cut off by the end of the server"),
+    (
+        Kind::NoMessage,
+        Level::Warn,
+        "framelet",
+        "connections that sent something other than messages",
+    ),
+    (Kind::Truncated, Level::Warn, "framelet", "connections that ended inside a message"),
+    (
+        Kind::Late,
+        Level::Warn,
+        "framelet::message_timeout",
+        "messages that were not complete in time",
+    ),
     (
         Kind::Slow,
         Level::Warn,
-        "connections that were too slow while others waited for memory (--memory)",
+        "framelet::memory",
+        "connections that were too slow while others waited for memory",
     ),
-    (Kind::Lost, Level::Warn, "connections that were lost"),
-    (Kind::WriteFailed, Level::Warn, "connections that took no more replies"),
-    (Kind::Setup, Level::Warn, "connections whose setup failed"),
-    (Kind::HandlerFailed, Level::Error, "connections whose handler failed"),
-    (Kind::Refused, Level::Warn, "clients that were refused acknowledgements"),
-    (Kind::NotAsked, Level::Warn, "clients that ask for no acknowledgements (--require-ack)"),
-    (Kind::SinkGone, Level::Warn, "connections cut off since the sink failed"),
+    (Kind::Lost, Level::Warn, "framelet", "connections that were lost"),
+    (Kind::WriteFailed, Level::Warn, "framelet", "connections that took no more replies"),
+    (Kind::Setup, Level::Warn, "framelet", "connections whose setup failed"),
+    (Kind::HandlerFailed, Level::Error, "framelet", "connections whose handler failed"),
+    (Kind::Refused, Level::Warn, "framelet", "clients that were refused"),
+    (
+        Kind::NotAsked,
+        Level::Warn,
+        "framelet::require_ack",
+        "clients that ask for no acknowledgements",
+    ),
+    (Kind::SinkGone, Level::Warn, "framelet", "connections cut off since the sink failed"),
 ];
 
 /// Logs the lines of each [`Kind`], as many as its limit allows.
@@ -88,11 +112,20 @@ struct Limit {
 impl RateLimitedLog {
     /// Logs a line, unless there were too many of its kind lately.
     pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
+        let (_, _, target, _) = KINDS[kind as usize];
+        self.say_about(target, kind, line);
+    }
+
+    /// The same, with a target of its own.
+    pub(crate) fn say_about(&self, target: &str, kind: Kind, line: impl fmt::Display) {
         let due = self.due(kind);
-        let (_, level, _) = KINDS[kind as usize];
+        let (_, level, ..) = KINDS[kind as usize];
         match due {
-            Some(0) => log!(level, "{line}"),
-            Some(left_out) => log!(level, "{line} (and {left_out} more, not logged)"),
+            Some(0) => log!(target: target, level, "{line}"),
+            // In front, since what the target adds goes with the line.
+            Some(left_out) => {
+                log!(target: target, level, "after {left_out} more, not logged: {line}");
+            }
             None => {}
         }
     }
@@ -122,12 +155,12 @@ impl RateLimitedLog {
     }
 
     fn say_left_out(&self, is_due: impl Fn(&Limit) -> bool) {
-        for (kind, level, what) in KINDS {
+        for (kind, level, target, what) in KINDS {
             let mut limit = self.limit(kind);
             let left_out = if is_due(&limit) { std::mem::take(&mut limit.left_out) } else { 0 };
             drop(limit);
             if left_out > 0 {
-                log!(level, "and {left_out} more, not logged: {what}");
+                log!(target: target, level, "and {left_out} more, not logged: {what}");
             }
         }
     }

@@ -335,7 +335,7 @@ async fn drain(shared: &Shared, grace: Duration) -> usize {
     let cut = shared.all_ended(Some(grace - grace / GRACE_FOR_SINK)).await;
     if cut > 0 {
         let connections = Count(cut as u64, "connection");
-        warn!("cutting off {connections} that did not end in time");
+        warn!(target: "framelet::grace", "cutting off {connections} that did not end in time");
         shared.signal_all(Signal::Abort);
         shared.all_ended(Some(CUTTING_OFF)).await;
     }

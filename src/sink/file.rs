@@ -306,7 +306,8 @@ impl Opened {
         syncs: Syncs,
     ) -> io::Result<(Opened, SenderCounts)> {
         let what = |error: io::Error| {
-            io::Error::other(format!("cannot open {}: {}", path.display(), Plain(&error)))
+            let text = format!("cannot open {}: {}", path.display(), Plain(&error));
+            io::Error::new(error.kind(), text)
         };
         // A directory fails by itself, and in words.
         let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
@@ -342,9 +343,10 @@ fn take_over(
     let note = if len > 0 { Note::read(path, &metadata) } else { None };
     if let Some(note) = note.as_ref().filter(|note| note.format != format) {
         let held = note.format;
-        return Err(io::Error::other(format!(
-            "it holds {held}; start with --output {held}, or give another file"
-        )));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it holds {held}; start with {held}, or give another file"),
+        ));
     }
     // A file that was cut since is no longer what was noted.
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);

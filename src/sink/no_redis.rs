@@ -19,8 +19,7 @@ impl RedisSink {
     pub fn open(_: &str) -> io::Result<RedisSink> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "cannot use Redis: this build has no redis; build framelet with that feature to get it, as \
-             in cargo install --locked --features redis --path .",
+            "cannot use Redis: this build has no redis; build framelet with the feature redis",
         ))
     }
 

@@ -21,8 +21,7 @@ impl SqliteSink {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
-                "cannot open {}: this build has no sqlite; build framelet with its default features to \
-                 get it, as in cargo install --locked --path .",
+                "cannot open {}: this build has no sqlite; build framelet with the feature sqlite",
                 path.as_ref().display()
             ),
         ))

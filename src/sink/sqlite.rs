@@ -453,7 +453,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
             "the disk or its file system fails; see the system's log"
         }
         Some(ErrorCode::TooBig) => {
-            "no row can be longer than 1,000,000,000 bytes; see --max-message"
+            "no row can be longer than 1,000,000,000 bytes; accept no messages that long"
         }
         _ => "",
     };

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::wire::ack::{Hello, Opening};
 use crate::wire::escape::Escaped;
 use crate::wire::layout::{Decoded, Layout};
 
@@ -52,11 +53,28 @@ pub enum Suspect {
         /// The length it reads.
         length: u64,
     },
+    /// A client that asks for acknowledgements, in another layout.
+    Hello {
+        /// That layout.
+        layout: Layout,
+    },
     /// A length that counts its own prefix, or one that was expected to and does not.
     Count {
         /// The layout to try.
         layout: Layout,
     },
+}
+
+impl Suspect {
+    /// Returns the layout to try instead, if another layout is what is suspected.
+    pub fn layout(&self) -> Option<Layout> {
+        match self {
+            Suspect::Layout { layout, .. }
+            | Suspect::Hello { layout }
+            | Suspect::Count { layout } => Some(*layout),
+            _ => None,
+        }
+    }
 }
 
 /// The first bytes that give a foreign protocol away.
@@ -109,7 +127,8 @@ pub(crate) struct Evidence<'a> {
 /// Returns what the stream most likely is, or nothing where any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
     let start = evidence.stream.unwrap_or(evidence.frame);
-    foreign_protocol(start)
+    hello(evidence.layout, start)
+        .or_else(|| foreign_protocol(start))
         .or_else(|| another_layout(evidence))
         .or_else(|| unframed_text(evidence.frame))
 }
@@ -124,6 +143,13 @@ fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
         .or_else(|| a_like_layout_fits(evidence))
         .or_else(|| other_order_is_plausible(evidence))
         .or_else(|| any_layout_fits(evidence))
+}
+
+/// A hello is like nothing else, and that of another layout is over any limit in this one.
+fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
+    let is_hello = |other: &Layout| matches!(Hello::decode(*other, start), Opening::Hello { .. });
+    let layout = Layout::all().filter(|other| *other != layout).find(is_hello)?;
+    Some(Suspect::Hello { layout })
 }
 
 fn foreign_protocol(start: &[u8]) -> Option<Suspect> {
@@ -283,14 +309,17 @@ impl fmt::Display for Suspect {
                 Escaped(start)
             ),
             Suspect::Layout { layout, length } => {
-                write!(f, "as {layout} it would be {length}: try --layout {layout}")
+                write!(f, "as {layout} it would be {length}")
             }
             Suspect::PossibleLayout { layout, length } => {
                 write!(f, "as {layout} it would be {length}, if that makes sense")
             }
+            Suspect::Hello { layout } => {
+                write!(f, "this is a client that asks for acknowledgements, in {layout}")
+            }
             Suspect::Count { layout } => {
                 let count = if layout.counts_itself() { "count" } else { "not count" };
-                write!(f, "the length may {count} its own prefix: try --layout {layout}")
+                write!(f, "the length may {count} its own prefix, as in {layout}")
             }
         }
     }
@@ -339,7 +368,7 @@ mod tests {
             let seen = format!("as {other} it would be 5, if that makes sense");
             assert_eq!(say(&stream[..4], layout), seen);
             assert_eq!(say(&stream[..7], layout), seen);
-            let offered = format!("as {other} it would be 5: try --layout {other}");
+            let offered = format!("as {other} it would be 5");
             assert_eq!(say(stream, layout), offered);
         }
         // More has come than a message of 5 bytes.
@@ -357,24 +386,30 @@ mod tests {
 
     #[test]
     fn another_width_is_seen_from_whole_messages() {
-        assert_eq!(
-            say(b"\0\x05hello\0\x05world", "u32be"),
-            "as u16be it would be 5: try --layout u16be"
-        );
+        assert_eq!(say(b"\0\x05hello\0\x05world", "u32be"), "as u16be it would be 5");
     }
 
     #[test]
     fn a_length_that_counts_its_prefix_is_seen_both_ways() {
         let counting = b"\0\0\0\x09hello\0\0\0\x09world";
-        assert!(
-            say(counting, "u32be").contains("may count its own prefix: try --layout u32be+self")
-        );
+        assert!(say(counting, "u32be").contains("may count its own prefix, as in u32be+self"));
         let plain = b"\0\0\0\x05hello\0\0\0\x05world";
-        assert!(
-            say(plain, "u32be+self").contains("may not count its own prefix: try --layout u32be")
-        );
+        assert!(say(plain, "u32be+self").contains("may not count its own prefix, as in u32be"));
         let one = Evidence { missing: Some(4), ..evidence(b"\0\0\0\x09hello", "u32be") };
         assert!(diagnose(&one).unwrap().to_string().contains("u32be+self"));
+    }
+
+    #[test]
+    fn a_hello_in_another_layout_is_seen_whatever_the_layout() {
+        let hello =
+            Hello { sender: crate::wire::sender_id::SenderId::from_bytes([7; 16]), first: 1 };
+        for layout in Layout::all().filter(|layout| Hello::fits(*layout)) {
+            let bytes = hello.encode(layout).unwrap();
+            for other in Layout::all().filter(|other| *other != layout) {
+                let evidence = Evidence { layout: other, ..evidence(&bytes, "u32be") };
+                assert_eq!(diagnose(&evidence), Some(Suspect::Hello { layout }), "as {other}");
+            }
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl fmt::Display for ProtocolError {
         match (suspect, fault) {
             (Some(suspect), _) => write!(f, "; {suspect}"),
             (None, Fault::OverLong { .. }) => {
-                f.write_str("; if the sender means this length, raise the limit (--max-message)")
+                f.write_str("; if the sender means this length, raise the limit")
             }
             (None, _) => Ok(()),
         }

@@ -36,8 +36,8 @@ impl fmt::Display for Escaped<'_> {
 /// Shows a text that may be a URL without the password in it: for the program and the library, not part
 /// of the interface.
 ///
-/// What is before the last `@` is taken for user and password, also in a text that is no URL: better too
-/// little is shown than a secret.
+/// What is before the last `@` is taken for user and password, and so is the value of a parameter such as
+/// `?pass=`, also in a text that is no URL: better too little is shown than a secret.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct WithoutPassword<'a>(pub &'a str);
@@ -46,10 +46,24 @@ impl fmt::Display for WithoutPassword<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (login, host) = self.0.rsplit_once('@').unwrap_or(("", self.0));
         let start = login.find("://").map_or(0, |scheme| scheme + "://".len());
-        match login[start..].find(':') {
-            Some(user) => write!(f, "{}:***@{host}", &login[..start + user]),
-            None => f.write_str(self.0),
+        let text = match login[start..].find(':') {
+            Some(user) => format!("{}:***@{host}", &login[..start + user]),
+            None => self.0.to_owned(),
+        };
+        let mut rest = &text[..];
+        while let Some(mark) = rest.find(['?', '&']) {
+            let (before, parameter) = rest.split_at(mark + 1);
+            f.write_str(before)?;
+            rest = parameter;
+            let end = parameter.find(['?', '&']).unwrap_or(parameter.len());
+            if let Some((key, _)) = parameter[..end].split_once('=')
+                && key.to_ascii_lowercase().contains("pass")
+            {
+                write!(f, "{key}=***")?;
+                rest = &parameter[end..];
+            }
         }
+        f.write_str(rest)
     }
 }
 
@@ -78,6 +92,11 @@ mod tests {
             ("redis://:s@cr/e?t@h?stream=a", "redis://:***@h?stream=a"),
             ("redis:me:secret@h", "redis:***@h"),
             ("REDISS://:secret@h", "REDISS://:***@h"),
+            (
+                "unix+redis:///run/a.sock?db=1&pass=secret&a=b",
+                "unix+redis:///run/a.sock?db=1&pass=***&a=b",
+            ),
+            ("redis+unix:///a?Password=se@cr:et", "redis+unix:///a?Password=***"),
             // Without one.
             ("redis://me@h:1/0?stream=a", "redis://me@h:1/0?stream=a"),
             ("redis://h:1/?stream=a", "redis://h:1/?stream=a"),

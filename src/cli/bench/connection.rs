@@ -14,7 +14,7 @@ use smol::Timer;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::block::{Block, Cursor};
-use crate::cli::plain;
+use crate::cli::failure::plain;
 
 /// Why a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

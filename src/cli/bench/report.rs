@@ -6,9 +6,9 @@ use std::time::Duration;
 use framelet::Count;
 use hdrhistogram::Histogram;
 
-use super::super::grouped;
+use super::super::grouped::grouped;
+use super::plan::{Mode, Plan};
 use super::tally::Tally;
-use super::{Mode, Plan};
 
 /// The share of the time from which on a thread of the generator counts as the limit.
 const BUSY: f64 = 0.95;

@@ -10,8 +10,12 @@ use framelet::{
 };
 use futures_lite::FutureExt;
 
+use super::super::exit_code::Exit;
+use super::super::failure::Failure;
+use super::super::flags;
+use super::super::input::Chunk;
+use super::super::log;
 use super::super::signals::stop_signal;
-use super::super::{Chunk, Exit, Failure, log};
 use super::identity::{Identity, Notes};
 use super::{Messages, Progress, Send};
 
@@ -84,7 +88,7 @@ pub(super) async fn run(
         Err(error @ AckError::Behind { .. }) => {
             return Err(Failure::new(exit(&error), behind(&error, &identity, true)));
         }
-        Err(error) => return Err(Failure::new(exit(&error), error.to_string())),
+        Err(error) => return Err(Failure::new(exit(&error), flags::of_client(&error))),
     };
     let (id, welcome) = (client.sender(), client.welcome());
     debug!("connected to {address} as sender {}", id.short());
@@ -261,7 +265,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
         Unfinished::Failed(error @ AckError::Lost { error: io, .. }) => {
             (exit(error), format!("the connection to the server was lost: {}", super::plain(io)))
         }
-        Unfinished::Failed(error) => (exit(error), error.to_string()),
+        Unfinished::Failed(error) => (exit(error), flags::of_client(error)),
     };
     let goes_on = match why {
         // That one will be refused again.

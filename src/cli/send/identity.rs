@@ -22,7 +22,8 @@ use ::log::warn;
 use framelet::{AckProgress, SenderId};
 use smol::Timer;
 
-use super::super::{Exit, Failure, plain};
+use super::super::exit_code::Exit;
+use super::super::failure::{Failure, plain};
 use super::Send;
 
 /// The environment variable that may hold the id.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use framelet::AckProgress;
 use smol::Timer;
 
-use super::super::grouped;
+use super::super::grouped::grouped;
 use super::super::progress::Line;
 
 /// How long an input may take without being shown.

@@ -336,8 +336,7 @@ fn a_file_keeps_its_format() {
         commit(&mut sink, &[b"one", b"two"]);
         drop(sink);
         for format in FORMATS.into_iter().filter(|format| *format != written) {
-            let words =
-                format!("it holds {written}; start with --output {written}, or give another file");
+            let words = format!("it holds {written}; start with {written}, or give another file");
             assert!(place.refused(format).contains(&words));
         }
         assert!(place.open(written).is_ok());

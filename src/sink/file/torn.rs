@@ -202,9 +202,12 @@ fn not_ended(what: &str, note: &str) -> io::Error {
 }
 
 fn not_in(format: OutputFormat, why: fmt::Arguments<'_>) -> io::Error {
-    io::Error::other(format!(
-        "it is not a file of {format}: {why}; give another file, or the --output that it has"
-    ))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "it is not a file of {format}: {why}; give another file, or the format that it has"
+        ),
+    )
 }
 
 /// Returns whether a record in the format can begin with these bytes.

@@ -1,0 +1,16 @@
+//! How the program ends, as a number.
+
+/// The exit codes that scripts can rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The network: refused, reset, closed early, not acknowledged.
+    Network = 1,
+    /// The command line, a local file, or input that is not in its format.
+    Usage = 2,
+    /// The protocol: too long, truncated, malformed, no acknowledgements.
+    Protocol = 3,
+    /// It took too long, or there were fewer replies than expected.
+    Timeout = 4,
+    /// Standard output was closed by its reader: what a shell shows for a program ended by SIGPIPE.
+    ClosedOutput = 141,
+}

@@ -1,0 +1,100 @@
+//! Which option of the command line mends what the library says is wrong.
+//!
+//! The library knows no command line. Its errors can be matched, and the target of a line of its log names
+//! the option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
+
+use framelet::{
+    AckError, Fault, ProtocolError, ReadError, RefusalCode, ServeError, Suspect, TooLong,
+};
+
+/// Returns what to add to a line of the log with this target.
+pub(crate) fn of_target(target: &str) -> Option<String> {
+    let option = target.strip_prefix("framelet::")?;
+    Some(match option.split_once("::").unwrap_or((option, "")) {
+        ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
+        (
+            "max_connections" | "max_message" | "message_timeout" | "idle_timeout" | "grace"
+            | "require_ack" | "memory",
+            _,
+        ) => format!(" (--{})", option.replace('_', "-")),
+        _ => return None,
+    })
+}
+
+/// Returns the error of a stream, with what mends it.
+pub(crate) fn of_stream(error: &ReadError) -> String {
+    let layout = match error {
+        ReadError::Protocol(protocol) => protocol.suspect.as_ref().and_then(Suspect::layout),
+        _ => None,
+    };
+    let hint = layout.and_then(|layout| of_target(&format!("framelet::layout::{layout}")));
+    format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
+}
+
+/// Returns what mends a length over the limit, if that is what is wrong.
+pub(crate) fn of_length(error: &ReadError) -> &'static str {
+    match error {
+        ReadError::Protocol(ProtocolError {
+            fault: Fault::OverLong { .. }, suspect: None, ..
+        }) => " (--max-message)",
+        _ => "",
+    }
+}
+
+/// Returns the error of a message that cannot be sent, with what mends it.
+pub(crate) fn of_message(error: &TooLong) -> String {
+    let flag = if error.field.is_some() { " (--layout)" } else { " (--max-message)" };
+    format!("{error}{flag}")
+}
+
+/// Returns the error of a server, with what mends it.
+pub(crate) fn of_server(error: &ServeError) -> String {
+    match error {
+        ServeError::Zero(option) => format!("--{} cannot be zero", option.replace('_', "-")),
+        ServeError::Limit(_) => format!("--max-message: {error}"),
+        ServeError::Memory { .. } => format!("{error} (--memory, --max-message)"),
+        ServeError::AnswerAcks => format!("{error} (--echo, --require-ack)"),
+        ServeError::Acks(_) => format!("{error} (--layout, --require-ack)"),
+        ServeError::Unfinished { trouble: None, .. } => format!("{error} (--grace)"),
+        _ => error.to_string(),
+    }
+}
+
+/// Returns the error of a client that asks for acknowledgements, with what mends it.
+pub(crate) fn of_client(error: &AckError) -> String {
+    match error {
+        AckError::TooLong(too_long) => of_message(too_long),
+        AckError::Random(_) => format!("{error} (--sender)"),
+        AckError::Limit(_) => format!("--max-message: {error}"),
+        AckError::Layout(_) => format!("{error} (--layout)"),
+        AckError::NoAcknowledgements { .. } => {
+            format!("{error}; if it does give them, its --layout may be another one")
+        }
+        AckError::Refused { refusal, .. } => match refusal.code {
+            RefusalCode::TooLong => format!("{error} (--max-message of the server)"),
+            RefusalCode::Late => format!("{error} (--message-timeout of the server)"),
+            _ => error.to_string(),
+        },
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_names_an_option_is_followed_by_its_flag() {
+        for (target, added) in [
+            ("framelet::idle_timeout", Some(" (--idle-timeout)")),
+            ("framelet::require_ack", Some(" (--require-ack)")),
+            ("framelet::layout::u32be+self", Some(": try --layout u32be+self")),
+            ("framelet", None),
+            ("framelet::layout", None),
+            ("framelet::server::accept", None),
+            ("smol::max_message", None),
+        ] {
+            assert_eq!(of_target(target).as_deref(), added, "{target}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The help of a command: how its options are listed, and what they all have in common.
+
+use argh::{CommandInfoWithArgs, FlagInfoKind};
+
+/// How wide the text is.
+const WIDTH: usize = 80;
+
+/// An example for each command, and one without a command.
+const EXAMPLES: [(&str, &str); 6] = [
+    ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
+    ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
+    ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
+    ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
+    ("decode", "framelet decode --output json < frames.bin"),
+    ("bench", "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo"),
+];
+
+/// What values can be: shown to commands that take such a value, or have such an option.
+const VALUES: [(&str, &str, &str); 7] = [
+    ("ADDR", "ADDR", "HOST:PORT, [IPV6]:PORT, :PORT (on 127.0.0.1) or unix:PATH"),
+    (
+        "SINK",
+        "SINK",
+        "stdout, file:PATH (appended to), sqlite:PATH, or \
+         redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N] (the password is better in the \
+         variable FRAMELET_REDIS_PASSWORD)",
+    ),
+    (
+        "FORMAT",
+        "--input",
+        "of --input: text (lines up to an empty line), lines, nul (up to a NUL byte), hex, base64, json \
+         (objects with payload or payload_base64), frames (u32be), whole (all input is one message)",
+    ),
+    (
+        "FORMAT",
+        "--output",
+        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, frames \
+         (u32be), raw (nothing in between), none",
+    ),
+    (
+        "LAYOUT",
+        "LAYOUT",
+        "u8 u16be u16le u24be u24le u32be u32le u64be u64le varint; append +self if the length counts \
+         its own prefix, as in u32be+self",
+    ),
+    ("SIZE", "SIZE", "bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"),
+    ("DURATION", "DURATION", "a number with ms, s, m or h, as in 30s; a timeout can be off"),
+];
+
+const EXIT_CODES: &str = "
+Exit codes:
+  0    success: all that was asked for was done
+  1    network: refused, reset, closed early, not acknowledged
+  2    usage, a local file, or input that is not in its format
+  3    protocol: message too long, truncated or malformed, no acknowledgements
+  4    timed out, or fewer replies than --expect
+  141  standard output was closed by its reader, as after SIGPIPE
+";
+
+/// Returns the help of a command.
+pub(crate) fn of(command: &CommandInfoWithArgs) -> String {
+    // Only the program itself has commands, and its name is not that of one.
+    let name = if command.commands.is_empty() { command.name } else { "" };
+    let mut text = String::new();
+    if let Some((_, example)) = EXAMPLES.iter().find(|(of, _)| *of == name) {
+        text += &format!("Example: {example}\n\n");
+    }
+    let usage = match command.positionals.first() {
+        _ if name.is_empty() => "COMMAND [OPTIONS]".into(),
+        Some(positional) => format!("{name} [{}] [OPTIONS]", positional.name),
+        None => format!("{name} [OPTIONS]"),
+    };
+    text += &format!("Usage: framelet {usage}\n\n");
+    text += &wrapped("", &[("", command.description)], 0);
+
+    let commands = command.commands.iter().map(|sub| (sub.name.into(), sub.command.description));
+    let arguments = command.positionals.iter().map(|of| (of.name.into(), of.description));
+    let help = [("-h, --help".into(), "show this help")];
+    let options = command.flags.iter().filter(|flag| flag.long != "--help").map(|flag| {
+        let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
+        let value = match flag.kind {
+            FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
+            FlagInfoKind::Switch => String::new(),
+        };
+        (format!("{short}{}{value}", flag.long), flag.description)
+    });
+    text += &list("Commands", commands.collect());
+    text += &list("Arguments", arguments.collect());
+    text += &list("Options", options.chain(help).collect());
+
+    let values = VALUES.iter().filter(|(_, of, _)| has(command, of));
+    text += &list("Values", values.map(|(name, _, what)| ((*name).into(), *what)).collect());
+    if !command.notes.is_empty() {
+        text += "\nNotes:\n";
+        text +=
+            &command.notes.iter().map(|note| wrapped("  ", &[("", *note)], 2)).collect::<String>();
+    }
+    text + EXIT_CODES
+}
+
+/// Returns whether a command takes a value, or has an option.
+fn has(command: &CommandInfoWithArgs, what: &str) -> bool {
+    let named = |kind: &FlagInfoKind<'_>| matches!(kind, FlagInfoKind::Option { arg_name } if *arg_name == what);
+    command.positionals.iter().any(|positional| positional.name == what)
+        || command.flags.iter().any(|flag| flag.long == what || named(&flag.kind))
+}
+
+/// Returns names and what they mean, in two columns below a title.
+fn list(title: &str, rows: Vec<(String, &str)>) -> String {
+    let Some(longest) = rows.iter().map(|(name, _)| name.len()).max() else {
+        return String::new();
+    };
+    let rows: Vec<_> = rows.iter().map(|(name, what)| (name.as_str(), *what)).collect();
+    format!("\n{title}:\n{}", wrapped("  ", &rows, longest + 4))
+}
+
+/// Returns rows of a name and a text that begins in a certain column and is broken into lines.
+fn wrapped(indent: &str, rows: &[(&str, &str)], column: usize) -> String {
+    let mut text = String::new();
+    for (name, what) in rows {
+        let mut line = format!("{:column$}", format!("{indent}{name}"));
+        for (number, word) in what.split_whitespace().enumerate() {
+            if line.chars().count() + 1 + word.chars().count() > WIDTH && number > 0 {
+                text += &format!("{line}\n");
+                line = " ".repeat(column);
+            } else if number > 0 {
+                line.push(' ');
+            }
+            line += word;
+        }
+        text += &format!("{line}\n");
+    }
+    text
+}

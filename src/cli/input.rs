@@ -1,0 +1,109 @@
+//! Input files, and the frames of the messages in them.
+
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use framelet::{Composer, InputError, InputFault, InputFormat, Layout, PatientFile, append_frame};
+
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+use super::flags;
+
+/// Opens the file to read: the one named, or standard input.
+pub(crate) fn open_input(file: Option<&str>) -> Result<PatientFile, Failure> {
+    let opened = match file {
+        None => PatientFile::stdin(),
+        Some(path) => File::open(path).map(PatientFile::from),
+    };
+    opened.map_err(|error| cannot_read(file, &error))
+}
+
+pub(crate) fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
+    let name = file.unwrap_or("standard input");
+    Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(error)))
+}
+
+/// Whole frames, ready to be sent or written, and how many they are.
+pub(crate) struct Chunk {
+    pub(crate) frames: Vec<u8>,
+    pub(crate) messages: u64,
+    /// How many bytes of the input had been read by then, where somebody wants to know.
+    pub(crate) read: u64,
+    /// Dropped with the chunk, for a composer that waits until it is.
+    #[allow(dead_code, reason = "dropping it is the answer")]
+    waited_for: Option<SyncSender<()>>,
+}
+
+impl Chunk {
+    /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
+    /// half as much for the prefixes.
+    pub(crate) fn new() -> Chunk {
+        let frames = Vec::with_capacity(96 * 1024);
+        Chunk { frames, messages: 0, read: 0, waited_for: None }
+    }
+
+    /// Returns what is disconnected once the chunk is dropped.
+    pub(crate) fn dropped(&mut self) -> Receiver<()> {
+        let (sender, receiver) = sync_channel(0);
+        self.waited_for = Some(sender);
+        receiver
+    }
+}
+
+/// Composes frames from input.
+pub(crate) struct Framer {
+    composer: Composer<PatientFile>,
+    file: Option<String>,
+    layout: Layout,
+    limit: usize,
+}
+
+impl Framer {
+    pub(crate) fn new(
+        file: Option<String>,
+        format: InputFormat,
+        layout: Layout,
+        limit: usize,
+    ) -> Result<Framer, Failure> {
+        let composer = Composer::new(open_input(file.as_deref())?, format, limit);
+        Ok(Framer { composer, file, layout, limit })
+    }
+
+    /// Reads once and appends the frames of the messages that are now complete, at most `most` of
+    /// them, to `chunk`. Returns `false` at the end of the input.
+    pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
+        let (layout, limit) = (self.layout, self.limit);
+        let read = self.composer.read(|message| {
+            // Cannot fail: the composer has the same limit, and the layout can say it.
+            if chunk.messages < most
+                && append_frame(&mut chunk.frames, layout, limit, message).is_ok()
+            {
+                chunk.messages += 1;
+            }
+        });
+        read.map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: InputError) -> Failure {
+        let record = error.record;
+        match error.fault {
+            InputFault::Io(error) => cannot_read(self.file.as_deref(), &error),
+            // No other limit would help.
+            InputFault::TooLong { limit } if limit == self.layout.max_payload() => {
+                let layout = self.layout;
+                let what = format!("message is over the {limit} bytes that {layout} can say");
+                let error = InputError { record, fault: InputFault::NotInFormat(what) };
+                Failure::new(Exit::Protocol, error.to_string())
+            }
+            InputFault::TooLong { .. } => {
+                Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
+            }
+            InputFault::Frame(ref frame) => {
+                let mended_by = flags::of_length(frame);
+                Failure::new(Exit::Protocol, format!("{error}{mended_by}"))
+            }
+            _ => Failure::new(Exit::Usage, error.to_string()),
+        }
+    }
+}

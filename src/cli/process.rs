@@ -1,0 +1,77 @@
+//! What the system gives the process: open files, and threads.
+
+use std::env;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::exit_code::Exit;
+use super::failure::{Failure, plain};
+
+/// How many threads run tasks, for smol: it reads this when the first task is spawned.
+const THREADS: &str = "SMOL_THREADS";
+
+/// The most threads to ask for: each connection runs on one at a time, and no machine has so many cores.
+const MOST_THREADS: u64 = 1024;
+
+/// With no threads the executor would wait for ever.
+pub(crate) fn check_threads() -> Result<(), Failure> {
+    match env::var(THREADS).as_deref() {
+        Ok("0") => Err(Failure::new(
+            Exit::Usage,
+            "SMOL_THREADS=0 leaves no thread to run on; unset it, or set it to 1 or more",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Has so many threads run tasks.
+///
+/// The number comes from the environment, which a process with `forbid(unsafe_code)` cannot change for
+/// itself. So the program starts itself again in the same process, once: then the number is there.
+pub(crate) fn set_threads(threads: u64) -> Result<(), Failure> {
+    if !(1..=MOST_THREADS).contains(&threads) {
+        let message = format!("--threads: must be from 1 to {MOST_THREADS}");
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    // As smol reads it.
+    let now = env::var(THREADS).ok().and_then(|now| now.parse().ok()).unwrap_or(1);
+    if now == threads {
+        return Ok(());
+    }
+    let error = start_again(&threads.to_string());
+    let message = format!(
+        "--threads: cannot start again with another number of threads: {}; set \
+         {THREADS}={threads} in the environment instead",
+        plain(&error)
+    );
+    Err(Failure::new(Exit::Usage, message))
+}
+
+/// Replaces this program by itself with as many threads. Returns only if that fails.
+fn start_again(threads: &str) -> io::Error {
+    // By its own path, so that it keeps its name in lists of processes; and by the other one if the file
+    // was replaced or removed since.
+    let paths = [env::current_exe(), Ok(PathBuf::from("/proc/self/exe"))];
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for path in paths.into_iter().flatten() {
+        let mut command = Command::new(path);
+        let mut arguments = env::args_os();
+        command.arg0(arguments.next().unwrap_or("framelet".into())).args(arguments);
+        failed = command.env(THREADS, threads).exec();
+    }
+    failed
+}
+
+/// Each connection is an open file, and shells often allow only 1024 of those where the system allows
+/// more.
+pub(crate) fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // If it fails, the limit is what it was, and the number of connections follows from it.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}

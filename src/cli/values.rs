@@ -1,0 +1,54 @@
+//! The values of options and arguments, from text.
+
+use std::time::Duration;
+
+use framelet::{Address, WithoutPassword};
+use parse_size::parse_size;
+
+use super::exit_code::Exit;
+use super::failure::Failure;
+
+/// Where `serve` and `send` meet unless told otherwise.
+pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";
+
+/// Parses an address.
+pub(crate) fn address(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(|error| {
+        let text = WithoutPassword(text).to_string();
+        Failure::new(Exit::Usage, format!("address {text:?}: {error}"))
+    })
+}
+
+/// Parses a size: `1000`, `64k`, `8MiB`.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    parse_size(text).ok().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| {
+        "not a size; write bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"
+            .into()
+    })
+}
+
+/// Parses a duration: `500ms`, `30s`, `5m`, `1h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "not a duration; write a number with ms, s, m or h, as in 30s".into())
+}
+
+/// A duration, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+/// Parses a duration, or `off`.
+pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "off" => Ok(Timeout(None)),
+        _ => match duration(text)? {
+            Duration::ZERO => Err("cannot be zero; write off to wait for ever".into()),
+            duration => Ok(Timeout(Some(duration))),
+        },
+    }
+}
+
+/// Parses a number of things.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "not a number; write digits only".into())
+}

@@ -77,6 +77,7 @@ pub use sink::message_sink::{Sink, SinkError};
 pub use sink::target::{ParsePlaceError, Place};
 pub use sink::{FileSink, FileSync, OutputSink, ParseFileSyncError, RedisSink, SqliteSink};
 pub use stream::error::{ReadError, WriteError};
+pub use stream::framed::Framed;
 pub use stream::payloads::Payloads;
 pub use stream::reader::FrameReader;
 pub use stream::writer::FrameWriter;

@@ -58,6 +58,10 @@ impl<R> Source<R> {
         &mut self.inner
     }
 
+    pub(crate) fn into_inner(self) -> R {
+        self.inner
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use framelet::{
     Address, Composer, InputError, InputFault, InputFormat, Layout, LimitError, PatientFile,
-    WithoutPassword, append_frame,
+    TooLong, WithoutPassword, append_frame,
 };
 use parse_size::parse_size;
 
@@ -365,9 +366,12 @@ fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
     Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(error)))
 }
 
-/// Whole frames, ready to be sent or written, and how many they are.
+/// Composed messages, and how many they are.
 struct Chunk {
-    frames: Vec<u8>,
+    /// Whole frames, ready to be sent or written; or payloads, for a client that makes the frames itself.
+    bytes: Vec<u8>,
+    /// Where each payload ends.
+    ends: Option<Vec<usize>>,
     messages: u64,
     /// How many bytes of the input had been read by then, where somebody wants to know.
     read: u64,
@@ -379,9 +383,34 @@ struct Chunk {
 impl Chunk {
     /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
     /// half as much for the prefixes.
-    fn new() -> Chunk {
-        let frames = Vec::with_capacity(96 * 1024);
-        Chunk { frames, messages: 0, read: 0, waited_for: None }
+    fn of_frames() -> Chunk {
+        let bytes = Vec::with_capacity(96 * 1024);
+        Chunk { bytes, ends: None, messages: 0, read: 0, waited_for: None }
+    }
+
+    fn of_payloads() -> Chunk {
+        Chunk { ends: Some(Vec::new()), ..Chunk::of_frames() }
+    }
+
+    fn append(&mut self, layout: Layout, limit: usize, message: &[u8]) -> Result<(), TooLong> {
+        match &mut self.ends {
+            None => append_frame(&mut self.bytes, layout, limit, message)?,
+            Some(_) if message.len() > limit => {
+                return Err(TooLong { length: message.len(), limit, field: None });
+            }
+            Some(ends) => {
+                self.bytes.extend_from_slice(message);
+                ends.push(self.bytes.len());
+            }
+        }
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// Returns the payloads, if it is made of them.
+    fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().flatten().map(move |&end| &self.bytes[mem::replace(&mut start, end)..end])
     }
 
     /// Returns what is disconnected once the chunk is dropped.
@@ -411,16 +440,14 @@ impl Framer {
         Ok(Framer { composer, file, layout, limit })
     }
 
-    /// Reads once and appends the frames of the messages that are now complete, at most `most` of
-    /// them, to `chunk`. Returns `false` at the end of the input.
+    /// Reads once and appends the messages that are now complete, at most `most` of them, to `chunk`.
+    /// Returns `false` at the end of the input.
     fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
         let (layout, limit) = (self.layout, self.limit);
         let read = self.composer.read(|message| {
-            // Cannot fail: the composer has the same limit, and the layout can say it.
-            if chunk.messages < most
-                && append_frame(&mut chunk.frames, layout, limit, message).is_ok()
-            {
-                chunk.messages += 1;
+            if chunk.messages < most {
+                // Cannot fail: the composer has the same limit, and the layout can say it.
+                let _ = chunk.append(layout, limit, message);
             }
         });
         read.map_err(|error| self.failure(error))

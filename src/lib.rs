@@ -59,9 +59,9 @@ mod stream;
 mod wire;
 
 pub use client::ack_client::{AckClient, AckProgress};
-pub use client::ack_error::AckError;
+pub use client::ack_error::{AckError, AnswerError};
 pub use client::ack_options::AckOptions;
-pub use client::client::{Client, FinishError};
+pub use client::client::{Client, FinishError, RequestError};
 pub use client::window::CountFault;
 pub use format::input::{Composer, InputError, InputFault};
 pub use format::names::{InputFormat, OutputFormat, ParseFormatError};

@@ -56,7 +56,7 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     let (first, last) = said.split_once('\n').unwrap();
     assert!(
-        first.contains("instead of a welcome: it may") && first.ends_with("; trying on"),
+        first.contains("before it answered: it may") && first.ends_with("; retrying"),
         "{said}"
     );
     assert!(last.contains("this server gives no acknowledgements"), "{said}");
@@ -67,7 +67,7 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
     let output = send(address, &["--timeout", "200ms", "--retry", "0s"], b"a\n");
-    check(&output, 3, &["as far as can be seen: no welcome within 200ms; nothing was sent"]);
+    check(&output, 3, &["as far as can be seen: no answer within 200ms; nothing was sent"]);
     let address = odd_server(|mut stream| {
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         let _ = io::copy(&mut stream, &mut io::sink());

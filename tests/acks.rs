@@ -3,9 +3,13 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +19,7 @@ use framelet::{
     AckClient, AckError, AckOptions, Address, Answer, Client, Refusal, RefusalCode, SenderId,
 };
 use futures_lite::future::{block_on, poll_once};
+use futures_lite::{AsyncRead, AsyncWrite};
 
 /// Options for a client that gives up at the first failure.
 fn no_retry() -> AckOptions {
@@ -113,6 +118,86 @@ fn a_server_that_shuts_down_is_come_back_to() {
         client.finish().await.unwrap();
     });
     assert_eq!(committed.all(), [b"a", b"b"]);
+}
+
+#[test]
+fn a_closure_can_make_the_connections() {
+    let (address, committed) = start(|mut connection| match connection.number {
+        1 => {
+            connection.acknowledge();
+            connection.take().unwrap();
+            connection.acknowledge();
+        }
+        _ => connection.serve(),
+    });
+    let address = address.to_string();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let connector = move || {
+        let (address, attempt) = (address.clone(), counted.fetch_add(1, Ordering::SeqCst));
+        async move {
+            match attempt {
+                0 => Err(io::Error::other("no luck")),
+                _ => Ok(Buffered {
+                    stream: smol::net::TcpStream::connect(address).await?,
+                    out: vec![],
+                }),
+            }
+        }
+    };
+    block_on(async {
+        // What it writes and does not flush would never arrive, and be waited for in vain.
+        let options = AckOptions::new().server_timeout(PATIENCE / 4);
+        let mut client = AckClient::connect_with(connector, options).await.unwrap();
+        client.send(b"a").await.unwrap();
+        client.wait_committed(1).await.unwrap();
+        client.send(b"b").await.unwrap();
+        client.send(b"c").await.unwrap();
+        client.finish().await.unwrap();
+    });
+    assert_eq!(committed.all(), [b"a", b"b", b"c"]);
+    assert_eq!(attempts.load(Ordering::SeqCst), 3);
+}
+
+/// A stream that sends nothing before it is flushed, as TLS may.
+struct Buffered {
+    stream: smol::net::TcpStream,
+    out: Vec<u8>,
+}
+
+impl AsyncRead for Buffered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Buffered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let Buffered { stream, out } = &mut *self;
+            let written = ready!(Pin::new(stream).poll_write(cx, out))?;
+            out.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
 }
 
 // ---- waiting

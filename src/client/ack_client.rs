@@ -35,15 +35,30 @@ use crate::wire::sender_id::SenderId;
 ///
 /// # Examples
 ///
-/// ```no_run
+/// ```
 /// use framelet::{AckClient, AckOptions};
 ///
-/// # futures_lite::future::block_on(async {
-/// let mut client = AckClient::connect("127.0.0.1:4747", AckOptions::new()).await?;
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let mut stream = listener.accept().await.unwrap().0;
+/// #     smol::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 33]).await.unwrap();
+/// #     let mut server = framelet::Framed::new(stream, framelet::Layout::U32BE);
+/// #     for committed in 0_u64.. {
+/// #         server.send(&committed.to_be_bytes()).await.unwrap();
+/// #         if server.read().await.unwrap().is_none() {
+/// #             break;
+/// #         }
+/// #     }
+/// # })
+/// # .detach();
+/// let mut client = AckClient::connect(address, AckOptions::new()).await?;
 /// for reading in ["21.5", "21.7"] {
 ///     client.send(reading.as_bytes()).await?;
 /// }
-/// client.finish().await?; // both are committed
+/// client.finish().await?;
+/// assert_eq!(client.committed(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug)]

@@ -10,12 +10,11 @@ use crate::wire::sender_id::SenderId;
 /// # Examples
 ///
 /// ```
-/// use framelet::AckOptions;
+/// use framelet::{AckOptions, SenderId};
 /// use std::time::Duration;
 ///
-/// let options = AckOptions::new()
-///     .sender("00112233445566778899aabbccddeeff".parse()?)
-///     .retry(Duration::from_secs(60));
+/// let id: SenderId = "00112233445566778899aabbccddeeff".parse()?;
+/// let options = AckOptions::new().sender(id).retry(Duration::from_secs(60)).server_timeout(None);
 /// # Ok::<(), framelet::ParseSenderIdError>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -25,15 +25,22 @@ use crate::wire::layout::{Layout, LimitError};
 ///
 /// # Examples
 ///
-/// A request:
+/// A request, to a server that returns each message:
 ///
-/// ```no_run
+/// ```
 /// use framelet::Client;
 /// use std::time::Duration;
 ///
-/// # futures_lite::future::block_on(async {
-/// let mut client = Client::connect("127.0.0.1:4747").await?.timeout(Duration::from_secs(5));
-/// let reply = client.request(b"ping").await?;
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let mut stream = listener.accept().await.unwrap().0;
+/// #     smol::io::copy(stream.clone(), &mut stream).await
+/// # })
+/// # .detach();
+/// let mut client = Client::connect(address).await?.timeout(Duration::from_secs(5));
+/// assert_eq!(client.request(b"ping").await?, b"ping");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 ///
@@ -197,13 +204,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// # Examples
     ///
-    /// ```no_run
+    /// ```
     /// # use framelet::Client;
-    /// # futures_lite::future::block_on(async {
-    /// let mut client = Client::connect("127.0.0.1:4747").await?;
-    /// for reply in client.request_all(["GET a", "GET b", "GET c"]).await? {
-    ///     println!("{}", String::from_utf8_lossy(&reply));
-    /// }
+    /// # smol::block_on(async {
+    /// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = Client::connect(listener.local_addr()?).await?;
+    /// # let mut stream = listener.accept().await?.0;
+    /// # smol::spawn(async move { smol::io::copy(stream.clone(), &mut stream).await }).detach();
+    /// let replies = client.request_all(["a", "b", "c"]).await?;
+    /// assert_eq!(replies.concat(), b"abc");
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn request_all<P: AsRef<[u8]>>(

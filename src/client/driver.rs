@@ -79,7 +79,7 @@ pub(super) struct Driver {
     handshake_failures: u32,
     /// When a connection was last fenced.
     fenced: Option<Instant>,
-    /// Whether the server was once told too slowly of the message that is next.
+    /// Whether the message that is next was once refused because it arrived too late.
     late: bool,
     /// Whether the numbers have changed since the last handshake.
     renumbered: bool,

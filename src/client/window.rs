@@ -33,8 +33,6 @@ pub(crate) struct Window {
     start: u64,
     /// Where the bytes start that this connection has not taken yet.
     next_to_send: u64,
-    /// How many messages this connection has taken whole, the earlier ones included.
-    taken: u64,
     /// How many messages any connection has taken whole.
     ever_taken: u64,
 }
@@ -81,7 +79,6 @@ impl Window {
             committed,
             start: 0,
             next_to_send: 0,
-            taken: committed,
             ever_taken: committed,
         })
     }
@@ -128,10 +125,7 @@ impl Window {
         out.extend_from_slice(&front[from.min(split)..to.min(split)]);
         out.extend_from_slice(&back[from.max(split) - split..to.max(split) - split]);
         self.next_to_send = self.start + to as u64;
-        while self.end_of(self.taken + 1).is_some_and(|end| end <= self.next_to_send) {
-            self.taken += 1;
-        }
-        self.ever_taken = self.ever_taken.max(self.taken);
+        self.ever_taken = self.ever_taken.max(self.taken());
     }
 
     /// Notes that the server has committed `count` messages, and drops them.
@@ -140,7 +134,7 @@ impl Window {
     ///
     /// [`CountFault`] if the count goes back, or beyond what this connection has taken.
     pub(crate) fn acknowledged(&mut self, count: u64) -> Result<(), CountFault> {
-        self.drop_committed(count, self.taken)
+        self.drop_committed(count, self.taken())
     }
 
     /// Begins a new connection, on which everything after the first `committed` messages is sent.
@@ -150,7 +144,7 @@ impl Window {
     /// [`CountFault`] if the count goes back, or beyond what any connection has taken.
     pub(crate) fn rewind(&mut self, committed: u64) -> Result<(), CountFault> {
         self.drop_committed(committed, self.ever_taken)?;
-        (self.next_to_send, self.taken) = (self.start, self.committed);
+        self.next_to_send = self.start;
         Ok(())
     }
 
@@ -170,6 +164,12 @@ impl Window {
             (self.committed, self.start) = (count, end);
         }
         Ok(())
+    }
+
+    /// Returns how many messages this connection has taken whole, the earlier ones included.
+    fn taken(&self) -> u64 {
+        let whole = self.ends.partition_point(|&end| end <= self.next_to_send);
+        self.committed + whole as u64
     }
 
     /// Returns where the frame of a message ends, if it is in here.

@@ -31,8 +31,9 @@ use crate::wire::layout::{Layout, LimitError};
 ///
 /// # smol::block_on(async {
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
-/// let mut near = Framed::new(TcpStream::connect(listener.local_addr()?).await?, Layout::U32LE);
-/// let mut far = Framed::new(listener.accept().await?.0, Layout::U32LE);
+/// let layout: Layout = "u32le".parse()?;
+/// let mut near = Framed::new(TcpStream::connect(listener.local_addr()?).await?, layout);
+/// let mut far = Framed::new(listener.accept().await?.0, layout);
 ///
 /// near.send(b"ping").await?;
 /// assert_eq!(far.read().await?, Some(b"ping".to_vec()));

@@ -94,7 +94,7 @@ impl<W> FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Queues a message, after waiting until less than 64 KiB are queued in front of it.
+    /// Queues a message, after waiting until less than 64 KiB are queued before it.
     ///
     /// A large message is not copied: as much of it as the stream takes at once is written directly.
     ///

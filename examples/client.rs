@@ -4,14 +4,14 @@
 use std::error::Error;
 use std::io;
 
-use framelet::{Address, Client, Composer, DEFAULT_MAX_MESSAGE, InputFormat};
+use framelet::{Client, Composer, DEFAULT_MAX_MESSAGE, InputFormat};
 use futures_lite::future::block_on;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let address: Address = std::env::args().nth(1).unwrap_or(":4747".into()).parse()?;
+    let address = std::env::args().nth(1).unwrap_or(":4747".into());
     let mut composer = Composer::new(io::stdin(), InputFormat::Text, DEFAULT_MAX_MESSAGE);
     block_on(async {
-        let mut client = Client::connect(&address).await?;
+        let mut client = Client::connect(address).await?;
         let mut more = true;
         while more {
             let mut messages = Vec::new();
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             client.flush().await?;
         }
-        // Returns once the server has read everything and closed the connection in good order.
+        // Returns once the server has read everything and closed the connection.
         client.finish().await?;
         Ok(())
     })

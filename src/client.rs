@@ -3,7 +3,7 @@
 pub(crate) mod ack_client; // sends until everything is committed
 pub(crate) mod ack_error;
 pub(crate) mod ack_options;
-mod ack_state; // where a caller and its driver meet
+mod ack_state; // what a caller and its driver share
 #[allow(clippy::module_inception)]
 pub(crate) mod client;
 mod driver; // the connections of an `AckClient`

@@ -39,10 +39,10 @@
 //! - The *wire* is pure: [`Layout`] writes and reads prefixes, [`ProtocolError`] says what is wrong
 //!   with one, and [`Suspect`] what it most likely is instead. [`Hello`] and [`Answer`] are how a client
 //!   asks for acknowledgements and gets them.
-//! - The *stream* is asynchronous: [`FrameReader`] and [`FrameWriter`], over anything that implements
-//!   the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
+//! - The *stream* is asynchronous: [`FrameReader`], [`FrameWriter`] and [`Framed`], over anything that
+//!   implements the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
 //! - The *program* runs on smol: [`serve`] puts the messages of many connections into a [`Sink`],
-//!   [`Client`] sends them, [`AckClient`] until they are committed, [`Address`] says where.
+//!   [`Client`] sends them and awaits replies, [`AckClient`] sends until they are committed, [`Address`] says where.
 //!   [`Composer`] and [`OutputSink`] turn messages from and into text.
 //!
 //! The binary `framelet` is a command line on top of these and uses nothing else.
@@ -59,9 +59,9 @@ mod stream;
 mod wire;
 
 pub use client::ack_client::{AckClient, AckProgress};
-pub use client::ack_error::AckError;
+pub use client::ack_error::{AckError, AnswerError};
 pub use client::ack_options::AckOptions;
-pub use client::client::{Client, FinishError};
+pub use client::client::{Client, FinishError, RequestError};
 pub use client::window::CountFault;
 pub use format::input::{Composer, InputError, InputFault};
 pub use format::names::{InputFormat, OutputFormat, ParseFormatError};
@@ -79,6 +79,7 @@ pub use sink::message_sink::{Sink, SinkError};
 pub use sink::target::{ParsePlaceError, Place};
 pub use sink::{FileSink, FileSync, OutputSink, ParseFileSyncError, RedisSink, SqliteSink};
 pub use stream::error::{ReadError, WriteError};
+pub use stream::framed::Framed;
 pub use stream::payloads::Payloads;
 pub use stream::reader::FrameReader;
 pub use stream::writer::FrameWriter;

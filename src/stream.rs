@@ -2,6 +2,8 @@
 
 mod counted_reader; // what the reader reads from
 pub(crate) mod error;
+mod frame_queue; // what a writer has not written yet
+pub(crate) mod framed; // both directions of one stream
 pub(crate) mod payloads; // messages that were read together
 pub(crate) mod pool; // all memory that holds received bytes
 pub(crate) mod reader; // from bytes to messages

@@ -3,9 +3,13 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::{Context, Poll, ready};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,10 +19,11 @@ use framelet::{
     AckClient, AckError, AckOptions, Address, Answer, Client, Refusal, RefusalCode, SenderId,
 };
 use futures_lite::future::{block_on, poll_once};
+use futures_lite::{AsyncRead, AsyncWrite};
 
 /// Options for a client that gives up at the first failure.
 fn no_retry() -> AckOptions {
-    AckOptions { retry: Duration::ZERO, ..AckOptions::default() }
+    AckOptions::new().retry(Duration::ZERO)
 }
 
 async fn connect(address: &Address, options: AckOptions) -> AckClient {
@@ -54,8 +59,7 @@ fn every_message_is_there_once_and_in_order_however_connections_end() {
                     .map(|n| format!("{n} {}", "x".repeat(random.usize(0..100))).into_bytes())
                     .collect();
                 block_on(async {
-                    let options =
-                        AckOptions { window: random.usize(8..200), ..AckOptions::default() };
+                    let options = AckOptions::new().window(random.usize(8..200));
                     let mut client = connect(&address, options).await;
                     for (index, message) in messages.iter().enumerate() {
                         let ticket = client.send(message).await.unwrap();
@@ -86,7 +90,7 @@ fn a_client_that_reconnects_says_what_it_has_still() {
         }
     });
     block_on(async {
-        let mut client = connect(&address, AckOptions::default()).await;
+        let mut client = connect(&address, AckOptions::new()).await;
         client.send(b"a").await.unwrap();
         client.wait_committed(1).await.unwrap();
         client.send(b"b").await.unwrap();
@@ -108,12 +112,92 @@ fn a_server_that_shuts_down_is_come_back_to() {
         connection.refuse(RefusalCode::Shutdown, "");
     });
     block_on(async {
-        let mut client = connect(&address, AckOptions::default()).await;
+        let mut client = connect(&address, AckOptions::new()).await;
         client.send(b"a").await.unwrap();
         client.send(b"b").await.unwrap();
         client.finish().await.unwrap();
     });
     assert_eq!(committed.all(), [b"a", b"b"]);
+}
+
+#[test]
+fn a_closure_can_make_the_connections() {
+    let (address, committed) = start(|mut connection| match connection.number {
+        1 => {
+            connection.acknowledge();
+            connection.take().unwrap();
+            connection.acknowledge();
+        }
+        _ => connection.serve(),
+    });
+    let address = address.to_string();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let connector = move || {
+        let (address, attempt) = (address.clone(), counted.fetch_add(1, Ordering::SeqCst));
+        async move {
+            match attempt {
+                0 => Err(io::Error::other("no luck")),
+                _ => Ok(Buffered {
+                    stream: smol::net::TcpStream::connect(address).await?,
+                    out: vec![],
+                }),
+            }
+        }
+    };
+    block_on(async {
+        // What it writes and does not flush would never arrive, and be waited for in vain.
+        let options = AckOptions::new().server_timeout(PATIENCE / 4);
+        let mut client = AckClient::connect_with(connector, options).await.unwrap();
+        client.send(b"a").await.unwrap();
+        client.wait_committed(1).await.unwrap();
+        client.send(b"b").await.unwrap();
+        client.send(b"c").await.unwrap();
+        client.finish().await.unwrap();
+    });
+    assert_eq!(committed.all(), [b"a", b"b", b"c"]);
+    assert_eq!(attempts.load(Ordering::SeqCst), 3);
+}
+
+/// A stream that sends nothing before it is flushed, as TLS may.
+struct Buffered {
+    stream: smol::net::TcpStream,
+    out: Vec<u8>,
+}
+
+impl AsyncRead for Buffered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Buffered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.out.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let Buffered { stream, out } = &mut *self;
+            let written = ready!(Pin::new(stream).poll_write(cx, out))?;
+            out.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
 }
 
 // ---- waiting
@@ -129,7 +213,7 @@ fn a_full_window_waits_for_an_acknowledgement() {
         }
     });
     block_on(async {
-        let mut client = connect(&address, AckOptions { window: 2, ..no_retry() }).await;
+        let mut client = connect(&address, no_retry().window(2)).await;
         client.send(b"1").await.unwrap();
         client.send(b"2").await.unwrap();
         committed.wait(1);
@@ -154,7 +238,7 @@ fn a_full_window_waits_for_an_acknowledgement() {
 fn a_message_larger_than_the_window_is_sent_alone() {
     let (address, committed) = start(Connection::serve);
     block_on(async {
-        let options = AckOptions { window_bytes: 100, max_message: Some(300_000), ..no_retry() };
+        let options = no_retry().window_bytes(100).max_message(300_000);
         let mut client = connect(&address, options).await;
         for len in [10, 300_000, 10, 95, 97] {
             client.send(&vec![7; len]).await.unwrap();
@@ -174,7 +258,7 @@ fn a_server_that_says_nothing_is_given_up() {
     });
     block_on(async {
         let silence = Some(Duration::from_millis(200));
-        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        let mut client = connect(&address, no_retry().server_timeout(silence)).await;
         // Nothing is waiting: nothing needs to be said.
         smol::Timer::after(Duration::from_millis(500)).await;
         client.send(b"a").await.unwrap();
@@ -184,8 +268,8 @@ fn a_server_that_says_nothing_is_given_up() {
         assert!(matches!(&error, AckError::Lost { sent: 1, committed: 0, .. }), "{error:?}");
         let said = error.to_string();
         assert!(said.contains("nothing came from the server within 200ms"), "{said}");
-        assert!(said.contains(&client.sender().short()), "{said}");
-        assert!(!said.contains(&client.sender().to_string()), "{said}");
+        assert!(said.contains(&client.sender_id().short()), "{said}");
+        assert!(!said.contains(&client.sender_id().to_string()), "{said}");
         // It is final, and said again.
         assert_eq!(client.send(b"b").await.unwrap_err().to_string(), said);
         assert_eq!(client.finish().await.unwrap_err().to_string(), said);
@@ -206,7 +290,7 @@ fn a_server_that_repeats_itself_is_alive() {
     });
     block_on(async {
         let silence = Some(Duration::from_millis(800));
-        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        let mut client = connect(&address, no_retry().server_timeout(silence)).await;
         client.send(b"a").await.unwrap();
         client.finish().await.unwrap();
     });
@@ -228,11 +312,8 @@ fn a_server_that_takes_a_long_message_in_is_alive() {
         let _ = connection.stream.read(&mut part);
     });
     block_on(async {
-        let options = AckOptions {
-            silence: Some(Duration::from_millis(1500)),
-            max_message: Some(64 << 20),
-            ..no_retry()
-        };
+        let silence = Duration::from_millis(1500);
+        let options = no_retry().server_timeout(silence).max_message(64 << 20);
         let mut client = connect(&address, options).await;
         client.send(&vec![b'x'; 16 << 20]).await.unwrap();
         client.finish().await.unwrap();
@@ -254,11 +335,11 @@ fn a_welcome_may_take_its_time_as_long_as_there_are_signs_of_life() {
     });
     block_on(async {
         let silence = Some(Duration::from_millis(800));
-        let error = Client::connect_with_acks(&address, AckOptions { silence, ..no_retry() })
+        let error = Client::connect_with_acks(&address, no_retry().server_timeout(silence))
             .await
             .unwrap_err();
         assert!(matches!(error, AckError::Lost { .. }), "{error:?}");
-        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        let mut client = connect(&address, no_retry().server_timeout(silence)).await;
         client.send(b"a").await.unwrap();
         client.finish().await.unwrap();
     });
@@ -273,7 +354,7 @@ fn a_server_that_only_takes_small_messages_in_is_given_up() {
     });
     block_on(async {
         let silence = Some(Duration::from_millis(500));
-        let mut client = connect(&address, AckOptions { silence, ..no_retry() }).await;
+        let mut client = connect(&address, no_retry().server_timeout(silence)).await;
         let started = Instant::now();
         let error = loop {
             match client.send(b"a").await {
@@ -298,7 +379,7 @@ fn a_silent_server_is_left_for_another_whatever_the_time_to_retry() {
     });
     block_on(async {
         let retry = Duration::from_millis(500);
-        let options = AckOptions { retry, silence: Some(retry), ..AckOptions::default() };
+        let options = AckOptions::new().retry(retry).server_timeout(retry);
         let mut client = connect(&address, options).await;
         client.send(b"a").await.unwrap();
         client.finish().await.unwrap();
@@ -318,7 +399,7 @@ fn a_message_that_comes_too_late_is_given_up_the_second_time() {
         connection.refuse(RefusalCode::Late, "");
     });
     block_on(async {
-        let mut client = connect(&address, AckOptions::default()).await;
+        let mut client = connect(&address, AckOptions::new()).await;
         client.send(b"a").await.unwrap();
         client.send(b"b").await.unwrap();
         let error = client.finish().await.unwrap_err();
@@ -339,7 +420,7 @@ fn a_sender_is_fenced_for_good_the_second_time() {
             connection.refuse(RefusalCode::Fenced, "");
         });
         block_on(async {
-            let mut client = connect(&address, AckOptions::default()).await;
+            let mut client = connect(&address, AckOptions::new()).await;
             for message in [b"a", b"b", b"c"] {
                 client.send(message).await.unwrap();
             }
@@ -364,7 +445,7 @@ fn a_client_that_gets_on_by_little_does_not_give_up() {
     });
     block_on(async {
         let retry = Duration::from_millis(500);
-        let mut client = connect(&address, AckOptions { retry, ..AckOptions::default() }).await;
+        let mut client = connect(&address, AckOptions::new().retry(retry)).await;
         let started = Instant::now();
         for _ in 0..40 {
             client.send(b"a").await.unwrap();
@@ -398,7 +479,7 @@ fn only_the_time_without_a_connection_counts() {
     });
     block_on(async {
         let retry = Duration::from_secs(1);
-        let mut client = connect(&address, AckOptions { retry, ..AckOptions::default() }).await;
+        let mut client = connect(&address, AckOptions::new().retry(retry)).await;
         client.send(b"a").await.unwrap();
         client.finish().await.unwrap();
     });
@@ -460,7 +541,7 @@ fn counts_that_cannot_be_are_errors() {
             while connection.take().is_some() {}
         });
         block_on(async {
-            let mut client = connect(&address, AckOptions::default()).await;
+            let mut client = connect(&address, AckOptions::new()).await;
             client.send(b"a").await.unwrap();
             client.send(b"b").await.unwrap();
             let error = client.wait_committed(4).await.unwrap_err();
@@ -477,7 +558,7 @@ fn a_welcome_that_nobody_can_have_reached_is_an_error() {
         while connection.take().is_some() {}
     });
     block_on(async {
-        let error = Client::connect_with_acks(&address, AckOptions::default()).await.unwrap_err();
+        let error = Client::connect_with_acks(&address, AckOptions::new()).await.unwrap_err();
         assert!(matches!(error, AckError::Protocol { .. }), "{error:?}");
     });
 }
@@ -496,7 +577,7 @@ fn a_server_that_has_forgotten_is_found_out() {
         connection.acknowledge();
     });
     block_on(async {
-        let mut client = connect(&address, AckOptions::default()).await;
+        let mut client = connect(&address, AckOptions::new()).await;
         client.send(b"a").await.unwrap();
         client.send(b"b").await.unwrap();
         committed.wait(2);
@@ -517,7 +598,7 @@ fn start_forgetful(
     refuses: bool,
 ) -> (Address, Receiver<u64>, Receiver<Vec<u8>>, Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let address: Address = listener.local_addr().unwrap().into();
     let ((told, firsts), (received, messages)) = (channel(), channel());
     let (forget, told_to) = channel::<()>();
     let say = |stream: &mut TcpStream, answer: Answer| {
@@ -564,7 +645,7 @@ fn a_server_that_has_lost_messages_ends_the_client_with_both_ranges() {
     ] {
         let (address, firsts, _messages, forget) = start_forgetful(left, true);
         block_on(async {
-            let mut client = connect(&address, AckOptions::default()).await;
+            let mut client = connect(&address, AckOptions::new()).await;
             for message in [b"1", b"2", b"3", b"4"] {
                 client.send(message).await.unwrap();
             }
@@ -578,7 +659,7 @@ fn a_server_that_has_lost_messages_ends_the_client_with_both_ranges() {
                 panic!("{error:?}")
             };
             assert_eq!((*server, *committed, *sent), (left, 4, 4 + offered));
-            assert_eq!(*sender, client.sender());
+            assert_eq!(*sender, client.sender_id());
             assert!(error.to_string().contains(words), "{error}");
         });
         assert_eq!(firsts.iter().take(2).collect::<Vec<_>>(), [1, 5]);
@@ -591,7 +672,7 @@ fn what_is_not_committed_can_follow_what_a_server_has_left() {
         let (address, firsts, messages, forget) = start_forgetful(left, refuses);
         block_on(async {
             // The first connection that fails is not the end, and a refusal is no failure.
-            let options = AckOptions { renumber: true, ..AckOptions::default() };
+            let options = AckOptions::new().renumber(true);
             let mut client = connect(&address, options).await;
             for message in [b"1", b"2", b"3", b"4"] {
                 client.send(message).await.unwrap();
@@ -620,7 +701,7 @@ fn what_is_not_committed_can_follow_what_a_server_has_left() {
 #[test]
 fn a_server_that_always_misses_something_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let address: Address = listener.local_addr().unwrap().into();
     thread::spawn(move || {
         for count in [50, 40, 30] {
             let mut stream = listener.accept().unwrap().0;
@@ -631,7 +712,7 @@ fn a_server_that_always_misses_something_is_given_up() {
             let _ = stream.read(&mut [0]);
         }
     });
-    let options = AckOptions { committed: 60, renumber: true, ..AckOptions::default() };
+    let options = AckOptions::new().committed(60).renumber(true);
     let error = block_on(Client::connect_with_acks(&address, options)).unwrap_err();
     assert!(matches!(error, AckError::Behind { server: 40, .. }), "{error:?}");
 }
@@ -639,7 +720,7 @@ fn a_server_that_always_misses_something_is_given_up() {
 #[test]
 fn a_client_that_knows_what_is_committed_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let address: Address = listener.local_addr().unwrap().into();
     let serving = thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
         let first = read_hello(&mut stream).unwrap().first;
@@ -649,8 +730,8 @@ fn a_client_that_knows_what_is_committed_says_so() {
         first
     });
     block_on(async {
-        let client = connect(&address, AckOptions { committed: 7, ..no_retry() }).await;
-        assert_eq!((client.welcome(), client.committed(), client.sent()), (7, 7, 7));
+        let client = connect(&address, no_retry().committed(7)).await;
+        assert_eq!((client.resume_from(), client.committed(), client.sent()), (7, 7, 7));
     });
     assert_eq!(serving.join().unwrap(), 8);
 }
@@ -658,17 +739,18 @@ fn a_client_that_knows_what_is_committed_says_so() {
 #[test]
 fn options_and_counts_may_be_as_large_or_small_as_there_are() {
     let no_time = Duration::from_nanos(1);
-    for options in [
-        AckOptions { retry: Duration::MAX, silence: Some(Duration::MAX), ..AckOptions::default() },
-        AckOptions { silence: Some(no_time), retry: no_time, ..AckOptions::default() },
-        AckOptions { silence: Some(Duration::ZERO), ..no_retry() },
-        AckOptions { window: usize::MAX, window_bytes: usize::MAX, ..AckOptions::default() },
-        AckOptions { window: 0, window_bytes: 0, ..AckOptions::default() },
-        AckOptions { committed: u64::MAX, ..no_retry() },
-        AckOptions { committed: u64::MAX, renumber: true, ..no_retry() },
+    let longest = AckOptions::new().retry(Duration::MAX).server_timeout(Duration::MAX);
+    for (from_start, options) in [
+        (true, longest),
+        (true, AckOptions::new().server_timeout(no_time).retry(no_time)),
+        (true, no_retry().server_timeout(Duration::ZERO)),
+        (true, AckOptions::new().window(usize::MAX).window_bytes(usize::MAX)),
+        (true, AckOptions::new().window(0).window_bytes(0)),
+        (false, no_retry().committed(u64::MAX)),
+        (false, no_retry().committed(u64::MAX).renumber(true)),
     ] {
         // The test servers are not prepared for a client that begins elsewhere.
-        if options.committed == 0 {
+        if from_start {
             let (address, _) = start(Connection::serve);
             block_on(async {
                 // How it ends is up to the options; that it panics is not.
@@ -689,9 +771,9 @@ fn options_and_counts_may_be_as_large_or_small_as_there_are() {
                     text: String::new(),
                 }),
             ] {
-                let options = AckOptions { retry: Duration::ZERO, ..options.clone() };
+                let options = options.clone().retry(Duration::ZERO);
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+                let address: Address = listener.local_addr().unwrap().into();
                 thread::spawn(move || {
                     for stream in listener.incoming() {
                         let mut stream = stream.unwrap();
@@ -717,8 +799,8 @@ fn a_sender_id_can_be_chosen() {
     let (address, _) = start(Connection::serve);
     block_on(async {
         let sender = Some(SENDER.parse::<SenderId>().unwrap());
-        let client = connect(&address, AckOptions { sender, ..no_retry() }).await;
-        assert_eq!(client.sender().to_string(), SENDER);
+        let client = connect(&address, no_retry().sender(sender)).await;
+        assert_eq!(client.sender_id().to_string(), SENDER);
     });
 }
 
@@ -728,7 +810,7 @@ fn a_sender_id_can_be_chosen() {
 fn a_client_knows_whether_a_message_is_the_last_one_of_the_earlier_client() {
     let server = Server::start(&[]);
     let address = server.address.to_string().parse().unwrap();
-    let options = || AckOptions { sender: Some(SENDER.parse().unwrap()), ..no_retry() };
+    let options = || no_retry().sender(SENDER.parse::<SenderId>().unwrap());
     block_on(async {
         let mut client = connect(&address, options()).await;
         assert!(client.matches_last_committed(b"anything: nothing is committed"));
@@ -751,9 +833,9 @@ fn a_server_that_knows_no_checksum_is_taken_at_its_count() {
     let (address, committed) = start(Connection::serve);
     committed.commit(b"a".into());
     block_on(async {
-        let options = AckOptions { sender: Some(SENDER.parse().unwrap()), ..no_retry() };
+        let options = no_retry().sender(SENDER.parse::<SenderId>().unwrap());
         let client = connect(&address, options).await;
-        assert_eq!(client.welcome(), 1);
+        assert_eq!(client.resume_from(), 1);
         assert!(client.matches_last_committed(b"a") && client.matches_last_committed(b"b"));
     });
 }

@@ -160,6 +160,23 @@ fn a_refusal_is_shown_and_cannot_drive_the_terminal() {
 }
 
 #[test]
+fn a_message_that_is_too_long_is_found_before_anything_is_sent() {
+    let (address, committed) = start(Connection::serve);
+    let limited = ["send", &address.to_string(), "--ack", "--max-message", "4"];
+    for (messages, words) in [
+        (
+            &["--message", "four", "--message", "five!"][..],
+            "message of 5 bytes is over the limit of 4",
+        ),
+        (&["--message", "four", "--message", "", "--message", "1234"], "sent 3, committed 3"),
+    ] {
+        let exit = if words.contains("over") { 3 } else { 0 };
+        check(&framelet(&[&limited, messages].concat(), b""), exit, &[words]);
+    }
+    assert_eq!(committed.all(), [&b"four"[..], b"", b"1234"]);
+}
+
+#[test]
 fn send_notices_the_end_while_it_waits_for_input() {
     let (address, _) = start(|mut connection| {
         connection.acknowledge();

@@ -214,7 +214,7 @@ fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
         .map(|client| {
             let address = address.clone();
             smol::spawn(async move {
-                let options = AckOptions { sender: None, silence: None, ..AckOptions::default() };
+                let options = AckOptions::new().server_timeout(None);
                 let mut sending = Client::connect_with_acks(&address, options).await?;
                 for number in 0..MESSAGES {
                     sending.send(&message(client, number)).await?;

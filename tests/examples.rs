@@ -45,9 +45,20 @@ fn the_library_server_takes_messages_of_every_client_and_ends_in_good_order() {
 }
 
 #[test]
+fn the_client_of_requests_prints_the_replies_in_order() {
+    let server = Server::start(&["--echo", "--output", "none"]);
+    let mut command = Command::new(example("request"));
+    command.arg(server.address.to_string()).args(["ping", "", "pong"]);
+    let output = run(command, b"");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.stdout, b"ping\n\npong\n");
+}
+
+#[test]
 fn the_clients_send_to_the_program() {
     let server = Server::start(&["--output", "nul"]);
     client("tutorial_client", &server, b"one\ntwo\n\n");
     client("client", &server, b"three\n\n\nfour\n");
-    assert_eq!(server.stop().output, b"one\ntwo\0three\0\0four\0");
+    client("ack_client", &server, b"five\nsix\n");
+    assert_eq!(server.stop().output, b"one\ntwo\0three\0\0four\0five\0six\0");
 }

@@ -525,7 +525,7 @@ async fn burst(address: std::net::SocketAddr, count: usize) -> Duration {
         .map(|_| {
             smol::spawn(async move {
                 let stream = smol::net::TcpStream::connect(address).await.expect("a connection");
-                let mut client = framelet::Client::new(stream, framelet::Layout::U32BE);
+                let mut client = framelet::Client::new(stream);
                 client.send(b"hello").await.unwrap();
                 assert_eq!(client.receive().await.unwrap().unwrap(), b"hello");
                 (client, started.elapsed())

@@ -7,14 +7,16 @@ mod common;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use common::pipe::pipe;
 use common::{Pieces, Step, Tail, random_pieces};
 use framelet::{
-    Fault, FrameReader, FrameWriter, Layout, Position, ProtocolError, ReadError, WriteError,
+    Fault, FrameReader, FrameWriter, Framed, Layout, Position, ProtocolError, ReadError, WriteError,
 };
-use futures_lite::future::{block_on, poll_once};
-use futures_lite::{AsyncRead, AsyncWrite, stream};
+use futures_lite::future::{block_on, poll_once, zip};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, stream};
 use futures_util::{SinkExt, StreamExt};
 use tokio_util::bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
@@ -76,6 +78,31 @@ fn random_streams_of_random_layouts_give_identical_messages_in_random_pieces() {
         let by = *random.choice(&WAYS).unwrap();
         let read = read_dropping(Pieces::new(&bytes, steps, Tail::End), layout, by);
         assert!(read == messages, "round {round}: {layout} {by:?}");
+    }
+}
+
+#[test]
+fn what_was_read_of_the_next_message_is_returned_with_the_stream() {
+    let messages = [&b"first"[..], b"", &[7; 150], b"x"].map(<[u8]>::to_vec);
+    for layout in Layout::all().filter(|layout| layout.max_payload() >= 150) {
+        let bytes = frames(layout, &messages);
+        for dropped_after in 0..=bytes.len() {
+            let steps = [Step::Give(dropped_after), Step::Pend];
+            let pieces = Pieces::new(&bytes, steps, Tail::End);
+            let mut reader = FrameReader::with_layout(pieces, layout);
+            let mut read = 0;
+            while let Some(message) = block_on(poll_once(reader.read())) {
+                assert_eq!(message.unwrap().as_ref(), messages.get(read));
+                read += 1;
+                if read >= messages.len() {
+                    break;
+                }
+            }
+            let (mut stream, mut rest) = reader.into_parts();
+            block_on(stream.read_to_end(&mut rest)).unwrap();
+            let expected = frames(layout, &messages[read..]);
+            assert_eq!(rest, expected, "{layout}, dropped after {dropped_after} bytes");
+        }
     }
 }
 
@@ -399,6 +426,69 @@ fn a_reader_can_be_forwarded_into_a_writer_of_another_layout() {
 
 // Other implementations.
 
+// Both.
+
+#[test]
+fn one_stream_that_cannot_be_cloned_carries_messages_in_both_directions() {
+    let mut random = fastrand::Rng::with_seed(9);
+    for layout in Layout::all() {
+        let longest = layout.max_payload().min(200 * KIB);
+        let messages: Vec<Vec<u8>> = (0..20)
+            .map(|_| {
+                let longest = longest >> random.u32(0..12);
+                let len = random.usize(0..=longest);
+                noise(&mut random, len)
+            })
+            .collect();
+        let (near, far) = pipe(random.usize(1..100_000));
+        let (mut near, mut far) = (Framed::new(near, layout), Framed::new(far, layout));
+        let sending = async {
+            for message in &messages {
+                near.send(message).await.unwrap();
+                assert_eq!(near.queued(), 0);
+                assert_eq!(near.read().await.unwrap().as_ref(), Some(message));
+            }
+            near.close().await.unwrap();
+            assert_eq!(near.read().await.unwrap(), None);
+        };
+        let echoing = async {
+            // Everything that it has to wait for is dropped and begun again.
+            let mut echoed = 0;
+            loop {
+                let Some(read) = poll_once(far.read_batch()).await else {
+                    futures_lite::future::yield_now().await;
+                    continue;
+                };
+                let Some(payloads) = read.unwrap() else { break };
+                for payload in payloads.iter() {
+                    far.feed(payload).await.unwrap();
+                    echoed += 1;
+                }
+                while poll_once(far.flush()).await.is_none() {
+                    futures_lite::future::yield_now().await;
+                }
+            }
+            far.close().await.unwrap();
+            assert_eq!(echoed, messages.len());
+        };
+        block_on(zip(sending, echoing));
+    }
+}
+
+#[test]
+fn what_is_read_ahead_and_queued_stays_with_the_halves() {
+    let steps = [Step::Give(7), Step::Pend];
+    let shared = Arc::new(Mutex::new((Pieces::new(b"\x02ab\x05hello", steps, Tail::End), vec![])));
+    let mut framed = Framed::new(SharedStream(shared.clone()), "u8".parse().unwrap());
+    assert_eq!(block_on(framed.read()).unwrap().unwrap(), b"ab");
+    assert!(block_on(poll_once(framed.read())).is_none());
+    block_on(framed.feed(b"first")).unwrap();
+    let (mut reader, mut writer) = framed.split();
+    assert_eq!(block_on(reader.read()).unwrap().unwrap(), b"hello");
+    block_on(writer.send(b"second")).unwrap();
+    assert_eq!(shared.lock().unwrap().1, b"\x05first\x06second");
+}
+
 #[test]
 fn what_a_writer_writes_is_what_tokio_reads_and_writes() {
     let mut random = fastrand::Rng::with_seed(8);
@@ -650,6 +740,38 @@ impl AsyncWrite for Output {
 
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.closed = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Clones of it are the same stream.
+#[derive(Clone)]
+struct SharedStream(Arc<Mutex<(Pieces<'static>, Vec<u8>)>>);
+
+impl AsyncRead for SharedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.lock().unwrap().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SharedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.lock().unwrap().1).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }

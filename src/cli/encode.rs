@@ -41,12 +41,12 @@ impl Encode {
         let limit = self.layout.limit(self.max_message)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
         let mut output = PatientFile::stdout().map_err(|error| Failure::output(&error))?;
-        let mut chunk = Chunk::new();
+        let mut chunk = Chunk::of_frames();
         loop {
-            chunk.frames.clear();
+            chunk.bytes.clear();
             let more = framer.read(&mut chunk, u64::MAX);
             // What was composed before an error is good.
-            output.write_all(&chunk.frames).map_err(|error| Failure::output(&error))?;
+            output.write_all(&chunk.bytes).map_err(|error| Failure::output(&error))?;
             if !more? {
                 return Ok(());
             }

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use framelet::{Composer, InputError, InputFault, InputFormat, Layout, PatientFile, append_frame};
+use framelet::{
+    Composer, InputError, InputFault, InputFormat, Layout, PatientFile, TooLong, append_frame,
+};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
@@ -24,9 +27,12 @@ pub(crate) fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
     Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(error)))
 }
 
-/// Whole frames, ready to be sent or written, and how many they are.
+/// Composed messages, and how many they are.
 pub(crate) struct Chunk {
-    pub(crate) frames: Vec<u8>,
+    /// Whole frames, ready to be sent or written; or payloads, for a client that makes the frames itself.
+    pub(crate) bytes: Vec<u8>,
+    /// Where each payload ends.
+    ends: Option<Vec<usize>>,
     pub(crate) messages: u64,
     /// How many bytes of the input had been read by then, where somebody wants to know.
     pub(crate) read: u64,
@@ -38,9 +44,39 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
     /// half as much for the prefixes.
-    pub(crate) fn new() -> Chunk {
-        let frames = Vec::with_capacity(96 * 1024);
-        Chunk { frames, messages: 0, read: 0, waited_for: None }
+    pub(crate) fn of_frames() -> Chunk {
+        let bytes = Vec::with_capacity(96 * 1024);
+        Chunk { bytes, ends: None, messages: 0, read: 0, waited_for: None }
+    }
+
+    pub(crate) fn of_payloads() -> Chunk {
+        Chunk { ends: Some(Vec::new()), ..Chunk::of_frames() }
+    }
+
+    pub(crate) fn append(
+        &mut self,
+        layout: Layout,
+        limit: usize,
+        message: &[u8],
+    ) -> Result<(), TooLong> {
+        match &mut self.ends {
+            None => append_frame(&mut self.bytes, layout, limit, message)?,
+            Some(_) if message.len() > limit => {
+                return Err(TooLong { length: message.len(), limit, field: None });
+            }
+            Some(ends) => {
+                self.bytes.extend_from_slice(message);
+                ends.push(self.bytes.len());
+            }
+        }
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// Returns the payloads, if it is made of them.
+    pub(crate) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().flatten().map(move |&end| &self.bytes[mem::replace(&mut start, end)..end])
     }
 
     /// Returns what is disconnected once the chunk is dropped.
@@ -70,16 +106,14 @@ impl Framer {
         Ok(Framer { composer, file, layout, limit })
     }
 
-    /// Reads once and appends the frames of the messages that are now complete, at most `most` of
-    /// them, to `chunk`. Returns `false` at the end of the input.
+    /// Reads once and appends the messages that are now complete, at most `most` of them, to `chunk`.
+    /// Returns `false` at the end of the input.
     pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
         let (layout, limit) = (self.layout, self.limit);
         let read = self.composer.read(|message| {
-            // Cannot fail: the composer has the same limit, and the layout can say it.
-            if chunk.messages < most
-                && append_frame(&mut chunk.frames, layout, limit, message).is_ok()
-            {
-                chunk.messages += 1;
+            if chunk.messages < most {
+                // Cannot fail: the composer has the same limit, and the layout can say it.
+                let _ = chunk.append(layout, limit, message);
             }
         });
         read.map_err(|error| self.failure(error))

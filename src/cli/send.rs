@@ -11,7 +11,7 @@ use ::log::{LevelFilter, debug};
 use argh::{ArgsInfo, FromArgs};
 use framelet::{
     Address, Backoff, Batch, ByteStream, Count, Fault, FrameReader, InputFormat, Layout,
-    OutputFormat, OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink, append_frame,
+    OutputFormat, OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink,
 };
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
@@ -236,17 +236,18 @@ impl Send {
         let (sender, composed) = channel::bounded(AHEAD);
         let messages = Messages { composed, first: None };
         let (layout, once) = (self.layout, self.once);
+        let new_chunk: fn() -> Chunk = match self.ack {
+            true => Chunk::of_payloads,
+            false => Chunk::of_frames,
+        };
         if !self.message.is_empty() {
-            let mut chunk = Chunk::new();
+            let mut chunk = new_chunk();
             let taken = if once { 1 } else { self.message.len() };
             for (number, message) in (1..).zip(self.message.iter().take(taken)) {
-                append_frame(&mut chunk.frames, layout, limit, message.as_bytes()).map_err(
-                    |error| {
-                        let message = format!("--message {number}: {}", flags::of_message(&error));
-                        Failure::new(Exit::Protocol, message)
-                    },
-                )?;
-                chunk.messages += 1;
+                chunk.append(layout, limit, message.as_bytes()).map_err(|error| {
+                    let message = format!("--message {number}: {}", flags::of_message(&error));
+                    Failure::new(Exit::Protocol, message)
+                })?;
             }
             // Cannot fail: the queue is new and has room.
             let _ = sender.try_send(Ok(chunk));
@@ -256,7 +257,8 @@ impl Send {
         std::thread::Builder::new()
             .name("framelet-input".into())
             .spawn(move || {
-                let composing = AssertUnwindSafe(|| compose(framer, once, input, &sender));
+                let composing =
+                    AssertUnwindSafe(|| compose(framer, new_chunk, once, input, &sender));
                 if catch_unwind(composing).is_err() {
                     // Or else it would look like the end of the input.
                     let message = "a bug in framelet ended the reading of the input";
@@ -455,7 +457,7 @@ async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent
     while let Some(composed) = messages.next().await {
         match composed {
             Ok(chunk) => {
-                socket.write_all(&chunk.frames).await?;
+                socket.write_all(&chunk.bytes).await?;
                 sent.messages += chunk.messages;
             }
             Err(failure) => sent.input = Some(failure),
@@ -464,15 +466,21 @@ async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent
     Ok(sent)
 }
 
-/// Composes messages and makes frames of them, a chunk for each read.
-fn compose(mut framer: Framer, once: bool, mut input: Option<Input>, chunks: &Sender<Composed>) {
+/// Composes messages, a chunk for each read.
+fn compose(
+    mut framer: Framer,
+    new_chunk: fn() -> Chunk,
+    once: bool,
+    mut input: Option<Input>,
+    chunks: &Sender<Composed>,
+) {
     let most = if once { 1 } else { u64::MAX };
     loop {
-        let mut chunk = Chunk::new();
+        let mut chunk = new_chunk();
         let more = framer.read(&mut chunk, most);
         chunk.read = input.as_mut().map_or(0, Input::read);
         let enough = chunk.messages >= most;
-        let dropped = (chunk.frames.len() > LARGE).then(|| chunk.dropped());
+        let dropped = (chunk.bytes.len() > LARGE).then(|| chunk.dropped());
         // The queue is closed if the connection is lost: then nobody wants any more.
         if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {
             return;

@@ -1,51 +1,64 @@
-//! Sends messages, learns which of them are committed, and sends the others again where a connection
-//! is lost.
+//! Sends messages, learns which of them are committed, and sends the others again if a connection is lost.
 //!
-//! A task of its own drives the connection, so that messages leave, acknowledgements are read and
-//! connections are made again whatever the caller does meanwhile. The two sides meet in [`Shared`]: the
-//! caller adds to the window, the task takes from it.
+//! A task of its own drives the connection, so that messages are sent, acknowledgements are read and
+//! connections are made again whatever the caller does meanwhile. Both share [`Shared`]: the caller adds to
+//! the window, the task takes from it.
 
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
-use event_listener::Event;
+use futures_lite::{AsyncRead, AsyncWrite};
 use smol::Task;
 
-use crate::client::client::Client;
-use crate::client::window::Window;
-use crate::net::address::Address;
+use super::ack_error::AckError;
+use super::ack_options::AckOptions;
+use super::ack_state::{Shared, State};
+use super::client::Client;
+use super::driver::{Connector, Driver};
+use super::window::Window;
+use crate::net::address::{Address, ParseAddressError};
 use crate::wire::ack::{Hello, checksum};
 use crate::wire::frame::checked_prefix;
 use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
 
-use super::ack_error::AckError;
-use super::ack_options::AckOptions;
-use super::ack_state::{Shared, State};
-use super::driver::Driver;
-
 /// A client that learns which of its messages are committed, across reconnections.
 ///
-/// Each message has a number, its *ticket*: the first one of a sender is 1. Messages wait in a window
-/// until the server has committed them. If the connection is lost it is made anew, and what the server
-/// has not committed is sent again. Whether a message can then be there twice is for the server's sink to
-/// say: with transactions it cannot.
+/// Each message has a number; the first one of a sender is 1. Messages wait in a window until the server has
+/// committed them. If the connection is lost, the client connects again and sends what is not committed.
+/// Databases never store a message twice; other sinks may, after the server was killed.
 ///
 /// Dropping a client closes its connection at once. What was not acknowledged may or may not be
-/// committed; a client with the same sender id can find out and go on.
+/// committed; a client with the same sender id can find out and send the rest.
 ///
 /// # Examples
 ///
-/// ```no_run
-/// use framelet::{AckOptions, Client};
+/// ```
+/// use framelet::{AckClient, AckOptions};
 ///
-/// # futures_lite::future::block_on(async {
-/// let address = "127.0.0.1:4747".parse()?;
-/// let mut client = Client::connect_with_acks(&address, AckOptions::default()).await?;
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let mut stream = listener.accept().await.unwrap().0;
+/// #     smol::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 33]).await.unwrap();
+/// #     let mut server = framelet::Framed::new(stream, framelet::Layout::U32BE);
+/// #     for committed in 0_u64.. {
+/// #         server.send(&committed.to_be_bytes()).await.unwrap();
+/// #         if server.read().await.unwrap().is_none() {
+/// #             break;
+/// #         }
+/// #     }
+/// # })
+/// # .detach();
+/// let mut client = AckClient::connect(address, AckOptions::new()).await?;
 /// for reading in ["21.5", "21.7"] {
 ///     client.send(reading.as_bytes()).await?;
 /// }
-/// client.finish().await?; // both are committed
+/// client.finish().await?;
+/// assert_eq!(client.committed(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
@@ -55,13 +68,35 @@ pub struct AckClient {
     layout: Layout,
     limit: usize,
     /// How many messages were committed when this client began.
-    welcome: u64,
+    resume_from: u64,
     /// Drives the connection; ends when it is dropped.
     _driver: Task<()>,
 }
 
 impl Client {
-    /// Connects to a server that gives acknowledgements, and waits until it has welcomed the sender.
+    /// Connects to a server that gives acknowledgements: [`AckClient::connect`].
+    ///
+    /// # Errors
+    ///
+    /// [`AckError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the attempt is given up.
+    pub async fn connect_with_acks<A>(
+        address: A,
+        options: AckOptions,
+    ) -> Result<AckClient, AckError>
+    where
+        A: TryInto<Address, Error: Into<ParseAddressError>>,
+    {
+        AckClient::connect(address, options).await
+    }
+}
+
+impl AckClient {
+    /// Connects to an [`Address`], or to one as text, and waits until the server has said how many messages
+    /// of this sender it has.
     ///
     /// # Errors
     ///
@@ -71,72 +106,117 @@ impl Client {
     /// # Cancel safety
     ///
     /// If the future is dropped, the attempt is given up.
-    pub async fn connect_with_acks(
-        address: &Address,
+    pub async fn connect<A>(address: A, options: AckOptions) -> Result<AckClient, AckError>
+    where
+        A: TryInto<Address, Error: Into<ParseAddressError>>,
+    {
+        let address = address.try_into().map_err(|error| AckError::Address(error.into()))?;
+        let server = address.to_string();
+        let connector = move || {
+            let address = address.clone();
+            async move { address.connect().await }
+        };
+        AckClient::start(server, connector, options).await
+    }
+
+    /// Does the same over other streams, such as TLS: `connector` makes a new one for each connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](AckClient::connect). An error of the connector is one of the connection, and is retried.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the attempt is given up.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use framelet::{AckClient, AckOptions};
+    /// use smol::net::TcpStream;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let connector = || async {
+    ///     let stream = TcpStream::connect("127.0.0.1:4747").await?;
+    ///     stream.set_nodelay(true)?;
+    ///     Ok(stream) // after a TLS handshake, perhaps
+    /// };
+    /// let mut client = AckClient::connect_with(connector, AckOptions::new()).await?;
+    /// # Ok::<(), framelet::AckError>(()) }).unwrap();
+    /// ```
+    pub async fn connect_with<F, C, S>(
+        connector: F,
+        options: AckOptions,
+    ) -> Result<AckClient, AckError>
+    where
+        F: FnMut() -> C + Send + 'static,
+        C: Future<Output = io::Result<S>> + Send,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        AckClient::start("the server".into(), connector, options).await
+    }
+
+    async fn start(
+        server: String,
+        connector: impl Connector,
         options: AckOptions,
     ) -> Result<AckClient, AckError> {
-        AckClient::connect(address, options).await
-    }
-}
-
-impl AckClient {
-    async fn connect(address: &Address, options: AckOptions) -> Result<AckClient, AckError> {
         let layout = options.layout;
         let limit = layout.limit(options.max_message).map_err(AckError::Limit)?;
         let sender = match options.sender {
             Some(sender) => sender,
-            None => SenderId::random().map_err(AckError::Random)?,
+            None => SenderId::random().map_err(|error| AckError::Random(Arc::new(error)))?,
         };
         let hello = Hello { sender, first: options.committed.saturating_add(1) };
-        // So that a layout that does not fit is found before anything happens.
+        // So that a layout without acknowledgements is found before anything happens.
         hello.encode(layout).map_err(AckError::Layout)?;
-        let shared =
-            Arc::new(Shared { state: Mutex::default(), work: Event::new(), news: Event::new() });
-        let driver = Driver::new(Arc::clone(&shared), address.clone(), options, sender);
-        let driver = smol::spawn(driver.run());
-        let welcome = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
-        Ok(AckClient { shared, sender, layout, limit, welcome, _driver: driver })
+        let shared = Arc::<Shared>::default();
+        let driver = Driver::new(Arc::clone(&shared), server, options, sender);
+        let driver = smol::spawn(driver.run(connector));
+        let resume_from = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
+        Ok(AckClient { shared, sender, layout, limit, resume_from, _driver: driver })
     }
 
     /// Returns the sender id.
-    pub fn sender(&self) -> SenderId {
+    pub fn sender_id(&self) -> SenderId {
         self.sender
     }
 
-    /// Returns how many messages of this sender were committed when the client connected. The first
-    /// message that it sends is the next one; for a new sender it is the first.
-    pub fn welcome(&self) -> u64 {
-        self.welcome
+    /// Returns how many messages of this sender were committed when the client connected; 0 for a new
+    /// sender. The first message that the client sends has the next number.
+    pub fn resume_from(&self) -> u64 {
+        self.resume_from
     }
 
-    /// Returns whether `payload` can be that of the message with the number [`welcome`](AckClient::welcome),
-    /// the last one that an earlier client had sent. A caller that skips so many messages of an input asks this
-    /// of the last of them: if it is another one, so is the input, and what is skipped would be lost.
+    /// Returns whether `payload` can be that of the message with the number
+    /// [`resume_from`](AckClient::resume_from), the last one that an earlier client had sent. A caller that skips
+    /// so many messages of an input asks this of the last of them: if it is another one, so is the input, and
+    /// what is skipped would be lost.
     ///
-    /// The server keeps a checksum of that message. Where it does not, as one that was started anew and
-    /// writes to standard output, the answer is `true`.
+    /// The server keeps a checksum of that message. If it does not, such as one that was restarted and writes
+    /// to standard output, the answer is `true`.
     pub fn matches_last_committed(&self, payload: &[u8]) -> bool {
         self.shared.lock().checksum.is_none_or(|last| last == checksum(payload))
     }
 
-    /// Returns how many messages of this sender are committed, as far as is known.
+    /// Returns how many messages of this sender are known to be committed.
     pub fn committed(&self) -> u64 {
         self.shared.window(Window::committed)
     }
 
     /// Returns the number of the last message that was taken by [`send`](AckClient::send).
     pub fn sent(&self) -> u64 {
-        self.shared.window(Window::pushed)
+        self.shared.window(Window::last_pushed)
     }
 
-    /// Returns how many acknowledged messages the server has lost since the client connected, as far as is
-    /// known; more than 0 only with [`AckOptions::renumber`]. The numbers that the server gives to messages
-    /// are lower by so much than those of [`send`](AckClient::send).
+    /// Returns how many acknowledged messages the server is known to have lost since the client connected;
+    /// more than 0 only with [`AckOptions::renumber`]. The server's numbers of messages are lower by this
+    /// than those of [`send`](AckClient::send).
     pub fn lost(&self) -> u64 {
         self.shared.lock().lost
     }
 
-    /// Returns what shows how far it has come, for others to look at while it is at work.
+    /// Returns the progress of the client, for other tasks to look at.
     pub fn progress(&self) -> AckProgress {
         AckProgress(Arc::clone(&self.shared))
     }
@@ -164,8 +244,8 @@ impl AckClient {
                 return None;
             }
             if window.is_empty() {
-                // From now on the server is to be heard of.
-                state.heard = Some(Instant::now());
+                // From now on the server must not be silent.
+                state.last_heard = Some(Instant::now());
             }
             Some(Ok(window.push(&prefix, payload)))
         };
@@ -174,8 +254,8 @@ impl AckClient {
         Ok(number)
     }
 
-    /// Waits until the message with this number is committed, and all in front of it. A number that no
-    /// message has yet is waited for as well.
+    /// Waits until the message with this number is committed, and all before it. No message need have the
+    /// number yet.
     ///
     /// # Errors
     ///
@@ -184,18 +264,18 @@ impl AckClient {
     /// # Cancel safety
     ///
     /// A dropped `wait_committed` can be called again.
-    pub async fn wait_committed(&self, ticket: u64) -> Result<(), AckError> {
+    pub async fn wait_committed(&self, number: u64) -> Result<(), AckError> {
         let done = |state: &mut State| {
-            state.window.as_ref().filter(|window| window.committed() >= ticket).map(|_| ())
+            state.window.as_ref().filter(|window| window.committed() >= number).map(|_| ())
         };
         self.shared.wait(done).await
     }
 
-    /// Ends: sends what is left and the end of the stream, and waits until everything is committed and
-    /// the server has closed the stream, too. `Ok` means that all messages are committed.
+    /// Sends what is left and the end of the stream, and waits until everything is committed and the server
+    /// has closed the stream, too. `Ok` means that all messages are committed.
     ///
-    /// There is no time limit as long as the server shows that it is alive: use
-    /// `futures_lite::FutureExt::or` with a timer.
+    /// There is no time limit while the server gives signs of life: use `futures_lite::FutureExt::or` with
+    /// a timer.
     ///
     /// # Errors
     ///
@@ -209,14 +289,14 @@ impl AckClient {
         self.shared.work.notify(1);
         let ended = |state: &mut State| matches!(state.ended, Some(Ok(()))).then_some(());
         match self.shared.wait(ended).await {
-            // A connection that was lost behind the last acknowledgement has done no harm.
+            // It does no harm to lose the connection after the last acknowledgement.
             Err(_) if self.sent() == self.committed() => Ok(()),
             ended => ended,
         }
     }
 }
 
-/// How far an [`AckClient`] has come. It does not keep the client's connection open.
+/// The progress of an [`AckClient`]. It does not keep the client's connection open.
 #[derive(Clone, Debug)]
 pub struct AckProgress(Arc<Shared>);
 
@@ -228,7 +308,7 @@ impl AckProgress {
 
     /// Returns what [`AckClient::sent`] does.
     pub fn sent(&self) -> u64 {
-        self.0.window(Window::pushed)
+        self.0.window(Window::last_pushed)
     }
 
     /// Returns what [`AckClient::lost`] does.

@@ -2,101 +2,132 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
-use crate::wire::ack::{Refusal, UnfitLayout};
+use super::window::CountFault;
+use crate::net::address::ParseAddressError;
+use crate::wire::ack::{NoAnswer, Refusal, UnfitLayout};
 use crate::wire::count::Count;
-use crate::wire::io_error::{Plain, same_again};
+use crate::wire::error::{Fault, ProtocolError};
+use crate::wire::io_error::Plain;
 use crate::wire::layout::{LimitError, TooLong};
 use crate::wire::sender_id::SenderId;
 
 /// Why messages are not known to be committed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AckError {
-    /// The message is too long. Nothing of it was sent, and the client is as good as before.
+    /// The message is too long. Nothing of it was sent, and the client can still be used.
     TooLong(TooLong),
+    /// Not a valid address.
+    Address(ParseAddressError),
     /// There are no acknowledgements in this layout.
     Layout(UnfitLayout),
-    /// The limit is more than the layout can say.
+    /// The limit is more than the layout can express.
     Limit(LimitError),
-    /// The client has been told to finish, and takes no more messages.
+    /// [`finish`](crate::AckClient::finish) was called; the client takes no more messages.
     Finished,
-    /// There is no new sender id to be had from the system.
-    Random(io::Error),
-    /// The server does not answer the hello as one does that gives acknowledgements. Nothing was sent.
-    NoAcknowledgements {
-        /// What it did instead.
-        why: String,
-    },
-    /// The server goes no further.
+    /// The system cannot generate a sender id.
+    Random(Arc<io::Error>),
+    /// The server does not answer as one that gives acknowledgements. Nothing was sent to it.
+    NoAcknowledgements(AnswerError),
+    /// The server refused to go on.
     Refused {
         /// Why.
         refusal: Refusal,
-        /// Who was refused.
+        /// The sender that was refused.
         sender: SenderId,
     },
-    /// The server has fewer messages of the sender than it had acknowledged, and the client has none of
-    /// those any more. See [`AckOptions::renumber`].
+    /// The server has fewer messages of the sender than it had acknowledged, and the client no longer has
+    /// them. See [`AckOptions::renumber`](crate::AckOptions::renumber).
     Behind {
         /// How many the server has.
         server: u64,
         /// How many were acknowledged.
         committed: u64,
-        /// How many messages the client has taken, all in all: those after the acknowledged ones can still
-        /// be sent.
+        /// How many messages the client has taken in all: those after the acknowledged ones can still be
+        /// sent.
         sent: u64,
         /// Whose messages they are.
         sender: SenderId,
     },
-    /// What the server says cannot be.
+    /// The server broke the protocol.
     Protocol {
-        /// What is wrong.
-        what: String,
-        /// Who was told so.
+        /// How.
+        error: AnswerError,
+        /// The sender that it answered.
         sender: SenderId,
     },
-    /// There was no connection for as long as the client was to try, or none at all.
+    /// There was no connection for longer than [`AckOptions::retry`](crate::AckOptions::retry).
     Lost {
         /// What failed last.
-        error: io::Error,
-        /// How many messages the client has taken, all in all.
+        error: Arc<io::Error>,
+        /// How many messages the client has taken in all.
         sent: u64,
         /// How many of them are known to be committed.
         committed: u64,
-        /// Who can go on with the rest.
+        /// A client with this sender id can send the rest.
         sender: SenderId,
     },
 }
 
-impl Clone for AckError {
-    fn clone(&self) -> Self {
+/// What a client got instead of an acknowledgement.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// The connection failed or ended, or nothing arrived in time ([`io::ErrorKind::TimedOut`]).
+    Io(Arc<io::Error>),
+    /// Something that is not a frame.
+    Frame(Box<ProtocolError>),
+    /// A frame that is not an answer.
+    Payload(NoAnswer),
+    /// A count that no server can have committed.
+    Count(CountFault),
+}
+
+impl AnswerError {
+    /// Says what happened before there was any answer.
+    pub(super) fn before_an_answer(&self) -> String {
         match self {
-            AckError::TooLong(error) => AckError::TooLong(*error),
-            AckError::Layout(error) => AckError::Layout(*error),
-            AckError::Limit(error) => AckError::Limit(*error),
-            AckError::Finished => AckError::Finished,
-            AckError::Random(error) => AckError::Random(same_again(error)),
-            AckError::NoAcknowledgements { why } => {
-                AckError::NoAcknowledgements { why: why.clone() }
-            }
-            AckError::Refused { refusal, sender } => {
-                AckError::Refused { refusal: refusal.clone(), sender: *sender }
-            }
-            AckError::Behind { server, committed, sent, sender } => AckError::Behind {
-                server: *server,
-                committed: *committed,
-                sent: *sent,
-                sender: *sender,
+            AnswerError::Io(error) if error.kind() == io::ErrorKind::TimedOut => self.to_string(),
+            AnswerError::Io(_) => format!("{self} before it answered"),
+            _ => format!("its answer is not one: {self}"),
+        }
+    }
+}
+
+impl From<io::Error> for AnswerError {
+    fn from(error: io::Error) -> Self {
+        AnswerError::Io(Arc::new(error))
+    }
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnswerError::Io(error) => Plain(error).fmt(f),
+            // Without the advice to raise the limit: no answer is that long.
+            AnswerError::Frame(error) => match &**error {
+                ProtocolError {
+                    at, fault: fault @ Fault::OverLong { .. }, suspect: None, ..
+                } => {
+                    write!(f, "{at}: {fault}")
+                }
+                error => error.fmt(f),
             },
-            AckError::Protocol { what, sender } => {
-                AckError::Protocol { what: what.clone(), sender: *sender }
-            }
-            AckError::Lost { error, sent, committed, sender } => AckError::Lost {
-                error: same_again(error),
-                sent: *sent,
-                committed: *committed,
-                sender: *sender,
-            },
+            AnswerError::Payload(error) => error.fmt(f),
+            AnswerError::Count(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AnswerError::Io(error) => Some(&**error),
+            AnswerError::Frame(error) => Some(&**error),
+            AnswerError::Payload(error) => Some(error),
+            AnswerError::Count(error) => Some(error),
         }
     }
 }
@@ -105,16 +136,18 @@ impl fmt::Display for AckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AckError::TooLong(error) => error.fmt(f),
+            AckError::Address(error) => error.fmt(f),
             AckError::Layout(error) => error.fmt(f),
             AckError::Limit(error) => error.fmt(f),
             AckError::Finished => f.write_str("the client has been told to finish; use a new one"),
             AckError::Random(error) => {
-                write!(f, "no random sender id to be had: {}; choose one", Plain(error))
+                write!(f, "cannot generate a sender id: {}; choose one", Plain(error))
             }
-            AckError::NoAcknowledgements { why } => write!(
+            AckError::NoAcknowledgements(error) => write!(
                 f,
-                "this server gives no acknowledgements, as far as can be seen: {why}; nothing was sent; \
-                 send without acknowledgements, or to a server that gives them"
+                "this server gives no acknowledgements, as far as can be seen: {}; nothing was sent; \
+                 send without acknowledgements, or to a server that gives them",
+                error.before_an_answer()
             ),
             AckError::Refused { refusal, .. } => write!(f, "the server refuses: {refusal}"),
             AckError::Behind { server, committed, sent, .. } => {
@@ -127,7 +160,7 @@ impl fmt::Display for AckError {
                 }
                 f.write_str(": was the database replaced, or the sender forgotten?")
             }
-            AckError::Protocol { what, .. } => f.write_str(what),
+            AckError::Protocol { error, .. } => error.fmt(f),
             AckError::Lost { error, sent, committed, .. } if sent == committed => {
                 write!(f, "no connection to the server: {}", Plain(error))
             }
@@ -146,10 +179,12 @@ impl std::error::Error for AckError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             AckError::TooLong(error) => Some(error),
+            AckError::Address(error) => Some(error),
             AckError::Layout(error) => Some(error),
             AckError::Limit(error) => Some(error),
-            AckError::Random(error) | AckError::Lost { error, .. } => Some(error),
-            _ => None,
+            AckError::Random(error) | AckError::Lost { error, .. } => Some(&**error),
+            AckError::NoAcknowledgements(error) | AckError::Protocol { error, .. } => Some(error),
+            AckError::Finished | AckError::Refused { .. } | AckError::Behind { .. } => None,
         }
     }
 }

@@ -1,49 +1,106 @@
-//! What can be chosen about a client with acknowledgements.
+//! The options of a client with acknowledgements.
 
 use std::time::Duration;
 
 use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
 
-/// How an [`AckClient`](crate::AckClient) works.
+/// The options of an [`AckClient`](crate::AckClient).
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{AckOptions, SenderId};
+/// use std::time::Duration;
+///
+/// let id: SenderId = "00112233445566778899aabbccddeeff".parse()?;
+/// let options = AckOptions::new().sender(id).retry(Duration::from_secs(60)).server_timeout(None);
+/// # Ok::<(), framelet::ParseSenderIdError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct AckOptions {
-    /// Who it is; `None` stands for a new random id. With the id of an earlier client it goes on where
-    /// the server says that one got to: see
+    pub(super) sender: Option<SenderId>,
+    pub(super) committed: u64,
+    pub(super) renumber: bool,
+    pub(super) window: usize,
+    pub(super) window_bytes: usize,
+    pub(super) retry: Duration,
+    pub(super) server_timeout: Option<Duration>,
+    pub(super) layout: Layout,
+    pub(super) max_message: Option<usize>,
+}
+
+impl AckOptions {
+    /// Returns the defaults.
+    pub fn new() -> AckOptions {
+        AckOptions::default()
+    }
+
+    /// Sets the sender id. `None`, the default, is a new random one. With the id of an earlier client, this
+    /// one resumes after the last message of it that the server has committed: see
     /// [`AckClient::matches_last_committed`](crate::AckClient::matches_last_committed).
-    pub sender: Option<SenderId>,
-    /// How many messages of this sender are known to be committed: those that cannot be sent again, since
-    /// an earlier client had them. The first message is the next one, or a later one if the server has more
-    /// ([`AckClient::welcome`]). 0 for a client that can send from the very first message on.
-    pub committed: u64,
-    /// What to do about a server that has lost messages which it had acknowledged: its database was
-    /// replaced, or it has forgotten the sender. With `false` the client ends with [`AckError::Behind`].
-    /// With `true` it sends what is not committed with the numbers that follow those of the server, and
-    /// [`AckClient::lost`] says how many messages are missing there.
-    pub renumber: bool,
-    /// How many messages may wait to be acknowledged; at least one may.
+    pub fn sender(self, id: impl Into<Option<SenderId>>) -> AckOptions {
+        AckOptions { sender: id.into(), ..self }
+    }
+
+    /// Sets how many messages of this sender are known to be committed, by default 0: earlier clients had
+    /// them, and this one cannot send them again. The first message is the next one, or a later one if the
+    /// server has more ([`AckClient::resume_from`](crate::AckClient::resume_from)).
+    pub fn committed(self, messages: u64) -> AckOptions {
+        AckOptions { committed: messages, ..self }
+    }
+
+    /// Sets what to do about a server that has lost acknowledged messages, because its database was replaced
+    /// or it has forgotten the sender. With `false`, the default, the client ends with
+    /// [`AckError::Behind`](crate::AckError::Behind). With `true` it sends what is not committed with the
+    /// numbers after those of the server, and [`AckClient::lost`](crate::AckClient::lost) tells how many
+    /// messages are missing there.
+    pub fn renumber(self, renumber: bool) -> AckOptions {
+        AckOptions { renumber, ..self }
+    }
+
+    /// Sets how many messages may await acknowledgement, by default 4,000 and at least 1.
     ///
-    /// Throughput is at most this many messages a round trip and commit. 4,000 are chosen since short
-    /// messages into a file get more than twice as far with them as with 1,000, and a quarter farther
-    /// still with 16,000. They are also how many a sink that keeps no count of its senders can have twice each time the
-    /// server is killed.
-    pub window: usize,
-    /// How many bytes of them; a single message may have more. This is most of the memory that a client
-    /// takes. 8 MiB are chosen by judgement: messages of 64 KiB that are synced to a quick disk lose about
-    /// 4 % against 16 MiB.
-    pub window_bytes: usize,
-    /// How long to be without a connection, all in all, since it last got on: since messages were
-    /// committed, or there was a new connection and none was waiting. Zero gives up at the first failure.
-    pub retry: Duration,
-    /// How long a server may show no sign of life while messages wait; then the connection counts as
-    /// lost. Also the time to connect. That it takes bytes in is such a sign, and a server that is only
-    /// busy gives one every 3 s: a shorter time only has the client connect again and again. `None`
-    /// waits for ever.
-    pub silence: Option<Duration>,
-    /// How prefixes are written. The field must have 4 or 8 bytes.
-    pub layout: Layout,
-    /// The longest payload to send, in bytes; `None` stands for 8 MiB.
-    pub max_message: Option<usize>,
+    /// Throughput is at most this many messages per round trip and commit. With 4,000, short messages into a
+    /// file are more than twice as fast as with 1,000; with 16,000 they are another quarter faster. It is
+    /// also how many messages a sink that keeps no count of its senders can have twice after each time the
+    /// server was killed.
+    pub fn window(self, messages: usize) -> AckOptions {
+        AckOptions { window: messages.max(1), ..self }
+    }
+
+    /// Sets how many bytes of messages may await acknowledgement, by default 8 MiB; a single message may be
+    /// longer. This is most of the memory of a client. The default is chosen by judgement: synced to a quick
+    /// disk, messages of 64 KiB are about 4 % slower than with 16 MiB.
+    pub fn window_bytes(self, bytes: usize) -> AckOptions {
+        AckOptions { window_bytes: bytes, ..self }
+    }
+
+    /// Sets after how long without a connection to give up, by default 30 s; zero gives up at the first
+    /// failure. Progress restarts the clock: messages were committed, or there was a connection while none
+    /// waited.
+    pub fn retry(self, time: Duration) -> AckOptions {
+        AckOptions { retry: time, ..self }
+    }
+
+    /// Sets the longest silence of the server while messages wait, by default 10 s; after that the connection
+    /// counts as lost. Connecting may take as long. A server that reads is not silent, and a busy one sends a
+    /// heartbeat every 3 s: a shorter time only makes the client connect again and again. `None` waits
+    /// forever.
+    pub fn server_timeout(self, timeout: impl Into<Option<Duration>>) -> AckOptions {
+        AckOptions { server_timeout: timeout.into(), ..self }
+    }
+
+    /// Sets how lengths are written, by default `u32be`. The field must have 4 or 8 bytes.
+    pub fn layout(self, layout: Layout) -> AckOptions {
+        AckOptions { layout, ..self }
+    }
+
+    /// Sets the longest payload to send, in bytes. `None`, the default, is
+    /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE).
+    pub fn max_message(self, limit: impl Into<Option<usize>>) -> AckOptions {
+        AckOptions { max_message: limit.into(), ..self }
+    }
 }
 
 impl Default for AckOptions {
@@ -55,7 +112,7 @@ impl Default for AckOptions {
             window: 4000,
             window_bytes: 8 * 1024 * 1024,
             retry: Duration::from_secs(30),
-            silence: Some(Duration::from_secs(10)),
+            server_timeout: Some(Duration::from_secs(10)),
             layout: Layout::U32BE,
             max_message: None,
         }

@@ -1,4 +1,4 @@
-//! Where the caller of a client with acknowledgements and the task that drives its connection meet.
+//! What the caller of a client with acknowledgements shares with the task that drives its connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,54 +8,54 @@ use event_listener::Event;
 use super::ack_error::AckError;
 use super::window::Window;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
-    /// There is more to send, or no more to come.
+    state: Mutex<State>,
+    /// There is more to send, or no more will follow.
     pub(super) work: Event,
-    /// Something is acknowledged, or it is all over.
+    /// Something is acknowledged, or the client has ended.
     pub(super) news: Event,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// There is one since the first welcome.
+    /// There is one from the server's first acknowledgement on.
     pub(super) window: Option<Window>,
-    /// No more messages will come.
+    /// No more messages will follow.
     pub(super) finishing: bool,
-    /// The checksum of the last message that was committed at the first welcome, if the server knows it.
+    /// The checksum of the last message that was committed at the first handshake, if the server knows it.
     pub(super) checksum: Option<u64>,
-    /// How many messages the server has lost: by so much its numbers are lower than those of the window.
+    /// How many messages the server has lost: its numbers are lower by this than those of the window.
     pub(super) lost: u64,
-    /// When the server last showed a sign of life.
-    pub(super) heard: Option<Instant>,
+    /// When the server last gave a sign of life.
+    pub(super) last_heard: Option<Instant>,
     /// How it ended.
     pub(super) ended: Option<Result<(), AckError>>,
 }
 
 impl Shared {
-    /// Looks at the window; before the first welcome there is 0 of everything.
+    /// Looks at the window; before there is one, all its numbers are 0.
     pub(super) fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
         self.lock().window.as_ref().map_or(0, look)
     }
 
-    /// Notes that the server shows a sign of life.
-    pub(super) fn hear(&self) {
-        self.lock().heard = Some(Instant::now());
+    /// Notes a sign of life of the server.
+    pub(super) fn heard(&self) {
+        self.lock().last_heard = Some(Instant::now());
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `found` finds something, or else until all has ended with an error.
+    /// Waits until `found` finds something, or the client has ended with an error.
     pub(super) async fn wait<T>(
         &self,
         mut found: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, AckError> {
         loop {
-            // Before looking, so that nothing slips through between looking and waiting.
             let mut listener = None;
+            // The second look is for what happened between the first one and listening.
             for _ in 0..2 {
                 let mut state = self.lock();
                 if let Some(found) = found(&mut state) {

@@ -1,35 +1,83 @@
 //! Connects to a server of framed messages, sends and receives.
 
 use std::fmt;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::iter;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use crate::net::address::Address;
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+use smol::Timer;
+
+use crate::net::address::{Address, ParseAddressError};
 use crate::net::byte_stream::ByteStream;
-use crate::stream::error::ReadError;
-use crate::stream::error::WriteError;
-use crate::stream::reader::FrameReader;
-use crate::stream::writer::FrameWriter;
+use crate::stream::error::{ReadError, WriteError};
+use crate::stream::framed::Framed;
 use crate::wire::layout::{Layout, LimitError};
 
-/// One connection to a server.
+/// One connection to a server, over a socket or any other stream.
+///
+/// Either send requests and get their replies with [`request`](Client::request) and
+/// [`request_all`](Client::request_all), or send and receive messages independently of each other with
+/// [`send`](Client::send) and [`receive`](Client::receive). To do both on one connection, first receive the
+/// replies to what was sent: a request takes the next message that arrives for its reply.
 ///
 /// # Examples
 ///
-/// ```no_run
-/// use framelet::{Address, Client};
+/// A request, to a server that returns each message:
 ///
+/// ```
+/// use framelet::Client;
+/// use std::time::Duration;
+///
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let mut stream = listener.accept().await.unwrap().0;
+/// #     smol::io::copy(stream.clone(), &mut stream).await
+/// # })
+/// # .detach();
+/// let mut client = Client::connect(address).await?.timeout(Duration::from_secs(5));
+/// assert_eq!(client.request(b"ping").await?, b"ping");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// Messages to a server that does not reply:
+///
+/// ```no_run
+/// # use framelet::Client;
 /// # futures_lite::future::block_on(async {
-/// let address: Address = "127.0.0.1:4747".parse()?;
-/// let mut client = Client::connect(&address).await?;
-/// client.send("one message\nof two lines".as_bytes()).await?;
-/// let reply = client.receive().await?;
+/// let mut client = Client::connect("unix:/run/collector.sock").await?;
+/// client.feed(b"one message\nof two lines").await?;
+/// client.feed(b"another one").await?;
 /// client.finish().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
-pub struct Client {
-    reader: FrameReader<ByteStream>,
-    writer: FrameWriter<ByteStream>,
+pub struct Client<S = ByteStream> {
+    framed: Framed<S>,
+    timeout: Option<Duration>,
+    /// How many requests have no reply yet. Between two calls these are the ones that were given up.
+    unanswered: u64,
+}
+
+/// Why a request has no reply.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The request could not be sent. After [`WriteError::TooLong`] the client can still be used.
+    Write(WriteError),
+    /// The reply could not be read.
+    Read(ReadError),
+    /// The server closed the connection before it replied.
+    Closed,
+    /// The reply did not arrive in time. The client can still be used: a late reply is dropped.
+    TimedOut {
+        /// The time that each reply was given.
+        timeout: Duration,
+    },
 }
 
 /// Why a client could not finish.
@@ -38,31 +86,44 @@ pub struct Client {
 pub enum FinishError {
     /// What was queued could not be sent.
     Write(WriteError),
-    /// The server did not close the stream in good order; it may not have read everything.
+    /// The server did not close the stream in an orderly way; it may not have read everything.
     Read(ReadError),
 }
 
 impl Client {
-    /// Connects to `address`, to speak `u32be` frames.
+    /// Connects to an [`Address`], or to one as text: `"127.0.0.1:4747"`, `"unix:/run/framelet.sock"`.
     ///
     /// # Errors
     ///
-    /// The system's, for example if the connection is refused or the name does not resolve.
+    /// Any error of the system call, such as "connection refused". [`io::ErrorKind::InvalidInput`] if the
+    /// text is not a valid address.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the attempt is given up.
-    pub async fn connect(address: &Address) -> io::Result<Client> {
-        Ok(Client::new(address.connect().await?, Layout::U32BE))
+    pub async fn connect<A>(address: A) -> io::Result<Client>
+    where
+        A: TryInto<Address, Error: Into<ParseAddressError>>,
+    {
+        let invalid = |error: A::Error| io::Error::new(io::ErrorKind::InvalidInput, error.into());
+        let address = address.try_into().map_err(invalid)?;
+        Ok(Client::new(address.connect().await?))
+    }
+}
+
+impl<S> Client<S> {
+    /// Returns a client over a connected stream. Unless options say otherwise, it reads and writes `u32be`
+    /// frames of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes and waits for replies
+    /// without a time limit.
+    pub fn new(stream: S) -> Client<S> {
+        Client { framed: Framed::new(stream, Layout::U32BE), timeout: None, unanswered: 0 }
     }
 
-    /// Returns a client that speaks frames in `layout` over a connected stream.
-    pub fn new(stream: impl Into<ByteStream>, layout: Layout) -> Client {
-        let stream = stream.into();
-        Client {
-            reader: FrameReader::with_layout(stream.clone(), layout),
-            writer: FrameWriter::with_layout(stream, layout),
-        }
+    /// Sets how lengths are written, and the longest payload to its default. Call it before the first
+    /// message, and before [`max_message`](Client::max_message).
+    pub fn layout(mut self, layout: Layout) -> Client<S> {
+        self.framed.set_layout(layout);
+        self
     }
 
     /// Sets the longest payload to send and to accept, in bytes.
@@ -70,12 +131,168 @@ impl Client {
     /// # Errors
     ///
     /// [`LimitError`] if no frame of the layout could ever reach that limit.
-    pub fn max_message(self, limit: usize) -> Result<Client, LimitError> {
-        let Client { reader, writer } = self;
-        Ok(Client { reader: reader.max_message(limit)?, writer: writer.max_message(limit)? })
+    pub fn max_message(self, limit: usize) -> Result<Client<S>, LimitError> {
+        Ok(Client { framed: self.framed.max_message(limit)?, ..self })
     }
 
-    /// Queues a message; see [`FrameWriter::feed`].
+    /// Sets how long a request may wait for its reply. `None`, the default, waits without a limit.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Client<S> {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Returns the reader and writer below. Replies to requests that were given up may still arrive there.
+    pub fn into_framed(self) -> Framed<S> {
+        self.framed
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Sends a message and returns the reply, which is the next message of the server.
+    ///
+    /// The server must reply to each request with one message, in the order of the requests. Replies have
+    /// no other mark that says whose they are. So the reply to a request that was given up, because it
+    /// timed out or because its future was dropped, is awaited and dropped before the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `request` has sent its message whole or not at all, and its reply is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Client, Framed, Layout};
+    /// use futures_lite::future;
+    /// use smol::net::{TcpListener, TcpStream};
+    ///
+    /// # smol::block_on(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let mut client = Client::new(TcpStream::connect(listener.local_addr()?).await?);
+    /// let mut server = Framed::new(listener.accept().await?.0, Layout::U32BE);
+    ///
+    /// let answer = async {
+    ///     let request = server.read().await.unwrap().unwrap();
+    ///     server.send(&request.to_ascii_uppercase()).await.unwrap();
+    /// };
+    /// let (reply, ()) = future::zip(client.request(b"ping"), answer).await;
+    /// assert_eq!(reply?, b"PING");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn request(&mut self, payload: &[u8]) -> Result<Vec<u8>, RequestError> {
+        let mut reply = Vec::new();
+        self.exchange(iter::once(payload), |payload| reply = payload).await?;
+        Ok(reply)
+    }
+
+    /// Sends all messages without waiting for replies in between, and returns the replies in the same order.
+    ///
+    /// It reads while it writes, so there may be any number of requests: with [`send`](Client::send) and
+    /// [`receive`](Client::receive) one after the other, a server that waits until its replies are taken
+    /// could wait forever. The time limit is for each reply, counted from the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; replies that had arrived are dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `request_all` has sent some of its messages, each whole. Their replies are dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use framelet::Client;
+    /// # smol::block_on(async {
+    /// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut client = Client::connect(listener.local_addr()?).await?;
+    /// # let mut stream = listener.accept().await?.0;
+    /// # smol::spawn(async move { smol::io::copy(stream.clone(), &mut stream).await }).detach();
+    /// let replies = client.request_all(["a", "b", "c"]).await?;
+    /// assert_eq!(replies.concat(), b"abc");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn request_all<P: AsRef<[u8]>>(
+        &mut self,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<Vec<Vec<u8>>, RequestError> {
+        let mut replies = Vec::new();
+        self.exchange(payloads.into_iter(), |reply| replies.push(reply)).await?;
+        Ok(replies)
+    }
+
+    /// Sends requests and takes the reply to each.
+    async fn exchange<P: AsRef<[u8]>>(
+        &mut self,
+        mut payloads: impl Iterator<Item = P>,
+        mut take: impl FnMut(Vec<u8>),
+    ) -> Result<(), RequestError> {
+        let timeout = self.timeout;
+        let mut late = self.unanswered;
+        let mut unsent = payloads.next();
+        while unsent.is_some() || self.unanswered > late {
+            let reply = poll_fn(|cx| self.poll_reply(cx, &mut payloads, &mut unsent, &mut late));
+            take(reply.or(timed_out(timeout)).await?);
+        }
+        Ok(())
+    }
+
+    /// Sends as many requests as there is room for, and reads the next reply after `late` others.
+    fn poll_reply<P: AsRef<[u8]>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        payloads: &mut impl Iterator<Item = P>,
+        unsent: &mut Option<P>,
+        late: &mut u64,
+    ) -> Poll<Result<Vec<u8>, RequestError>> {
+        let mut failed = None;
+        while let Some(payload) = unsent {
+            match self.framed.poll_feed(cx, payload.as_ref()) {
+                Poll::Ready(Ok(())) => {
+                    // From here on there will be a reply, whatever becomes of the future that asks for it.
+                    self.unanswered += 1;
+                    *unsent = payloads.next();
+                }
+                Poll::Ready(Err(WriteError::Io(error))) => {
+                    failed = Some(WriteError::Io(error));
+                    break;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(RequestError::Write(error))),
+                Poll::Pending => break,
+            }
+        }
+        // While there is no room for the next request, that waits for the stream to take more.
+        if unsent.is_none()
+            && let Poll::Ready(Err(error)) = self.framed.poll_flush(cx)
+        {
+            failed = Some(error);
+        }
+        while self.unanswered > 0 {
+            match self.framed.poll_read(cx) {
+                Poll::Ready(Ok(Some(reply))) => {
+                    self.unanswered -= 1;
+                    match late.checked_sub(1) {
+                        Some(left) => *late = left,
+                        None => return Poll::Ready(Ok(reply)),
+                    }
+                }
+                // Only now: the server may have replied and closed before it read everything.
+                _ if failed.is_some() => break,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Err(RequestError::Closed)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(RequestError::Read(error))),
+                Poll::Pending => break,
+            }
+        }
+        match failed {
+            Some(error) => Poll::Ready(Err(RequestError::Write(error))),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Queues a message; see [`Framed::feed`].
     ///
     /// # Errors
     ///
@@ -85,7 +302,7 @@ impl Client {
     ///
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        self.writer.feed(payload).await
+        self.framed.feed(payload).await
     }
 
     /// Writes all that is queued.
@@ -98,7 +315,7 @@ impl Client {
     ///
     /// What a dropped `flush` has not written stays queued.
     pub async fn flush(&mut self) -> Result<(), WriteError> {
-        self.writer.flush().await
+        self.framed.flush().await
     }
 
     /// Sends a message. That it was sent does not mean that it was read: see
@@ -112,10 +329,11 @@ impl Client {
     ///
     /// A dropped `send` has queued its message whole or not at all.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        self.writer.send(payload).await
+        self.framed.send(payload).await
     }
 
-    /// Receives the next message; `None` if the server has closed the stream in good order.
+    /// Receives the next message; `None` if the server has closed the stream in an orderly way. Replies to
+    /// requests that were given up are dropped.
     ///
     /// # Errors
     ///
@@ -125,13 +343,19 @@ impl Client {
     ///
     /// A dropped `receive` loses nothing.
     pub async fn receive(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
-        self.reader.read().await
+        loop {
+            let received = self.framed.read().await?;
+            match self.unanswered.checked_sub(1) {
+                Some(left) if received.is_some() => self.unanswered = left,
+                _ => return Ok(received),
+            }
+        }
     }
 
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;
-    /// messages that come meanwhile are dropped. A framelet server closes once it has put everything
-    /// into its sink; other servers usually once they have read everything. A proxy in between closes
-    /// whatever became of it: then only an [`AckClient`](crate::AckClient) can tell.
+    /// messages that arrive meanwhile are dropped. A framelet server closes once it has put everything
+    /// into its sink; other servers usually once they have read everything. A proxy closes its side
+    /// whatever became of the messages: then only an [`AckClient`](crate::AckClient) can tell.
     ///
     /// There is no time limit: use `futures_lite::FutureExt::or` with a timer.
     ///
@@ -143,14 +367,41 @@ impl Client {
     ///
     /// If the future is dropped, the connection is closed, and it is not known what has arrived.
     pub async fn finish(mut self) -> Result<(), FinishError> {
-        self.writer.close().await.map_err(FinishError::Write)?;
-        while self.reader.read_batch().await.map_err(FinishError::Read)?.is_some() {}
+        self.framed.close().await.map_err(FinishError::Write)?;
+        while self.framed.read_batch().await.map_err(FinishError::Read)?.is_some() {}
         Ok(())
     }
+}
 
-    /// Returns the two halves, to be used by two tasks.
-    pub fn split(self) -> (FrameReader<ByteStream>, FrameWriter<ByteStream>) {
-        (self.reader, self.writer)
+/// Waits until the time is over.
+async fn timed_out<T>(timeout: Option<Duration>) -> Result<T, RequestError> {
+    let Some(timeout) = timeout else { return pending().await };
+    Timer::after(timeout).await;
+    Err(RequestError::TimedOut { timeout })
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::Write(error) => error.fmt(f),
+            RequestError::Read(error) => error.fmt(f),
+            RequestError::Closed => {
+                f.write_str("the server closed the connection before it replied")
+            }
+            RequestError::TimedOut { timeout } => {
+                write!(f, "no reply within {}", humantime::format_duration(*timeout))
+            }
+        }
+    }
+}
+
+impl std::error::Error for RequestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            RequestError::Write(error) => Some(error),
+            RequestError::Read(error) => Some(error),
+            RequestError::Closed | RequestError::TimedOut { .. } => None,
+        }
     }
 }
 

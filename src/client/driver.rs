@@ -1,5 +1,6 @@
 //! Drives the connection of a client: connects, sends, reads acknowledgements, and connects again.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::mem;
@@ -8,20 +9,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt, future};
 use log::{debug, info, warn};
 use smol::Timer;
 
-use super::ack_error::AckError;
+use super::ack_error::{AckError, AnswerError};
 use super::ack_options::AckOptions;
 use super::ack_state::Shared;
-use crate::client::window::{CountFault, Window};
-use crate::net::address::Address;
+use super::window::{CountFault, Window};
 use crate::net::backoff::Backoff;
-use crate::net::byte_stream::ByteStream;
 use crate::stream::error::ReadError;
+use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{Answer, Hello, LONGEST_ANSWER, NoAnswer, Refusal, RefusalCode};
+use crate::wire::ack::{Answer, Hello, LONGEST_ANSWER, Refusal, RefusalCode};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
@@ -33,109 +33,134 @@ const CHUNK: usize = 64 * 1024;
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How often in a row connections are closed instead of a welcome until the log says so: a server
-/// without acknowledgements does that, but so does one that is full, or a load balancer whose servers
-/// are just being started.
-const UNWELCOME: u32 = 6;
+/// How many handshakes in a row have to fail until the log says so. A server without acknowledgements closes
+/// the connection, but so does one that is full, or a load balancer whose servers are just starting.
+const HANDSHAKES: u32 = 6;
 
-/// How long it is without a connection until the log says so: a server that starts anew takes less.
+/// For how long a fenced connection is remembered. The first time it may have been a connection of this client
+/// that was given up and arrived late; a second time, somebody else uses the same sender id.
+const FENCED: Duration = Duration::from_secs(60);
+
+/// How long there may be no connection before the log says so: a server that restarts takes less.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// For how long it counts that the sender was fenced. It may have been by a connection of its own that was
-/// given up and came through later; if it happens again, somebody else uses its id.
-const FENCED: Duration = Duration::from_secs(60);
+/// How often at most to look whether the server is silent.
+const SHORTEST_LOOK: Duration = Duration::from_millis(1);
+
+/// Makes a new stream to the server for each connection.
+pub(super) trait Connector: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn connect(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl<F, C, S> Connector for F
+where
+    F: FnMut() -> C + Send + 'static,
+    C: Future<Output = io::Result<S>> + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = S;
+
+    fn connect(&mut self) -> impl Future<Output = io::Result<S>> + Send {
+        self()
+    }
+}
 
 /// What drives the connection.
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    address: Address,
+    /// The server, for the log.
+    server: String,
     options: AckOptions,
     sender: SenderId,
-    /// How long it has been without a connection since it last got on, up to the last welcome.
-    without: Duration,
-    /// Since when it is without one.
-    lost: Option<Instant>,
-    /// Whether the log says that it is without one.
-    said: bool,
-    /// How often in a row a connection was closed instead of a welcome.
-    unwelcome: u32,
-    /// When a connection was fenced last.
+    /// How long there was no connection since the last progress, up to the last handshake.
+    disconnected_for: Duration,
+    /// Since when there is none.
+    disconnected_since: Option<Instant>,
+    /// Whether the log says that there is none.
+    reported: bool,
+    /// How many handshakes failed in a row.
+    handshake_failures: u32,
+    /// When a connection was last fenced.
     fenced: Option<Instant>,
-    /// Whether the message under way came too late before.
+    /// Whether the message that is next was once refused because it arrived too late.
     late: bool,
-    /// Whether the numbers have changed since the last welcome.
+    /// Whether the numbers have changed since the last handshake.
     renumbered: bool,
 }
 
-/// Why a connection is no more.
-enum Broken {
-    /// Another connection may be better.
-    Passing(AckError),
-    /// No other connection will be better.
+/// Why a connection has ended.
+enum Disconnected {
+    /// Another connection may fare better.
+    Transient(AckError),
+    /// No other connection will.
     Final(AckError),
-    /// The server has lost messages; the next connection goes on with other numbers.
+    /// The server has lost messages; the next connection uses other numbers.
     Renumbered,
 }
 
 impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,
-        address: Address,
+        server: String,
         options: AckOptions,
         sender: SenderId,
     ) -> Driver {
         Driver {
             shared,
-            address,
+            server,
             options,
             sender,
-            without: Duration::ZERO,
-            lost: None,
-            said: false,
-            unwelcome: 0,
+            disconnected_for: Duration::ZERO,
+            disconnected_since: None,
+            reported: false,
+            handshake_failures: 0,
             fenced: None,
             late: false,
             renumbered: false,
         }
     }
 
-    pub(super) async fn run(mut self) {
-        let ended = AssertUnwindSafe(self.drive()).catch_unwind().await;
+    pub(super) async fn run(mut self, mut connector: impl Connector) {
+        let ended = AssertUnwindSafe(self.drive(&mut connector)).catch_unwind().await;
         let bug = |_| Err(self.lost(io::Error::other("a bug in framelet ended the client")));
         let ended = ended.unwrap_or_else(bug);
         self.shared.lock().ended = Some(ended);
         self.shared.news.notify(usize::MAX);
     }
 
-    async fn drive(&mut self) -> Result<(), AckError> {
+    async fn drive(&mut self, connector: &mut impl Connector) -> Result<(), AckError> {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        loop {
+        while !self.is_done() {
             let committed = self.shared.window(Window::committed);
-            let error = match self.converse().await {
-                Ok(()) => return Ok(()),
-                // All is known to be safe; that the connection did not end well changes nothing.
-                Err(_) if self.is_done() => return Ok(()),
-                Err(Broken::Final(error)) => return Err(error),
-                Err(Broken::Renumbered) => continue,
-                Err(Broken::Passing(error)) => error,
+            let Err(disconnected) = self.converse(connector).await;
+            let error = match disconnected {
+                // Everything is known to be committed, so it does not matter how the connection ended.
+                _ if self.is_done() => break,
+                Disconnected::Final(error) => return Err(error),
+                Disconnected::Renumbered => continue,
+                Disconnected::Transient(error) => error,
             };
             if self.shared.window(Window::committed) != committed {
                 backoff.reset();
             }
-            let since = *self.lost.get_or_insert_with(Instant::now);
-            let without = self.without.saturating_add(since.elapsed());
-            let left = self.options.retry.saturating_sub(without);
+            let since = *self.disconnected_since.get_or_insert_with(Instant::now);
+            let disconnected_for = self.disconnected_for.saturating_add(since.elapsed());
+            let left = self.options.retry.saturating_sub(disconnected_for);
             if left.is_zero() {
                 return Err(error);
             }
             match &error {
-                AckError::Lost { error, .. } if !self.said && since.elapsed() >= WORTH_A_LINE => {
-                    self.said = true;
+                AckError::Lost { error, .. }
+                    if !self.reported && since.elapsed() >= WORTH_A_LINE =>
+                {
+                    self.reported = true;
                     let left = Duration::from_secs(left.as_secs().max(1));
                     let left = humantime::format_duration(left);
                     warn!(
                         "no connection to {}: {}; retrying for {left}",
-                        self.address,
+                        self.server,
                         Plain(error)
                     );
                 }
@@ -143,199 +168,190 @@ impl Driver {
             }
             Timer::after(backoff.next_wait().min(left)).await;
         }
+        Ok(())
     }
 
-    /// Notes that there is a connection, on which the server answers.
+    /// Notes that there is a connection on which the server answers.
     fn connected(&mut self) {
-        (self.unwelcome, self.said) = (0, false);
-        if let Some(lost) = self.lost.take() {
-            self.without = self.without.saturating_add(lost.elapsed());
+        (self.handshake_failures, self.reported) = (0, false);
+        if let Some(since) = self.disconnected_since.take() {
+            self.disconnected_for = self.disconnected_for.saturating_add(since.elapsed());
         }
     }
 
     /// Notes that messages are committed, or that none is waiting.
-    fn got_on(&mut self) {
-        (self.without, self.late) = (Duration::ZERO, false);
+    fn progressed(&mut self) {
+        (self.disconnected_for, self.late) = (Duration::ZERO, false);
     }
 
-    /// Connects and goes on until everything is done, or the connection is no more.
-    async fn converse(&mut self) -> Result<(), Broken> {
-        if self.is_done() {
-            return Ok(());
-        }
-        let lost = |driver: &Driver, error| Broken::Passing(driver.lost(error));
-        let connect = self.address.connect().or(too_late("no connection", self.options.silence));
-        let socket = connect.await.map_err(|error| lost(self, error))?;
-        let mut reader = FrameReader::with_layout(socket.clone(), self.options.layout)
-            .max_message(LONGEST_ANSWER)
-            .map_err(|error| Broken::Final(AckError::Limit(error)))?;
-        let (welcome, checksum) = self.greet(socket.clone(), &mut reader).await?;
-        self.welcomed(welcome, checksum)?;
+    /// Connects, sends and reads acknowledgements until the connection ends.
+    async fn converse(
+        &mut self,
+        connector: &mut impl Connector,
+    ) -> Result<Infallible, Disconnected> {
+        let timeout = self.options.server_timeout;
+        let connecting = connector.connect().or(timed_out("no connection", timeout));
+        let stream = connecting.await.map_err(|error| self.failed(error.into()))?;
+        let (reader, mut writer) = futures_lite::io::split(stream);
+        let pool = Pool::unbounded();
+        let mut reader = FrameReader::in_pool(reader, self.options.layout, LONGEST_ANSWER, pool);
+        let (committed, checksum) = self.greet(&mut writer, &mut reader).await?;
+        self.resume(committed, checksum)?;
         let shared = Arc::clone(&self.shared);
         let mut write = pin!(async {
-            if let Err(error) = write_all(socket.clone(), &shared).await {
-                // The server may have said why before it closed: what it says goes first.
+            if let Err(error) = write_all(&mut writer, &shared).await {
+                // The server may have said why before it closed: that is more important.
                 debug!("cannot write: {}", Plain(&error));
             }
             pending().await
         });
         // Both live as long as the connection. A timer that was armed and dropped for each answer would wake
         // the reactor's thread each time.
-        let mut silent = pin!(silent(self.options.silence, &shared));
+        let mut silent = pin!(silent(timeout, &shared));
         loop {
             let answer = read_answer(&mut reader).or(write.as_mut()).or(silent.as_mut()).await;
-            match answer {
-                Ok(Some(
-                    Answer::Acknowledgement(count) | Answer::Welcome { committed: count, .. },
-                )) => self.acknowledged(count)?,
-                Ok(Some(Answer::Refusal(refusal))) => {
+            match answer.map_err(|error| self.failed(error))? {
+                Answer::Acknowledgement(count) | Answer::Welcome { committed: count, .. } => {
+                    self.acknowledged(count)?;
+                }
+                Answer::Refusal(refusal) => {
                     // Its count is as good as any; but why it refuses matters more than a wrong one.
                     let _ = self.acknowledged(refusal.committed);
                     return Err(self.refused(refusal));
                 }
-                Ok(Some(Answer::Heartbeat)) => {}
-                Ok(None) if self.is_done() => return Ok(()),
-                Ok(None) => {
-                    let what = "the server closed the connection";
-                    return Err(lost(self, io::Error::new(io::ErrorKind::UnexpectedEof, what)));
-                }
-                Err(Bad::Io(error) | Bad::Silent(error)) => return Err(lost(self, error)),
-                Err(Bad::Protocol(what)) => return Err(self.protocol(what)),
+                Answer::Heartbeat => {}
             }
-            self.shared.hear();
+            self.shared.heard();
         }
     }
 
-    /// Says hello and returns the welcome, and the checksum of the last of these messages if it is asked for
-    /// and known.
+    /// Sends the hello, and returns how many messages the server says it has committed, and the checksum of
+    /// the last of them if that was asked for and is known.
     async fn greet(
         &mut self,
-        mut socket: ByteStream,
-        reader: &mut FrameReader<ByteStream>,
-    ) -> Result<(u64, Option<u64>), Broken> {
+        writer: &mut (impl AsyncWrite + Unpin),
+        reader: &mut FrameReader<impl AsyncRead + Unpin>,
+    ) -> Result<(u64, Option<u64>), Disconnected> {
         let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
         // Only a client that begins with the messages of an earlier one has not sent the last one itself.
         let resuming = self.options.sender.is_some() && self.shared.lock().window.is_none();
         let encode = if resuming { Hello::encode_resuming } else { Hello::encode };
         let hello = encode(&hello, self.options.layout)
-            .map_err(|error| Broken::Final(AckError::Layout(error)))?;
+            .map_err(|error| Disconnected::Final(AckError::Layout(error)))?;
         let greeting = async {
-            // A server that refuses to be greeted may do so before it has read everything.
-            let written = socket.write_all(&hello).await;
-            match read_answer(reader).await {
-                Err(Bad::Io(error)) => Err(Bad::Io(written.err().unwrap_or(error))),
-                answer => answer,
+            let written = async {
+                writer.write_all(&hello).await?;
+                writer.flush().await
+            };
+            // A server that refuses may close before it has read everything, but it says why.
+            let written = written.await;
+            match (read_answer(reader).await, written) {
+                (Err(AnswerError::Io(_)), Err(error)) => Err(error.into()),
+                (answer, _) => answer,
             }
         };
-        let silence = self.options.silence;
-        let late = || async { too_late("no answer", silence).await.map_err(Bad::Silent) };
+        let timeout = self.options.server_timeout;
+        let late = || async { Ok(timed_out("no answer", timeout).await?) };
         let mut answer = greeting.or(late()).await;
         // A server that answers at all gives acknowledgements.
         let mut gives_any = self.shared.lock().window.is_some();
-        let mut alive = false;
-        while let Ok(Some(Answer::Heartbeat)) = answer {
-            if !alive {
-                info!("{} is busy with earlier messages; waiting for its answer", self.address);
+        let mut busy = false;
+        loop {
+            match answer {
+                Ok(Answer::Heartbeat) => {}
+                Ok(Answer::Acknowledgement(committed)) => return Ok((committed, None)),
+                Ok(Answer::Welcome { committed, checksum }) => {
+                    return Ok((committed, Some(checksum)));
+                }
+                Ok(Answer::Refusal(refusal)) => return Err(self.refused(refusal)),
+                Err(error) if gives_any => return Err(self.failed(error)),
+                Err(AnswerError::Io(error)) => return Err(self.handshake_failed(error)),
+                Err(error) => return Err(Disconnected::Final(AckError::NoAcknowledgements(error))),
+            }
+            if !busy {
+                info!("{} is busy with earlier messages; waiting for its answer", self.server);
                 self.connected();
             }
-            (gives_any, alive) = (true, true);
+            (gives_any, busy) = (true, true);
             answer = read_answer(reader).or(late()).await;
         }
-        let closed = "the server closed the connection";
-        let instead = match answer {
-            Ok(Some(Answer::Acknowledgement(welcome))) => return Ok((welcome, None)),
-            Ok(Some(Answer::Welcome { committed, checksum })) => {
-                return Ok((committed, Some(checksum)));
-            }
-            Ok(Some(Answer::Refusal(refusal))) => return Err(self.refused(refusal)),
-            Ok(_) => Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, closed)),
-            Err(instead) => instead,
-        };
-        Err(match (gives_any, instead) {
-            (false, Bad::Io(error)) => {
-                let why = format!("{} before it answered", Plain(&error));
-                self.unwelcome(1, why)
-            }
-            (false, Bad::Silent(error)) => self.unwelcome(UNWELCOME, error.to_string()),
-            (false, Bad::Protocol(what)) => {
-                let why = format!("its answer is not one: {what}");
-                Broken::Final(AckError::NoAcknowledgements { why })
-            }
-            (true, Bad::Io(error) | Bad::Silent(error)) => Broken::Passing(self.lost(error)),
-            (true, Bad::Protocol(what)) => self.protocol(what),
-        })
     }
 
-    /// Notes that a server has not answered a hello; `times` is how much that says.
-    fn unwelcome(&mut self, times: u32, why: String) -> Broken {
-        let enough = self.unwelcome < UNWELCOME && self.unwelcome + times >= UNWELCOME;
+    /// Notes that a server has not answered a hello.
+    fn handshake_failed(&mut self, error: Arc<io::Error>) -> Disconnected {
+        // One that says nothing for long is no busy load balancer.
+        let silent = error.kind() == io::ErrorKind::TimedOut;
+        let failures = self.handshake_failures.saturating_add(if silent { HANDSHAKES } else { 1 });
+        let enough = self.handshake_failures < HANDSHAKES && failures >= HANDSHAKES;
+        self.handshake_failures = failures;
+        let error = AnswerError::Io(error);
         if enough && !self.options.retry.is_zero() {
+            let error = error.before_an_answer();
             warn!(
-                "{}: {why}: it may give no acknowledgements, or be full, or just starting; retrying",
-                self.address
+                "{}: {error}: it may give no acknowledgements, or be full, or just starting; retrying",
+                self.server
             );
         }
-        self.unwelcome = self.unwelcome.saturating_add(times);
-        Broken::Passing(AckError::NoAcknowledgements { why })
+        Disconnected::Transient(AckError::NoAcknowledgements(error))
     }
 
-    /// Begins, or goes on, after what the server says is committed.
-    fn welcomed(&mut self, welcome: u64, checksum: Option<u64>) -> Result<(), Broken> {
+    /// Begins, or resumes, after the messages that the server says are committed.
+    fn resume(&mut self, server: u64, checksum: Option<u64>) -> Result<(), Disconnected> {
         self.connected();
-        let welcome = self.in_own_numbers(welcome)?;
+        let server = self.in_own_numbers(server)?;
         let committed = self.committed();
-        // If the server has lost messages, its last one is none of those that are looked at.
-        let checksum = checksum.filter(|_| welcome >= committed && self.lost_messages() == 0);
-        let welcome = match welcome < committed {
+        // If the server has lost messages, its last one is none of those that are compared.
+        let checksum = checksum.filter(|_| server >= committed && self.lost_messages() == 0);
+        let from = match server < committed {
             // There is no need to connect again: from here on both sides count the same way.
             true if self.options.renumber => {
-                self.renumber(welcome);
+                self.renumber(server);
                 committed
             }
-            true => return Err(Broken::Final(self.behind(welcome))),
-            false => welcome,
+            true => return Err(Disconnected::Final(self.behind(server))),
+            false => server,
         };
         self.renumbered = false;
-        let got_on = {
+        let progressed = {
             let mut state = self.shared.lock();
-            state.heard = Some(Instant::now());
+            state.last_heard = Some(Instant::now());
             let before = state.window.as_ref().map(Window::committed);
             match &mut state.window {
-                Some(window) => window.rewind(welcome).map_err(|fault| self.counts(fault))?,
+                Some(window) => window.rewind(from).map_err(|fault| self.miscounted(fault))?,
                 None => {
                     let AckOptions { window, window_bytes, .. } = self.options;
-                    let window = Window::new(welcome, window.max(1), window_bytes);
-                    state.window = Some(window.map_err(|fault| self.counts(fault))?);
+                    let window = Window::new(from, window, window_bytes);
+                    state.window = Some(window.map_err(|fault| self.miscounted(fault))?);
                     state.checksum = checksum;
                 }
             }
-            before != Some(welcome) || state.window.as_ref().is_some_and(Window::is_empty)
+            before != Some(from) || state.window.as_ref().is_some_and(Window::is_empty)
         };
-        if got_on {
-            self.got_on();
+        if progressed {
+            self.progressed();
         }
         self.shared.news.notify(usize::MAX);
         Ok(())
     }
 
-    fn acknowledged(&mut self, count: u64) -> Result<(), Broken> {
+    fn acknowledged(&mut self, count: u64) -> Result<(), Disconnected> {
         let count = self.in_own_numbers(count)?;
         let acknowledged = match &mut self.shared.lock().window {
             Some(window) => {
-                let got_on = count > window.committed();
-                window.acknowledged(count).map(|()| got_on)
+                let progressed = count > window.committed();
+                window.acknowledged(count).map(|()| progressed)
             }
             None => Ok(false),
         };
-        if acknowledged.map_err(|fault| self.counts(fault))? {
-            self.got_on();
+        if acknowledged.map_err(|fault| self.miscounted(fault))? {
+            self.progressed();
             self.shared.news.notify(usize::MAX);
         }
         Ok(())
     }
 
-    /// Returns whether no more messages will come, and all are committed.
+    /// Returns whether no more messages will follow, and all are committed.
     fn is_done(&self) -> bool {
         let state = self.shared.lock();
         state.finishing && state.window.as_ref().is_some_and(Window::is_empty)
@@ -347,10 +363,10 @@ impl Driver {
         state.window.as_ref().map_or(self.options.committed, Window::committed)
     }
 
-    /// Returns how many messages have been taken, all in all.
+    /// Returns how many messages the client has taken in all.
     fn sent(&self) -> u64 {
         let state = self.shared.lock();
-        state.window.as_ref().map_or(self.options.committed, Window::pushed)
+        state.window.as_ref().map_or(self.options.committed, Window::last_pushed)
     }
 
     fn lost_messages(&self) -> u64 {
@@ -358,9 +374,9 @@ impl Driver {
     }
 
     /// Returns what a count of the server is in the numbers of this client.
-    fn in_own_numbers(&self, count: u64) -> Result<u64, Broken> {
+    fn in_own_numbers(&self, count: u64) -> Result<u64, Disconnected> {
         let beyond = CountFault::Beyond { count, sent: self.sent() };
-        count.checked_add(self.lost_messages()).ok_or_else(|| self.counts(beyond))
+        count.checked_add(self.lost_messages()).ok_or_else(|| self.miscounted(beyond))
     }
 
     /// Gives the messages that are not committed the numbers after `server`, a count in the numbers of
@@ -373,7 +389,7 @@ impl Driver {
         state.lost = state.lost.saturating_add(newly_lost);
         self.renumbered = true;
         warn!(
-            "the server has lost {} of sender {}: message {} and what follows it are sent as message \
+            "the server has lost {} of sender {}: message {} and those after it are sent as message \
              {next} and up",
             Count(newly_lost, "acknowledged message"),
             self.sender.short(),
@@ -391,75 +407,72 @@ impl Driver {
         }
     }
 
-    fn lost(&self, error: io::Error) -> AckError {
+    fn lost(&self, error: impl Into<Arc<io::Error>>) -> AckError {
         let (sent, committed) = (self.sent(), self.committed());
-        AckError::Lost { error, sent, committed, sender: self.sender }
+        AckError::Lost { error: error.into(), sent, committed, sender: self.sender }
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Broken {
+    fn refused(&mut self, refusal: Refusal) -> Disconnected {
         if refusal.code == RefusalCode::Gap
             && let Ok(server) = self.in_own_numbers(refusal.committed)
             && server < self.committed()
         {
             // Not twice in a row: that server would never be content.
             if !self.options.renumber || self.renumbered {
-                return Broken::Final(self.behind(server));
+                return Disconnected::Final(self.behind(server));
             }
             self.renumber(server);
-            return Broken::Renumbered;
+            return Disconnected::Renumbered;
         }
-        let passing = match refusal.code {
+        let transient = match refusal.code {
             RefusalCode::Fenced => {
                 let again = self.fenced.replace(Instant::now());
                 again.is_none_or(|last| last.elapsed() > FENCED)
             }
-            // The line may have been slow for a while; if it stays so, there is no use in it.
+            // The network may have been slow for a while; if it stays so, retrying is of no use.
             RefusalCode::Late => !mem::replace(&mut self.late, true),
             code => code.is_passing(),
         };
         let error = AckError::Refused { refusal, sender: self.sender };
-        if passing { Broken::Passing(error) } else { Broken::Final(error) }
+        if transient { Disconnected::Transient(error) } else { Disconnected::Final(error) }
     }
 
-    fn protocol(&self, what: String) -> Broken {
-        Broken::Final(AckError::Protocol { what, sender: self.sender })
+    /// The connection is lost, or the server broke the protocol.
+    fn failed(&self, error: AnswerError) -> Disconnected {
+        match error {
+            AnswerError::Io(error) => Disconnected::Transient(self.lost(error)),
+            error => Disconnected::Final(AckError::Protocol { error, sender: self.sender }),
+        }
     }
 
-    fn counts(&self, fault: CountFault) -> Broken {
-        self.protocol(fault.to_string())
+    fn miscounted(&self, fault: CountFault) -> Disconnected {
+        self.failed(AnswerError::Count(fault))
     }
 }
 
-/// How often at most it is looked whether the server is silent.
-const SHORTEST_LOOK: Duration = Duration::from_millis(1);
-
-/// Waits until the server has shown no sign of life for too long while messages wait.
-async fn silent(silence: Option<Duration>, shared: &Shared) -> Result<Option<Answer>, Bad> {
-    let Some(silence) = silence else { return pending().await };
+/// Waits until the server has given no sign of life for too long while messages wait.
+async fn silent<T>(timeout: Option<Duration>, shared: &Shared) -> Result<T, AnswerError> {
+    let Some(timeout) = timeout else { return pending().await };
     loop {
         // Looking now and then is enough, and costs less than a timer for each message.
-        Timer::after((silence / 8).max(SHORTEST_LOOK)).await;
+        Timer::after((timeout / 8).max(SHORTEST_LOOK)).await;
         let mut state = shared.lock();
         let waiting =
             state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty());
-        let heard = *state.heard.get_or_insert_with(Instant::now);
+        let last_heard = *state.last_heard.get_or_insert_with(Instant::now);
         if !waiting {
-            state.heard = Some(Instant::now());
-        } else if heard.elapsed() >= silence {
-            return Err(Bad::Silent(late("nothing came from the server", silence)));
+            state.last_heard = Some(Instant::now());
+        } else if last_heard.elapsed() >= timeout {
+            return Err(late("nothing came from the server", timeout).into());
         }
     }
 }
 
 /// Waits until it is too late for something.
-async fn too_late<T>(what: &str, silence: Option<Duration>) -> io::Result<T> {
-    match silence {
-        None => pending().await,
-        Some(silence) => {
-            Timer::after(silence).await;
-            Err(late(what, silence))
-        }
-    }
+async fn timed_out<T>(what: &str, timeout: Option<Duration>) -> io::Result<T> {
+    let Some(timeout) = timeout else { return pending().await };
+    Timer::after(timeout).await;
+    Err(late(what, timeout))
 }
 
 fn late(what: &str, after: Duration) -> io::Error {
@@ -467,47 +480,36 @@ fn late(what: &str, after: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {after}"))
 }
 
-/// What came instead of an answer.
-enum Bad {
-    Io(io::Error),
-    /// Nothing, for too long.
-    Silent(io::Error),
-    Protocol(String),
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
 }
 
-/// Reads an answer; `None` at the end of the stream.
+/// Reads an answer. The end of the stream is an error.
 ///
 /// # Cancel safety
 ///
 /// As [`FrameReader::read`].
-async fn read_answer(reader: &mut FrameReader<ByteStream>) -> Result<Option<Answer>, Bad> {
+async fn read_answer(
+    reader: &mut FrameReader<impl AsyncRead + Unpin>,
+) -> Result<Answer, AnswerError> {
     match reader.read().await {
-        Ok(Some(payload)) => Answer::decode(&payload)
-            .map(Some)
-            .map_err(|error: NoAnswer| Bad::Protocol(error.to_string())),
-        Ok(None) => Ok(None),
-        Err(ReadError::Io { error, .. }) => Err(Bad::Io(error)),
+        Ok(Some(payload)) => Answer::decode(&payload).map_err(AnswerError::Payload),
+        Ok(None) => Err(closed().into()),
+        Err(ReadError::Io { error, .. }) => Err(error.into()),
         Err(ReadError::Protocol(ProtocolError {
             fault: Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. },
             ..
         })) => {
-            // Not spoilt: that is how a connection ends where there is no reset.
+            // That is how a connection is aborted where there is no reset.
             let what = "the server cut the connection";
-            Err(Bad::Io(io::Error::new(io::ErrorKind::UnexpectedEof, what)))
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())
         }
-        // Nobody wants to raise the limit for an answer.
-        Err(ReadError::Protocol(ProtocolError {
-            at,
-            fault: fault @ Fault::OverLong { .. },
-            suspect: None,
-            ..
-        })) => Err(Bad::Protocol(format!("{at}: {fault}"))),
-        Err(error) => Err(Bad::Protocol(error.to_string())),
+        Err(ReadError::Protocol(error)) => Err(AnswerError::Frame(Box::new(error))),
     }
 }
 
 /// Writes what there is to send, and at last the end of the stream.
-async fn write_all(mut socket: ByteStream, shared: &Shared) -> io::Result<()> {
+async fn write_all(writer: &mut (impl AsyncWrite + Unpin), shared: &Shared) -> io::Result<()> {
     let mut chunk = Vec::new();
     loop {
         let listener = shared.work.listen();
@@ -515,31 +517,32 @@ async fn write_all(mut socket: ByteStream, shared: &Shared) -> io::Result<()> {
         let finishing = {
             let mut state = shared.lock();
             if let Some(window) = &mut state.window {
-                window.give(&mut chunk, CHUNK);
+                window.take_unsent(&mut chunk, CHUNK);
             }
             state.finishing
         };
-        if !chunk.is_empty() {
-            let mut rest = &chunk[..];
-            while !rest.is_empty() {
-                let mut writing = socket.write(rest);
-                let taken = match future::poll_once(&mut writing).await {
-                    Some(taken) => taken?,
-                    None => {
-                        let taken = writing.await?;
-                        // There is room again, so the other side has taken something in. Where there is
-                        // room all the time, it may just be our own system that does.
-                        shared.hear();
-                        taken
-                    }
-                };
-                if taken == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            let mut writing = writer.write(rest);
+            let taken = match future::poll_once(&mut writing).await {
+                Some(taken) => taken?,
+                None => {
+                    let taken = writing.await?;
+                    // There is room again, so the other side has read something. Where there was room all
+                    // the time, it may only be this system's buffers that take it.
+                    shared.heard();
+                    taken
                 }
-                rest = &rest[taken..];
+            };
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
+            rest = &rest[taken..];
+        }
+        if !chunk.is_empty() {
+            writer.flush().await?;
         } else if finishing {
-            return socket.close().await;
+            return writer.close().await;
         } else {
             listener.await;
         }

@@ -1,10 +1,10 @@
 //! What a client has sent and the server has not acknowledged yet.
 //!
 //! ```text
-//!        committed      given          pushed
+//!        committed    next_to_send   last_pushed
 //!            │            │              │
 //!   ─────────┼────────────┼──────────────┼───────► numbers of messages
-//!    dropped │ under way  │ to be sent   │
+//!    dropped │ sent       │ to be sent   │
 //! ```
 //!
 //! After a lost connection the middle mark goes back to where the server wants to resume. All frames
@@ -23,7 +23,7 @@ use crate::wire::count::Count;
 pub(crate) struct Window {
     /// The frames, from the first one that is not acknowledged.
     bytes: VecDeque<u8>,
-    /// Where each of these frames ends, in bytes since the very first one.
+    /// Where each of these frames ends; places are counted in bytes since the very first frame.
     ends: VecDeque<u64>,
     most_messages: usize,
     most_bytes: usize,
@@ -31,12 +31,10 @@ pub(crate) struct Window {
     committed: u64,
     /// Where the first frame that is not acknowledged starts.
     start: u64,
-    /// How many bytes have been given to the connection.
-    given: u64,
-    /// How many messages have been given whole to this connection, those in front of it included.
-    given_messages: u64,
-    /// How many messages have been given whole to any connection.
-    ever_given: u64,
+    /// Where the bytes start that this connection has not taken yet.
+    next_to_send: u64,
+    /// How many messages any connection has taken whole.
+    ever_taken: u64,
 }
 
 /// A count that no server can have committed.
@@ -60,7 +58,7 @@ pub enum CountFault {
 }
 
 impl Window {
-    /// Returns an empty window behind `committed` messages.
+    /// Returns an empty window after `committed` messages.
     ///
     /// # Errors
     ///
@@ -80,9 +78,8 @@ impl Window {
             most_bytes,
             committed,
             start: 0,
-            given: 0,
-            given_messages: committed,
-            ever_given: committed,
+            next_to_send: 0,
+            ever_taken: committed,
         })
     }
 
@@ -92,7 +89,7 @@ impl Window {
     }
 
     /// Returns the number of the newest message.
-    pub(crate) fn pushed(&self) -> u64 {
+    pub(crate) fn last_pushed(&self) -> u64 {
         self.committed + self.ends.len() as u64
     }
 
@@ -114,44 +111,40 @@ impl Window {
         self.bytes.extend(prefix);
         self.bytes.extend(payload);
         self.ends.push_back(self.start + self.bytes.len() as u64);
-        self.pushed()
+        self.last_pushed()
     }
 
-    /// Appends to `out` what is to be sent next, at most `most` bytes of it, and counts it as given to
+    /// Appends to `out` what is to be sent next, at most `most` bytes of it, and counts it as taken by
     /// the connection.
-    pub(crate) fn give(&mut self, out: &mut Vec<u8>, most: usize) {
-        // Cannot fail: no more is given than lies in the ring.
-        let from = usize::try_from(self.given - self.start).unwrap_or(usize::MAX);
+    pub(crate) fn take_unsent(&mut self, out: &mut Vec<u8>, most: usize) {
+        // Cannot fail: it is no more than lies in the ring.
+        let from = usize::try_from(self.next_to_send - self.start).unwrap_or(usize::MAX);
         let to = self.bytes.len().min(from.saturating_add(most));
         let (front, back) = self.bytes.as_slices();
         let split = front.len();
         out.extend_from_slice(&front[from.min(split)..to.min(split)]);
         out.extend_from_slice(&back[from.max(split) - split..to.max(split) - split]);
-        self.given = self.start + to as u64;
-        while self.end_of(self.given_messages + 1).is_some_and(|end| end <= self.given) {
-            self.given_messages += 1;
-        }
-        self.ever_given = self.ever_given.max(self.given_messages);
+        self.next_to_send = self.start + to as u64;
+        self.ever_taken = self.ever_taken.max(self.taken());
     }
 
-    /// Takes note that the server has committed `count` messages, and drops them.
+    /// Notes that the server has committed `count` messages, and drops them.
     ///
     /// # Errors
     ///
-    /// [`CountFault`] if the count goes back, or beyond what was given to this connection.
+    /// [`CountFault`] if the count goes back, or beyond what this connection has taken.
     pub(crate) fn acknowledged(&mut self, count: u64) -> Result<(), CountFault> {
-        self.drop_committed(count, self.given_messages)
+        self.drop_committed(count, self.taken())
     }
 
-    /// Begins a new connection, on which everything behind the first `welcome` messages is sent.
+    /// Begins a new connection, on which everything after the first `committed` messages is sent.
     ///
     /// # Errors
     ///
-    /// [`CountFault`] if the welcome goes back behind what was acknowledged, or beyond what was ever
-    /// given to a connection.
-    pub(crate) fn rewind(&mut self, welcome: u64) -> Result<(), CountFault> {
-        self.drop_committed(welcome, self.ever_given)?;
-        (self.given, self.given_messages) = (self.start, self.committed);
+    /// [`CountFault`] if the count goes back, or beyond what any connection has taken.
+    pub(crate) fn rewind(&mut self, committed: u64) -> Result<(), CountFault> {
+        self.drop_committed(committed, self.ever_taken)?;
+        self.next_to_send = self.start;
         Ok(())
     }
 
@@ -171,6 +164,12 @@ impl Window {
             (self.committed, self.start) = (count, end);
         }
         Ok(())
+    }
+
+    /// Returns how many messages this connection has taken whole, the earlier ones included.
+    fn taken(&self) -> u64 {
+        let whole = self.ends.partition_point(|&end| end <= self.next_to_send);
+        self.committed + whole as u64
     }
 
     /// Returns where the frame of a message ends, if it is in here.
@@ -260,7 +259,7 @@ mod tests {
                     3..=4 => {
                         let most = random.usize(0..40);
                         let mut given = Vec::new();
-                        window.give(&mut given, most);
+                        window.take_unsent(&mut given, most);
                         let all = model.frames.concat();
                         let to = all.len().min(model.given + most);
                         assert_eq!(given, all[model.given..to], "seed {seed}");
@@ -286,7 +285,7 @@ mod tests {
                     }
                 }
                 assert_eq!(window.committed(), before + model.committed as u64);
-                assert_eq!(window.pushed(), before + model.frames.len() as u64);
+                assert_eq!(window.last_pushed(), before + model.frames.len() as u64);
                 assert_eq!(window.is_empty(), model.committed == model.frames.len());
             }
         }

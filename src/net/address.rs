@@ -1,10 +1,14 @@
 //! Where to listen or to connect to, as text.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where to listen or to connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
+///
+/// What connects takes an address by value or reference, as text, or a [`SocketAddr`].
 ///
 /// # Examples
 ///
@@ -66,6 +70,53 @@ impl FromStr for Address {
     }
 }
 
+impl TryFrom<&str> for Address {
+    type Error = ParseAddressError;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Address {
+    type Error = ParseAddressError;
+
+    fn try_from(text: &String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = ParseAddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<&Address> for Address {
+    fn from(address: &Address) -> Self {
+        address.clone()
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            address => address.ip().to_string(),
+        };
+        Address::Tcp { host, port: address.port() }
+    }
+}
+
+/// What is an address already cannot fail to be one.
+impl From<Infallible> for ParseAddressError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl fmt::Display for ParseAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
@@ -94,6 +145,24 @@ mod tests {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!(":0".parse::<Address>().unwrap().to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn everything_that_names_an_address_becomes_the_same_one() {
+        fn address(of: impl TryInto<Address, Error: Into<ParseAddressError>>) -> String {
+            let address = of.try_into().map_err(Into::<ParseAddressError>::into);
+            address.map_or_else(|error| error.to_string(), |address| address.to_string())
+        }
+        let text = String::from("[fe80::1%3]:47");
+        let parsed: Address = text.parse().unwrap();
+        assert_eq!(address(&*text), text);
+        assert_eq!(address(&text), text);
+        assert_eq!(address(&parsed), text);
+        assert_eq!(address(text.parse::<SocketAddr>().unwrap()), text);
+        assert_eq!(address(text.clone()), text);
+        assert_eq!(address(parsed), text);
+        assert_eq!(address("127.0.0.1:1".parse::<SocketAddr>().unwrap()), "127.0.0.1:1");
+        assert!(address("localhost").contains("a port is missing"));
     }
 
     #[test]

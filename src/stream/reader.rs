@@ -164,10 +164,42 @@ impl<R> FrameReader<R> {
         self.source.get_mut()
     }
 
-    /// Returns the stream below. What has been read from it and not been returned is lost: up to 64 KiB, and
-    /// none if the last read returned everything that had come.
+    /// Returns the stream below. Bytes that were read from it and not returned as a message are lost: see
+    /// [`into_parts`](FrameReader::into_parts).
     pub fn into_inner(self) -> R {
-        self.source.into_inner()
+        self.into_parts().0
+    }
+
+    /// Returns the stream below, and the bytes that were read from it after the last message that was
+    /// returned: the reader reads up to 64 KiB ahead. After an error there are none.
+    ///
+    /// # Examples
+    ///
+    /// A protocol that turns to another one after a message:
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\x07upgradeHTTP/1.1"[..]);
+    /// assert_eq!(reader.read().await?, Some(b"upgrade".to_vec()));
+    /// let (stream, read_ahead) = reader.into_parts();
+    /// assert_eq!([&read_ahead, stream].concat(), b"HTTP/1.1");
+    /// # Ok::<(), framelet::ReadError>(()) }).unwrap();
+    /// ```
+    pub fn into_parts(self) -> (R, Vec<u8>) {
+        let mut read_ahead = Vec::new();
+        if self.failed.is_none() {
+            read_ahead.extend_from_slice(&self.prefix[..self.prefix_got()]);
+            read_ahead.extend_from_slice(self.payload_got());
+            read_ahead.extend_from_slice(self.source.buffered());
+        }
+        (self.source.into_inner(), read_ahead)
+    }
+
+    /// Sets the layout, and the limit to its default.
+    pub(crate) fn set_layout(&mut self, layout: Layout) {
+        (self.layout, self.limit) = (layout, layout.default_limit());
     }
 
     /// Returns how many bytes have been received in all, taken or not.
@@ -230,6 +262,18 @@ impl<R> FrameReader<R> {
         usize::try_from(self.got()).map_or(LONGEST_PREFIX, |got| got.min(LONGEST_PREFIX))
     }
 
+    /// Returns how many bytes of the prefix under way have come.
+    fn prefix_got(&self) -> usize {
+        self.announced.map_or_else(|| self.got_of_prefix(), Announced::prefix)
+    }
+
+    /// Returns what has come of the payload under way.
+    fn payload_got(&self) -> &[u8] {
+        let (Some(payload), Some(announced)) = (&self.payload, self.announced) else { return &[] };
+        let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
+        &payload[..got]
+    }
+
     /// Notes one more complete message; the next one starts here.
     fn completed(&mut self, messages: usize) {
         self.complete += messages as u64;
@@ -257,19 +301,13 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream with `fault`; `missing` says how many bytes of its payload did not come.
     fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
-        let prefix = match self.announced {
-            Some(announced) => self.prefix[..announced.prefix()].to_vec(),
-            None => self.prefix[..self.got_of_prefix()].to_vec(),
-        };
+        let prefix = self.prefix[..self.prefix_got()].to_vec();
         // The failing frame as far as it is at hand: the prefix, what came of the payload, and what
         // is still in the read buffer.
         let mut frame = prefix.clone();
-        if let (Some(payload), Some(announced)) = (&self.payload, self.announced) {
-            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
-            frame.extend_from_slice(&payload[..got.min(diagnosis::SAMPLE)]);
+        for part in [self.payload_got(), self.source.buffered()] {
+            frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
         }
-        let rest = self.source.buffered();
-        frame.extend_from_slice(&rest[..rest.len().min(diagnosis::SAMPLE)]);
         // A frame that starts the stream is a stream from its start, too.
         let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
         let suspect = diagnosis::diagnose(&Evidence {
@@ -379,7 +417,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
+    pub(crate) fn poll_message(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
         }

@@ -5,15 +5,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ::log::{debug, info};
-use framelet::{
-    AckClient, AckError, AckOptions, Address, Client, Count, Decoded, Layout, RefusalCode,
-};
+use framelet::{AckClient, AckError, AckOptions, Address, Count, RefusalCode};
 use futures_lite::FutureExt;
 
 use super::super::exit_code::Exit;
 use super::super::failure::Failure;
 use super::super::flags;
-use super::super::input::Chunk;
 use super::super::log;
 use super::super::signals::stop_signal;
 use super::identity::{Identity, Notes};
@@ -63,20 +60,19 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let identity = Identity::of(send)?;
     let earlier = identity.noted().filter(|_| send.resume);
-    let defaults = AckOptions::default();
-    let options = AckOptions {
-        sender: identity.id(),
-        committed: earlier.map_or(0, |noted| noted.committed),
-        renumber: send.renumber,
-        window: send.window.unwrap_or(defaults.window),
-        retry: send.retry.unwrap_or(RETRY),
-        silence: send.timeout.0,
-        layout: send.layout,
-        max_message: send.max_message,
-        ..defaults
-    };
+    let mut options = AckOptions::new()
+        .sender(identity.id())
+        .committed(earlier.map_or(0, |noted| noted.committed))
+        .renumber(send.renumber)
+        .retry(send.retry.unwrap_or(RETRY))
+        .server_timeout(send.timeout.0)
+        .layout(send.layout)
+        .max_message(send.max_message);
+    if let Some(window) = send.window {
+        options = options.window(window);
+    }
     let mut stopped = pin!(stop_signal()?);
-    let connecting = async { Ok(Client::connect_with_acks(address, options).await) };
+    let connecting = async { Ok(AckClient::connect(address, options).await) };
     let bad = async { Err(messages.bad_from_the_start().await) };
     let stopped_first = async {
         stopped.as_mut().await;
@@ -90,18 +86,18 @@ pub(super) async fn run(
         }
         Err(error) => return Err(Failure::new(exit(&error), flags::of_client(&error))),
     };
-    let (id, welcome) = (client.sender(), client.welcome());
+    let (id, resume_from) = (client.sender_id(), client.resume_from());
     debug!("connected to {address} as sender {}", id.short());
-    if welcome > 0 && !send.resume {
+    if resume_from > 0 && !send.resume {
         let message = format!(
             "the server has {} of sender {} already: --resume skips as many in the input; another \
              input needs another sender",
-            Count(welcome, "message"),
+            Count(resume_from, "message"),
             id.short()
         );
         return Err(Failure::new(Exit::Usage, message));
     }
-    if welcome == 0 && send.resume && !identity.is_new() {
+    if resume_from == 0 && send.resume && !identity.is_new() {
         info!("the server has no messages of this sender: sending all");
     }
     if terminal {
@@ -110,10 +106,10 @@ pub(super) async fn run(
     let ahead = earlier.map_or(0, |noted| noted.input - noted.committed);
     let notes = Notes::new(&identity, earlier);
     let shown = client.progress();
-    let mut input = Input { skip: welcome.saturating_add(ahead), skipped: 0, bad: None };
+    let mut input = Input { skip: resume_from.saturating_add(ahead), skipped: 0, bad: None };
     let sending = async {
         let (notes, progress) = (notes.as_ref(), progress.as_ref());
-        send_all(&mut client, send.layout, messages, &mut input, notes, progress).await?;
+        send_all(&mut client, messages, &mut input, notes, progress).await?;
         Ok(client.finish().await?)
     };
     let stopped = async {
@@ -133,7 +129,7 @@ pub(super) async fn run(
         }
     };
     let result = sending.or(stopped).or(showing).or(noting).await;
-    let (committed, sent) = (client.committed(), client.sent() - welcome);
+    let (committed, sent) = (client.committed(), client.sent() - resume_from);
     if let Err(Unfinished::OtherInput(what)) = result {
         let message = format!(
             "the input is another one: {what} committed; nothing was sent; use another {} for another \
@@ -181,7 +177,6 @@ struct Input {
 /// Sends all messages after those to skip, until the end of the input or until it is to blame.
 async fn send_all(
     client: &mut AckClient,
-    layout: Layout,
     mut messages: Messages,
     input: &mut Input,
     notes: Option<&Notes<'_>>,
@@ -197,7 +192,7 @@ async fn send_all(
             Some(Err(failure)) => input.bad = Some(failure),
             Some(Ok(chunk)) => {
                 let committed = client.committed();
-                for payload in payloads(layout, &chunk) {
+                for payload in chunk.payloads() {
                     if let Some(left) = input.skip.checked_sub(1) {
                         (input.skip, input.skipped) = (left, input.skipped + 1);
                         let skipped = input.skipped;
@@ -225,18 +220,6 @@ async fn send_all(
     }
 }
 
-/// Takes the frames of a chunk apart.
-fn payloads(layout: Layout, chunk: &Chunk) -> impl Iterator<Item = &[u8]> {
-    let mut rest = &chunk.frames[..];
-    std::iter::from_fn(move || {
-        let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(rest) else { return None };
-        let len = prefix.checked_add(usize::try_from(payload).ok()?)?;
-        let (frame, behind) = rest.split_at_checked(len)?;
-        rest = behind;
-        Some(&frame[prefix..])
-    })
-}
-
 /// Why not all messages are known to be committed.
 enum Unfinished {
     Failed(AckError),
@@ -254,7 +237,7 @@ impl From<AckError> for Unfinished {
 
 /// Says why not all messages are known to be committed, and how to go on.
 fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Failure {
-    let id = client.sender();
+    let id = client.sender_id();
     let (exit, message) = match why {
         Unfinished::Stopped | Unfinished::OtherInput(_) => {
             (Exit::Network, "stopped by a signal".into())

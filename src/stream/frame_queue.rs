@@ -1,0 +1,182 @@
+//! Frames that wait to be written.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::AsyncWrite;
+
+use super::error::WriteError;
+use crate::wire::frame::{append_frame, checked_prefix};
+use crate::wire::io_error::same_again;
+use crate::wire::layout::{Layout, LimitError};
+
+/// How many bytes may be queued before another message waits until they are written.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// From this length on, a payload is written from where it lies instead of being queued first.
+const LARGE: usize = 32 * 1024;
+
+/// How much of an empty queue is kept for the next message; more is given back.
+const KEPT: usize = 1024;
+
+/// What a writer has without its stream, which each call is given: the one that writes may be the one that
+/// is also read from.
+pub(super) struct FrameQueue {
+    layout: Layout,
+    limit: usize,
+    /// Whole frames, of which the first `written` bytes have left.
+    bytes: Vec<u8>,
+    written: usize,
+    /// Why nothing more can be written.
+    failed: Option<io::Error>,
+}
+
+impl FrameQueue {
+    pub(super) fn new(layout: Layout) -> FrameQueue {
+        let limit = layout.default_limit();
+        FrameQueue { layout, limit, bytes: Vec::new(), written: 0, failed: None }
+    }
+
+    /// Sets the layout, and the limit to its default.
+    pub(super) fn set_layout(&mut self, layout: Layout) {
+        (self.layout, self.limit) = (layout, layout.default_limit());
+    }
+
+    pub(super) fn set_max_message(&mut self, limit: usize) -> Result<(), LimitError> {
+        self.limit = self.layout.limit(Some(limit))?;
+        Ok(())
+    }
+
+    /// Returns how many bytes are queued and not yet written.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    pub(super) fn max_message(&self) -> usize {
+        self.limit
+    }
+
+    fn usable(&self) -> Result<(), WriteError> {
+        match &self.failed {
+            Some(error) => Err(WriteError::Io(same_again(error))),
+            None => Ok(()),
+        }
+    }
+
+    fn fail<T>(&mut self, error: io::Error) -> Poll<Result<T, WriteError>> {
+        self.failed = Some(same_again(&error));
+        Poll::Ready(Err(WriteError::Io(error)))
+    }
+
+    /// Queues a message without waiting.
+    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+        self.usable()?;
+        Ok(append_frame(&mut self.bytes, self.layout, self.limit, payload)?)
+    }
+
+    /// Notes that the first `bytes` queued bytes have left.
+    fn advance(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.written == self.bytes.len() {
+            self.written = 0;
+            self.bytes.clear();
+            self.bytes.shrink_to(KEPT);
+        }
+    }
+
+    pub(super) fn poll_feed<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+        payload: &[u8],
+    ) -> Poll<Result<(), WriteError>> {
+        let prefix = match checked_prefix(self.layout, self.limit, payload.len()) {
+            Ok(prefix) => prefix,
+            Err(too_long) => return Poll::Ready(Err(WriteError::TooLong(too_long))),
+        };
+        ready!(self.poll_below_high_water(stream, cx))?;
+        prefix.append_to(&mut self.bytes);
+        if payload.len() < LARGE {
+            self.bytes.extend_from_slice(payload);
+            return Poll::Ready(Ok(()));
+        }
+        // From here on there is no waiting, so that no drop can leave half a frame behind: what the
+        // stream does not take now is queued.
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let parts = [IoSlice::new(&self.bytes[self.written..]), IoSlice::new(rest)];
+            let parts = if self.len() == 0 { &parts[1..] } else { &parts[..] };
+            match Pin::new(&mut *stream).poll_write_vectored(cx, parts) {
+                Poll::Ready(Ok(0)) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(bytes)) => {
+                    let from_queue = bytes.min(self.len());
+                    self.advance(from_queue);
+                    rest = &rest[bytes - from_queue..];
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return self.fail(error),
+                Poll::Pending => break,
+            }
+        }
+        self.bytes.extend_from_slice(rest);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_below_high_water<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteError>> {
+        self.usable()?;
+        match self.len() < HIGH_WATER {
+            true => Poll::Ready(Ok(())),
+            false => self.poll_write(stream, cx),
+        }
+    }
+
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteError>> {
+        self.usable()?;
+        while self.len() > 0 {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.written..])) {
+                Ok(0) => return self.fail(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => self.advance(bytes),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteError>> {
+        ready!(self.poll_write(stream, cx))?;
+        match ready!(Pin::new(&mut *stream).poll_flush(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    pub(super) fn poll_close<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), WriteError>> {
+        ready!(self.poll_write(stream, cx))?;
+        match ready!(Pin::new(&mut *stream).poll_close(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => self.fail(error),
+        }
+    }
+}

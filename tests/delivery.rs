@@ -441,7 +441,7 @@ fn a_client_under_way_goes_on_with_another_database_if_it_may() {
         wait_until("four rows", || Database::open(&first).committed() == 4);
         // It acknowledges everything before it ends.
         assert!(server.stop().status.success());
-        client.wait_until_it_says("trying again");
+        client.wait_until_it_says("retrying");
         input.write_all(b"5\n6\n7\n8\n").unwrap();
         drop(input);
         let server = serve(address, &format!("sqlite:{}", second.display()), &[]);

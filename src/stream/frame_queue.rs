@@ -89,6 +89,7 @@ impl FrameQueue {
         }
     }
 
+    #[inline]
     pub(super) fn poll_feed<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,

@@ -125,7 +125,7 @@ fn end_of_unnoted(
         // A list of words or numbers can look like this, too.
         return Err(not_ended("a line feed", &note));
     }
-    // Something torn is only believed in where more than that is whole, and not empty.
+    // Something torn is only believed in where at least as much is whole, and not empty.
     let whole = &head[..up_to(end, 0, head)];
     if end < len && (end < ends.torn - end || whole.iter().all(|&byte| byte == 0)) {
         let what = format!("only {end} of its {len} bytes could be whole messages");
@@ -387,4 +387,29 @@ fn cannot_move(aside: &Path, error: &io::Error) -> io::Error {
         aside.display(),
         Plain(error)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_message_is_still_one_that_a_crash_can_leave() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[b'a'; SHOWN]).unwrap();
+        let longest = MAX_PAYLOAD as u64;
+        for (format, record) in [
+            (OutputFormat::Lines, longest + 4),
+            (OutputFormat::Hex, longest + longest + 1),
+            (OutputFormat::Base64, (longest + 2) / 3 * 4 + 1),
+        ] {
+            // Nothing is written there, so it takes no room.
+            for (rest, is_one) in [(record, true), (record + 1, false)] {
+                file.set_len(rest).unwrap();
+                let ends = Ends { whole: 0, torn: rest };
+                assert_eq!(check_end(&file, format, ends, rest).is_ok(), is_one, "{format}");
+            }
+        }
+        assert_eq!(longest_record(OutputFormat::Json), 6 * longest + 1024);
+    }
 }

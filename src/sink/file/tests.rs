@@ -119,6 +119,9 @@ fn what_a_crash_leaves_of_a_message_is_moved_aside_in_each_format() {
         ("nul", b"three\0", b"four\n"),
         ("frames", b"\0\0\0\x03one\0\0\0\0", b"\0\0\0\x03tw"),
         ("frames", b"\0\0\0\x03one", b"\0\0\0\x01"),
+        ("frames", b"\0\0\0\x03one", b"\0\x01"),
+        // Of the longest message.
+        ("frames", b"\0\0\0\x03one", b"\x7f\xff\xff\xff"),
         ("text", b"three\n\n", b"four\nfive\n"),
         ("text", b"\n", b"four"),
         ("text", b"three\n\n\n", b"four"),

@@ -575,6 +575,27 @@ mod tests {
             (ffi::SQLITE_ERROR, false),
         ] {
             assert_eq!(is_passing(&failure(code)), passing, "{code}");
+            let failed = sink.failed(failure(code).into());
+            assert_eq!(matches!(failed, SinkError::Transient(_)), passing, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_used_is_refused_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = SqliteSink::open(directory.path().join("nowhere/messages.db")).unwrap_err();
+        assert!(error.to_string().contains("messages.db: no such file or directory"), "{error}");
+        for (version, words) in [
+            (3, "a newer framelet has made it (schema 3, and this one knows 2)"),
+            (0, "it is the database of another program"),
+        ] {
+            let sink = open(&directory).unwrap();
+            sink.connection.pragma_update(None, "user_version", version).unwrap();
+            drop(sink);
+            let error = open(&directory).unwrap_err().to_string();
+            assert!(error.contains(words), "{version}: {error}");
+            let connection = Connection::open(directory.path().join("messages.db")).unwrap();
+            connection.pragma_update(None, "user_version", SCHEMA_VERSION).unwrap();
         }
     }
 

@@ -190,6 +190,16 @@ fn empty_messages_are_not_taken_for_what_a_power_failure_leaves() {
 }
 
 #[test]
+fn what_is_left_of_the_very_first_message_is_moved_aside() {
+    let place = Place::new();
+    let sink = place.open("lines").unwrap();
+    place.crash(sink);
+    place.append(b"on");
+    drop(place.open("lines").unwrap());
+    assert_eq!((place.content(), place.torn(1)), (Vec::new(), b"on".to_vec()));
+}
+
+#[test]
 fn what_is_moved_aside_never_takes_the_place_of_something_else() {
     let place = Place::new();
     for (number, torn) in (1..).zip([&b"a"[..], b"b", b"c"]) {

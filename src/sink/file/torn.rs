@@ -391,7 +391,38 @@ fn cannot_move(aside: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn what_is_moved_aside_is_said_and_is_no_more_public_than_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        let name = path.display();
+        let shown = "x".repeat(SHOWN);
+        for (number, torn, what) in [
+            (1, &b"tw"[..], "beginning with \"tw\"".to_owned()),
+            (2, &[b'x'; 100], format!("beginning with \"{shown}\"")),
+            (3, &[0; 100], "zeros, as a failure of the machine leaves them".to_owned()),
+        ] {
+            fs::write(&path, [b"one\n", torn].concat()).unwrap();
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let ends = (4, 4 + torn.len() as u64);
+            let said = move_aside(&file, &path, ends, 0o100_700, Syncs::SYSTEM).unwrap();
+            let aside = beside(&path, &format!(".torn-{number}"));
+            let moved =
+                format!("moved the last {} bytes of {name} to {}: ", torn.len(), aside.display());
+            assert!(said.starts_with(&moved) && said.ends_with(&what), "{said}");
+            assert_eq!(
+                (fs::read(&path).unwrap(), fs::read(&aside).unwrap()),
+                (b"one\n".into(), torn.into())
+            );
+            assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let error = create_aside(&directory.path().join("nowhere/messages"), 0o600).unwrap_err();
+        assert!(error.to_string().contains("cannot be moved to"), "{error}");
+    }
 
     #[test]
     fn the_longest_message_is_still_one_that_a_crash_can_leave() {

@@ -599,6 +599,58 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_fails_is_said_with_what_to_do() {
+        for (code, words) in [
+            (ffi::SQLITE_BUSY, "end that one's transaction"),
+            (ffi::SQLITE_LOCKED, "end that one's transaction"),
+            (ffi::SQLITE_NOTADB, "it is no SQLite database"),
+            (ffi::SQLITE_CORRUPT, "it is damaged"),
+            (ffi::SQLITE_READONLY, "it cannot be written"),
+            (ffi::SQLITE_FULL, "make room there"),
+            (ffi::SQLITE_CANTOPEN, "see that it is a file"),
+            (ffi::SQLITE_IOERR, "see the system's log"),
+            (ffi::SQLITE_TOOBIG, "see --max-message"),
+        ] {
+            let failure = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let error = explain(Path::new("messages.db"), &failure).to_string();
+            assert!(error.starts_with("database messages.db: "), "{code}: {error}");
+            assert!(error.contains(": ") && error.contains(words), "{code}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_payload_is_text_where_it_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let payloads = ["a".as_bytes(), "\u{e9}".as_bytes(), b"", b"a\0b", b"\xff", b"\xff\0"];
+        sink.commit(&[batch(&origin(None), &payloads)]).unwrap();
+        let mut query = sink.connection.prepare("SELECT typeof(payload) FROM messages").unwrap();
+        let types: Vec<String> =
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(types, ["text", "text", "text", "blob", "blob", "blob"]);
+    }
+
+    #[test]
+    fn a_hundredth_of_the_senders_is_forgotten_at_once_if_there_are_still_too_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        sink.senders.most = 200;
+        let some = |senders: std::ops::RangeInclusive<u128>| {
+            senders.map(|n| batch(&origin(Some((id(n), 0))), &[b"a"])).collect::<Vec<_>>()
+        };
+        let count = |sink: &SqliteSink| number(sink, "SELECT count(*) FROM senders");
+        sink.commit(&some(1..=200)).unwrap();
+        assert_eq!(count(&sink), 200);
+        // Another program has deleted one.
+        let delete = "DELETE FROM senders WHERE sender = ?1";
+        sink.connection.execute(delete, [id(1).to_string()]).unwrap();
+        sink.commit(&some(201..=201)).unwrap();
+        assert_eq!((count(&sink), sink.senders.now), (200, 200));
+        sink.commit(&some(202..=202)).unwrap();
+        assert_eq!((count(&sink), sink.senders.now), (198, 198));
+    }
+
     /// P26.
     #[test]
     fn nothing_is_committed_to_a_database_that_is_not_where_it_was() {
@@ -667,6 +719,24 @@ mod tests {
         sink.files.look_at_once();
         let error = fatal(sink.commit(&[batch(&origin(None), &[b"b"])]));
         assert!(error.contains("link was moved or deleted"), "{error}");
+    }
+
+    #[test]
+    fn whether_a_database_is_still_there_is_looked_at_now_and_then_and_again_if_it_cannot_be_told()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let elsewhere = sink.path.with_extension("elsewhere");
+        std::fs::rename(&sink.path, &elsewhere).unwrap();
+        // As was known a short time ago.
+        sink.files.check(Duration::from_secs(3600)).unwrap();
+        assert!(fatal(sink.files.check(Duration::ZERO)).contains("was moved or deleted"));
+        // A name that leads nowhere, but is there.
+        std::os::unix::fs::symlink(&sink.path, &sink.path).unwrap();
+        let error = transient(sink.files.check(Duration::ZERO));
+        assert!(error.contains("cannot look at"), "{error}");
+        std::fs::rename(&elsewhere, &sink.path).unwrap();
+        sink.files.check(Duration::ZERO).unwrap();
     }
 
     #[test]

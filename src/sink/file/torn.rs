@@ -432,7 +432,7 @@ mod tests {
         for (format, record) in [
             (OutputFormat::Lines, longest + 4),
             (OutputFormat::Hex, longest + longest + 1),
-            (OutputFormat::Base64, (longest + 2) / 3 * 4 + 1),
+            (OutputFormat::Base64, longest.div_ceil(3) * 4 + 1),
         ] {
             // Nothing is written there, so it takes no room.
             for (rest, is_one) in [(record, true), (record + 1, false)] {

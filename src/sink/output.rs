@@ -278,12 +278,101 @@ mod tests {
         assert_eq!((written, &file.1[..]), (5, &b"abcde"[..]));
     }
 
+    /// Takes everything, but is interrupted before each write.
+    #[derive(Debug, Default)]
+    struct Calls {
+        interrupted: bool,
+        writes: usize,
+        slices: usize,
+        longest: usize,
+    }
+
+    impl Write for Calls {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(buf)])
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.interrupted = !self.interrupted;
+            if self.interrupted {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            self.writes += 1;
+            self.slices += slices.len();
+            let len = slices.iter().map(|slice| slice.len()).sum();
+            self.longest = self.longest.max(len);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn messages_are_written_together_and_only_long_ones_from_where_they_lie() {
+        for (count, len, writes, slices) in [
+            (1000, 100, 1, 1),
+            (3, 32 * 1024 - 1, 1, 1),
+            // The line feed behind each payload is in the buffer.
+            (3, 32 * 1024, 1, 6),
+            (16, 64 * 1024, 1, 32),
+            (17, 64 * 1024, 2, 32 + 2),
+        ] {
+            let payload = vec![b'x'; len];
+            let batches = vec![batch(&origin(None), &[&payload]); count];
+            let (mut calls, mut progress) = (Calls::default(), Progress::default());
+            let how = (OutputFormat::Lines, false);
+            write_messages(&mut calls, &batches, how, &mut Vec::new(), &mut progress).unwrap();
+            assert_eq!((calls.writes, calls.slices), (writes, slices), "{count} of {len} bytes");
+        }
+        // One that has to be encoded is not held as a whole.
+        let batches = [batch(&origin(None), &[&vec![b'x'; 1 << 20]])];
+        let (mut calls, mut progress) = (Calls::default(), Progress::default());
+        let how = (OutputFormat::Hex, false);
+        write_messages(&mut calls, &batches, how, &mut Vec::new(), &mut progress).unwrap();
+        assert!(calls.writes <= 17 && calls.longest <= KEPT, "{calls:?}");
+    }
+
+    #[test]
+    fn only_a_regular_file_can_have_room_again() {
+        let full = File::options().write(true).open("/dev/full");
+        let read_only = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
+        for file in full.into_iter().chain([read_only]) {
+            let mut sink = OutputSink::new(file, OutputFormat::Lines);
+            let committed = sink.commit(&[batch(&origin(None), &[b"a"])]);
+            assert!(matches!(committed, Err(SinkError::Fatal(_))), "{committed:?}");
+        }
+        for (kind, passes, advice) in [
+            (io::ErrorKind::StorageFull, true, "; make room there"),
+            (io::ErrorKind::QuotaExceeded, true, "; make room or raise the quota"),
+            (io::ErrorKind::FileTooLarge, true, "; raise the limit, or move the file away"),
+            (io::ErrorKind::OutOfMemory, true, ""),
+            (io::ErrorKind::BrokenPipe, false, ""),
+        ] {
+            assert_eq!((may_pass(&kind.into()), what_to_do(&kind.into())), (passes, advice));
+        }
+    }
+
     #[test]
     fn a_commit_resumes_where_the_file_was_full_also_within_a_message() {
-        let lengths = [3, LARGE + 1, 0, 200_000, 90_000, 1];
-        let batches: Vec<Batch> =
-            lengths.map(|len| batch(&origin(None), &[&vec![b'x'; len]])).into();
-        for format in ["lines", "hex", "base64", "json", "frames"] {
+        let some = vec![3, LARGE + 1, 0, 200_000, 90_000, 1];
+        // More than is written together.
+        let (many, many_long) = (vec![20_000; 20], vec![40_000; 40]);
+        for (lengths, format) in [
+            (&some, "lines"),
+            (&some, "hex"),
+            (&some, "base64"),
+            (&some, "json"),
+            (&some, "frames"),
+            (&many, "lines"),
+            (&many_long, "lines"),
+        ] {
+            let letters = (b'a'..=b'z').cycle();
+            let batches: Vec<Batch> = letters
+                .zip(lengths)
+                .map(|(letter, &len)| batch(&origin(None), &[&vec![letter; len]]))
+                .collect();
             let format: OutputFormat = format.parse().unwrap();
             let (mut buffer, mut progress) = (Vec::new(), Progress::default());
             let mut all = Room(usize::MAX, Vec::new());

@@ -133,6 +133,8 @@ mod tests {
         let (new, other) =
             (batch(&origin(Some((sender, 2))), &[b"c"]), batch(&origin(None), &[b"x"]));
         assert_eq!(numbers(&[again.clone(), other.clone()]), [3, 1]);
+        let last_again = batch(&origin(Some((sender, 1))), &[b"b", b"c"]);
+        assert_eq!(numbers(&[last_again]), [3]);
         assert_eq!(numbers(&[new, other]), [3, 1]);
         assert!(matches!(senders.only_new(&[]), Cow::Borrowed(_)));
     }

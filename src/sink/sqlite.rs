@@ -599,7 +599,80 @@ mod tests {
             (ffi::SQLITE_ERROR, false),
         ] {
             assert_eq!(is_passing(&failure(code)), passing, "{code}");
+            let failed = sink.failed(failure(code).into());
+            assert_eq!(matches!(failed, SinkError::Transient(_)), passing, "{code}");
         }
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_used_is_refused_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = SqliteSink::open(directory.path().join("nowhere/messages.db")).unwrap_err();
+        assert!(error.to_string().contains("messages.db: no such file or directory"), "{error}");
+        for (version, words) in [
+            (3, "a newer framelet has made it (schema 3, and this one knows 2)"),
+            (0, "it is the database of another program"),
+        ] {
+            let sink = open(&directory).unwrap();
+            sink.connection.pragma_update(None, "user_version", version).unwrap();
+            drop(sink);
+            let error = open(&directory).unwrap_err().to_string();
+            assert!(error.contains(words), "{version}: {error}");
+            let connection = Connection::open(directory.path().join("messages.db")).unwrap();
+            connection.pragma_update(None, "user_version", SCHEMA_VERSION).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_fails_is_said_with_what_to_do() {
+        for (code, words) in [
+            (ffi::SQLITE_BUSY, "end that one's transaction"),
+            (ffi::SQLITE_LOCKED, "end that one's transaction"),
+            (ffi::SQLITE_NOTADB, "it is no SQLite database"),
+            (ffi::SQLITE_CORRUPT, "it is damaged"),
+            (ffi::SQLITE_READONLY, "it cannot be written"),
+            (ffi::SQLITE_FULL, "make room there"),
+            (ffi::SQLITE_CANTOPEN, "see that it is a file"),
+            (ffi::SQLITE_IOERR, "see the system's log"),
+            (ffi::SQLITE_TOOBIG, "see --max-message"),
+        ] {
+            let failure = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let error = explain(Path::new("messages.db"), &failure).to_string();
+            assert!(error.starts_with("database messages.db: "), "{code}: {error}");
+            assert!(error.contains(": ") && error.contains(words), "{code}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_payload_is_text_where_it_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let payloads = ["a".as_bytes(), "\u{e9}".as_bytes(), b"", b"a\0b", b"\xff", b"\xff\0"];
+        sink.commit(&[batch(&origin(None), &payloads)]).unwrap();
+        let mut query = sink.connection.prepare("SELECT typeof(payload) FROM messages").unwrap();
+        let types: Vec<String> =
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(types, ["text", "text", "text", "blob", "blob", "blob"]);
+    }
+
+    #[test]
+    fn a_hundredth_of_the_senders_is_forgotten_at_once_if_there_are_still_too_many() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        sink.senders.most = 200;
+        let some = |senders: std::ops::RangeInclusive<u128>| {
+            senders.map(|n| batch(&origin(Some((id(n), 0))), &[b"a"])).collect::<Vec<_>>()
+        };
+        let count = |sink: &SqliteSink| number(sink, "SELECT count(*) FROM senders");
+        sink.commit(&some(1..=200)).unwrap();
+        assert_eq!(count(&sink), 200);
+        // Another program has deleted one.
+        let delete = "DELETE FROM senders WHERE sender = ?1";
+        sink.connection.execute(delete, [id(1).to_string()]).unwrap();
+        sink.commit(&some(201..=201)).unwrap();
+        assert_eq!((count(&sink), sink.senders.now), (200, 200));
+        sink.commit(&some(202..=202)).unwrap();
+        assert_eq!((count(&sink), sink.senders.now), (198, 198));
     }
 
     /// P26.
@@ -670,6 +743,24 @@ mod tests {
         sink.files.look_at_once();
         let error = fatal(sink.commit(&[batch(&origin(None), &[b"b"])]));
         assert!(error.contains("link was moved or deleted"), "{error}");
+    }
+
+    #[test]
+    fn whether_a_database_is_still_there_is_looked_at_now_and_then_and_again_if_it_cannot_be_told()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let elsewhere = sink.path.with_extension("elsewhere");
+        std::fs::rename(&sink.path, &elsewhere).unwrap();
+        // As was known a short time ago.
+        sink.files.check(Duration::from_secs(3600)).unwrap();
+        assert!(fatal(sink.files.check(Duration::ZERO)).contains("was moved or deleted"));
+        // A name that leads nowhere, but is there.
+        std::os::unix::fs::symlink(&sink.path, &sink.path).unwrap();
+        let error = transient(sink.files.check(Duration::ZERO));
+        assert!(error.contains("cannot look at"), "{error}");
+        std::fs::rename(&elsewhere, &sink.path).unwrap();
+        sink.files.check(Duration::ZERO).unwrap();
     }
 
     #[test]

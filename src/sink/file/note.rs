@@ -259,6 +259,7 @@ mod tests {
         let note = Note::read(&path, &metadata).unwrap();
         assert_eq!((note.floor(), note.format), (4, OutputFormat::Lines));
         assert!(note.senders.is_none());
+        assert_eq!(fs::metadata(beside(&path, ".framelet")).unwrap().mode() & 0o777, 0o600);
         open.set_committed(8).unwrap();
         assert_eq!(Note::read(&path, &metadata).unwrap().floor(), 8);
         let sender = SenderId::from_bytes([1; 16]);
@@ -353,6 +354,8 @@ mod tests {
     fn what_was_not_synced_is_safe_until_the_machine_is_started_anew() {
         let (_directory, path, metadata, _) = file_with_note(FileSync::Never);
         let note = Note::read(&path, &metadata).unwrap();
+        #[cfg(target_os = "linux")]
+        assert_eq!(boot().unwrap().len(), "0f6e3b1c-8a44-4b1e-9d35-2a1f6c5d7e80".len());
         // Without an id there is nothing to compare.
         assert_eq!(note.floor(), if boot().is_some() { 4 } else { 0 });
         let earlier = Note { boot: Some("another".into()), ..note };

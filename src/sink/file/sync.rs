@@ -78,6 +78,19 @@ pub(super) mod tests {
         FAILING.replace(codes.to_vec());
     }
 
+    #[test]
+    fn the_name_of_a_file_is_safe_in_its_directory_if_that_can_be_synced() {
+        synced();
+        COUNTED.name_of(Path::new("messages")).unwrap();
+        COUNTED.name_of(Path::new("./messages")).unwrap();
+        let here = Synced::Directory(Path::new(".").metadata().unwrap().ino());
+        assert_eq!(synced(), [here, here]);
+        let cannot = Syncs { directory: |_| Err(io::ErrorKind::InvalidInput.into()), ..COUNTED };
+        cannot.name_of(Path::new("messages")).unwrap();
+        let fails = Syncs { directory: |_| Err(io::ErrorKind::StorageFull.into()), ..COUNTED };
+        assert!(fails.name_of(Path::new("messages")).is_err());
+    }
+
     /// What the system says of files that it cannot sync shows that it was asked to.
     #[test]
     #[cfg(target_os = "linux")]

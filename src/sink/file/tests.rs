@@ -119,10 +119,15 @@ fn what_a_crash_leaves_of_a_message_is_moved_aside_in_each_format() {
         ("nul", b"three\0", b"four\n"),
         ("frames", b"\0\0\0\x03one\0\0\0\0", b"\0\0\0\x03tw"),
         ("frames", b"\0\0\0\x03one", b"\0\0\0\x01"),
+        ("frames", b"\0\0\0\x03one", b"\0\x01"),
+        // Of the longest message.
+        ("frames", b"\0\0\0\x03one", b"\x7f\xff\xff\xff"),
         ("text", b"three\n\n", b"four\nfive\n"),
         ("text", b"\n", b"four"),
         ("text", b"three\n\n\n", b"four"),
         ("text", &long_text, &long),
+        // The empty line is in no part that is read alone.
+        ("text", b"three\n\n", &long[..CHUNK - 1]),
         ("raw", b"three", b""),
     ] {
         let left = opened_after_a_crash(format, &[whole, torn].concat());
@@ -182,6 +187,16 @@ fn empty_messages_are_not_taken_for_what_a_power_failure_leaves() {
             assert_eq!(place.content(), before, "{format} {sync:?}");
         }
     }
+}
+
+#[test]
+fn what_is_left_of_the_very_first_message_is_moved_aside() {
+    let place = Place::new();
+    let sink = place.open("lines").unwrap();
+    place.crash(sink);
+    place.append(b"on");
+    drop(place.open("lines").unwrap());
+    assert_eq!((place.content(), place.torn(1)), (Vec::new(), b"on".to_vec()));
 }
 
 #[test]
@@ -280,6 +295,7 @@ fn a_file_is_taken_without_a_note_only_if_its_bytes_say_what_it_is() {
     for (format, content, words) in [
         ("frames", &b"GET / HTTP/1.1"[..], "its last 14 bytes begin with \"GET / HTTP/1.1\""),
         ("frames", b"\0\0\0\x01a\x80\0\0\0 and more", "at byte 5 there would be one of 2147483648"),
+        ("frames", b"\0\0\0\x01aGET / HTTP/1.1", "its last 14 bytes begin with \"GET / HTTP/1.1\""),
         ("frames", &[0; 100], "only 0 of its 100 bytes could be whole messages"),
         ("frames", b"\0\0\0\x01a\0\0\0\x20 and more", "only 5 of its 18 bytes"),
         ("json", b"a note", "it begins with \"a note\""),
@@ -303,6 +319,8 @@ fn a_file_is_taken_without_a_note_only_if_its_bytes_say_what_it_is() {
     // Beyond what is looked at first.
     let far = [vec![b'\n'; 2 * CHUNK], b"far\n".to_vec(), vec![b'\n'; 100]].concat();
     assert!(Place::with(&far).refused("json").contains("a line begins with"));
+    let far = [b"a\n".repeat(CHUNK), b"\0\n".to_vec()].concat();
+    assert!(Place::with(&far).refused("lines").contains("byte 131072 is zero"));
     let numbers = [b"00\n".repeat(CHUNK), b"0x0\n".to_vec(), b"00\n".repeat(100)].concat();
     assert!(Place::with(&numbers).refused("hex").contains("a line begins with \"0x0\""));
 }
@@ -316,16 +334,21 @@ fn what_is_torn_without_a_note_is_moved_aside_where_the_rest_is_evidently_messag
         ("json", b"{\"payload\":\"one\"}\n", &[0; 1000]),
         ("hex", b"6f6e65\n", &[0; 1000]),
         ("frames", b"\0\0\0\x03one", b"\0\0\0\x03tw"),
+        // Just as much is whole.
+        ("frames", b"\0\0\0\x03one", b"\0\0\0\x04two"),
         ("frames", b"\0\0\0\x03one", &[0; 1000]),
+        ("frames", b"\0\0\0\x03one", &[0; 64]),
     ] {
         let place = Place::with(&[whole, torn].concat());
         drop(place.open(format).unwrap());
         assert_eq!((place.content(), place.torn(1)), (whole.to_vec(), torn.to_vec()), "{format}");
     }
-    // Some empty messages.
-    let place = Place::with(b"\0\0\0\x03one\0\0\0\0\0\0\0\0");
-    drop(place.open("frames").unwrap());
-    assert_eq!(place.content().len(), 15);
+    // Some empty messages, also alone.
+    for content in [[&b"\0\0\0\x03one"[..], &[0; 60]].concat(), vec![0; 20]] {
+        let place = Place::with(&content);
+        drop(place.open("frames").unwrap());
+        assert_eq!(place.content(), content);
+    }
 }
 
 #[test]
@@ -347,6 +370,21 @@ fn a_file_keeps_its_format() {
         for format in ["hex", written] {
             assert!(place.open(format).is_ok());
         }
+    }
+}
+
+#[test]
+fn what_somebody_else_wrote_behind_the_messages_is_not_moved_aside() {
+    for (format, foreign) in
+        [("hex", &b"a note"[..]), ("base64", b"a note"), ("json", b"a note"), ("frames", b"a note")]
+    {
+        let place = Place::new();
+        let mut sink = place.open(format).unwrap();
+        commit(&mut sink, &[b"one"]);
+        place.crash(sink);
+        place.append(foreign);
+        let error = place.refused(format);
+        assert!(error.contains("its last 6 bytes begin with \"a note\""), "{format}: {error}");
     }
 }
 

@@ -126,7 +126,7 @@ fn end_of_unnoted(
         // A list of words or numbers can look like this, too.
         return Err(not_ended("a line feed", &note));
     }
-    // Something torn is only believed in where more than that is whole, and not empty.
+    // Something torn is only believed in where at least as much is whole, and not empty.
     let whole = &head[..up_to(end, 0, head)];
     if end < len && (end < ends.torn - end || whole.iter().all(|&byte| byte == 0)) {
         let what = format!("only {end} of its {len} bytes could be whole messages");
@@ -391,4 +391,60 @@ fn cannot_move(aside: &Path, error: &io::Error) -> io::Error {
         aside.display(),
         Plain(error)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_moved_aside_is_said_and_is_no_more_public_than_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("messages");
+        let name = path.display();
+        let shown = "x".repeat(SHOWN);
+        for (number, torn, what) in [
+            (1, &b"tw"[..], "beginning with \"tw\"".to_owned()),
+            (2, &[b'x'; 100], format!("beginning with \"{shown}\"")),
+            (3, &[0; 100], "zeros, as a failure of the machine leaves them".to_owned()),
+        ] {
+            fs::write(&path, [b"one\n", torn].concat()).unwrap();
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let ends = (4, 4 + torn.len() as u64);
+            let said = move_aside(&file, &path, ends, 0o100_700, Syncs::SYSTEM).unwrap();
+            let aside = beside(&path, &format!(".torn-{number}"));
+            let moved =
+                format!("moved the last {} bytes of {name} to {}: ", torn.len(), aside.display());
+            assert!(said.starts_with(&moved) && said.ends_with(&what), "{said}");
+            assert_eq!(
+                (fs::read(&path).unwrap(), fs::read(&aside).unwrap()),
+                (b"one\n".into(), torn.into())
+            );
+            assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let error = create_aside(&directory.path().join("nowhere/messages"), 0o600).unwrap_err();
+        assert!(error.to_string().contains("cannot be moved to"), "{error}");
+    }
+
+    #[test]
+    fn the_longest_message_is_still_one_that_a_crash_can_leave() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[b'a'; SHOWN]).unwrap();
+        let longest = MAX_PAYLOAD as u64;
+        for (format, record) in [
+            (OutputFormat::Lines, longest + 4),
+            (OutputFormat::Hex, longest + longest + 1),
+            (OutputFormat::Base64, longest.div_ceil(3) * 4 + 1),
+        ] {
+            // Nothing is written there, so it takes no room.
+            for (rest, is_one) in [(record, true), (record + 1, false)] {
+                file.set_len(rest).unwrap();
+                let ends = Ends { whole: 0, torn: rest };
+                assert_eq!(check_end(&file, format, ends, rest).is_ok(), is_one, "{format}");
+            }
+        }
+        assert_eq!(longest_record(OutputFormat::Json), 6 * longest + 1024);
+    }
 }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use framelet::{FrameReader, FrameWriter, Layout, MAX_PAYLOAD, append_frame};
+use framelet::wire::{MAX_PAYLOAD, append_frame};
+use framelet::{FrameReader, FrameWriter, Layout};
 use futures_lite::future::block_on;
 use futures_util::{SinkExt, StreamExt};
 use tokio_util::bytes::Bytes;

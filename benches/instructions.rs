@@ -6,7 +6,8 @@
 use std::error::Error;
 use std::hint::black_box;
 
-use framelet::{FrameReader, FrameWriter, Layout, MAX_PAYLOAD, append_frame};
+use framelet::wire::{MAX_PAYLOAD, append_frame};
+use framelet::{FrameReader, FrameWriter, Layout};
 use futures_lite::future::block_on;
 use futures_lite::io::sink;
 

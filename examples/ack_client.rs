@@ -4,7 +4,8 @@
 use std::error::Error;
 use std::io;
 
-use framelet::{AckClient, AckOptions};
+use framelet::AckClient;
+use framelet::client::AckOptions;
 use futures_lite::future::block_on;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -3,7 +3,8 @@
 
 use std::error::Error;
 
-use framelet::{Address, Request, Server};
+use framelet::server::Request;
+use framelet::{Address, Server};
 use futures_lite::future;
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {

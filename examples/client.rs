@@ -4,7 +4,9 @@
 use std::error::Error;
 use std::io;
 
-use framelet::{Client, Composer, DEFAULT_MAX_MESSAGE, InputFormat};
+use framelet::Client;
+use framelet::format::{Composer, InputFormat};
+use framelet::wire::DEFAULT_MAX_MESSAGE;
 use futures_lite::future::block_on;
 
 fn main() -> Result<(), Box<dyn Error>> {

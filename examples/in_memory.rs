@@ -3,7 +3,9 @@
 use std::error::Error;
 
 use async_net::unix::UnixStream;
-use framelet::{Framed, Layout, Peer, Request, Server};
+use framelet::net::Peer;
+use framelet::server::Request;
+use framelet::{Framed, Layout, Server};
 use futures_lite::{future, stream};
 
 /// Adds numbers that are separated by spaces.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use framelet::{Batch, Sink, SinkError};
+use framelet::Batch;
+use framelet::sink::{MessageSink, SinkError};
 
 /// Counts how often each message came.
 #[derive(Default)]
 struct Tally(BTreeMap<Vec<u8>, u64>);
 
-impl Sink for Tally {
+impl MessageSink for Tally {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         for message in batches.iter().flatten() {
             *self.0.entry(message.payload.to_vec()).or_default() += 1;

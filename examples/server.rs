@@ -5,13 +5,14 @@
 use std::error::Error;
 
 use async_signal::{Signal, Signals};
-use framelet::{Address, Batch, Server, Sink, SinkError};
+use framelet::sink::{MessageSink, SinkError};
+use framelet::{Address, Batch, Server};
 use futures_lite::{StreamExt, future};
 
 /// Where the messages go: here they are shown, with who sent them.
 struct Show;
 
-impl Sink for Show {
+impl MessageSink for Show {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         for message in batches.iter().flat_map(Batch::messages) {
             let connection = message.connection.unwrap_or_default();

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use framelet::{Address, Echo, Framed, Layout, Server};
+use framelet::server::Echo;
+use framelet::{Address, Framed, Layout, Server};
 use futures_lite::future;
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use futures_rustls::{TlsAcceptor, TlsConnector};

@@ -8,3 +8,9 @@ mod ack_state; // what a caller and its driver share
 pub(crate) mod client;
 mod driver; // the connections of an `AckClient`
 pub(crate) mod window; // what is sent and not acknowledged
+
+pub use ack_client::{AckClient, AckProgress};
+pub use ack_error::{AckError, AnswerError};
+pub use ack_options::AckOptions;
+pub use client::{Client, FinishError, RequestError};
+pub use window::CountFault;

@@ -5,3 +5,7 @@ pub(crate) mod json; // the payload of an object
 pub(crate) mod names; // the formats, and what each is
 mod output;
 pub(crate) mod standard_streams;
+
+pub use input::{Composer, InputError, InputFault};
+pub use names::{InputFormat, OutputFormat, ParseFormatError};
+pub use standard_streams::BlockingFile;

@@ -34,69 +34,46 @@
 //!
 //! # Layout
 //!
-//! Three layers, each of which knows only those above it in this list:
+//! Each module uses only those below it in this list:
 //!
-//! - The *wire* is pure: [`Layout`] writes and reads prefixes, [`ProtocolError`] says what is wrong
-//!   with one, and [`Suspect`] what it most likely is instead. [`Hello`] and [`Answer`] are how a client
-//!   asks for acknowledgements and gets them.
-//! - The *stream* is asynchronous: [`FrameReader`], [`FrameWriter`] and [`Framed`], over anything that
-//!   implements the traits [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
-//! - The *program* runs on smol: [`serve`] puts the messages of many connections into a [`Sink`],
-//!   [`Client`] sends them and awaits replies, [`AckClient`] sends until they are committed, [`Address`] says where.
-//!   [`Composer`] and [`OutputSink`] turn messages from and into text.
+//! - [`server`] answers messages and collects them: [`Server`].
+//! - [`sink`] is where a server puts messages: a file, SQLite, Redis, or a [`MessageSink`](sink::MessageSink) of
+//!   your own.
+//! - [`client`] sends: [`Client`] awaits replies, [`AckClient`] sends until everything is committed.
+//! - [`mod@format`] turns messages from and into text.
+//! - [`message`] has a [`Message`] with where it came from, and a [`Batch`] of them.
+//! - [`stream`] is asynchronous: [`FrameReader`], [`FrameWriter`] and [`Framed`], over anything that implements
+//!   [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
+//! - [`net`] is where to connect and to listen: [`Address`], and the sockets.
+//! - [`wire`] is pure, with no input or output: a [`Layout`] writes and reads prefixes,
+//!   [`ProtocolError`](wire::ProtocolError) says what is wrong with one, and [`Hello`](wire::Hello) and
+//!   [`Answer`](wire::Answer) are how a client asks for acknowledgements and gets them.
 //!
-//! The binary `framelet` is a command line on top of these and uses nothing else.
+//! The [guide] goes through the tasks one by one. The program `framelet` is a command line on top of these
+//! modules and uses nothing else.
+//!
+//! # Features
+//!
+//! `sqlite` (default) and `redis` are the sinks of these names; without them, their types exist and say so when
+//! they are opened. `cli`, `bench` and `progress` (default) are the program: build the library without them.
 
 #![warn(clippy::unwrap_used)]
 
-mod client;
-mod format;
-mod message;
-mod net;
-mod server;
-mod sink;
-mod stream;
-mod wire;
+pub mod client;
+pub mod format;
+pub mod message;
+pub mod net;
+pub mod server;
+pub mod sink;
+pub mod stream;
+pub mod wire;
 
-pub use client::ack_client::{AckClient, AckProgress};
-pub use client::ack_error::{AckError, AnswerError};
-pub use client::ack_options::AckOptions;
-pub use client::client::{Client, FinishError, RequestError};
-pub use client::window::CountFault;
-pub use format::input::{Composer, InputError, InputFault};
-pub use format::names::{InputFormat, OutputFormat, ParseFormatError};
-pub use format::standard_streams::PatientFile;
-pub use message::{Batch, Message, Origin};
-pub use net::address::{Address, ParseAddressError};
-pub use net::backoff::Backoff;
-pub use net::byte_stream::{ByteStream, Peer};
-pub use net::listener::Listener;
-pub use server::error::ServeError;
-pub use server::handler::{Echo, Handler, HandlerError, IntoReplies, Reply, Request};
-pub use server::reopen::Reopen;
-pub use server::server::{Server, Summary};
-pub use sink::message_sink::{Sink, SinkError};
-pub use sink::target::{ParsePlaceError, Place};
-pub use sink::{FileSink, FileSync, OutputSink, ParseFileSyncError, RedisSink, SqliteSink};
-pub use stream::error::{ReadError, WriteError};
-pub use stream::framed::Framed;
-pub use stream::payloads::Payloads;
-pub use stream::reader::FrameReader;
-pub use stream::writer::FrameWriter;
-pub use wire::ack::{Answer, Hello, NoAnswer, Opening, Refusal, RefusalCode, UnfitLayout};
-pub use wire::count::Count;
-pub use wire::diagnosis::Suspect;
-pub use wire::error::{Fault, Position, ProtocolError};
-pub use wire::escape::{Escaped, WithoutPassword};
-pub use wire::frame::append_frame;
-pub use wire::io_error::Plain;
-pub use wire::layout::{
-    DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
-    Prefix, TooLong,
-};
-pub use wire::sender_id::{ParseSenderIdError, SenderId};
+pub use client::{AckClient, Client};
+pub use message::{Batch, Message};
+pub use net::Address;
+pub use server::Server;
+pub use stream::{FrameReader, FrameWriter, Framed};
+pub use wire::Layout;
 
-/// The examples of the README, as tests.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/library.md")]
+pub mod guide {}

@@ -41,7 +41,10 @@ impl<'a> Message<'a> {
 /// # Examples
 ///
 /// ```
-/// use framelet::{Batch, Origin, Peer, SenderId};
+/// use framelet::message::Origin;
+/// use framelet::net::Peer;
+/// use framelet::wire::SenderId;
+/// use framelet::Batch;
 ///
 /// let origin = Origin::new(7, Peer::Unix).with_sender(SenderId::from_bytes([1; 16]), 40);
 /// let batch = Batch::new(origin, ["21.5", "21.7"]);
@@ -94,7 +97,7 @@ impl Batch {
     ///
     /// # Panics
     ///
-    /// If there are none, or one of them is over [`MAX_PAYLOAD`](crate::MAX_PAYLOAD).
+    /// If there are none, or one of them is over [`MAX_PAYLOAD`](crate::wire::MAX_PAYLOAD).
     pub fn new<P: AsRef<[u8]>>(
         origin: impl Into<Arc<Origin>>,
         payloads: impl IntoIterator<Item = P>,
@@ -119,10 +122,10 @@ impl Batch {
         self.origin.as_deref()?.sender
     }
 
-    /// Says, within [`Sink::commit`](crate::Sink::commit), that these messages are not committed and nothing
+    /// Says, within [`MessageSink::commit`](crate::sink::MessageSink::commit), that these messages are not committed and nothing
     /// more of their connection will be. Instead of being acknowledged the client is told why, and its
     /// connection is ended. When it connects again it resumes from what
-    /// [`Sink::committed`](crate::Sink::committed) says.
+    /// [`MessageSink::committed`](crate::sink::MessageSink::committed) says.
     ///
     /// Does nothing for a batch without a [`Batch::sender`], which nobody waits for: a sink that cannot
     /// take it has failed.
@@ -148,7 +151,7 @@ impl Batch {
     }
 
     /// Returns the checksum of the last message's payload, for
-    /// [`Sink::last_checksums`](crate::Sink::last_checksums).
+    /// [`MessageSink::last_checksums`](crate::sink::MessageSink::last_checksums).
     pub fn last_checksum(&self) -> u64 {
         checksum(self.payloads.iter().last().unwrap_or_default())
     }

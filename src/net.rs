@@ -4,3 +4,9 @@ pub(crate) mod address;
 pub(crate) mod backoff; // how long to wait between two attempts
 pub(crate) mod byte_stream;
 pub(crate) mod listener;
+
+pub use address::{Address, ParseAddressError};
+#[doc(hidden)]
+pub use backoff::Backoff;
+pub use byte_stream::{ByteStream, Peer};
+pub use listener::Listener;

@@ -28,3 +28,8 @@ mod sync; // what a model checker replaces
 mod turns; // what is committed together
 mod upgrade; // what is done before the first byte is read
 mod writer_thread; // the thread that a sink runs on
+
+pub use error::ServeError;
+pub use handler::{Echo, Handler, HandlerError, IntoReplies, Reply, Request};
+pub use reopen::Reopen;
+pub use server::{Server, Summary};

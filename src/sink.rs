@@ -1,6 +1,6 @@
 //! Where the server puts messages.
 //!
-//! A [`Sink`] is plain blocking code. It runs on a thread of its own, the writer thread, so that a
+//! A [`MessageSink`] is plain blocking code. It runs on a thread of its own, the writer thread, so that a
 //! full pipe or a slow disk stops no socket; a bounded queue leads there, and when it is full the
 //! connections stop reading and TCP slows the senders down. The thread takes all that is queued and
 //! commits it together, so commits grow with the load and a single message does not wait.
@@ -26,5 +26,7 @@ mod redis;
 pub use self::redis::RedisSink;
 pub use file::FileSink;
 pub use file::file_sync::{FileSync, ParseFileSyncError};
+pub use message_sink::{MessageSink, SinkError};
 pub use output::OutputSink;
 pub use sqlite::SqliteSink;
+pub use target::{ParseSinkTargetError, SinkTarget};

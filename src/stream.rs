@@ -8,3 +8,9 @@ pub(crate) mod payloads; // messages that were read together
 pub(crate) mod pool; // all memory that holds received bytes
 pub(crate) mod reader; // from bytes to messages
 pub(crate) mod writer; // from messages to bytes
+
+pub use error::{ReadError, WriteError};
+pub use framed::Framed;
+pub use payloads::Payloads;
+pub use reader::FrameReader;
+pub use writer::FrameWriter;

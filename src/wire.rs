@@ -9,3 +9,20 @@ pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // errors of the system, in our words
 pub(crate) mod layout; // how a prefix is written
 pub(crate) mod sender_id; // who sends, across reconnections
+
+pub use ack::{Answer, FirstBytes, Hello, InvalidAnswer, Refusal, RefusalCode, UnsupportedLayout};
+#[doc(hidden)]
+pub use count::Count;
+pub use diagnosis::Suspect;
+pub use error::{Fault, Position, ProtocolError};
+pub use escape::Escaped;
+#[doc(hidden)]
+pub use escape::WithoutPassword;
+pub use frame::append_frame;
+#[doc(hidden)]
+pub use io_error::Plain;
+pub use layout::{
+    DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
+    Prefix, TooLong,
+};
+pub use sender_id::{ParseSenderIdError, SenderId};

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use common::acks::{Connection, SENDER, read_hello, start, start_limited};
 use common::program::{PATIENCE, Server, frame, read_frame};
-use framelet::{
-    AckClient, AckError, AckOptions, Address, Answer, Client, Refusal, RefusalCode, SenderId,
-};
+use framelet::client::{AckError, AckOptions};
+use framelet::wire::{Answer, Refusal, RefusalCode, SenderId};
+use framelet::{AckClient, Address, Client};
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncRead, AsyncWrite};
 

@@ -22,7 +22,7 @@ use common::program::{
     wait_until,
 };
 use common::resume::refuses_another_input;
-use framelet::{Answer, RefusalCode, SenderId};
+use framelet::wire::{Answer, RefusalCode, SenderId};
 use rustix::process::Signal;
 
 fn send(address: impl ToString, arguments: &[&str], input: &[u8]) -> Output {

@@ -34,7 +34,7 @@ fn frames(layout: &str, messages: &[&[u8]], extra: &[u8]) -> Vec<u8> {
     let layout = layout.parse().unwrap();
     let mut out = Vec::new();
     for message in messages {
-        framelet::append_frame(&mut out, layout, 1 << 20, message).unwrap();
+        framelet::wire::append_frame(&mut out, layout, 1 << 20, message).unwrap();
         out.extend_from_slice(extra);
     }
     out

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_net::unix::UnixStream;
-use framelet::{
-    Address, Batch, ByteStream, Echo, FrameReader, FrameWriter, Peer, Request, Server, Sink,
-    SinkError, Summary,
-};
+use framelet::net::{ByteStream, Peer};
+use framelet::server::{Echo, Request, Summary};
+use framelet::sink::{MessageSink, SinkError};
+use framelet::{Address, Batch, FrameReader, FrameWriter, Server};
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future, stream};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::{Task, Timer};
@@ -225,7 +225,7 @@ fn a_peer_that_does_not_take_its_replies_is_ended() {
 #[derive(Clone, Default)]
 struct Collected(Arc<Mutex<Vec<Vec<u8>>>>);
 
-impl Sink for Collected {
+impl MessageSink for Collected {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         let payloads = batches.iter().flatten().map(|message| message.payload.to_vec());
         self.0.lock().unwrap().extend(payloads);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use common::pipe::{Pipe, pipe};
 use common::program::PATIENCE;
-use framelet::{Client, Framed, Layout, RequestError, WriteError};
+use framelet::client::RequestError;
+use framelet::stream::WriteError;
+use framelet::{Client, Framed, Layout};
 use futures_lite::FutureExt;
 use futures_lite::future::{block_on, poll_once, yield_now, zip};
 

@@ -12,7 +12,8 @@ use std::{fs, io};
 
 use common::vectors::{Failure, ReadCase, Vectors, WriteCase, folder, seams};
 use common::{Pieces, Step, Tail, random_pieces};
-use framelet::{FrameReader, FrameWriter, Layout, ReadError, WriteError};
+use framelet::stream::{ReadError, WriteError};
+use framelet::{FrameReader, FrameWriter, Layout};
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWrite, StreamExt};
 

@@ -20,7 +20,9 @@ use common::program::{
     FRAMELET, PATIENCE, Running, Server, check, frame, said, unframe, wait_until,
 };
 use common::proxy::start_proxy;
-use framelet::{AckOptions, Address, Client, Hello, Layout, SenderId};
+use framelet::client::AckOptions;
+use framelet::wire::{Hello, SenderId};
+use framelet::{Address, Client, Layout};
 use rustix::process::Signal;
 
 // ---- a server that is killed
@@ -220,7 +222,7 @@ fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
                     sending.send(&message(client, number)).await?;
                 }
                 sending.finish().await?;
-                Ok::<_, framelet::AckError>(sending.committed())
+                Ok::<_, framelet::client::AckError>(sending.committed())
             })
         })
         .collect();

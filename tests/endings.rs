@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{FRAMELET, Server, closed, frame, framelet, logged, read_frame, unframe};
-use framelet::{Address, Echo};
+use framelet::Address;
+use framelet::server::Echo;
 use rustix::process::Signal;
 
 /// Starts `framelet serve` whose output nobody reads, so that its sink soon takes no more.

@@ -1,6 +1,13 @@
 //! Each example does what it says, and all of them speak with each other.
 
 mod common;
+// With their own tests.
+#[path = "../examples/in_memory.rs"]
+#[allow(dead_code)]
+mod in_memory;
+#[path = "../examples/own_sink.rs"]
+#[allow(dead_code)]
+mod own_sink;
 
 use std::process::Command;
 
@@ -61,4 +68,24 @@ fn the_clients_send_to_the_program() {
     client("client", &server, b"three\n\n\nfour\n");
     client("ack_client", &server, b"five\nsix\n");
     assert_eq!(server.stop().output, b"one\ntwo\0three\0\0four\0five\0six\0");
+}
+
+#[test]
+fn requests_are_answered() {
+    let server = server("answer");
+    let address = server.address.to_string();
+    let asked = framelet(&["send", &address, "--message", "hello", "--expect", "1"], b"");
+    assert!(asked.status.success(), "{asked:?}");
+    assert_eq!(asked.stdout, b"HELLO\n");
+}
+
+#[test]
+fn what_needs_no_other_program_says_what_it_did() {
+    for (name, said) in
+        [("tls", "hello over TLS\n"), ("in_memory", "42\n"), ("own_sink", "1 blue\n2 red\n")]
+    {
+        let output = run(Command::new(example(name)), b"");
+        assert!(output.status.success(), "{name}: {output:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), said, "{name}");
+    }
 }

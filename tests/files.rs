@@ -13,19 +13,20 @@ use std::time::Duration;
 use common::acks::{SENDER, read_answer};
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, said};
 use common::resume::refuses_another_input;
-use framelet::{Hello, Layout};
+use framelet::Layout;
+use framelet::wire::Hello;
 use rustix::process::Signal;
 
-struct Place {
+struct SinkTarget {
     directory: tempfile::TempDir,
     path: PathBuf,
 }
 
-impl Place {
-    fn new() -> Place {
+impl SinkTarget {
+    fn new() -> SinkTarget {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("messages");
-        Place { directory, path }
+        SinkTarget { directory, path }
     }
 
     fn to(&self) -> String {
@@ -68,7 +69,7 @@ fn numbers(range: std::ops::RangeInclusive<u64>) -> Vec<String> {
 /// P23.
 #[test]
 fn acknowledged_messages_stay_in_whatever_format_the_server_is_started_again() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let server = place.serve("lines");
     succeeds(&send(&server, 1..=1000, &[]).wait());
     // However it ends.
@@ -141,7 +142,7 @@ impl Client {
 #[test]
 fn nothing_is_acknowledged_into_a_file_that_was_deleted() {
     for (is_directory, is_told) in [(false, true), (false, false), (true, true)] {
-        let mut place = Place::new();
+        let mut place = SinkTarget::new();
         let folder = place.directory.path().join("folder");
         fs::create_dir(&folder).unwrap();
         place.path = folder.join("messages");
@@ -176,7 +177,7 @@ fn nothing_is_acknowledged_into_a_file_that_was_deleted() {
 
 #[test]
 fn a_server_whose_file_was_deleted_ends_when_it_is_to_and_says_what_is_lost() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let server = Server::start(&["--to", &place.to(), "--grace", "500ms"]);
     let mut client = Client::connect(&server);
     fs::remove_file(&place.path).unwrap();
@@ -194,7 +195,7 @@ fn a_server_whose_file_was_deleted_ends_when_it_is_to_and_says_what_is_lost() {
 /// P26. To rename it is how a new one is begun, and takes a moment.
 #[test]
 fn a_file_that_was_renamed_is_written_to_until_the_server_is_told() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let server = place.serve("lines");
     let mut client = Client::connect(&server);
     client.send(100);
@@ -216,7 +217,7 @@ fn a_file_that_was_renamed_is_written_to_until_the_server_is_told() {
 
 #[test]
 fn after_a_clean_end_of_both_sides_only_the_rest_is_sent() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     for last in [300, 600, 1000] {
         let server = place.serve("lines");
         succeeds(&send(&server, 1..=last, &["--resume"]).wait());
@@ -237,7 +238,7 @@ fn after_a_clean_end_of_both_sides_only_the_rest_is_sent() {
 #[test]
 fn another_input_is_not_taken_for_the_one_of_which_the_beginning_is_committed() {
     for restarts in [true, false] {
-        let place = Place::new();
+        let place = SinkTarget::new();
         let server = refuses_another_input(|| place.serve("lines"), restarts);
         assert!(server.stop().status.success());
         assert_eq!(place.lines(), ["1", "2", "3", "", "5"]);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::acks::read_answer;
 use common::program::{Server, check, closed, frame, framelet, read_frame, wait_until};
-use framelet::{Answer, FrameReader, Hello, Layout, RefusalCode, SenderId, append_frame};
+use framelet::wire::{Answer, Hello, RefusalCode, SenderId, append_frame};
+use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 

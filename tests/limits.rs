@@ -15,7 +15,7 @@ use common::acks::{Connection, read_hello, start};
 use common::program::{
     FRAMELET, Running, Server, frame, framelet, odd_server, read_frame, said, wait_until,
 };
-use framelet::Answer;
+use framelet::wire::Answer;
 use rustix::process::Signal;
 
 const DURATIONS: [&str; 6] = [

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use common::acks::{Connection, SENDER, start};
 use common::program::{FRAMELET, Server, framelet, run, said, unframe};
 use common::proxy::start_proxy;
-use framelet::RefusalCode;
+use framelet::wire::RefusalCode;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::bytes::Bytes;

@@ -321,7 +321,7 @@ fn the_tables_in_the_docs_are_those_of_the_database() {
     let shown = blocks(&page).into_iter().find(|block| block.lines[0].starts_with("CREATE TABLE"));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
-    drop(framelet::SqliteSink::open(&path).unwrap());
+    drop(framelet::sink::SqliteSink::open(&path).unwrap());
     let real = columns(&Connection::open(&path).unwrap());
     let empty = Connection::open_in_memory().unwrap();
     empty.execute_batch(&shown.expect("the tables").lines.join("\n")).unwrap();

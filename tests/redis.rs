@@ -14,7 +14,8 @@ use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framele
 use common::proxy::start_proxy;
 use common::redis::{Redis, free_port, payloads, text};
 use common::resume::refuses_another_input;
-use framelet::{Hello, Layout, Refusal, RefusalCode, SenderId};
+use framelet::Layout;
+use framelet::wire::{Hello, Refusal, RefusalCode, SenderId};
 use redis::cmd;
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {

@@ -18,7 +18,8 @@ use common::program::{
     FRAMELET, PATIENCE, Server, check, closed, frame, framelet, run, unprivileged, wait_until,
 };
 use common::resume::refuses_another_input;
-use framelet::{Hello, Layout, SenderId};
+use framelet::Layout;
+use framelet::wire::{Hello, SenderId};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};

@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 
 use common::pipe::pipe;
 use common::{Pieces, Step, Tail, random_pieces};
-use framelet::{
-    Fault, FrameReader, FrameWriter, Framed, Layout, Position, ProtocolError, ReadError, WriteError,
-};
+use framelet::stream::{ReadError, WriteError};
+use framelet::wire::{Fault, Position, ProtocolError};
+use framelet::{FrameReader, FrameWriter, Framed, Layout};
 use futures_lite::future::{block_on, poll_once, zip};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, stream};
 use futures_util::{SinkExt, StreamExt};
@@ -131,7 +131,8 @@ fn a_stream_that_fails_is_told_apart_from_one_that_ends() {
                         block_on(reader.read_batch()).unwrap_err().to_string(),
                         again.to_string()
                     );
-                    let into_it = format!(", {} into it", framelet::Count(got as u64, "byte"));
+                    let into_it =
+                        format!(", {} into it", framelet::wire::Count(got as u64, "byte"));
                     assert_eq!(again.to_string().ends_with(&into_it), got > 0, "{again}");
                     let ReadError::Io { error, at, got: came } = again else {
                         panic!("{again} after {fails_after} bytes");

@@ -8,7 +8,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use framelet::{Answer, Hello, Layout, SenderId, append_frame};
+use framelet::Layout;
+use framelet::wire::{Answer, Hello, SenderId, append_frame};
 use rusqlite::{Connection, TransactionBehavior, params};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use framelet::WithoutPassword;
+use framelet::wire::WithoutPassword;
 
 use super::bench::Bench;
 use super::decode::Decode;

@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use argh::{ArgsInfo, FromArgs};
-use framelet::{Count, Layout};
+use framelet::Layout;
+use framelet::wire::Count;
 use mio::Poll;
 use socket2::Socket;
 

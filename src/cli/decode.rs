@@ -1,7 +1,10 @@
 //! `framelet decode`: frames to formats, without a network.
 
 use argh::{ArgsInfo, FromArgs};
-use framelet::{Batch, FrameReader, Layout, OutputFormat, OutputSink, ReadError, Sink};
+use framelet::format::OutputFormat;
+use framelet::sink::{MessageSink, OutputSink};
+use framelet::stream::ReadError;
+use framelet::{Batch, FrameReader, Layout};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 

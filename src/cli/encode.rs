@@ -3,7 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use argh::{ArgsInfo, FromArgs};
-use framelet::{InputFormat, Layout, PatientFile};
+use framelet::Layout;
+use framelet::format::{BlockingFile, InputFormat};
 
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -40,7 +41,7 @@ impl Encode {
         }
         let limit = self.layout.limit(self.max_message)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
-        let mut output = PatientFile::stdout().map_err(|error| Failure::output(&error))?;
+        let mut output = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         let mut chunk = Chunk::of_frames();
         loop {
             chunk.bytes.clear();

@@ -3,7 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use framelet::{Address, LimitError};
+use framelet::Address;
+use framelet::wire::LimitError;
 
 use super::exit_code::Exit;
 use super::log;
@@ -71,5 +72,5 @@ impl From<LimitError> for Failure {
 
 /// Shows a system's error without Rust's `(os error 2)`.
 pub(crate) fn plain(error: &io::Error) -> String {
-    framelet::Plain(error).to_string()
+    framelet::wire::Plain(error).to_string()
 }

@@ -3,9 +3,10 @@
 //! The library knows no command line. Its errors can be matched, and the target of a line of its log names
 //! the option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
 
-use framelet::{
-    AckError, Fault, ProtocolError, ReadError, RefusalCode, ServeError, Suspect, TooLong,
-};
+use framelet::client::AckError;
+use framelet::server::ServeError;
+use framelet::stream::ReadError;
+use framelet::wire::{Fault, ProtocolError, RefusalCode, Suspect, TooLong};
 
 /// Returns what to add to a line of the log with this target.
 pub(crate) fn of_target(target: &str) -> Option<String> {
@@ -35,7 +36,7 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
 pub(crate) fn of_length(error: &ReadError) -> &'static str {
     match error {
         ReadError::Protocol(ProtocolError {
-            fault: Fault::OverLong { .. }, suspect: None, ..
+            fault: Fault::TooLarge { .. }, suspect: None, ..
         }) => " (--max-message)",
         _ => "",
     }

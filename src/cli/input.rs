@@ -5,19 +5,19 @@ use std::io;
 use std::mem;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use framelet::{
-    Composer, InputError, InputFault, InputFormat, Layout, PatientFile, TooLong, append_frame,
-};
+use framelet::Layout;
+use framelet::format::{BlockingFile, Composer, InputError, InputFault, InputFormat};
+use framelet::wire::{TooLong, append_frame};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::flags;
 
 /// Opens the file to read: the one named, or standard input.
-pub(crate) fn open_input(file: Option<&str>) -> Result<PatientFile, Failure> {
+pub(crate) fn open_input(file: Option<&str>) -> Result<BlockingFile, Failure> {
     let opened = match file {
-        None => PatientFile::stdin(),
-        Some(path) => File::open(path).map(PatientFile::from),
+        None => BlockingFile::stdin(),
+        Some(path) => File::open(path).map(BlockingFile::from),
     };
     opened.map_err(|error| cannot_read(file, &error))
 }
@@ -89,7 +89,7 @@ impl Chunk {
 
 /// Composes frames from input.
 pub(crate) struct Framer {
-    composer: Composer<PatientFile>,
+    composer: Composer<BlockingFile>,
     file: Option<String>,
     layout: Layout,
     limit: usize,

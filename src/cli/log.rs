@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use framelet::Count;
+use framelet::wire::Count;
 
 use super::flags;
 

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use ::log::{LevelFilter, debug};
 use argh::{ArgsInfo, FromArgs};
-use framelet::{
-    Address, Backoff, Batch, ByteStream, Count, Fault, FrameReader, InputFormat, Layout,
-    OutputFormat, OutputSink, Payloads, ProtocolError, ReadError, SenderId, Sink,
-};
+use framelet::format::{InputFormat, OutputFormat};
+use framelet::net::{Backoff, ByteStream};
+use framelet::sink::{MessageSink, OutputSink};
+use framelet::stream::{Payloads, ReadError};
+use framelet::wire::{Count, Fault, ProtocolError, SenderId};
+use framelet::{Address, Batch, FrameReader, Layout};
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use ::log::{LevelFilter, info, warn};
 use argh::{ArgsInfo, FromArgs};
-use framelet::{
-    Address, Count, Echo, FileSink, FileSync, Layout, OutputFormat, OutputSink, Place, RedisSink,
-    Reopen, ServeError, Server, Sink, SqliteSink,
+use framelet::format::OutputFormat;
+use framelet::server::{Echo, Reopen, ServeError};
+use framelet::sink::{
+    FileSink, FileSync, MessageSink, OutputSink, RedisSink, SinkTarget, SqliteSink,
 };
+use framelet::wire::Count;
+use framelet::{Address, Layout, Server};
 use futures_lite::future;
 
 use super::exit_code::Exit;
@@ -43,8 +46,8 @@ pub(crate) struct Serve {
     addr: String,
 
     /// where messages go (default: stdout)
-    #[argh(option, arg_name = "SINK", default = "Place::Stdout")]
-    to: Place,
+    #[argh(option, arg_name = "SINK", default = "SinkTarget::Stdout")]
+    to: SinkTarget,
 
     /// how messages are written to stdout or a file (default: lines)
     #[argh(option, arg_name = "FORMAT")]
@@ -149,7 +152,7 @@ impl Serve {
         if let Some(sink) = self.sink()? {
             server = server.collect(sink);
         }
-        if let Place::File(_) = self.to {
+        if let SinkTarget::File(_) = self.to {
             let reopen = Reopen::default();
             reopen_at_signal(reopen.clone())?;
             server = server.reopen(reopen);
@@ -189,41 +192,44 @@ impl Serve {
         if self.echo { server.answer(Echo) } else { server }
     }
 
-    fn sink(&self) -> Result<Option<Box<dyn Sink>>, Failure> {
+    fn sink(&self) -> Result<Option<Box<dyn MessageSink>>, Failure> {
         let format = self.output.unwrap_or_default();
         let unusable = |error: io::Error| {
             let hint = match (&self.to, error.kind()) {
-                (Place::File(_), io::ErrorKind::InvalidData) => " (--output)",
-                (Place::Sqlite(_), io::ErrorKind::Unsupported) => {
+                (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
+                (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
                     ", as cargo install --locked --path . does"
                 }
-                (Place::Redis(_), io::ErrorKind::Unsupported) => {
+                (SinkTarget::Redis(_), io::ErrorKind::Unsupported) => {
                     ": cargo install --locked --features redis --path ."
                 }
                 _ => "",
             };
             Failure::new(Exit::Usage, plain(&error) + hint)
         };
-        if self.sync.is_some() && !matches!(self.to, Place::File(_)) {
+        if self.sync.is_some() && !matches!(self.to, SinkTarget::File(_)) {
             let message = match self.to {
-                Place::Redis(_) => {
+                SinkTarget::Redis(_) => {
                     "--sync is for --to file:PATH only; for Redis see its appendfsync"
                 }
-                Place::Sqlite(_) => {
+                SinkTarget::Sqlite(_) => {
                     "--sync is for --to file:PATH only; a database is always made safe"
                 }
                 _ => "--sync is for --to file:PATH only",
             };
             return Err(Failure::new(Exit::Usage, message));
         }
-        if self.output.is_some() && matches!(self.to, Place::Sqlite(_) | Place::Redis(_)) {
+        if self.output.is_some() && matches!(self.to, SinkTarget::Sqlite(_) | SinkTarget::Redis(_))
+        {
             let message =
                 "--output is for stdout and files only; a database takes messages as they are";
             return Err(Failure::new(Exit::Usage, message));
         }
         let longest = match self.to {
-            Place::Redis(_) => Some((LONGEST_IN_REDIS, "512 MiB that Redis takes")),
-            Place::Sqlite(_) => Some((LONGEST_IN_SQLITE, "999,000,000 bytes that SQLite takes")),
+            SinkTarget::Redis(_) => Some((LONGEST_IN_REDIS, "512 MiB that Redis takes")),
+            SinkTarget::Sqlite(_) => {
+                Some((LONGEST_IN_SQLITE, "999,000,000 bytes that SQLite takes"))
+            }
             _ => None,
         };
         if let Some((longest, what)) = longest
@@ -232,16 +238,16 @@ impl Serve {
             return Err(Failure::new(Exit::Usage, format!("--max-message is over the {what}")));
         }
         Ok(Some(match &self.to {
-            Place::Stdout if format == OutputFormat::None => return Ok(None),
-            Place::Stdout => {
+            SinkTarget::Stdout if format == OutputFormat::None => return Ok(None),
+            SinkTarget::Stdout => {
                 Box::new(OutputSink::stdout(format).map_err(|error| Failure::output(&error))?)
             }
-            Place::File(path) => {
+            SinkTarget::File(path) => {
                 let sync = self.sync.unwrap_or_default();
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
-            Place::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
-            Place::Redis(url) => Box::new(open_redis(url).map_err(unusable)?),
+            SinkTarget::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
+            SinkTarget::Redis(url) => Box::new(open_redis(url).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");
                 return Err(Failure::new(Exit::Usage, message));

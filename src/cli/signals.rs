@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ::log::{error, warn};
 use async_signal::{Signal, Signals};
-use framelet::{Backoff, Reopen};
+use framelet::net::Backoff;
+use framelet::server::Reopen;
 use futures_lite::{Stream, StreamExt};
 use smol::{Timer, channel};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use framelet::{Address, WithoutPassword};
+use framelet::Address;
+use framelet::wire::WithoutPassword;
 use parse_size::parse_size;
 
 use super::exit_code::Exit;

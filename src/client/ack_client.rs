@@ -36,7 +36,8 @@ use crate::wire::sender_id::SenderId;
 /// # Examples
 ///
 /// ```
-/// use framelet::{AckClient, AckOptions};
+/// use framelet::client::AckOptions;
+/// use framelet::AckClient;
 ///
 /// # smol::block_on(async {
 /// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -132,7 +133,8 @@ impl AckClient {
     /// # Examples
     ///
     /// ```no_run
-    /// use framelet::{AckClient, AckOptions};
+    /// use framelet::client::AckOptions;
+    /// use framelet::AckClient;
     /// use smol::net::TcpStream;
     ///
     /// # futures_lite::future::block_on(async {
@@ -142,7 +144,7 @@ impl AckClient {
     ///     Ok(stream) // after a TLS handshake, perhaps
     /// };
     /// let mut client = AckClient::connect_with(connector, AckOptions::new()).await?;
-    /// # Ok::<(), framelet::AckError>(()) }).unwrap();
+    /// # Ok::<(), framelet::client::AckError>(()) }).unwrap();
     /// ```
     pub async fn connect_with<F, C, S>(
         connector: F,

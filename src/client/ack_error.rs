@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::window::CountFault;
 use crate::net::address::ParseAddressError;
-use crate::wire::ack::{NoAnswer, Refusal, UnfitLayout};
+use crate::wire::ack::{InvalidAnswer, Refusal, UnsupportedLayout};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
@@ -22,7 +22,7 @@ pub enum AckError {
     /// Not a valid address.
     Address(ParseAddressError),
     /// There are no acknowledgements in this layout.
-    Layout(UnfitLayout),
+    Layout(UnsupportedLayout),
     /// The limit is more than the layout can express.
     Limit(LimitError),
     /// [`finish`](crate::AckClient::finish) was called; the client takes no more messages.
@@ -39,7 +39,7 @@ pub enum AckError {
         sender: SenderId,
     },
     /// The server has fewer messages of the sender than it had acknowledged, and the client no longer has
-    /// them. See [`AckOptions::renumber`](crate::AckOptions::renumber).
+    /// them. See [`AckOptions::renumber`](crate::client::AckOptions::renumber).
     Behind {
         /// How many the server has.
         server: u64,
@@ -58,7 +58,7 @@ pub enum AckError {
         /// The sender that it answered.
         sender: SenderId,
     },
-    /// There was no connection for longer than [`AckOptions::retry`](crate::AckOptions::retry).
+    /// There was no connection for longer than [`AckOptions::retry`](crate::client::AckOptions::retry).
     Lost {
         /// What failed last.
         error: Arc<io::Error>,
@@ -80,7 +80,7 @@ pub enum AnswerError {
     /// Something that is not a frame.
     Frame(Box<ProtocolError>),
     /// A frame that is not an answer.
-    Payload(NoAnswer),
+    Payload(InvalidAnswer),
     /// A count that no server can have committed.
     Count(CountFault),
 }
@@ -109,7 +109,7 @@ impl fmt::Display for AnswerError {
             // Without the advice to raise the limit: no answer is that long.
             AnswerError::Frame(error) => match &**error {
                 ProtocolError {
-                    at, fault: fault @ Fault::OverLong { .. }, suspect: None, ..
+                    at, fault: fault @ Fault::TooLarge { .. }, suspect: None, ..
                 } => {
                     write!(f, "{at}: {fault}")
                 }

@@ -10,12 +10,13 @@ use crate::wire::sender_id::SenderId;
 /// # Examples
 ///
 /// ```
-/// use framelet::{AckOptions, SenderId};
+/// use framelet::client::AckOptions;
+/// use framelet::wire::SenderId;
 /// use std::time::Duration;
 ///
 /// let id: SenderId = "00112233445566778899aabbccddeeff".parse()?;
 /// let options = AckOptions::new().sender(id).retry(Duration::from_secs(60)).server_timeout(None);
-/// # Ok::<(), framelet::ParseSenderIdError>(())
+/// # Ok::<(), framelet::wire::ParseSenderIdError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct AckOptions {
@@ -52,7 +53,7 @@ impl AckOptions {
 
     /// Sets what to do about a server that has lost acknowledged messages, because its database was replaced
     /// or it has forgotten the sender. With `false`, the default, the client ends with
-    /// [`AckError::Behind`](crate::AckError::Behind). With `true` it sends what is not committed with the
+    /// [`AckError::Behind`](crate::client::AckError::Behind). With `true` it sends what is not committed with the
     /// numbers after those of the server, and [`AckClient::lost`](crate::AckClient::lost) tells how many
     /// messages are missing there.
     pub fn renumber(self, renumber: bool) -> AckOptions {
@@ -97,7 +98,7 @@ impl AckOptions {
     }
 
     /// Sets the longest payload to send, in bytes. `None`, the default, is
-    /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE).
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE).
     pub fn max_message(self, limit: impl Into<Option<usize>>) -> AckOptions {
         AckOptions { max_message: limit.into(), ..self }
     }

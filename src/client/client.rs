@@ -113,7 +113,7 @@ impl Client {
 
 impl<S> Client<S> {
     /// Returns a client over a connected stream. Unless options say otherwise, it reads and writes `u32be`
-    /// frames of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes and waits for replies
+    /// frames of at most [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes and waits for replies
     /// without a time limit.
     pub fn new(stream: S) -> Client<S> {
         Client { framed: Framed::new(stream, Layout::U32BE), timeout: None, unanswered: 0 }

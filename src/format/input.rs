@@ -28,13 +28,13 @@ const CHUNK: usize = 64 * 1024;
 /// # Examples
 ///
 /// ```
-/// use framelet::{Composer, InputFormat};
+/// use framelet::format::{Composer, InputFormat};
 ///
 /// let mut composer = Composer::new(&b"a\nb\n\nc"[..], InputFormat::Text, 1024);
 /// let mut messages = Vec::new();
 /// while composer.read(|message| messages.push(message.to_vec()))? {}
 /// assert_eq!(messages, [&b"a\nb"[..], b"c"]);
-/// # Ok::<(), framelet::InputError>(())
+/// # Ok::<(), framelet::format::InputError>(())
 /// ```
 #[derive(Debug)]
 pub struct Composer<R>(Kind<R>);

@@ -9,16 +9,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// A file that is waited for, even if it was set to be non-blocking, as some parents do with the
 /// standard streams of their children.
 #[derive(Debug)]
-pub struct PatientFile(File);
+pub struct BlockingFile(File);
 
-impl PatientFile {
+impl BlockingFile {
     /// Returns standard input, past the buffer of [`std::io::stdin`].
     ///
     /// # Errors
     ///
     /// The system's, if there are no more file descriptors.
-    pub fn stdin() -> io::Result<PatientFile> {
-        PatientFile::of(&io::stdin())
+    pub fn stdin() -> io::Result<BlockingFile> {
+        BlockingFile::of(&io::stdin())
     }
 
     /// Returns standard output, past the buffer of [`std::io::stdout`].
@@ -26,12 +26,12 @@ impl PatientFile {
     /// # Errors
     ///
     /// The system's, if there are no more file descriptors.
-    pub fn stdout() -> io::Result<PatientFile> {
-        PatientFile::of(&io::stdout())
+    pub fn stdout() -> io::Result<BlockingFile> {
+        BlockingFile::of(&io::stdout())
     }
 
-    fn of(stream: &impl AsFd) -> io::Result<PatientFile> {
-        Ok(PatientFile(File::from(stream.as_fd().try_clone_to_owned()?)))
+    fn of(stream: &impl AsFd) -> io::Result<BlockingFile> {
+        Ok(BlockingFile(File::from(stream.as_fd().try_clone_to_owned()?)))
     }
 
     /// Returns whether it is a terminal.
@@ -52,13 +52,13 @@ impl PatientFile {
     }
 }
 
-impl From<File> for PatientFile {
+impl From<File> for BlockingFile {
     fn from(file: File) -> Self {
-        PatientFile(file)
+        BlockingFile(file)
     }
 }
 
-impl Read for PatientFile {
+impl Read for BlockingFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.read(buf) {
@@ -71,7 +71,7 @@ impl Read for PatientFile {
     }
 }
 
-impl Write for PatientFile {
+impl Write for BlockingFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(buf)])
     }

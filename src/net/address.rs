@@ -17,7 +17,7 @@ use std::str::FromStr;
 ///
 /// assert_eq!(":4747".parse::<Address>()?.to_string(), "127.0.0.1:4747");
 /// assert!("localhost".parse::<Address>().is_err()); // which port?
-/// # Ok::<(), framelet::ParseAddressError>(())
+/// # Ok::<(), framelet::net::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -175,7 +175,7 @@ impl ByteStream {
     /// # Examples
     ///
     /// ```
-    /// use framelet::ByteStream;
+    /// use framelet::net::ByteStream;
     ///
     /// let stream = ByteStream::new(futures_lite::io::Cursor::new(Vec::new()));
     /// ```

@@ -203,7 +203,7 @@ impl Listener {
     /// Accepts the next connection.
     ///
     /// It ends as any socket does: what was written before it is dropped still arrives, as long as
-    /// everything the peer has sent was read. [`serve`](crate::serve) is stricter with its own.
+    /// everything the peer has sent was read. [`Server`](crate::Server) is stricter with its own.
     ///
     /// # Errors
     ///

@@ -173,12 +173,14 @@ impl AckSession {
         let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
         let number = self.before().saturating_add(at.message);
         match fault {
-            Fault::OverLong { length, limit } => {
+            Fault::TooLarge { length, limit } => {
                 let length = Count(*length, "byte");
                 let text = format!("message {number} has {length}, and the server takes {limit}");
                 Some((RefusalCode::TooLong, text))
             }
-            Fault::Late { .. } => Some((RefusalCode::Late, format!("message {number} {fault}"))),
+            Fault::TimedOut { .. } => {
+                Some((RefusalCode::Late, format!("message {number} {fault}")))
+            }
             _ => None,
         }
     }

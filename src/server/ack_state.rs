@@ -271,7 +271,7 @@ mod tests {
     use crate::net::byte_stream::Peer;
     use crate::server::open_connection::OpenConnection;
     use crate::server::writer_thread::WriterThread;
-    use crate::sink::message_sink::{Sink, SinkError};
+    use crate::sink::message_sink::{MessageSink, SinkError};
 
     const BEFORE: u64 = 5;
 
@@ -359,7 +359,7 @@ mod tests {
         /// A sink that waits in its first commit.
         struct Waits(Arc<Barrier>, bool);
 
-        impl Sink for Waits {
+        impl MessageSink for Waits {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 if !std::mem::replace(&mut self.1, true) {
                     self.0.wait();

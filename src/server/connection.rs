@@ -30,7 +30,7 @@ use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{Hello, Opening, RefusalCode};
+use crate::wire::ack::{FirstBytes, Hello, RefusalCode};
 
 /// How many reads a connection may take before other tasks get their turn: half a megabyte if they are
 /// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
@@ -166,8 +166,8 @@ impl Connection {
         }
         let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_opening)).await?;
         let hello = match opening {
-            Opening::Hello { hello, resuming, .. } => Some((hello, resuming)),
-            Opening::Unsupported { .. } => None,
+            FirstBytes::Hello { hello, resuming, .. } => Some((hello, resuming)),
+            FirstBytes::Unsupported { .. } => None,
             _ if receiver.shared.require_acks => return Err(Outcome::NotAsked),
             _ => return Ok(()),
         };

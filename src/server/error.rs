@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use crate::wire::ack::UnfitLayout;
+use crate::wire::ack::UnsupportedLayout;
 use crate::wire::count::Count;
 use crate::wire::io_error::Plain;
 use crate::wire::layout::LimitError;
@@ -24,7 +24,7 @@ pub enum ServeError {
     /// The option of this name must not be zero.
     Zero(&'static str),
     /// Acknowledgements are required, but the layout has none.
-    Acks(UnfitLayout),
+    Acks(UnsupportedLayout),
     /// Acknowledgements are required of a server that replies instead.
     AnswerAcks,
     /// The system refused something at the start.

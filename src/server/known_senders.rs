@@ -1,7 +1,7 @@
 //! How far each sender has come, so that what it sends again is recognised.
 
 use crate::message::Batch;
-use crate::sink::message_sink::{Sink, SinkError};
+use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::sink::sender_counts::SenderCounts;
 use crate::wire::sender_id::SenderId;
 
@@ -22,7 +22,7 @@ impl KnownSenders {
     pub(super) fn committed(
         &mut self,
         senders: &[SenderId],
-        sink: &mut dyn Sink,
+        sink: &mut dyn MessageSink,
     ) -> Result<Vec<Option<u64>>, SinkError> {
         let mut answers = sink.committed_by_each(senders)?;
         for (sender, answer) in senders.iter().zip(&mut answers) {
@@ -48,7 +48,7 @@ impl KnownSenders {
     pub(super) fn last_checksums(
         &mut self,
         senders: &[SenderId],
-        sink: &mut dyn Sink,
+        sink: &mut dyn MessageSink,
     ) -> Result<Vec<Option<u64>>, SinkError> {
         let answers = sink.last_checksums(senders)?.into_iter().zip(senders);
         let known = |sender: &SenderId| self.counts.checksum(*sender);
@@ -91,7 +91,7 @@ mod tests {
     /// And one that knows nothing but the same checksum of all.
     struct KnowsChecksums;
 
-    impl Sink for KnowsChecksums {
+    impl MessageSink for KnowsChecksums {
         fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
             Ok(())
         }
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    impl Sink for Knows {
+    impl MessageSink for Knows {
         fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
             Ok(())
         }

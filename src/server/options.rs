@@ -9,7 +9,7 @@ use super::error::ServeError;
 use super::handler::Answering;
 use super::reopen::Reopen;
 use super::upgrade::Upgrade;
-use crate::wire::ack::{Hello, UnfitLayout};
+use crate::wire::ack::{Hello, UnsupportedLayout};
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
 
@@ -89,7 +89,7 @@ impl Options {
             return Err(ServeError::AnswerAcks);
         }
         if self.require_acks && !Hello::fits(self.layout) {
-            return Err(ServeError::Acks(UnfitLayout { layout: self.layout }));
+            return Err(ServeError::Acks(UnsupportedLayout { layout: self.layout }));
         }
         Ok((max_message, memory))
     }

@@ -139,8 +139,8 @@ fn target(error: &ReadError) -> Cow<'static, str> {
     };
     match (suspect.as_ref().map(Suspect::layout), fault) {
         (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
-        (None, Fault::OverLong { .. }) => "framelet::max_message".into(),
-        (None, Fault::Late { .. }) => "framelet::message_timeout".into(),
+        (None, Fault::TooLarge { .. }) => "framelet::max_message".into(),
+        (None, Fault::TimedOut { .. }) => "framelet::message_timeout".into(),
         (None, Fault::Slow { .. }) => "framelet::memory".into(),
         _ => "framelet".into(),
     }
@@ -150,9 +150,9 @@ fn kind(error: &ReadError) -> Kind {
     match error {
         ReadError::Io { .. } => Kind::Lost,
         ReadError::Protocol(error) => match error.fault {
-            Fault::OverLong { .. } | Fault::Malformed(_) => Kind::NoMessage,
+            Fault::TooLarge { .. } | Fault::Malformed(_) => Kind::NoMessage,
             Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
-            Fault::Late { .. } => Kind::Late,
+            Fault::TimedOut { .. } => Kind::Late,
             Fault::Slow { .. } => Kind::Slow,
         },
     }

@@ -3,14 +3,14 @@
 use smol::channel::{self, Receiver, Sender};
 
 /// Tells the sink of a running server to open again what it writes to: see
-/// [`Sink::reopen`](crate::Sink::reopen).
+/// [`MessageSink::reopen`](crate::sink::MessageSink::reopen).
 ///
 /// All clones are the same.
 ///
 /// # Examples
 ///
 /// ```
-/// use framelet::Reopen;
+/// use framelet::server::Reopen;
 ///
 /// let reopen = Reopen::default();
 /// // Give a clone to `Server::reopen`, start the server, and then, from anywhere:

@@ -22,7 +22,7 @@ use super::upgrade::Upgrade;
 use super::writer_thread::WriterThread;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::net::listener::Listener;
-use crate::sink::message_sink::Sink;
+use crate::sink::message_sink::MessageSink;
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
 
@@ -63,14 +63,15 @@ pub struct Summary {
 ///
 /// # Acknowledgements
 ///
-/// A client that begins with a [`Hello`](crate::Hello) is told how many messages of its sender are
+/// A client that begins with a [`Hello`](crate::wire::Hello) is told how many messages of its sender are
 /// committed, and then, whenever there are more, how many by now. Clients that do not ask are never
 /// written to, unless the server answers.
 ///
 /// # Examples
 ///
 /// ```
-/// use framelet::{Address, Client, Request, Server};
+/// use framelet::server::Request;
+/// use framelet::{Address, Client, Server};
 /// use futures_lite::future;
 ///
 /// # future::block_on(async {
@@ -82,8 +83,7 @@ pub struct Summary {
 /// let server = smol::spawn(server.run(async move { drop(stopped.recv().await) }));
 ///
 /// let mut client = Client::connect(&address).await?;
-/// client.send(b"hello").await?;
-/// assert_eq!(client.read().await?, Some(b"HELLO".to_vec()));
+/// assert_eq!(client.request(b"hello").await?, b"HELLO");
 /// drop(stop);
 /// assert_eq!(server.await?.messages, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -91,7 +91,7 @@ pub struct Summary {
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
     incoming: Incoming,
-    sink: Option<Box<dyn Sink>>,
+    sink: Option<Box<dyn MessageSink>>,
     options: Options,
 }
 
@@ -107,14 +107,16 @@ impl Server {
     /// # Examples
     ///
     /// ```
-    /// use framelet::{Echo, Peer, Server};
+    /// use framelet::net::Peer;
+    /// use framelet::server::Echo;
+    /// use framelet::Server;
     /// use futures_lite::{future, io::Cursor, stream};
     ///
     /// # future::block_on(async {
     /// let streams = stream::once(Ok((Cursor::new(b"\0\0\0\x02hi".to_vec()), Peer::Unix)));
     /// let server = Server::accept_from(streams).answer(Echo);
     /// assert_eq!(server.run(future::pending()).await?.messages, 1);
-    /// # Ok::<(), framelet::ServeError>(()) }).unwrap();
+    /// # Ok::<(), framelet::server::ServeError>(()) }).unwrap();
     /// ```
     pub fn accept_from<S: AsyncRead + AsyncWrite + Send + 'static>(
         streams: impl Stream<Item = io::Result<(S, Peer)>> + Send + 'static,
@@ -130,7 +132,7 @@ impl Server {
     }
 
     /// Puts messages into a sink.
-    pub fn collect(self, sink: impl Sink + 'static) -> Server {
+    pub fn collect(self, sink: impl MessageSink + 'static) -> Server {
         Server { sink: Some(Box::new(sink)), ..self }
     }
 

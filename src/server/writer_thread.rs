@@ -14,7 +14,7 @@ use super::known_senders::KnownSenders;
 use super::patience::{Patience, Trouble};
 use super::turns::{Group, Pending};
 use crate::message::Batch;
-use crate::sink::message_sink::{Sink, SinkError};
+use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::wire::sender_id::SenderId;
 
 /// After how many single messages in a row the next one is looked for: then their client is one that
@@ -38,7 +38,7 @@ impl WriterThread {
     /// # Errors
     ///
     /// The system's, if it has no thread to give.
-    pub(crate) fn start(mut sink: Box<dyn Sink>) -> io::Result<WriterThread> {
+    pub(crate) fn start(mut sink: Box<dyn MessageSink>) -> io::Result<WriterThread> {
         let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
         let counts = Arc::<Counts>::default();
@@ -105,7 +105,7 @@ impl WriterThread {
 
 /// Does what comes through the queue, in its order, until the queue is closed.
 fn run(
-    sink: &mut dyn Sink,
+    sink: &mut dyn MessageSink,
     commands: &Receiver<Command>,
     counts: &Counts,
     mut patience: Patience<impl Fn() -> bool>,
@@ -200,7 +200,7 @@ fn is_single_message(group: &Group) -> bool {
 
 /// Commits what is new in a group of batches.
 fn commit(
-    sink: &mut dyn Sink,
+    sink: &mut dyn MessageSink,
     known: &mut KnownSenders,
     group: &Group,
     patience: &mut Patience<impl Fn() -> bool>,
@@ -266,7 +266,7 @@ mod tests {
     /// A sink that notes what it is told.
     struct Notes(Told);
 
-    impl Sink for Notes {
+    impl MessageSink for Notes {
         fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
             for message in batches.iter().flat_map(Batch::messages) {
                 let payload = String::from_utf8_lossy(message.payload);
@@ -332,7 +332,7 @@ mod tests {
         /// A sink that is away twice once it may go on, and refuses the last batch meanwhile.
         struct Away(Arc<Barrier>, u32, Notes);
 
-        impl Sink for Away {
+        impl MessageSink for Away {
             fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 self.1 += 1;
                 match self.1 {
@@ -374,7 +374,7 @@ mod tests {
         /// A sink that is away until somebody lets it come back.
         struct Away(std::sync::mpsc::Receiver<()>);
 
-        impl Sink for Away {
+        impl MessageSink for Away {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 let back = self.0.try_recv();
                 back.map_err(|_| SinkError::Transient(io::Error::other("it is away")))
@@ -400,7 +400,7 @@ mod tests {
         /// A sink whose file is gone until it is reopened.
         struct Gone(Arc<Barrier>, bool, Notes);
 
-        impl Sink for Gone {
+        impl MessageSink for Gone {
             fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 if self.1 {
                     return self.2.commit(batches);
@@ -434,7 +434,7 @@ mod tests {
         /// A sink that refuses what it does not like, and knows nothing of senders.
         struct Choosy;
 
-        impl Sink for Choosy {
+        impl MessageSink for Choosy {
             fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 for batch in
                     batches.iter().filter(|batch| batch.messages().any(|m| m.payload == b"b"))
@@ -462,7 +462,7 @@ mod tests {
         /// A sink that counts questions, and commits only once it is told to.
         struct Asked(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
 
-        impl Sink for Asked {
+        impl MessageSink for Asked {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 Ok(self.0.recv().map_err(io::Error::other)?)
             }
@@ -491,7 +491,7 @@ mod tests {
         /// A sink that waits in its first commit, and notes how much it is asked at once.
         struct Asked(Arc<Barrier>, Told);
 
-        impl Sink for Asked {
+        impl MessageSink for Asked {
             fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 let mut told = self.1.lock().unwrap();
                 told.push(format!("commit {}", batches.len()));
@@ -554,7 +554,7 @@ mod tests {
         /// A sink that waits, as long as somebody holds the other end.
         struct Waits(std::sync::mpsc::Receiver<()>);
 
-        impl Sink for Waits {
+        impl MessageSink for Waits {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 let _ = self.0.recv();
                 Ok(())
@@ -603,7 +603,7 @@ mod tests {
         /// A sink that says when it is dropped.
         struct Leaves(#[allow(dead_code)] std::sync::mpsc::Sender<()>);
 
-        impl Sink for Leaves {
+        impl MessageSink for Leaves {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 Ok(())
             }
@@ -628,7 +628,7 @@ mod tests {
         /// A sink that waits in its first two commits, and notes how much there is in each.
         struct Waits(Arc<Barrier>, Told);
 
-        impl Sink for Waits {
+        impl MessageSink for Waits {
             fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
                 let messages: usize = batches.iter().map(Batch::len).sum();
                 let mut told = self.1.lock().unwrap();
@@ -684,7 +684,7 @@ mod tests {
         /// A sink that waits in each commit, as long as somebody holds the other end.
         struct Waits(Arc<Barrier>, std::sync::mpsc::Receiver<()>);
 
-        impl Sink for Waits {
+        impl MessageSink for Waits {
             fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
                 if self.1.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
                     self.0.wait();

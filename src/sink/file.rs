@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use self::file_sync::FileSync;
 use self::note::{Note, OpenNote};
 use self::sync::Syncs;
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use super::output::OutputSink;
 use super::output::{may_pass, what_to_do};
 use super::sender_counts::SenderCounts;
@@ -238,7 +238,7 @@ impl FileSink {
     }
 }
 
-impl Sink for FileSink {
+impl MessageSink for FileSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         let batches = &*self.senders.only_new(batches);
         if self.open.regular.is_none() {

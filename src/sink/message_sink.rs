@@ -13,11 +13,12 @@ use crate::wire::sender_id::SenderId;
 /// A sink that adds up lengths:
 ///
 /// ```
-/// use framelet::{Batch, Sink, SinkError};
+/// use framelet::sink::{MessageSink, SinkError};
+/// use framelet::Batch;
 ///
 /// struct Sum(usize);
 ///
-/// impl Sink for Sum {
+/// impl MessageSink for Sum {
 ///     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
 ///         for message in batches.iter().flat_map(Batch::messages) {
 ///             self.0 += message.payload.len();
@@ -26,14 +27,14 @@ use crate::wire::sender_id::SenderId;
 ///     }
 /// }
 /// ```
-pub trait Sink: Send {
+pub trait MessageSink: Send {
     /// Takes all these messages in, and returns once they are as safe as this sink promises.
     ///
     /// It may block. Messages of one connection come in the order in which they were sent, in one
     /// batch and from batch to batch.
     ///
     /// A sink with transactions stores in the same transaction how far each [`Batch::sender`] has come,
-    /// for [`Sink::committed`]. A message that a sender has sent again, since it did not know that it
+    /// for [`MessageSink::committed`]. A message that a sender has sent again, since it did not know that it
     /// was committed, does not come here again as long as the server remembers the sender.
     ///
     /// Where some of the messages cannot be taken since another server has taken over their sender, the
@@ -67,7 +68,7 @@ pub trait Sink: Send {
         Ok(None)
     }
 
-    /// Answers [`Sink::committed`] for several senders, in their order. To be implemented where many
+    /// Answers [`MessageSink::committed`] for several senders, in their order. To be implemented where many
     /// questions at once cost less than each on its own, for example a way to another machine.
     ///
     /// # Errors
@@ -77,7 +78,7 @@ pub trait Sink: Send {
         senders.iter().map(|sender| self.committed(*sender)).collect()
     }
 
-    /// Returns the checksum of the last message that [`Sink::committed`] counts, for each of several
+    /// Returns the checksum of the last message that [`MessageSink::committed`] counts, for each of several
     /// senders in their order: what [`Batch::last_checksum`] said of the batch with which it came. A sink that
     /// stores how far a sender has come stores this with it. A client that resumes an input compares it, so
     /// that another input is not taken for the one whose beginning was sent.
@@ -102,7 +103,7 @@ pub trait Sink: Send {
     }
 }
 
-impl<S: Sink + ?Sized> Sink for Box<S> {
+impl<S: MessageSink + ?Sized> MessageSink for Box<S> {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         (**self).commit(batches)
     }

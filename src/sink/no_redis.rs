@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
 /// Puts messages into a Redis stream; not in this build, so that none can be opened.
@@ -33,7 +33,7 @@ impl RedisSink {
     }
 }
 
-impl Sink for RedisSink {
+impl MessageSink for RedisSink {
     fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
         match self.0 {}
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
 /// Puts messages into a SQLite database; not in this build, so that none can be opened.
@@ -28,7 +28,7 @@ impl SqliteSink {
     }
 }
 
-impl Sink for SqliteSink {
+impl MessageSink for SqliteSink {
     fn commit(&mut self, _: &[Batch]) -> Result<(), SinkError> {
         match self.0 {}
     }

@@ -4,9 +4,9 @@ use std::io::{self, IoSlice, Write};
 
 use rustix::io::Errno;
 
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use crate::format::names::OutputFormat;
-use crate::format::standard_streams::PatientFile;
+use crate::format::standard_streams::BlockingFile;
 use crate::message::Batch;
 use crate::wire::io_error::Plain;
 
@@ -33,7 +33,7 @@ const KEPT: usize = 2 * WRITE;
 /// where this one stopped: it has to be called with the same batches, as a server does.
 #[derive(Debug)]
 pub struct OutputSink {
-    file: PatientFile,
+    file: BlockingFile,
     format: OutputFormat,
     escaped: bool,
     buffer: Vec<u8>,
@@ -52,7 +52,7 @@ struct Progress {
 
 impl OutputSink {
     /// Returns a sink that writes to `file`.
-    pub fn new(file: impl Into<PatientFile>, format: OutputFormat) -> OutputSink {
+    pub fn new(file: impl Into<BlockingFile>, format: OutputFormat) -> OutputSink {
         let file = file.into();
         let escaped = file.is_terminal();
         OutputSink { file, format, escaped, buffer: Vec::new(), progress: Progress::default() }
@@ -64,7 +64,7 @@ impl OutputSink {
     ///
     /// The system's, if there are no more file descriptors.
     pub fn stdout(format: OutputFormat) -> io::Result<OutputSink> {
-        Ok(OutputSink::new(PatientFile::stdout()?, format))
+        Ok(OutputSink::new(BlockingFile::stdout()?, format))
     }
 }
 
@@ -126,7 +126,7 @@ fn write_rest(
     Ok(())
 }
 
-impl Sink for OutputSink {
+impl MessageSink for OutputSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         self.write_on(batches).map_err(|error| {
             // A device that is full stays so, and a pipe that is broken.

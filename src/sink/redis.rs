@@ -12,7 +12,7 @@ use std::io;
 use log::{info, warn};
 use redis::cmd;
 
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 use crate::wire::ack::RefusalCode;
 use crate::wire::sender_id::SenderId;
@@ -290,7 +290,7 @@ impl RedisSink {
     }
 }
 
-impl Sink for RedisSink {
+impl MessageSink for RedisSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         // If it fails, the counts tell what was written when the same batches come again.
         let mut groups = self.group(batches);

@@ -16,7 +16,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, ffi, params,
 };
 
-use super::message_sink::{Sink, SinkError};
+use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
@@ -177,7 +177,7 @@ impl SqliteSink {
     }
 }
 
-impl Sink for SqliteSink {
+impl MessageSink for SqliteSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         let SqliteSink { connection, files, senders, .. } = self;
         let committed = in_transaction(connection, || {

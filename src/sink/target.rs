@@ -14,30 +14,30 @@ use crate::wire::escape::WithoutPassword;
 /// # Examples
 ///
 /// ```
-/// use framelet::Place;
+/// use framelet::sink::SinkTarget;
 ///
-/// let place: Place = "file:/var/log/messages.json".parse()?;
-/// assert_eq!(place, Place::File("/var/log/messages.json".into()));
-/// # Ok::<(), framelet::ParsePlaceError>(())
+/// let place: SinkTarget = "file:/var/log/messages.json".parse()?;
+/// assert_eq!(place, SinkTarget::File("/var/log/messages.json".into()));
+/// # Ok::<(), framelet::sink::ParseSinkTargetError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Place {
-    /// Standard output; see [`OutputSink`](crate::OutputSink).
+pub enum SinkTarget {
+    /// Standard output; see [`OutputSink`](crate::sink::OutputSink).
     #[default]
     Stdout,
-    /// The end of a file; see [`FileSink`](crate::FileSink).
+    /// The end of a file; see [`FileSink`](crate::sink::FileSink).
     File(PathBuf),
-    /// A SQLite database; see [`SqliteSink`](crate::SqliteSink).
+    /// A SQLite database; see [`SqliteSink`](crate::sink::SqliteSink).
     Sqlite(PathBuf),
-    /// A Redis stream, as a URL; see [`RedisSink`](crate::RedisSink).
+    /// A Redis stream, as a URL; see [`RedisSink`](crate::sink::RedisSink).
     Redis(String),
 }
 
 /// A text that names no place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ParsePlaceError {
+pub enum ParseSinkTargetError {
     /// It begins like none of them.
     Unknown {
         /// Whether it looks like the path of a file.
@@ -47,17 +47,20 @@ pub enum ParsePlaceError {
     NoPath(&'static str),
 }
 
-impl FromStr for Place {
-    type Err = ParsePlaceError;
+impl FromStr for SinkTarget {
+    type Err = ParseSinkTargetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "stdout" {
-            return Ok(Place::Stdout);
+            return Ok(SinkTarget::Stdout);
         }
-        let kinds = [("file:", Place::File as fn(PathBuf) -> Place), ("sqlite:", Place::Sqlite)];
+        let kinds = [
+            ("file:", SinkTarget::File as fn(PathBuf) -> SinkTarget),
+            ("sqlite:", SinkTarget::Sqlite),
+        ];
         for (kind, place) in kinds {
             match text.strip_prefix(kind) {
-                Some("") => return Err(ParsePlaceError::NoPath(kind)),
+                Some("") => return Err(ParseSinkTargetError::NoPath(kind)),
                 Some(path) => return Ok(place(path.into())),
                 None => {}
             }
@@ -66,48 +69,48 @@ impl FromStr for Place {
         let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         if scheme.is_some_and(|scheme| scheme.starts_with("redis") || scheme.starts_with("valkey"))
         {
-            return Ok(Place::Redis(text.into()));
+            return Ok(SinkTarget::Redis(text.into()));
         }
         let path =
             !text.contains(':') && (text.contains('/') || Path::new(text).extension().is_some());
-        Err(ParsePlaceError::Unknown { path })
+        Err(ParseSinkTargetError::Unknown { path })
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SinkTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Stdout => f.write_str("stdout"),
-            Place::File(path) => write!(f, "file:{}", path.display()),
-            Place::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
-            Place::Redis(url) => WithoutPassword(url).fmt(f),
+            SinkTarget::Stdout => f.write_str("stdout"),
+            SinkTarget::File(path) => write!(f, "file:{}", path.display()),
+            SinkTarget::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            SinkTarget::Redis(url) => WithoutPassword(url).fmt(f),
         }
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for SinkTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Place({self})")
+        write!(f, "SinkTarget({self})")
     }
 }
 
-impl fmt::Display for ParsePlaceError {
+impl fmt::Display for ParseSinkTargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ParsePlaceError::Unknown { path } => {
+            ParseSinkTargetError::Unknown { path } => {
                 f.write_str(
                     "no such sink; the sinks are stdout, file:PATH, sqlite:PATH and redis://…",
                 )?;
                 f.write_str(if *path { ", and a path alone does not say which" } else { "" })
             }
-            ParsePlaceError::NoPath(kind) => {
+            ParseSinkTargetError::NoPath(kind) => {
                 write!(f, "the path is missing; write it behind {kind}, as in {kind}messages")
             }
         }
     }
 }
 
-impl std::error::Error for ParsePlaceError {}
+impl std::error::Error for ParseSinkTargetError {}
 
 #[cfg(test)]
 mod tests {
@@ -123,17 +126,17 @@ mod tests {
             "sqlite::memory:",
             "redis://h/?stream=a",
         ] {
-            assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<SinkTarget>().unwrap().to_string(), text);
         }
         for scheme in ["redis", "rediss", "valkey", "valkeys", "Redis", "VALKEY"] {
             let url = format!("{scheme}://me:secret@h/?stream=a");
-            let place: Place = url.parse().unwrap();
+            let place: SinkTarget = url.parse().unwrap();
             let shown = format!("{scheme}://me:***@h/?stream=a");
             assert_eq!(
                 (place.to_string(), format!("{place:?}")),
-                (shown.clone(), format!("Place({shown})"))
+                (shown.clone(), format!("SinkTarget({shown})"))
             );
-            assert_eq!(place, Place::Redis(url), "the sink needs all of it");
+            assert_eq!(place, SinkTarget::Redis(url), "the sink needs all of it");
         }
         for (text, words) in [
             ("", "the sinks are stdout, file:PATH"),
@@ -143,7 +146,7 @@ mod tests {
             ("file:", "behind file:"),
             ("sqlite:", "behind sqlite:"),
         ] {
-            let error = text.parse::<Place>().unwrap_err().to_string();
+            let error = text.parse::<SinkTarget>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
     }

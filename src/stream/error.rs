@@ -77,8 +77,8 @@ impl From<ReadError> for io::Error {
                 Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => {
                     io::ErrorKind::UnexpectedEof
                 }
-                Fault::Late { .. } | Fault::Slow { .. } => io::ErrorKind::TimedOut,
-                Fault::OverLong { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
+                Fault::TimedOut { .. } | Fault::Slow { .. } => io::ErrorKind::TimedOut,
+                Fault::TooLarge { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
             },
         };
         io::Error::new(kind, error)

@@ -49,7 +49,7 @@ pub struct Framed<S> {
 
 impl<S> Framed<S> {
     /// Returns a reader and writer of frames in `layout`, with payloads of at most
-    /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
     pub fn new(stream: S, layout: Layout) -> Framed<S> {
         let reader = FrameReader::with_layout(stream, layout);
         Framed { reader, queue: FrameQueue::new(layout) }

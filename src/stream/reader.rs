@@ -24,7 +24,7 @@ use crate::stream::counted_reader::CountedReader;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::{Place, Pool, PooledBytes};
-use crate::wire::ack::{Hello, Opening};
+use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::frame::whole_frame;
@@ -48,7 +48,7 @@ use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
 /// assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
 /// assert_eq!(reader.read().await?, Some(vec![])); // an empty message is a message
 /// assert_eq!(reader.read().await?, None);
-/// # Ok::<(), framelet::ReadError>(()) }).unwrap();
+/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
 /// ```
 pub struct FrameReader<R> {
     source: CountedReader<R>,
@@ -102,12 +102,12 @@ impl Announced {
 }
 
 impl<R> FrameReader<R> {
-    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes.
+    /// Returns a reader of `u32be` frames with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes.
     pub fn new(inner: R) -> FrameReader<R> {
         FrameReader::with_layout(inner, Layout::U32BE)
     }
 
-    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE)
+    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE)
     /// bytes or as many as the layout can say.
     pub fn with_layout(inner: R, layout: Layout) -> FrameReader<R> {
         let limit = layout.default_limit();
@@ -185,7 +185,7 @@ impl<R> FrameReader<R> {
     /// assert_eq!(reader.read().await?, Some(b"upgrade".to_vec()));
     /// let (stream, read_ahead) = reader.into_parts();
     /// assert_eq!([&read_ahead, stream].concat(), b"HTTP/1.1");
-    /// # Ok::<(), framelet::ReadError>(()) }).unwrap();
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
     /// ```
     pub fn into_parts(self) -> (R, Vec<u8>) {
         let mut read_ahead = Vec::new();
@@ -250,7 +250,7 @@ impl<R> FrameReader<R> {
     /// Ends the stream because the message under way took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
         let want = self.announced.map(Announced::frame);
-        self.protocol_error(Fault::Late { got: self.got(), want, timeout }, None)
+        self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout }, None)
     }
 
     /// Returns how many bytes of the frame under way have come.
@@ -383,7 +383,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn poll_opening(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Opening>, ReadError>> {
+    ) -> Poll<Result<Option<FirstBytes>, ReadError>> {
         match self.known()? {
             Some(false) => return Poll::Ready(Ok(None)),
             Some(true) => {}
@@ -398,14 +398,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         loop {
             match Hello::decode(self.layout, self.source.buffered()) {
-                Opening::Incomplete { .. } => match ready!(self.source.poll_few(cx)) {
+                FirstBytes::Incomplete { .. } => match ready!(self.source.poll_few(cx)) {
                     // What is wrong with that is for the layout to say.
-                    Ok(0) => return Poll::Ready(Ok(Some(Opening::Plain))),
+                    Ok(0) => return Poll::Ready(Ok(Some(FirstBytes::Plain))),
                     Ok(_) => {}
                     Err(error) => return Poll::Ready(Err(self.io_error(error))),
                 },
                 opening => {
-                    if let Opening::Hello { len, .. } = opening {
+                    if let FirstBytes::Hello { len, .. } = opening {
                         self.source.consume(len);
                         // Until the client has its welcome, nothing more is read.
                         self.source.shrink();
@@ -507,7 +507,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     return Poll::Ready(match Announced::within(self.limit, prefix, payload) {
                         Some(announced) => Ok(Some(announced)),
                         None => {
-                            let fault = Fault::OverLong { length: payload, limit: self.limit };
+                            let fault = Fault::TooLarge { length: payload, limit: self.limit };
                             self.fetch_evidence(cx);
                             Err(self.protocol_error(fault, None))
                         }
@@ -635,7 +635,7 @@ mod tests {
     /// Returns a frame of zeros, each four of which would be a message where it is not begun at its start.
     fn frame(len: usize) -> Vec<u8> {
         let mut frame = Vec::new();
-        crate::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &vec![0; len]).unwrap();
+        crate::wire::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &vec![0; len]).unwrap();
         frame
     }
 
@@ -808,7 +808,7 @@ mod tests {
             let mut reader = reader(&Pool::unbounded(), Chunks([frame(10)[..given].into()].into()));
             assert!(reader.poll_message(&mut cx()).is_pending());
             let ReadError::Protocol(error) = reader.expire(timeout) else { panic!("{given}") };
-            assert_eq!(error.fault, Fault::Late { got, want, timeout });
+            assert_eq!(error.fault, Fault::TimedOut { got, want, timeout });
         }
     }
 }

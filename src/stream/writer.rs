@@ -38,7 +38,7 @@ use crate::wire::layout::{Layout, LimitError};
 /// writer.feed(b"").await?;
 /// writer.flush().await?;
 /// assert_eq!(writer.into_inner(), b"\0\0\0\x05hello\0\0\0\0");
-/// # Ok::<(), framelet::WriteError>(()) }).unwrap();
+/// # Ok::<(), framelet::stream::WriteError>(()) }).unwrap();
 /// ```
 pub struct FrameWriter<W> {
     inner: W,
@@ -47,13 +47,13 @@ pub struct FrameWriter<W> {
 
 impl<W> FrameWriter<W> {
     /// Returns a writer of `u32be` frames with payloads of at most
-    /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes.
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes.
     pub fn new(inner: W) -> FrameWriter<W> {
         FrameWriter::with_layout(inner, Layout::U32BE)
     }
 
     /// Returns a writer of frames in `layout`, with payloads of at most
-    /// [`DEFAULT_MAX_MESSAGE`](crate::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
     pub fn with_layout(inner: W, layout: Layout) -> FrameWriter<W> {
         FrameWriter { inner, queue: FrameQueue::new(layout) }
     }

@@ -95,7 +95,7 @@ pub struct Hello {
 /// What the first bytes of a connection are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Opening {
+pub enum FirstBytes {
     /// Plain frames, or nothing that is known here: what these bytes are is for the layout to say.
     Plain,
     /// Not enough bytes to tell.
@@ -123,7 +123,7 @@ pub enum Opening {
 
 /// A layout in which no hello can be told from a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnfitLayout {
+pub struct UnsupportedLayout {
     /// The layout.
     pub layout: Layout,
 }
@@ -186,7 +186,7 @@ pub enum RefusalCode {
 
 /// A payload that is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoAnswer {
+pub struct InvalidAnswer {
     /// Its length in bytes; an answer has at least 8, or none.
     pub length: usize,
 }
@@ -215,21 +215,22 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// [`UnfitLayout`] if there can be no hello in this layout.
+    /// [`UnsupportedLayout`] if there can be no hello in this layout.
     ///
     /// # Examples
     ///
     /// ```
-    /// use framelet::{Hello, Layout, Opening, SenderId};
+    /// use framelet::wire::{FirstBytes, Hello, SenderId};
+    /// use framelet::Layout;
     ///
     /// let hello = Hello { sender: SenderId::from_bytes([7; 16]), first: 1 };
     /// let bytes = hello.encode(Layout::U32BE)?;
     /// assert_eq!(bytes[..9], [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 25, 1]);
-    /// let opening = Opening::Hello { hello, resuming: false, len: 33 };
+    /// let opening = FirstBytes::Hello { hello, resuming: false, len: 33 };
     /// assert_eq!(Hello::decode(Layout::U32BE, &bytes), opening);
-    /// # Ok::<(), framelet::UnfitLayout>(())
+    /// # Ok::<(), framelet::wire::UnsupportedLayout>(())
     /// ```
-    pub fn encode(&self, layout: Layout) -> Result<Vec<u8>, UnfitLayout> {
+    pub fn encode(&self, layout: Layout) -> Result<Vec<u8>, UnsupportedLayout> {
         self.encode_version(layout, VERSION)
     }
 
@@ -238,13 +239,13 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// [`UnfitLayout`] if there can be no hello in this layout.
-    pub fn encode_resuming(&self, layout: Layout) -> Result<Vec<u8>, UnfitLayout> {
+    /// [`UnsupportedLayout`] if there can be no hello in this layout.
+    pub fn encode_resuming(&self, layout: Layout) -> Result<Vec<u8>, UnsupportedLayout> {
         self.encode_version(layout, RESUMING)
     }
 
-    fn encode_version(&self, layout: Layout, version: u8) -> Result<Vec<u8>, UnfitLayout> {
-        let unfit = UnfitLayout { layout };
+    fn encode_version(&self, layout: Layout, version: u8) -> Result<Vec<u8>, UnsupportedLayout> {
+        let unfit = UnsupportedLayout { layout };
         let width = hello_width(layout).ok_or(unfit)?;
         let length = layout.encode(BODY).map_err(|_| unfit)?;
         let mut bytes = vec![0xff; width];
@@ -257,41 +258,41 @@ impl Hello {
 
     /// Makes out what the first bytes of a connection are. There may be more of them, or so few that
     /// it is not to be told yet.
-    pub fn decode(layout: Layout, bytes: &[u8]) -> Opening {
-        let Some(width) = hello_width(layout) else { return Opening::Plain };
+    pub fn decode(layout: Layout, bytes: &[u8]) -> FirstBytes {
+        let Some(width) = hello_width(layout) else { return FirstBytes::Plain };
         if bytes.iter().take(width).any(|&byte| byte != 0xff) {
-            return Opening::Plain;
+            return FirstBytes::Plain;
         }
         let Some(length) = bytes.get(width..2 * width) else {
-            return Opening::Incomplete { need: 2 * width };
+            return FirstBytes::Incomplete { need: 2 * width };
         };
         let Ok(Decoded::Prefix { payload: length, .. }) = layout.decode(length) else {
-            return Opening::Malformed;
+            return FirstBytes::Malformed;
         };
         if length == 0 {
-            return Opening::Malformed;
+            return FirstBytes::Malformed;
         }
         // The version comes before the length is judged: that of another version may be another one.
         let Some(&version) = bytes.get(2 * width) else {
-            return Opening::Incomplete { need: 2 * width + 1 };
+            return FirstBytes::Incomplete { need: 2 * width + 1 };
         };
         if !matches!(version, VERSION | RESUMING) {
-            return Opening::Unsupported { version };
+            return FirstBytes::Unsupported { version };
         }
         if length != BODY as u64 {
-            return Opening::Malformed;
+            return FirstBytes::Malformed;
         }
         let len = 2 * width + BODY;
         let body = bytes.get(2 * width + 1..len);
         let Some((&sender, first)) = body.and_then(|body| body.split_first_chunk()) else {
-            return Opening::Incomplete { need: len };
+            return FirstBytes::Incomplete { need: len };
         };
         let Some((&first, _)) = first.split_first_chunk() else {
-            return Opening::Incomplete { need: len };
+            return FirstBytes::Incomplete { need: len };
         };
         let sender = SenderId::from_bytes(sender);
         let hello = Hello { sender, first: u64::from_be_bytes(first) };
-        Opening::Hello { hello, resuming: version == RESUMING, len }
+        FirstBytes::Hello { hello, resuming: version == RESUMING, len }
     }
 }
 
@@ -328,13 +329,13 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`NoAnswer`] if it is so short that it is none.
-    pub fn decode(payload: &[u8]) -> Result<Answer, NoAnswer> {
+    /// [`InvalidAnswer`] if it is so short that it is none.
+    pub fn decode(payload: &[u8]) -> Result<Answer, InvalidAnswer> {
         if payload.is_empty() {
             return Ok(Answer::Heartbeat);
         }
         let Some((&committed, rest)) = payload.split_first_chunk() else {
-            return Err(NoAnswer { length: payload.len() });
+            return Err(InvalidAnswer { length: payload.len() });
         };
         let committed = u64::from_be_bytes(committed);
         Ok(match *rest {
@@ -426,7 +427,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl fmt::Display for UnfitLayout {
+impl fmt::Display for UnsupportedLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -436,16 +437,16 @@ impl fmt::Display for UnfitLayout {
     }
 }
 
-impl std::error::Error for UnfitLayout {}
+impl std::error::Error for UnsupportedLayout {}
 
-impl fmt::Display for NoAnswer {
+impl fmt::Display for InvalidAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = Count(self.length as u64, "byte");
         write!(f, "a message of {length} is no acknowledgement, which has 8")
     }
 }
 
-impl std::error::Error for NoAnswer {}
+impl std::error::Error for InvalidAnswer {}
 
 #[cfg(test)]
 mod tests {
@@ -471,14 +472,14 @@ mod tests {
             let len = bytes.len();
             for end in 0..len {
                 match Hello::decode(layout, &bytes[..end]) {
-                    Opening::Incomplete { need } => assert!(need > end && need <= len),
+                    FirstBytes::Incomplete { need } => assert!(need > end && need <= len),
                     other => panic!("{layout}, {end} of {len} bytes: {other:?}"),
                 }
             }
             bytes.extend_from_slice(b"and what follows");
             assert_eq!(
                 Hello::decode(layout, &bytes),
-                Opening::Hello { hello, resuming: false, len }
+                FirstBytes::Hello { hello, resuming: false, len }
             );
             // With the question for a checksum, nothing but the version is another one.
             let resuming = hello.encode_resuming(layout).unwrap();
@@ -488,7 +489,7 @@ mod tests {
             assert_eq!(resuming, bytes[..len]);
             assert_eq!(
                 Hello::decode(layout, &bytes),
-                Opening::Hello { hello, resuming: true, len }
+                FirstBytes::Hello { hello, resuming: true, len }
             );
         }
     }
@@ -499,14 +500,18 @@ mod tests {
             for payload in [0, 1, 255, 65_535, layout.max_payload()] {
                 let Ok(prefix) = layout.encode(payload) else { continue };
                 for end in layout.width().unwrap_or(1)..=prefix.len() {
-                    assert_eq!(Hello::decode(layout, &prefix[..end]), Opening::Plain, "{layout}");
+                    assert_eq!(
+                        Hello::decode(layout, &prefix[..end]),
+                        FirstBytes::Plain,
+                        "{layout}"
+                    );
                 }
             }
             if !Hello::fits(layout) {
                 let hello = Hello { sender: SenderId::from_bytes([0; 16]), first: 1 };
                 let error = hello.encode(layout).unwrap_err().to_string();
                 assert!(error.contains("4 or 8 bytes"), "{error}");
-                assert_eq!(Hello::decode(layout, &[0xff; 64]), Opening::Plain);
+                assert_eq!(Hello::decode(layout, &[0xff; 64]), FirstBytes::Plain);
             }
         }
     }
@@ -526,7 +531,10 @@ mod tests {
                     bytes[width..width + prefix.len()].copy_from_slice(&prefix);
                 }
                 let opening = Hello::decode(layout, &bytes);
-                assert!(!matches!(opening, Opening::Incomplete { .. }), "{layout}: {bytes:02x?}");
+                assert!(
+                    !matches!(opening, FirstBytes::Incomplete { .. }),
+                    "{layout}: {bytes:02x?}"
+                );
                 let _ = Answer::decode(&bytes[..random.usize(..bytes.len())]);
             }
         }
@@ -538,13 +546,13 @@ mod tests {
         let mut bytes = hello.encode(Layout::U32BE).unwrap();
         bytes[8] = 3;
         bytes[7] = 90;
-        assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Unsupported { version: 3 });
+        assert_eq!(Hello::decode(Layout::U32BE, &bytes), FirstBytes::Unsupported { version: 3 });
         for version in [1, 2] {
             bytes[8] = version;
-            assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Malformed);
+            assert_eq!(Hello::decode(Layout::U32BE, &bytes), FirstBytes::Malformed);
         }
         bytes[7] = 0;
-        assert_eq!(Hello::decode(Layout::U32BE, &bytes), Opening::Malformed);
+        assert_eq!(Hello::decode(Layout::U32BE, &bytes), FirstBytes::Malformed);
     }
 
     #[test]
@@ -599,7 +607,7 @@ mod tests {
         assert_eq!(Answer::decode(&welcome.encode()), Ok(welcome));
         assert_eq!(Answer::decode(&Answer::Heartbeat.encode()), Ok(Answer::Heartbeat));
         for length in 1..8 {
-            assert_eq!(Answer::decode(&[1; 8][..length]), Err(NoAnswer { length }));
+            assert_eq!(Answer::decode(&[1; 8][..length]), Err(InvalidAnswer { length }));
         }
         let refusal = Refusal { committed: 0, code: RefusalCode::Gap, text: "é".repeat(600) };
         let payload = Answer::Refusal(refusal).encode();

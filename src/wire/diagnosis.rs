@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::wire::ack::{Hello, Opening};
+use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::escape::Escaped;
 use crate::wire::layout::{Decoded, Layout};
 
@@ -147,7 +147,8 @@ fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
 
 /// A hello is like nothing else, and that of another layout is over any limit in this one.
 fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
-    let is_hello = |other: &Layout| matches!(Hello::decode(*other, start), Opening::Hello { .. });
+    let is_hello =
+        |other: &Layout| matches!(Hello::decode(*other, start), FirstBytes::Hello { .. });
     let layout = Layout::all().filter(|other| *other != layout).find(is_hello)?;
     Some(Suspect::Hello { layout })
 }

@@ -44,7 +44,7 @@ pub struct ProtocolError {
 #[non_exhaustive]
 pub enum Fault {
     /// The announced length is over the limit. Nothing was allocated for it.
-    OverLong {
+    TooLarge {
         /// The announced length of the payload.
         length: u64,
         /// The limit of this stream.
@@ -67,7 +67,7 @@ pub enum Fault {
         want: u64,
     },
     /// The message did not become complete in time.
-    Late {
+    TimedOut {
         /// How many bytes of the frame came, its prefix included.
         got: u64,
         /// How many bytes the frame has, if its prefix is complete.
@@ -97,7 +97,7 @@ impl fmt::Display for Position {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::OverLong { length, limit } => {
+            Fault::TooLarge { length, limit } => {
                 write!(f, "length {length} is over the limit of {limit}")
             }
             Fault::Malformed(malformed) => malformed.fmt(f),
@@ -109,7 +109,7 @@ impl fmt::Display for Fault {
                 let want = Count(*want, "byte");
                 write!(f, "the stream ended inside the payload: got {got} of {want}")
             }
-            Fault::Late { got, want: Some(want), timeout } => write!(
+            Fault::TimedOut { got, want: Some(want), timeout } => write!(
                 f,
                 "not complete within {}: got {got} of {}",
                 humantime::format_duration(*timeout),
@@ -127,7 +127,7 @@ impl fmt::Display for Fault {
                     "{came} came in {time} while others waited for memory: got {got} of {want}"
                 )
             }
-            Fault::Late { got, want: None, timeout } => write!(
+            Fault::TimedOut { got, want: None, timeout } => write!(
                 f,
                 "not complete within {}: got {} of the prefix",
                 humantime::format_duration(*timeout),
@@ -146,7 +146,7 @@ impl fmt::Display for ProtocolError {
         }
         match (suspect, fault) {
             (Some(suspect), _) => write!(f, "; {suspect}"),
-            (None, Fault::OverLong { .. }) => {
+            (None, Fault::TooLarge { .. }) => {
                 f.write_str("; if the sender means this length, raise the limit")
             }
             (None, _) => Ok(()),

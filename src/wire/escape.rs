@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 /// # Examples
 ///
 /// ```
-/// assert_eq!(framelet::Escaped(b"red \x1b[31m\xff").to_string(), r"red \u{1b}[31m\xff");
+/// assert_eq!(framelet::wire::Escaped(b"red \x1b[31m\xff").to_string(), r"red \u{1b}[31m\xff");
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a [u8]);

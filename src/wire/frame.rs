@@ -11,12 +11,13 @@ use super::layout::{Decoded, LONGEST_PREFIX, Layout, Prefix, TooLong};
 /// # Examples
 ///
 /// ```
-/// use framelet::{Layout, MAX_PAYLOAD, append_frame};
+/// use framelet::wire::{MAX_PAYLOAD, append_frame};
+/// use framelet::Layout;
 ///
 /// let mut out = Vec::new();
 /// append_frame(&mut out, Layout::U32BE, MAX_PAYLOAD, b"hi")?;
 /// assert_eq!(out, b"\0\0\0\x02hi");
-/// # Ok::<(), framelet::TooLong>(())
+/// # Ok::<(), framelet::wire::TooLong>(())
 /// ```
 #[inline]
 pub fn append_frame(

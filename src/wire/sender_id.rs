@@ -20,13 +20,13 @@ const SHOWN: usize = 8;
 /// # Examples
 ///
 /// ```
-/// use framelet::SenderId;
+/// use framelet::wire::SenderId;
 ///
 /// let id: SenderId = "000102030405060708090a0b0c0d0e0f".parse()?;
 /// assert_eq!(id.as_bytes()[15], 15);
 /// assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0e0f");
 /// assert_eq!(id.short(), "00010203…");
-/// # Ok::<(), framelet::ParseSenderIdError>(())
+/// # Ok::<(), framelet::wire::ParseSenderIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SenderId([u8; LEN]);
@@ -117,7 +117,7 @@ mod tests {
         let id: SenderId = "00112233445566778899aabbccddeeff".parse().unwrap();
         assert_eq!(id.short(), "00112233…");
         assert_eq!(format!("{id:?}"), "SenderId(00112233…)");
-        let hello = crate::Hello { sender: id, first: 1 };
+        let hello = crate::wire::Hello { sender: id, first: 1 };
         assert!(!format!("{hello:?}").contains("4455"));
     }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use framelet::{Address, Answer, Hello, Layout, Opening, Refusal, RefusalCode};
+use framelet::wire::{Answer, FirstBytes, Hello, Refusal, RefusalCode};
+use framelet::{Address, Layout};
 use socket2::SockRef;
 
 use super::program::{PATIENCE, frame, read_frame};
@@ -110,8 +111,8 @@ pub(crate) fn read_hello(stream: &mut impl Read) -> Option<Hello> {
     let mut bytes = Vec::new();
     loop {
         match Hello::decode(Layout::U32BE, &bytes) {
-            Opening::Hello { hello, .. } => return Some(hello),
-            Opening::Incomplete { need } => {
+            FirstBytes::Hello { hello, .. } => return Some(hello),
+            FirstBytes::Incomplete { need } => {
                 let from = bytes.len();
                 bytes.resize(need, 0);
                 stream.read_exact(&mut bytes[from..]).ok()?;

@@ -483,8 +483,13 @@ pub(crate) fn docs_show_help_of(command: &[&str]) {
 /// Returns a `u32be` frame.
 pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    framelet::append_frame(&mut frame, framelet::Layout::U32BE, framelet::MAX_PAYLOAD, payload)
-        .unwrap();
+    framelet::wire::append_frame(
+        &mut frame,
+        framelet::Layout::U32BE,
+        framelet::wire::MAX_PAYLOAD,
+        payload,
+    )
+    .unwrap();
     frame
 }
 

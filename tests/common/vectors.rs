@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use framelet::{Decoded, Fault, Layout, Position, ProtocolError, ReadError};
+use framelet::Layout;
+use framelet::stream::ReadError;
+use framelet::wire::{Decoded, Fault, Position, ProtocolError};
 use serde_json::{Map, Value};
 
 /// The limit of a case that names none, in bytes.
@@ -199,7 +201,7 @@ impl Failure {
             return Err(format!("not a protocol error: {error}"));
         };
         let kind = match *fault {
-            Fault::OverLong { length, limit } => Kind::OverLong { length, limit },
+            Fault::TooLarge { length, limit } => Kind::OverLong { length, limit },
             Fault::Malformed(_) => Kind::Malformed,
             Fault::TruncatedPrefix { got, want } => Kind::TruncatedPrefix { got, want },
             Fault::TruncatedPayload { got, want } => Kind::TruncatedPayload { got, want },

@@ -2,7 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use framelet::{Layout, MAX_PAYLOAD, TooLong, append_frame};
+use framelet::Layout;
+use framelet::wire::{MAX_PAYLOAD, TooLong, append_frame};
 
 /// How many bytes a block has at least: few enough for the cache of a core, and more than a socket
 /// usually takes at once.
@@ -135,7 +136,7 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use framelet::Decoded;
+    use framelet::wire::Decoded;
 
     use super::*;
 

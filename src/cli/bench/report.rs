@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use framelet::Count;
+use framelet::wire::Count;
 use hdrhistogram::Histogram;
 
 use super::super::grouped::grouped;

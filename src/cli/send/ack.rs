@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ::log::{debug, info};
-use framelet::{AckClient, AckError, AckOptions, Address, Count, RefusalCode};
+use framelet::client::{AckError, AckOptions};
+use framelet::wire::{Count, RefusalCode};
+use framelet::{AckClient, Address};
 use futures_lite::FutureExt;
 
 use super::super::exit_code::Exit;

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::log::warn;
-use framelet::{AckProgress, SenderId};
+use framelet::client::AckProgress;
+use framelet::wire::SenderId;
 use smol::Timer;
 
 use super::super::exit_code::Exit;

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Seek};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use framelet::AckProgress;
+use framelet::client::AckProgress;
 use smol::Timer;
 
 use super::super::grouped::grouped;

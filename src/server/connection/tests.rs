@@ -15,11 +15,12 @@ use crate::net::byte_stream::Peer;
 use crate::server::options::Options;
 use crate::server::server::Server;
 use crate::server::writer_thread::WriterThread;
-use crate::sink::message_sink::{Sink, SinkError};
+use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::stream::pool::Buffer;
 use crate::wire::ack::Hello;
+use crate::wire::frame::append_frame;
+use crate::wire::layout::{DEFAULT_MAX_MESSAGE, Layout};
 use crate::wire::sender_id::SenderId;
-use crate::{DEFAULT_MAX_MESSAGE, Layout, append_frame};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -126,7 +127,7 @@ fn the_clock_of_a_message_starts_with_its_first_byte() {
 /// A sink that takes everything.
 struct Anything;
 
-impl Sink for Anything {
+impl MessageSink for Anything {
     fn commit(&mut self, _: &[crate::Batch]) -> Result<(), SinkError> {
         Ok(())
     }
@@ -168,7 +169,7 @@ fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection()
 /// A sink that takes nothing as long as somebody holds the other end.
 struct Blocks(mpsc::Receiver<()>);
 
-impl Sink for Blocks {
+impl MessageSink for Blocks {
     fn commit(&mut self, _: &[crate::Batch]) -> Result<(), SinkError> {
         let _ = self.0.recv();
         Ok(())

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::SinkError;
+use crate::sink::SinkError;
 use crate::wire::io_error::Plain;
 
 /// How old the answer may be before a commit is made, and before it is acknowledged: so that nothing is

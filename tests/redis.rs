@@ -482,7 +482,7 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     check(
         &serve(&format!("redis://{at}/?stream=log")),
         2,
-        &["NOAUTH", "give a password in FRAMELET_REDIS_PASSWORD"],
+        &["NOAUTH", "give a password", "(FRAMELET_REDIS_PASSWORD)"],
     );
     let to = |rest: &str| format!("redis://:right@{at}{rest}");
     check(&serve(&to("/99?stream=log")), 2, &["DB index", "the number behind the port"]);

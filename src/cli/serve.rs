@@ -195,6 +195,8 @@ impl Serve {
     fn sink(&self) -> Result<Option<Box<dyn MessageSink>>, Failure> {
         let format = self.output.unwrap_or_default();
         let unusable = |error: io::Error| {
+            let text = plain(&error);
+            let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
             let hint = match (&self.to, error.kind()) {
                 (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
                 (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
@@ -203,9 +205,10 @@ impl Serve {
                 (SinkTarget::Redis(_), io::ErrorKind::Unsupported) => {
                     ": cargo install --locked --features redis --path ."
                 }
+                (SinkTarget::Redis(_), _) if needs_password() => " (FRAMELET_REDIS_PASSWORD)",
                 _ => "",
             };
-            Failure::new(Exit::Usage, plain(&error) + hint)
+            Failure::new(Exit::Usage, text + hint)
         };
         if self.sync.is_some() && !matches!(self.to, SinkTarget::File(_)) {
             let message = match self.to {

@@ -23,7 +23,7 @@ mod portions; // what the batches of a commit are divided into
 mod target; // what the URL says
 
 use command::{Command, Fixed};
-use link::{Link, Nodes, REDIRECTIONS, Trouble};
+use link::{Link, Nodes, REDIRECTIONS, RedisFault};
 use portions::{Group, Portion};
 use target::Target;
 
@@ -110,7 +110,7 @@ impl RedisSink {
         };
         match sink.nodes.connect(&sink.target) {
             Ok(link) => sink.link = Some(link),
-            Err(Trouble::Passing(why)) => {
+            Err(RedisFault::Passing(why)) => {
                 warn!("{}: {why}; messages wait until it takes them", sink.name());
             }
             Err(trouble) => return Err(sink.failed(trouble).into()),
@@ -124,11 +124,11 @@ impl RedisSink {
         format!("redis at {}:{}", node.host, node.port)
     }
 
-    fn failed(&mut self, trouble: Trouble) -> SinkError {
+    fn failed(&mut self, trouble: RedisFault) -> SinkError {
         let (why, kind) = match trouble {
-            Trouble::Final(why) => (why, SinkError::Fatal as fn(io::Error) -> SinkError),
-            Trouble::Away(why) | Trouble::Passing(why) => (why, SinkError::Transient as _),
-            Trouble::Moved(node) => {
+            RedisFault::Final(why) => (why, SinkError::Fatal as fn(io::Error) -> SinkError),
+            RedisFault::Away(why) | RedisFault::Passing(why) => (why, SinkError::Transient as _),
+            RedisFault::Moved(node) => {
                 (format!("the stream is at {}:{}", node.host, node.port), SinkError::Transient as _)
             }
         };
@@ -138,22 +138,22 @@ impl RedisSink {
         kind(error)
     }
 
-    fn link(&mut self) -> Result<&mut Link, Trouble> {
+    fn link(&mut self) -> Result<&mut Link, RedisFault> {
         if self.link.is_none() {
             self.link = Some(self.nodes.connect(&self.target)?);
         }
-        self.link.as_mut().ok_or_else(|| Trouble::Away("there is no connection".into()))
+        self.link.as_mut().ok_or_else(|| RedisFault::Away("there is no connection".into()))
     }
 
     /// Calls `attempt`, again wherever the stream moves to.
     fn where_it_is<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut RedisSink) -> Result<T, Trouble>,
+        mut attempt: impl FnMut(&mut RedisSink) -> Result<T, RedisFault>,
     ) -> Result<T, SinkError> {
         for _ in 0..REDIRECTIONS {
             match attempt(self) {
                 Ok(done) => return Ok(done),
-                Err(Trouble::Moved(node)) => {
+                Err(RedisFault::Moved(node)) => {
                     info!("{}: the stream has moved to {}:{}", self.name(), node.host, node.port);
                     self.nodes.moved(&node);
                     self.link = None;
@@ -161,13 +161,13 @@ impl RedisSink {
                 Err(trouble) => return Err(self.failed(trouble)),
             }
         }
-        Err(self.failed(Trouble::circles()))
+        Err(self.failed(RedisFault::circles()))
     }
 
     /// Makes this server the one whose commits of `senders` count, where anything of them is known.
     /// Returns the epoch of each claim, and how many of the sender's messages are committed: `least` at
     /// least.
-    fn claim(&mut self, senders: &[SenderId], least: u64) -> Result<Vec<(i64, u64)>, Trouble> {
+    fn claim(&mut self, senders: &[SenderId], least: u64) -> Result<Vec<(i64, u64)>, RedisFault> {
         let own = self.own.to_string();
         let keys = self.target.keys.all().map(ToOwned::to_owned);
         let link = self.link()?;
@@ -215,7 +215,7 @@ impl RedisSink {
         &mut self,
         groups: &mut [Group],
         portions: &mut [Portion],
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, RedisFault> {
         let fixed = Fixed {
             keys: self.target.keys.all().map(ToOwned::to_owned),
             maxlen: self.target.maxlen.clone(),
@@ -263,7 +263,7 @@ impl RedisSink {
                     }
                 }
                 (Ok(_), _) => {
-                    trouble.get_or_insert(Trouble::Final("its script was changed".into()));
+                    trouble.get_or_insert(RedisFault::Final("its script was changed".into()));
                 }
                 (Err(error), _) => {
                     trouble.get_or_insert(error);

@@ -30,7 +30,7 @@ pub(super) struct Link {
 }
 
 /// What went wrong.
-pub(super) enum Trouble {
+pub(super) enum RedisFault {
     /// Redis is not there, or something else is: it may come. Why, in words.
     Away(String),
     /// Redis is there, and says why it cannot do that for now.
@@ -41,9 +41,9 @@ pub(super) enum Trouble {
     Final(String),
 }
 
-impl Trouble {
-    pub(super) fn circles() -> Trouble {
-        Trouble::Passing("the cluster sends us in circles".into())
+impl RedisFault {
+    pub(super) fn circles() -> RedisFault {
+        RedisFault::Passing("the cluster sends us in circles".into())
     }
 }
 
@@ -67,7 +67,7 @@ impl Nodes {
     }
 
     /// Connects to the node that has the stream.
-    pub(super) fn connect(&mut self, target: &Target) -> Result<Link, Trouble> {
+    pub(super) fn connect(&mut self, target: &Target) -> Result<Link, RedisFault> {
         let mut first = None;
         for node in self.0.clone() {
             let mut next = node;
@@ -80,8 +80,8 @@ impl Nodes {
                         self.learn(target.node.clone());
                         return Ok(link);
                     }
-                    Err(Trouble::Moved(node)) => next = node,
-                    Err(Trouble::Final(why)) => return Err(Trouble::Final(why)),
+                    Err(RedisFault::Moved(node)) => next = node,
+                    Err(RedisFault::Final(why)) => return Err(RedisFault::Final(why)),
                     Err(passing) => {
                         first.get_or_insert(passing);
                         break;
@@ -89,7 +89,7 @@ impl Nodes {
                 }
             }
         }
-        Err(first.unwrap_or_else(Trouble::circles))
+        Err(first.unwrap_or_else(RedisFault::circles))
     }
 
     /// Notes that the stream is there now.
@@ -99,7 +99,7 @@ impl Nodes {
 }
 
 impl Link {
-    fn open(node: &Node, target: &Target) -> Result<Link, Trouble> {
+    fn open(node: &Node, target: &Target) -> Result<Link, RedisFault> {
         let sort = |error: RedisError| sort(&error, node);
         let address = ConnectionAddr::Tcp(node.host.clone(), node.port);
         let info = address.into_connection_info().map_err(sort)?;
@@ -122,7 +122,7 @@ impl Link {
         for (key, needed) in target.keys.all().into_iter().zip(["stream", "hash", "hash", "zset"]) {
             let kind: String = cmd("TYPE").arg(key).query(&mut connection).map_err(sort)?;
             if kind != needed && kind != "none" {
-                return Err(Trouble::Final(format!(
+                return Err(RedisFault::Final(format!(
                     "the key {key} is a {kind}, and a {needed} is needed there; give another stream"
                 )));
             }
@@ -159,22 +159,24 @@ impl Link {
     }
 
     /// Sends one or several commands; their answers are to be [received](Link::receive).
-    pub(super) fn send(&mut self, command: &[u8]) -> Result<(), Trouble> {
+    pub(super) fn send(&mut self, command: &[u8]) -> Result<(), RedisFault> {
         self.connection.send_packed_command(command).map_err(|error| sort(&error, &self.node))
     }
 
     /// Receives an answer of two numbers. `Err` in `Ok` is an answer, too: others may follow.
-    pub(super) fn receive(&mut self) -> Result<Result<(i64, u64), Trouble>, Trouble> {
+    pub(super) fn receive(&mut self) -> Result<Result<(i64, u64), RedisFault>, RedisFault> {
         Ok(self.receive_value()?.and_then(two_numbers))
     }
 
     /// Receives a text, or that there is none, likewise.
-    pub(super) fn receive_text(&mut self) -> Result<Result<Option<String>, Trouble>, Trouble> {
+    pub(super) fn receive_text(
+        &mut self,
+    ) -> Result<Result<Option<String>, RedisFault>, RedisFault> {
         let text = |value| redis::from_redis_value(value).map_err(|_| something_else());
         Ok(self.receive_value()?.and_then(text))
     }
 
-    fn receive_value(&mut self) -> Result<Result<Value, Trouble>, Trouble> {
+    fn receive_value(&mut self) -> Result<Result<Value, RedisFault>, RedisFault> {
         let answer: RedisResult<Value> = self.connection.recv_response();
         match answer.and_then(Value::extract_error) {
             Ok(value) => Ok(Ok(value)),
@@ -184,7 +186,7 @@ impl Link {
     }
 }
 
-fn two_numbers(value: Value) -> Result<(i64, u64), Trouble> {
+fn two_numbers(value: Value) -> Result<(i64, u64), RedisFault> {
     match value {
         Value::Array(values) => match values[..] {
             [Value::Int(first), Value::Int(second)] => {
@@ -196,8 +198,8 @@ fn two_numbers(value: Value) -> Result<(i64, u64), Trouble> {
     }
 }
 
-fn something_else() -> Trouble {
-    Trouble::Final("it answers something else than was asked".into())
+fn something_else() -> RedisFault {
+    RedisFault::Final("it answers something else than was asked".into())
 }
 
 /// Codes of errors that pass, be it that somebody has to see to it.
@@ -216,9 +218,9 @@ const PASSING: [&str; 12] = [
     "UNBLOCKED",
 ];
 
-fn sort(error: &RedisError, node: &Node) -> Trouble {
+fn sort(error: &RedisError, node: &Node) -> RedisFault {
     let Some(code) = error.code() else {
-        return Trouble::Away(match error.is_timeout() {
+        return RedisFault::Away(match error.is_timeout() {
             true => format!("no answer within {} s", ANSWER.as_secs()),
             false => words(error),
         });
@@ -228,22 +230,18 @@ fn sort(error: &RedisError, node: &Node) -> Trouble {
         && let Some((to, _)) = error.redirect_node()
         && let Some(to) = Node::parse(to, node)
     {
-        return Trouble::Moved(to);
+        return RedisFault::Moved(to);
     }
     // Before Redis 7, a script has an error of its own, with the other one in it.
     let inner = |passing: &&&str| detail.contains(&format!("-{passing} "));
     let passing = PASSING.iter().find(|&&passing| passing == code).or(PASSING.iter().find(inner));
     let text = format!("{code} {detail}").replace(['\r', '\n'], " ");
     if passing.is_some() || detail.contains("max number of clients reached") {
-        return Trouble::Passing(text.trim_end().into());
+        return RedisFault::Passing(text.trim_end().into());
     }
     let hint = match code {
-        "NOAUTH" => {
-            "; give a password in FRAMELET_REDIS_PASSWORD, and a user as in redis://USER@HOST:PORT/"
-        }
-        "WRONGPASS" => {
-            "; see the user in the URL, and the password there or in FRAMELET_REDIS_PASSWORD"
-        }
+        "NOAUTH" => "; give a password, and a user as in redis://USER@HOST:PORT/",
+        "WRONGPASS" => "; see the user in the URL, and the password",
         // Within a script, Redis 7.0 has no code of its own for it.
         _ if code == "NOPERM" || detail.contains("can't run this command") => {
             "; the user needs +@all on the stream and the keys beside it, or another one"
@@ -252,7 +250,7 @@ fn sort(error: &RedisError, node: &Node) -> Trouble {
         "ERR" if detail.contains("cluster mode") => "; a cluster has database 0 only",
         _ => "",
     };
-    Trouble::Final(format!("{}{hint}", text.trim_end()))
+    RedisFault::Final(format!("{}{hint}", text.trim_end()))
 }
 
 fn words(error: &RedisError) -> String {

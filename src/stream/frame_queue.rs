@@ -73,6 +73,11 @@ impl FrameQueue {
         Poll::Ready(Err(WriteError::Io(error)))
     }
 
+    /// Returns whether another message need not wait.
+    fn has_room(&self) -> bool {
+        self.failed.is_none() && self.len() < HIGH_WATER
+    }
+
     /// Queues a message without waiting.
     pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
         self.usable()?;
@@ -89,7 +94,6 @@ impl FrameQueue {
         }
     }
 
-    #[inline]
     pub(super) fn poll_feed<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
@@ -100,7 +104,9 @@ impl FrameQueue {
             Ok(prefix) => prefix,
             Err(too_long) => return Poll::Ready(Err(WriteError::TooLong(too_long))),
         };
-        ready!(self.poll_below_high_water(stream, cx))?;
+        if !self.has_room() {
+            ready!(self.poll_write(stream, cx))?;
+        }
         prefix.append_to(&mut self.bytes);
         if payload.len() < LARGE {
             self.bytes.extend_from_slice(payload);
@@ -133,8 +139,7 @@ impl FrameQueue {
         stream: &mut W,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), WriteError>> {
-        self.usable()?;
-        match self.len() < HIGH_WATER {
+        match self.has_room() {
             true => Poll::Ready(Ok(())),
             false => self.poll_write(stream, cx),
         }

@@ -1,15 +1,17 @@
 //! Drives the connection of a client: connects, sends, reads acknowledgements, and connects again.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt, future};
+use event_listener::EventListener;
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt};
 use log::{debug, info, warn};
 use smol::Timer;
 
@@ -192,24 +194,31 @@ impl Driver {
         let timeout = self.options.server_timeout;
         let connecting = connector.connect().or(timed_out("no connection", timeout));
         let stream = connecting.await.map_err(|error| self.failed(error.into()))?;
-        let (reader, mut writer) = futures_lite::io::split(stream);
         let pool = Pool::unbounded();
-        let mut reader = FrameReader::in_pool(reader, self.options.layout, LONGEST_ANSWER, pool);
-        let (committed, checksum) = self.greet(&mut writer, &mut reader).await?;
+        let mut reader = FrameReader::in_pool(stream, self.options.layout, LONGEST_ANSWER, pool);
+        let (committed, checksum) = self.greet(&mut reader).await?;
         self.resume(committed, checksum)?;
         let shared = Arc::clone(&self.shared);
-        let mut write = pin!(async {
-            if let Err(error) = write_all(&mut writer, &shared).await {
-                // The server may have said why before it closed: that is more important.
-                debug!("cannot write: {}", Plain(&error));
-            }
-            pending().await
-        });
-        // Both live as long as the connection. A timer that was armed and dropped for each answer would wake
-        // the reactor's thread each time.
+        let mut sending = Some(Sending::default());
+        // It lives as long as the connection. A timer that was armed and dropped for each answer would wake the
+        // reactor's thread each time.
         let mut silent = pin!(silent(timeout, &shared));
         loop {
-            let answer = read_answer(&mut reader).or(write.as_mut()).or(silent.as_mut()).await;
+            let answer = poll_fn(|cx| {
+                let answer = poll_answer(&mut reader, cx);
+                if answer.is_pending()
+                    && let Some(unsent) = &mut sending
+                    && let Poll::Ready(ended) = unsent.poll(reader.get_mut(), &shared, cx)
+                {
+                    sending = None;
+                    if let Err(error) = ended {
+                        // The server may have said why before it closed: that is more important.
+                        debug!("cannot write: {}", Plain(&error));
+                    }
+                }
+                answer
+            });
+            let answer = answer.or(silent.as_mut()).await;
             match answer.map_err(|error| self.failed(error))? {
                 Answer::Acknowledgement(count) | Answer::Welcome { committed: count, .. } => {
                     self.acknowledged(count)?;
@@ -229,8 +238,7 @@ impl Driver {
     /// the last of them if that was asked for and is known.
     async fn greet(
         &mut self,
-        writer: &mut (impl AsyncWrite + Unpin),
-        reader: &mut FrameReader<impl AsyncRead + Unpin>,
+        reader: &mut FrameReader<impl AsyncRead + AsyncWrite + Unpin>,
     ) -> Result<(u64, Option<u64>), Disconnected> {
         let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
@@ -241,8 +249,8 @@ impl Driver {
             .map_err(|error| Disconnected::Final(AckError::Layout(error)))?;
         let greeting = async {
             let written = async {
-                writer.write_all(&hello).await?;
-                writer.flush().await
+                reader.get_mut().write_all(&hello).await?;
+                reader.get_mut().flush().await
             };
             // A server that refuses may close before it has read everything, but it says why.
             let written = written.await;
@@ -492,7 +500,14 @@ fn closed() -> io::Error {
 async fn read_answer(
     reader: &mut FrameReader<impl AsyncRead + Unpin>,
 ) -> Result<Answer, AnswerError> {
-    match reader.read().await {
+    poll_fn(|cx| poll_answer(reader, cx)).await
+}
+
+fn poll_answer(
+    reader: &mut FrameReader<impl AsyncRead + Unpin>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Answer, AnswerError>> {
+    Poll::Ready(match ready!(reader.poll_message(cx)) {
         Ok(Some(payload)) => Answer::decode(&payload).map_err(AnswerError::Payload),
         Ok(None) => Err(closed().into()),
         Err(ReadError::Io { error, .. }) => Err(error.into()),
@@ -505,46 +520,62 @@ async fn read_answer(
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())
         }
         Err(ReadError::Protocol(error)) => Err(AnswerError::Frame(Box::new(error))),
-    }
+    })
 }
 
 /// Writes what there is to send, and at last the end of the stream.
-async fn write_all(writer: &mut (impl AsyncWrite + Unpin), shared: &Shared) -> io::Result<()> {
-    let mut chunk = Vec::new();
-    loop {
-        let listener = shared.work.listen();
-        chunk.clear();
-        let finishing = {
-            let mut state = shared.lock();
-            if let Some(window) = &mut state.window {
-                window.take_unsent(&mut chunk, CHUNK);
-            }
-            state.finishing
-        };
-        let mut rest = &chunk[..];
-        while !rest.is_empty() {
-            let mut writing = writer.write(rest);
-            let taken = match future::poll_once(&mut writing).await {
-                Some(taken) => taken?,
-                None => {
-                    let taken = writing.await?;
+#[derive(Default)]
+struct Sending {
+    /// Whole frames or parts of them, of which the stream has taken the first `taken` bytes.
+    chunk: Vec<u8>,
+    taken: usize,
+    /// Whether the stream had no room for the rest.
+    full: bool,
+    /// Hears of more work; listens since before the last look at the window.
+    work: Option<EventListener>,
+}
+
+impl Sending {
+    fn poll(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        shared: &Shared,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while self.taken < self.chunk.len() {
+                let written = Pin::new(&mut *stream).poll_write(cx, &self.chunk[self.taken..]);
+                self.full |= written.is_pending();
+                match ready!(written)? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    taken => self.taken += taken,
+                }
+                if mem::take(&mut self.full) {
                     // There is room again, so the other side has read something. Where there was room all
                     // the time, it may only be this system's buffers that take it.
                     shared.heard();
-                    taken
                 }
-            };
-            if taken == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
             }
-            rest = &rest[taken..];
-        }
-        if !chunk.is_empty() {
-            writer.flush().await?;
-        } else if finishing {
-            return writer.close().await;
-        } else {
-            listener.await;
+            if !self.chunk.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_flush(cx))?;
+                self.chunk.clear();
+                self.taken = 0;
+            }
+            let work = self.work.get_or_insert_with(|| shared.work.listen());
+            let finishing = {
+                let mut state = shared.lock();
+                if let Some(window) = &mut state.window {
+                    window.take_unsent(&mut self.chunk, CHUNK);
+                }
+                state.finishing
+            };
+            if self.chunk.is_empty() {
+                if finishing {
+                    return Pin::new(&mut *stream).poll_close(cx);
+                }
+                ready!(Pin::new(work).poll(cx));
+                self.work = None;
+            }
         }
     }
 }

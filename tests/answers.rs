@@ -1,16 +1,20 @@
 //! Servers that answer, over sockets and over streams of other kinds.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_net::unix::UnixStream;
+use framelet::client::AckOptions;
 use framelet::net::{ByteStream, Peer};
 use framelet::server::{Echo, Request, Summary};
 use framelet::sink::{MessageSink, SinkError};
-use framelet::{Address, Batch, FrameReader, FrameWriter, Server};
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future, stream};
+use framelet::{AckClient, Address, Batch, FrameReader, FrameWriter, Server};
+use futures_lite::io::BufWriter;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future, stream};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::{Task, Timer};
 
@@ -286,5 +290,74 @@ fn a_stream_that_is_not_set_up_in_time_is_ended() {
         assert!(soon("the end", clients[1].0.read()).await.is_err());
         drop(clients);
         assert_eq!(soon("the end", server).await.connections, 2);
+    });
+}
+
+/// A stream that keeps what is written until it is flushed, as TLS may.
+struct Keeps(UnixStream, BufWriter<UnixStream>);
+
+impl AsyncRead for Keeps {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Keeps {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.1).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.1).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.1).poll_close(cx)
+    }
+}
+
+fn kept() -> (Server, ByteStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let theirs = Keeps(theirs.clone(), BufWriter::new(theirs));
+    let server = Server::accept_from(stream::once(Ok((theirs, Peer::named("test")))));
+    (server, ours.into())
+}
+
+#[test]
+fn what_a_stream_keeps_until_it_is_flushed_is_flushed() {
+    future::block_on(async {
+        let (server, ours) = kept();
+        let (echo, other) = kept();
+        let servers =
+            [start(server.answer(|request: Request| async { request })), start(echo.answer(Echo))];
+        for (stream, server) in [ours, other].into_iter().zip(servers) {
+            let mut client = End::new(stream);
+            client.send(&["a", "b"]).await;
+            assert_eq!(client.replies(2).await, ["a", "b"]);
+            client.1.close().await.unwrap();
+            assert_eq!(client.reply().await, None, "an orderly end");
+            soon("the end", server).await;
+        }
+        let (server, ours) = kept();
+        let server = start(server.collect(Collected::default()));
+        // A closure that has one stream to give.
+        let mut ours = Some(ours);
+        let connect = move || {
+            let stream = ours.take().ok_or_else(|| io::Error::other("there is one only"));
+            future::ready(stream)
+        };
+        let client = AckClient::connect_with(connect, AckOptions::new());
+        let mut client = soon("an answer", client).await.unwrap();
+        client.send(b"sure").await.unwrap();
+        soon("an acknowledgement", client.finish()).await.unwrap();
+        soon("the end", server).await;
     });
 }

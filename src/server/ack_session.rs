@@ -107,6 +107,7 @@ impl AckSession {
         loop {
             Timer::after(REPEATED).await;
             stream.write_all(&heartbeat).await.map_err(Outcome::Write)?;
+            stream.flush().await.map_err(Outcome::Write)?;
         }
     }
 

@@ -49,6 +49,8 @@ struct AckChannel {
     told: Option<(u64, Instant)>,
     /// What the stream has not yet taken of an answer.
     rest: Vec<u8>,
+    /// Whether the stream may keep some of what it has taken.
+    unflushed: bool,
     /// Why it takes no more, which a socket says only once.
     failed: Option<io::Error>,
 }
@@ -216,11 +218,16 @@ impl AckChannel {
         }
         while let (Some((stream, _)), false) = (&mut self.stream, self.rest.is_empty()) {
             let written = ready!(Pin::new(stream).poll_write(cx, &self.rest));
+            self.unflushed = true;
             match sent(&mut self.rest, written)? {
                 Next::Again => {}
                 // The sweep finds what is not sent.
                 Next::Later => return Poll::Pending,
             }
+        }
+        if let (Some((stream, _)), true) = (&mut self.stream, self.unflushed) {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }

@@ -557,14 +557,17 @@ impl Receiver {
             // Parts that are empty or sent come first; most batches have one part only.
             parts.sort_by_key(|part| !part.is_empty());
             let empty = parts.iter().take_while(|part| part.is_empty()).count();
-            if empty == parts.len() {
-                return Poll::Ready(Ok(()));
-            }
-            match Pin::new(&mut *stream).poll_write_vectored(cx, &parts[empty..]) {
-                Poll::Ready(Ok(0)) => {
+            let stream = Pin::new(&mut *stream);
+            let sent = match empty == parts.len() {
+                true => stream.poll_flush(cx).map_ok(|()| None),
+                false => stream.poll_write_vectored(cx, &parts[empty..]).map_ok(Some),
+            };
+            match sent {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(Some(0))) => {
                     return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
                 }
-                Poll::Ready(Ok(bytes)) => {
+                Poll::Ready(Ok(Some(bytes))) => {
                     echo.sent += bytes;
                     if state.phase() == Phase::Writing {
                         // It takes something: its time starts anew.

@@ -37,6 +37,8 @@ pub(crate) struct Pipeline {
     /// Whole frames, of which the first `written` bytes have left.
     replies: Vec<u8>,
     written: usize,
+    /// Whether the stream may keep some of what has left.
+    unflushed: bool,
     /// The memory that the replies take.
     charge: Charge,
 }
@@ -70,7 +72,16 @@ impl Pipeline {
     pub(crate) fn new(shared: Arc<Shared>, connection: Arc<OpenConnection>) -> Pipeline {
         let charge = shared.pool.charge_nothing();
         let (waiting, working) = (VecDeque::new(), VecDeque::new());
-        Pipeline { shared, connection, waiting, working, replies: Vec::new(), written: 0, charge }
+        Pipeline {
+            shared,
+            connection,
+            waiting,
+            working,
+            replies: Vec::new(),
+            written: 0,
+            unflushed: false,
+            charge,
+        }
     }
 
     /// Takes the requests of a batch.
@@ -196,6 +207,7 @@ impl Pipeline {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(bytes)) => {
                     self.written += bytes;
+                    self.unflushed = true;
                     total += bytes;
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -210,6 +222,14 @@ impl Pipeline {
             self.replies.clear();
             self.replies.shrink_to(KEPT);
             self.charge.set(self.replies.capacity());
+        }
+        if self.unflushed {
+            match Pin::new(&mut *stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending if total > 0 => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
         Poll::Ready(Ok(total))
     }

@@ -610,7 +610,7 @@ mod tests {
         let error = SqliteSink::open(directory.path().join("nowhere/messages.db")).unwrap_err();
         assert!(error.to_string().contains("messages.db: no such file or directory"), "{error}");
         for (version, words) in [
-            (3, "a newer framelet has made it (schema 3, and this one knows 2)"),
+            (4, "a newer framelet has made it (schema 4, and this one knows 3)"),
             (0, "it is the database of another program"),
         ] {
             let sink = open(&directory).unwrap();
@@ -634,7 +634,7 @@ mod tests {
             (ffi::SQLITE_FULL, "make room there"),
             (ffi::SQLITE_CANTOPEN, "see that it is a file"),
             (ffi::SQLITE_IOERR, "see the system's log"),
-            (ffi::SQLITE_TOOBIG, "see --max-message"),
+            (ffi::SQLITE_TOOBIG, "accept no messages that long"),
         ] {
             let failure = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
             let error = explain(Path::new("messages.db"), &failure).to_string();

@@ -782,7 +782,7 @@ mod tests {
             assert_eq!(suspect(late).as_deref(), advice, "after {before}");
         }
         // A payload that is short by exactly its prefix, after an empty message, which says nothing.
-        let counts_itself = "the length may count its own prefix";
+        let counts_itself = "the length may count its own prefix, as in u32be+self";
         for (len, advice) in [(6, Some(counts_itself)), (7, None)] {
             let chunks = [frame(0), frame(10)[..4 + len].to_vec(), Vec::new()];
             let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));

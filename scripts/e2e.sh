@@ -342,7 +342,7 @@ for foreign in 'this looks like an HTTP request|GET / HTTP/1.1\r\nHost: a\r\n\r\
     'this looks like an HTTP response|HTTP/1.1 400 Bad Request\r\n' \
     'this looks like a TLS handshake|\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03' \
     'this looks like a TLS alert|\x15\x03\x03\0\2\2\x28' 'this looks like SSH|SSH-2.0-OpenSSH_9.2\r\n' \
-    'this looks like JSON|{"id":1}\n' 'text without a length in front ("hello there\r\n")|hello there\r\n' \
+    'this looks like JSON|{"id":1}\n' 'text without a length prefix ("hello there\r\n")|hello there\r\n' \
     'as u32le it would be 5: try --layout u32le|\5\0\0\0hello' 'prefix 1b 5b 33 31 "\u{1b}[31"|\x1b[31mred' \
     'try --layout u32be+self|\0\0\0\x09hello\0\0\0\x09world'; do
     words=${foreign%%|*} sent=${foreign#*|}

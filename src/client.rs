@@ -7,7 +7,7 @@ mod ack_state; // what a caller and its driver share
 #[allow(clippy::module_inception)]
 pub(crate) mod client;
 mod driver; // the connections of an `AckClient`
-pub(crate) mod window; // what is sent and not acknowledged
+pub(crate) mod window; // messages that are not acknowledged yet
 
 pub use ack_client::{AckClient, AckProgress};
 pub use ack_error::{AckError, AnswerError};

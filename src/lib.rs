@@ -1,9 +1,9 @@
 //! Whole messages over TCP.
 //!
-//! TCP delivers a stream of bytes, not messages: one `read` may return half a message or three of
-//! them. framelet puts a length in front of each message, and the other side reads the length and then
-//! exactly that many bytes. **Messages arrive whole and in order; with acknowledgements and a database,
-//! exactly once. And when something is wrong, you are told what, where, and what to do.**
+//! TCP delivers a stream of bytes, not messages: one `read` may return half a message, or three. framelet
+//! sends the length of each message before it; the receiver reads the length, then exactly that many bytes.
+//! **Messages arrive whole and in order; with acknowledgements and a database, exactly once. Errors say
+//! what is wrong, where, and what to do.**
 //!
 //! ```text
 //!   the bytes "hello" and an empty message, as u32be frames:
@@ -36,26 +36,27 @@
 //!
 //! Each module uses only those below it in this list:
 //!
-//! - [`server`] answers messages and collects them: [`Server`].
-//! - [`sink`] is where a server puts messages: a file, SQLite, Redis, or a [`MessageSink`](sink::MessageSink) of
+//! - [`server`] receives messages, and stores or answers them: [`Server`].
+//! - [`sink`] stores a server's messages: in a file, SQLite, Redis, or a [`MessageSink`](sink::MessageSink) of
 //!   your own.
-//! - [`client`] sends: [`Client`] awaits replies, [`AckClient`] sends until everything is committed.
-//! - [`mod@format`] turns messages from and into text.
-//! - [`message`] has a [`Message`] with where it came from, and a [`Batch`] of them.
+//! - [`client`] sends messages: [`Client`] awaits replies, [`AckClient`] resends until all are committed.
+//! - [`mod@format`] converts messages to and from text.
+//! - [`message`] has the received [`Message`] with its origin, and the [`Batch`].
 //! - [`stream`] is asynchronous: [`FrameReader`], [`FrameWriter`] and [`Framed`], over anything that implements
 //!   [`AsyncRead`](futures_lite::AsyncRead) and [`AsyncWrite`](futures_lite::AsyncWrite).
-//! - [`net`] is where to connect and to listen: [`Address`], and the sockets.
+//! - [`net`] has addresses and sockets: [`Address`].
 //! - [`wire`] is pure, with no input or output: a [`Layout`] writes and reads prefixes,
-//!   [`ProtocolError`](wire::ProtocolError) says what is wrong with one, and [`Hello`](wire::Hello) and
+//!   [`ProtocolError`](wire::ProtocolError) says what is wrong with a stream, and [`Hello`](wire::Hello) and
 //!   [`Answer`](wire::Answer) are how a client asks for acknowledgements and gets them.
 //!
-//! The [guide] goes through the tasks one by one. The program `framelet` is a command line on top of these
-//! modules and uses nothing else.
+//! The [guide] covers one task at a time. The program `framelet` is a command line built on these modules
+//! alone.
 //!
 //! # Features
 //!
-//! `sqlite` (default) and `redis` are the sinks of these names; without them, their types exist and say so when
-//! they are opened. `cli`, `bench` and `progress` (default) are the program: build the library without them.
+//! `sqlite` (default) and `redis` add the sinks of these names; without the feature, opening the sink
+//! returns an error that says so. `cli`, `bench` and `progress` (default) are for the program; turn them
+//! off to build only the library.
 
 #![warn(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Messages, and where they come from.
+//! Messages and their origin.
 
 use std::iter::Skip;
 use std::sync::{Arc, OnceLock};
@@ -9,22 +9,22 @@ use crate::stream::payloads::{self, Payloads};
 use crate::wire::ack::{RefusalCode, checksum};
 use crate::wire::sender_id::SenderId;
 
-/// A payload, with where it came from.
+/// A received payload with its origin.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Message<'a> {
     /// The bytes that were sent.
     pub payload: &'a [u8],
-    /// The message's number; the first one is 1. It is the number on its connection, or if there is a
-    /// `sender`, among all messages of that sender, over all its connections.
+    /// The message's number, counted from 1: on its connection, or, if there is a `sender`, among all messages
+    /// of that sender.
     pub number: u64,
-    /// Which client sent it, across reconnections, if it is one that asked for acknowledgements.
+    /// The sender, if the client asked for acknowledgements.
     pub sender: Option<SenderId>,
-    /// Which connection it came over, where there are several; the first one is 1.
+    /// The number of its connection, counted from 1, if there is one.
     pub connection: Option<u64>,
-    /// Who sent it, where that is known.
+    /// The other end of its connection, if known.
     pub peer: Option<&'a Peer>,
-    /// When its last byte had been read, where that is known.
+    /// When its last byte was read, if known.
     pub received: Option<SystemTime>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The connection that messages came over.
+/// The connection over which messages arrived.
 ///
 /// # Examples
 ///
@@ -62,20 +62,20 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns a connection with its number, of which the first one is 1.
+    /// Returns the connection with this number; the first one is 1.
     pub fn new(connection: u64, peer: Peer) -> Origin {
         Origin { connection, peer, sender: None, before: 0, refusal: OnceLock::new() }
     }
 
-    /// Says which sender is at the other end, and how many of its messages were committed before the first
-    /// one on this connection.
+    /// Sets the sender, and how many of its messages were committed before the first one on this
+    /// connection.
     #[must_use]
     pub fn with_sender(self, sender: SenderId, before: u64) -> Origin {
         Origin { sender: Some(sender), before, ..self }
     }
 
     /// Returns why the sink takes no more messages of this connection, if it has [refused](Batch::refuse)
-    /// them.
+    /// any.
     pub fn refusal(&self) -> Option<RefusalCode> {
         self.refusal.get().copied()
     }
@@ -87,17 +87,17 @@ pub struct Batch {
     payloads: Arc<Payloads>,
     origin: Option<Arc<Origin>>,
     received: Option<SystemTime>,
-    /// How many of the payloads, from the first one on, do not belong to it.
+    /// How many payloads at the start do not belong to the batch.
     skipped: usize,
 }
 
 impl Batch {
-    /// Returns the first messages of a connection, as a server would hand them to a sink that is to be
-    /// tested.
+    /// Returns the first messages of a connection as a batch, as a server passes them to a sink; useful in
+    /// tests of a sink.
     ///
     /// # Panics
     ///
-    /// If there are none, or one of them is over [`MAX_PAYLOAD`](crate::wire::MAX_PAYLOAD).
+    /// If there are no messages, or one is over [`MAX_PAYLOAD`](crate::wire::MAX_PAYLOAD).
     pub fn new<P: AsRef<[u8]>>(
         origin: impl Into<Arc<Origin>>,
         payloads: impl IntoIterator<Item = P>,
@@ -110,25 +110,24 @@ impl Batch {
         Batch { payloads, origin: Some(origin), received: Some(SystemTime::now()), skipped: 0 }
     }
 
-    /// Returns how many messages there are; at least one.
+    /// Returns the number of messages; at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.payloads.len() - self.skipped
     }
 
-    /// Returns which client sent it, across reconnections, if it is one that asked for
-    /// acknowledgements.
+    /// Returns the sender, if the client asked for acknowledgements.
     pub fn sender(&self) -> Option<SenderId> {
         self.origin.as_deref()?.sender
     }
 
-    /// Says, within [`MessageSink::commit`](crate::sink::MessageSink::commit), that these messages are not committed and nothing
-    /// more of their connection will be. Instead of being acknowledged the client is told why, and its
-    /// connection is ended. When it connects again it resumes from what
-    /// [`MessageSink::committed`](crate::sink::MessageSink::committed) says.
+    /// Refuses these messages and all later ones of their connection; to be called within
+    /// [`MessageSink::commit`](crate::sink::MessageSink::commit). They are not acknowledged: the client is
+    /// told the reason and its connection ends. When it reconnects, it resumes after the count that
+    /// [`MessageSink::committed`](crate::sink::MessageSink::committed) returns.
     ///
-    /// Does nothing for a batch without a [`Batch::sender`], which nobody waits for: a sink that cannot
-    /// take it has failed.
+    /// Does nothing for a batch without a [`Batch::sender`]: its client waits for no answer. A sink that
+    /// cannot take such a batch must return an error.
     pub fn refuse(&self, code: RefusalCode) {
         if let Some(origin) = self.origin.as_deref().filter(|origin| origin.sender.is_some()) {
             let _ = origin.refusal.set(code);
@@ -156,14 +155,14 @@ impl Batch {
         checksum(self.payloads.iter().last().unwrap_or_default())
     }
 
-    /// Returns the same batch without its first `count` messages, or `None` if nothing would be left.
-    /// Nothing is copied.
+    /// Returns the batch without its first `count` messages, or `None` if none would be left. Nothing is
+    /// copied.
     #[must_use]
     pub fn skip(&self, count: usize) -> Option<Batch> {
         (count < self.len()).then(|| Batch { skipped: self.skipped + count, ..self.clone() })
     }
 
-    /// Returns the messages with numbers over `committed`, or `None` if there are none.
+    /// Returns the messages with numbers above `committed`, or `None` if there are none.
     #[must_use]
     pub fn after(&self, committed: u64) -> Option<Batch> {
         let known = committed.saturating_add(1).saturating_sub(self.first_number());
@@ -195,7 +194,7 @@ impl<'a> IntoIterator for &'a Batch {
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     payloads: Skip<payloads::Iter<'a>>,
-    /// The next one's.
+    /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,
     origin: Option<&'a Origin>,
@@ -208,7 +207,7 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<Message<'a>> {
         let payload = self.payloads.next()?;
         let number = self.number;
-        // What a sink says of a sender may be any number.
+        // Saturates, since a sink may report any number for a sender.
         self.number = number.saturating_add(1);
         Some(Message {
             payload,
@@ -225,7 +224,7 @@ impl<'a> Iterator for Messages<'a> {
 ///
 /// # Panics
 ///
-/// As [`Batch::new`].
+/// The same as those of [`Batch::new`].
 impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
     fn from_iter<I: IntoIterator<Item = P>>(payloads: I) -> Batch {
         let payloads: Payloads = payloads.into_iter().collect();
@@ -234,7 +233,7 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
     }
 }
 
-/// Messages that came over no connection, for example out of a file.
+/// Messages that did not come over a connection, such as those read from a file.
 impl From<Payloads> for Batch {
     fn from(payloads: Payloads) -> Batch {
         Batch { payloads: Arc::new(payloads), origin: None, received: None, skipped: 0 }

@@ -1,22 +1,22 @@
 //! Where the server puts messages.
 //!
-//! A [`MessageSink`] is plain blocking code. It runs on a thread of its own, the writer thread, so that a
-//! full pipe or a slow disk stops no socket; a bounded queue leads there, and when it is full the
-//! connections stop reading and TCP slows the senders down. The thread takes all that is queued and
-//! commits it together, so commits grow with the load and a single message does not wait.
+//! A [`MessageSink`] is plain blocking code. It runs on a thread of its own, the writer thread, so a full
+//! pipe or a slow disk never blocks a socket. A bounded queue leads to that thread; when the queue is full,
+//! connections stop reading and TCP slows the senders down. The thread commits everything that is queued
+//! together: batches grow with the load, and a single message is committed at once.
 
 mod file;
 pub(crate) mod message_sink;
 mod output;
-pub(crate) mod sender_counts; // how far each sender has come
+pub(crate) mod sender_counts; // how many messages of each sender are stored
 pub(crate) mod target; // where messages go, as text
-// The only place that knows whether this build has it.
+// The only place that checks whether this build has the feature.
 #[cfg(not(feature = "sqlite"))]
 #[path = "sink/no_sqlite.rs"]
 mod sqlite;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-// Likewise.
+// The same for Redis.
 #[cfg(not(feature = "redis"))]
 #[path = "sink/no_redis.rs"]
 mod redis;

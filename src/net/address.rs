@@ -1,4 +1,4 @@
-//! Where to listen or to connect to, as text.
+//! Addresses to listen on or connect to.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to listen or to connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
+/// An address to listen on or connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
 ///
-/// What connects takes an address by value or reference, as text, or a [`SocketAddr`].
+/// Functions that connect take an address by value or reference, as text, or a [`SocketAddr`].
 ///
 /// # Examples
 ///
@@ -26,14 +26,14 @@ pub enum Address {
     Tcp {
         /// The name or address.
         host: String,
-        /// The port; 0 lets the system choose one to listen on.
+        /// The port. To listen on 0 lets the system choose one.
         port: u16,
     },
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// A text that is no address.
+/// Not a valid address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseAddressError(&'static str);
 
@@ -110,7 +110,7 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// What is an address already cannot fail to be one.
+/// Needed by conversions that cannot fail.
 impl From<Infallible> for ParseAddressError {
     fn from(never: Infallible) -> Self {
         match never {}

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-/// Waits that grow from one attempt to the next: for the program and the library, not part of the
-/// interface.
+/// Delays that grow from one attempt to the next. Used by the program; not part of the public interface.
 ///
-/// Each is about twice as long as the one before, less a random part of up to one half: many clients
-/// that lost the same server must not come back at the same moment.
+/// Each is about twice as long as the previous one, less a random part of up to a half: many clients that
+/// lost the same server must not come back at the same moment.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -16,19 +15,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns waits of at most `longest`, of which the first one is at most `shortest`.
+    /// Returns delays of at most `longest`, starting with at most `shortest`.
     pub fn new(shortest: Duration, longest: Duration) -> Backoff {
         Backoff { shortest, longest, next: shortest }
     }
 
-    /// Returns how long to wait now.
+    /// Returns the next delay.
     pub fn next_wait(&mut self) -> Duration {
         let half = self.next / 2;
         self.next = self.next.saturating_mul(2).min(self.longest);
         half + half / 1000 * fastrand::u32(0..=1000)
     }
 
-    /// Begins with the shortest wait again.
+    /// Starts again with the shortest delay.
     pub fn reset(&mut self) {
         self.next = self.shortest;
     }

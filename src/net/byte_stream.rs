@@ -1,4 +1,4 @@
-//! Streams of bytes to a peer: TCP and Unix sockets, and whatever else reads and writes.
+//! Byte streams to a peer: TCP and Unix sockets, and anything else that reads and writes.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -18,40 +18,40 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use super::address::Address;
 use crate::wire::escape::Escaped;
 
-/// How often something is tried again that nobody can wait for.
+/// How often to retry an operation that sends no wake-up when it can succeed.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The longest path of a Unix socket, in bytes; Linux has room for 108 with the NUL byte behind it.
+/// The longest path of a Unix socket, in bytes; Linux has room for 108, including the final NUL byte.
 const LONGEST_PATH: usize = 107;
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Peer {
     /// A TCP peer.
     Tcp(SocketAddr),
-    /// A Unix socket's peer, which has no address of its own.
+    /// The peer of a Unix socket, which has no address.
     Unix,
-    /// The other end of some other stream, by the name it was given.
+    /// The other end of any other stream, by the name it was given.
     Named(Arc<str>),
 }
 
 impl Peer {
-    /// Returns the peer of a stream that is no socket, or no longer just one.
+    /// Returns the peer of a stream that is not a socket, or not only a socket.
     pub fn named(name: &str) -> Peer {
         Peer::Named(name.into())
     }
 }
 
-/// A stream of bytes to and from a peer. Clones share it; one of them may read while another writes.
+/// A byte stream to and from a peer. Clones share it; one of them may read while another writes.
 ///
-/// TCP and Unix sockets are used directly. Everything else that implements [`AsyncRead`] and
-/// [`AsyncWrite`] — TLS, a pipe in memory, a tokio stream in its compatibility layer — becomes one with
-/// [`ByteStream::new`], and costs a lock and an indirect call for each read and write.
+/// TCP and Unix sockets are used directly. Anything else that implements [`AsyncRead`] and [`AsyncWrite`]
+/// (TLS, a pipe in memory, a tokio stream in its compatibility layer) can be wrapped with
+/// [`ByteStream::new`], which costs a lock and an indirect call for each read and write.
 #[derive(Clone, Debug)]
 pub struct ByteStream {
     pub(super) kind: Kind,
-    /// Whether the last read took all there was, so that the next one had better wait first.
+    /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
 }
 
@@ -62,10 +62,10 @@ pub(super) enum Kind {
     Other(Arc<Other>),
 }
 
-/// A stream of which nothing is known but how to read and write.
+/// A stream that can only be read and written.
 pub(super) struct Other {
     stream: Mutex<Pin<Box<dyn Duplex>>>,
-    /// The stream below, if this is one that a server's connection was upgraded to.
+    /// The underlying stream, if a server's connection was upgraded to this one.
     below: Option<ByteStream>,
 }
 
@@ -74,11 +74,11 @@ trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Duplex for S {}
 
 impl Address {
-    /// Connects to this address, trying each one that a name resolves to.
+    /// Connects to this address, trying each address of a name in turn.
     ///
     /// # Errors
     ///
-    /// The system's, for example if the connection is refused or the name does not resolve.
+    /// Any error of the system call, such as "connection refused", or of the name lookup.
     ///
     /// # Cancel safety
     ///
@@ -90,7 +90,7 @@ impl Address {
                 for address in async_net::resolve((host.as_str(), *port)).await? {
                     match Async::<std::net::TcpStream>::connect(address).await {
                         Ok(stream) => {
-                            // A message is written in one piece: waiting for more to fill a segment
+                            // A message is written in one piece: waiting for more data to fill a segment
                             // would only delay it.
                             stream.get_ref().set_nodelay(true)?;
                             return Ok(ByteStream::of(Kind::Tcp(Arc::new(stream))));
@@ -103,7 +103,8 @@ impl Address {
             Address::Unix(path) => {
                 let address = unix_address(path)?;
                 let socket = unix_socket()?;
-                // Where the backlog is full it is tried again: TCP would wait, too.
+                // Retry while the backlog is full: TCP would wait too, but a non-blocking Unix socket
+                // fails.
                 while let Err(error) = socket.connect(&address) {
                     match error.kind() {
                         io::ErrorKind::WouldBlock => Timer::after(LOOK_AGAIN).await,
@@ -121,7 +122,7 @@ pub(super) fn no_address() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the name has no address")
 }
 
-/// Returns a new Unix socket whose attempts to connect do not wait for room in a full backlog.
+/// Returns a new Unix socket that is non-blocking: connecting fails if the backlog is full.
 pub(super) fn unix_socket() -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -154,7 +155,7 @@ impl From<async_net::unix::UnixStream> for ByteStream {
 impl TryFrom<std::net::TcpStream> for ByteStream {
     type Error = io::Error;
 
-    /// Fails if the system does not let the socket be non-blocking.
+    /// Fails if the socket cannot be made non-blocking.
     fn try_from(stream: std::net::TcpStream) -> io::Result<Self> {
         Ok(ByteStream::of(Kind::Tcp(Arc::new(Async::new(stream)?))))
     }
@@ -163,14 +164,14 @@ impl TryFrom<std::net::TcpStream> for ByteStream {
 impl TryFrom<UnixStream> for ByteStream {
     type Error = io::Error;
 
-    /// Fails if the system does not let the socket be non-blocking.
+    /// Fails if the socket cannot be made non-blocking.
     fn try_from(stream: UnixStream) -> io::Result<Self> {
         Ok(ByteStream::of(Kind::Unix(Arc::new(Async::new(stream)?))))
     }
 }
 
 impl ByteStream {
-    /// Makes a stream of bytes of anything that reads and writes.
+    /// Wraps anything that reads and writes.
     ///
     /// # Examples
     ///
@@ -183,7 +184,7 @@ impl ByteStream {
         ByteStream::over(stream, None)
     }
 
-    /// Makes one of a stream that is carried by the one `below`.
+    /// Wraps a stream that is carried by the stream `below`.
     pub(crate) fn over(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         below: Option<ByteStream>,
@@ -196,12 +197,12 @@ impl ByteStream {
         ByteStream { kind, would_block: false }
     }
 
-    /// Lets the end of a connection from a [`ResettingListener`](super::listener::ResettingListener) be an
-    /// orderly one. Unless this was called it is a reset, whatever its cause: so a peer never takes an early
-    /// end for a sign that all is well.
+    /// Lets a connection from a [`ResettingListener`](super::listener::ResettingListener) end cleanly.
+    /// Unless this was called, it ends with a reset, whatever the cause: so a peer never takes an early end
+    /// for success.
     pub(crate) fn disable_reset_on_close(&self) {
         match &self.kind {
-            // Where it fails the connection is already gone.
+            // If this fails, the connection is already gone.
             Kind::Tcp(stream) => drop(SockRef::from(stream.get_ref()).set_linger(None)),
             Kind::Unix(_) => {}
             Kind::Other(other) => {
@@ -212,13 +213,13 @@ impl ByteStream {
         }
     }
 
-    /// Marks an end that is not orderly where there is no reset to tell it by: with half a frame. A prefix
-    /// of any layout, or the payload it announces, goes on after this byte.
+    /// Marks an unclean end on streams that have no reset, by writing half a frame. In every layout, this
+    /// byte leaves the prefix or the payload incomplete.
     pub(crate) fn mark_aborted(&self) {
         const HALF_A_FRAME: &[u8] = &[0xff];
         match &self.kind {
             Kind::Tcp(_) => {}
-            // Where it fails nobody listens any more.
+            // If this fails, the peer is already gone.
             Kind::Unix(stream) => drop(stream.get_ref().write(HALF_A_FRAME)),
             Kind::Other(other) => {
                 let cx = &mut Context::from_waker(Waker::noop());
@@ -230,7 +231,7 @@ impl ByteStream {
         }
     }
 
-    /// Returns how many bytes the kernel has received that were not read yet, if that can be known.
+    /// Returns how many bytes the kernel has received that are not read yet, if known.
     pub(crate) fn unread(&self) -> Option<u64> {
         match &self.kind {
             Kind::Tcp(stream) => Some(ioctl_fionread(stream.get_ref()).unwrap_or(0)),
@@ -239,17 +240,17 @@ impl ByteStream {
         }
     }
 
-    /// Returns whether the next read is likely to wait, since the last one has taken all there was.
+    /// Returns whether the next read is likely to wait, because the last one emptied the socket.
     pub(crate) fn would_block_hint(&self) -> bool {
         self.would_block
     }
 
-    /// Makes the next read ask the kernel, even if it has not reported anything to read.
+    /// Makes the next read try the socket at once, even if the kernel has not reported it readable.
     pub(crate) fn assume_readable(&mut self) {
         self.would_block = false;
     }
 
-    /// Returns whether it is carried by another stream, so that it has an end of its own.
+    /// Returns whether the stream is carried by another one, and so has an end of its own.
     pub(crate) fn is_upgraded(&self) -> bool {
         matches!(&self.kind, Kind::Other(_))
     }
@@ -260,12 +261,12 @@ impl ByteStream {
     }
 
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        // A plain write is cheaper than a vectored one of a single part.
+        // A plain write is cheaper than a vectored write of one part.
         match (&self.kind, bufs) {
             (Kind::Tcp(stream), [buf]) => stream.get_ref().write(buf),
             (Kind::Tcp(stream), bufs) => stream.get_ref().write_vectored(bufs),
             (Kind::Unix(stream), bufs) => stream.get_ref().write_vectored(bufs),
-            // That needs somebody to wake.
+            // Such a stream needs a waker, which this call does not have.
             (Kind::Other(_), _) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -294,8 +295,8 @@ impl AsyncRead for ByteStream {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            // A read that did not fill the buffer has emptied the socket: asking it again would only
-            // be told to wait.
+            // A read that did not fill the buffer has emptied the socket: another attempt would only return
+            // `WouldBlock`.
             let wait = self.would_block;
             let (read, size) = match &self.kind {
                 Kind::Tcp(stream) => {
@@ -366,7 +367,7 @@ impl AsyncWrite for ByteStream {
     }
 }
 
-/// A connection that is gone has no direction to the peer that could be ended.
+/// A connection that is already gone needs no shutdown.
 fn shut(result: io::Result<()>) -> Poll<io::Result<()>> {
     Poll::Ready(result.or_else(|error| match error.kind() {
         io::ErrorKind::NotConnected => Ok(()),

@@ -21,15 +21,15 @@ use super::byte_stream::{
 };
 use crate::wire::io_error::same_again;
 
-/// How many connections the kernel queues until they are accepted; std hard-codes 128, which a burst
-/// overruns, and each overrun costs its client a second.
+/// How many connections the kernel queues until they are accepted. The standard library hard-codes 128; a
+/// burst overflows that, and each overflow costs its client a second.
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// How long a connection may be silent before the kernel asks whether the peer is still there.
+/// How long a connection may be idle before the kernel checks that the peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
-/// How long to wait until other servers that start in the same directory have done so. That takes them
-/// no time, so that whoever takes longer does something else with it.
+/// How long to wait for other servers that are starting in the same directory. Starting takes them no time;
+/// a program that holds the lock for longer uses it for something else.
 const LOCKING: Duration = Duration::from_secs(5);
 
 /// A socket that accepts connections. Dropping it stops listening and removes a Unix socket's file.
@@ -40,19 +40,19 @@ pub struct Listener(Listening);
 enum Listening {
     Tcp {
         listener: Arc<Async<std::net::TcpListener>>,
-        /// Whether accepted connections inherit their options. A listener that others have opened may
-        /// hold connections from before it could be given any.
+        /// Whether accepted connections inherit the listener's options. A listener that was opened
+        /// elsewhere may hold connections from before the options were set.
         inherits: bool,
     },
-    // The file goes first: a server that starts in between finds a free place, not a leftover. That of a
-    // listener that others have opened is theirs.
+    // Fields drop in order, and the file must go first: a server that starts in between then finds a free
+    // path, not a leftover. The file of a listener that was opened elsewhere is not ours to remove.
     Unix {
         _file: Option<SocketFile>,
         listener: Arc<Async<UnixListener>>,
     },
 }
 
-/// Removes the file of a Unix socket when it is dropped, if it is still the same.
+/// Removes the file of a Unix socket when dropped, if it is still the same file.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -62,11 +62,11 @@ struct SocketFile {
 impl Address {
     /// Listens here, with a backlog of 4096 connections.
     ///
-    /// The file of a Unix socket that nobody listens on any more is replaced.
+    /// The file of a Unix socket is replaced if nobody listens on it.
     ///
     /// # Errors
     ///
-    /// The system's, for example if the address is in use or the name does not resolve.
+    /// Any error of the system call, such as "address in use", or of the name lookup.
     pub async fn listen(&self) -> io::Result<Listener> {
         match self {
             Address::Tcp { host, port } => {
@@ -86,32 +86,33 @@ impl Address {
 
 fn listen_tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart must not wait until the old connections have left the kernel's tables.
+    // A restart must not wait until the kernel has forgotten the old connections.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    // Before it listens: a connection has the options that its listener had when it came in.
+    // Set before listening: a connection inherits the options that its listener had when it arrived.
     set_options(&SockRef::from(&socket))?;
     socket.listen(BACKLOG)?;
     let listener = Arc::new(Async::new(socket.into())?);
     Ok(Listener(Listening::Tcp { listener, inherits: true }))
 }
 
-/// Sets what an accepted connection has: no delay, and keepalive after 300 s.
+/// Sets the options of accepted connections: no delay, and keepalive after 300 s.
 fn set_options(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
-/// Has a connection end by a reset, even if the process is killed, unless [`ByteStream::disable_reset_on_close`] is
-/// called. On a listener, it is for all connections that come in from now on.
+/// Makes a connection end with a reset, even if the process is killed, unless
+/// [`ByteStream::disable_reset_on_close`] is called. On a listener, this applies to all connections that
+/// arrive from now on.
 fn reset_at_the_end(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))
 }
 
 async fn listen_unix(path: &Path) -> io::Result<Listener> {
     let address = unix_address(path)?;
-    // Two servers that start at once would find the same leftover, and the second one remove the first
-    // one's new socket; or find that one before it listens, and take it for a leftover.
+    // Without the lock, two servers that start at once would find the same leftover, and the second would
+    // remove the first one's new socket, or take it for a leftover before the first one listens.
     let locked = lock_directory(path).await;
     let socket = unix_socket()?;
     if let Err(error) = socket.bind(&address) {
@@ -120,17 +121,17 @@ async fn listen_unix(path: &Path) -> io::Result<Listener> {
         }
         match std::fs::metadata(path) {
             Ok(file) if !file.file_type().is_socket() => {
-                return Err(invalid("there is a file of that name that is no socket".into()));
+                return Err(invalid("there is a file of that name that is not a socket".into()));
             }
             Ok(_) => {
-                // The file outlives a server that was killed: if nobody answers there, it is a leftover.
+                // The file outlives a server that was killed: if nobody answers, it is a leftover.
                 if !is_leftover(&address)? {
                     return Err(error);
                 }
                 locked.as_ref().map_err(same_again)?;
                 std::fs::remove_file(path)?;
             }
-            // Its server has just ended.
+            // Its server has just exited.
             Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
             Err(_) => return Err(error),
         }
@@ -144,12 +145,12 @@ async fn listen_unix(path: &Path) -> io::Result<Listener> {
     }))
 }
 
-/// Has the directory of a file to itself, among all that ask for that, until it is dropped.
+/// Locks the directory of a file, against all programs that use this lock, until the result is dropped.
 ///
 /// # Errors
 ///
-/// The system's, for example if the directory cannot be read; or that another program does not let go
-/// of it.
+/// Any error of the system call, for example if the directory cannot be read; or another program does not
+/// release the lock.
 async fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = std::fs::File::open(directory.unwrap_or(Path::new(".")))?;
@@ -170,7 +171,8 @@ async fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// Returns whether nobody listens on a Unix socket's file. A server that is too busy to accept does.
+/// Returns whether nobody listens on a Unix socket's file. A server that is too busy to accept still
+/// listens.
 fn is_leftover(address: &SockAddr) -> io::Result<bool> {
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     Ok(unix_socket()?.connect(address).is_err_and(refused))
@@ -181,11 +183,11 @@ fn inode(path: &Path) -> Option<u64> {
 }
 
 impl Listener {
-    /// Returns the address it listens on, with the port that the system has chosen.
+    /// Returns the address it listens on, with the port that the system chose.
     ///
     /// # Errors
     ///
-    /// The system's.
+    /// Any error of the system call.
     pub fn address(&self) -> io::Result<Address> {
         match &self.0 {
             Listening::Tcp { listener, .. } => {
@@ -202,12 +204,13 @@ impl Listener {
 
     /// Accepts the next connection.
     ///
-    /// It ends as any socket does: what was written before it is dropped still arrives, as long as
-    /// everything the peer has sent was read. [`Server`](crate::Server) is stricter with its own.
+    /// The connection ends like any socket: what was written before it is dropped still arrives, provided
+    /// that everything the peer sent was read. [`Server`](crate::Server) is stricter: it resets a
+    /// connection unless it ended cleanly.
     ///
     /// # Errors
     ///
-    /// The system's. None of them means that the listener is broken; the next call may succeed.
+    /// Any error of the system call. None means that the listener is broken; the next call may succeed.
     ///
     /// # Cancel safety
     ///
@@ -229,12 +232,11 @@ impl Listener {
     }
 }
 
-/// A listener whose connections end by a reset unless [`ByteStream::disable_reset_on_close`] is called.
+/// A listener whose connections end with a reset unless [`ByteStream::disable_reset_on_close`] is called.
 #[derive(Debug)]
 pub(crate) struct ResettingListener {
     listener: Listener,
-    /// Whether all connections that are still to be accepted came after the listener had its option,
-    /// and so have it, too.
+    /// Whether all connections still to be accepted arrived after the option was set, and so inherit it.
     inherits: bool,
 }
 
@@ -256,7 +258,7 @@ impl ResettingListener {
                 }
                 return Ok((socket, peer));
             }
-            // None was waiting, so that the older ones are all accepted.
+            // The backlog was empty, so all older connections have been accepted.
             self.inherits = true;
         }
         self.listener.accept().await
@@ -276,7 +278,7 @@ impl From<async_net::unix::UnixListener> for Listener {
     }
 }
 
-/// Of a socket that listens already, for example since the service manager opened it.
+/// Wraps a socket that listens already, such as one opened by the service manager.
 impl TryFrom<std::net::TcpListener> for Listener {
     type Error = io::Error;
 
@@ -286,7 +288,7 @@ impl TryFrom<std::net::TcpListener> for Listener {
     }
 }
 
-/// Of a socket that listens already. Its file stays when the listener is dropped.
+/// Wraps a socket that listens already. Its file stays when the listener is dropped.
 impl TryFrom<UnixListener> for Listener {
     type Error = io::Error;
 
@@ -296,11 +298,11 @@ impl TryFrom<UnixListener> for Listener {
     }
 }
 
-/// Of a socket that listens already, of either kind.
+/// Wraps a socket of either kind that listens already.
 ///
 /// # Errors
 ///
-/// If it is no TCP or Unix socket that listens.
+/// If it is not a listening TCP or Unix socket.
 impl TryFrom<OwnedFd> for Listener {
     type Error = io::Error;
 
@@ -312,7 +314,9 @@ impl TryFrom<OwnedFd> for Listener {
         match socket.domain()? {
             Domain::UNIX => Listener::try_from(UnixListener::from(socket)),
             Domain::IPV4 | Domain::IPV6 => Listener::try_from(std::net::TcpListener::from(socket)),
-            domain => Err(invalid(format!("a socket of domain {domain:?} is none for messages"))),
+            domain => Err(invalid(format!(
+                "a socket of domain {domain:?} is not supported; use TCP or a Unix socket"
+            ))),
         }
     }
 }
@@ -320,7 +324,7 @@ impl TryFrom<OwnedFd> for Listener {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.inode.is_some() && self.inode == inode(&self.path) {
-            // At worst the next server finds the leftover and replaces it.
+            // If this fails, the next server finds the leftover and replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,8 +1,8 @@
 //! One connection of the server, from its first byte to its end.
 //!
-//! For a sender without acknowledgements the end of the connection is the only word it ever gets. So
-//! the end is orderly only if the peer had ended its own direction and everything it sent is committed.
-//! In all other cases it is a reset.
+//! To a sender without acknowledgements, the end of the connection is the only sign of success. So the end
+//! is clean only if the peer had closed its own direction and everything it sent is committed. In all other
+//! cases the connection is reset.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -32,46 +32,47 @@ use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::{FirstBytes, Hello, RefusalCode};
 
-/// How many reads a connection may take before other tasks get their turn: half a megabyte if they are
-/// full. A judgement; at four it costs a percent of throughput, at thirty others begin to wait for
-/// milliseconds.
+/// How many reads a connection may do before other tasks get their turn: half a megabyte if all are full.
+/// Chosen by judgement: with four, throughput is one percent lower; with thirty, other tasks begin to wait
+/// for milliseconds.
 const READS_A_TURN: u32 = 8;
 
-/// For how many ticks a message starves before others have to give way: a busy server may look twice while
-/// it waits for a moment only.
+/// For how many ticks a message must starve before others have to give way. Two, because even a short wait
+/// can span one tick.
 const STARVED: u64 = 2;
 
-/// How long the orderly end of a stream may take that has one of its own, as TLS has.
+/// How long the clean end of a stream such as TLS, which has one of its own, may take.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// There are as many of these as there are idle connections, so their size counts.
+/// Each idle connection has one of these, so its size matters: rarely used parts are boxed.
 pub(crate) struct Connection {
     receiver: Receiver,
-    /// For a client that asks for acknowledgements.
+    /// Set if the client asks for acknowledgements.
     session: Option<Box<AckSession>>,
 }
 
-/// What receives messages and hands them on.
+/// Receives messages and passes them on.
 struct Receiver {
     shared: Arc<Shared>,
     connection: Arc<OpenConnection>,
     reader: FrameReader<ByteStream>,
     queue: Option<CommitQueue>,
-    /// Where the messages come from, once there are any.
+    /// The origin of the messages, created with the first one.
     origin: Option<Arc<Origin>>,
-    /// The offset up to which the stream is read once the server ends: what had come by then.
+    /// During shutdown, the offset up to which the stream is read: everything that had arrived when it
+    /// began.
     read_until: Option<u64>,
-    /// How many reads there were since others had their turn.
+    /// How many reads there were since other tasks last had their turn.
     reads: u32,
-    /// While others wait for memory: how fast the message under way is.
+    /// While other connections wait for memory: how fast the current message arrives.
     pace: Option<Box<Pace>>,
 }
 
-/// How far sending back one batch has got.
+/// Progress of echoing one batch.
 #[derive(Default)]
 struct Echoing {
     sent: usize,
-    /// Once the peer has taken nothing for a while: the memory that it keeps from others.
+    /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
     keeps: Option<HeldForPeer>,
 }
 
@@ -90,7 +91,7 @@ impl Connection {
         Connection { receiver, session: None }
     }
 
-    /// Returns how many messages have come.
+    /// Returns how many messages were received.
     pub(crate) fn received(&self) -> u64 {
         self.receiver.received()
     }
@@ -101,12 +102,13 @@ impl Connection {
         let outcome = {
             let mut serving = pin!(self.serve());
             poll_fn(|cx| {
-                // The signal comes with a wake-up, so whom to wake is noted before looking.
+                // A signal wakes the task, so the waker is registered before the signal is checked.
                 connection.state.register(cx.waker());
                 match connection.state.signal() {
                     Signal::Abort => Poll::Ready(Outcome::Aborted),
                     Signal::SinkFailed => Poll::Ready(Outcome::SinkGone),
-                    // By the sink, which says why; or else since there is a newer connection.
+                    // Either the sink refuses, and gives the reason below, or a newer connection has
+                    // replaced this one.
                     Signal::Refused => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
                     Signal::None => serving.as_mut().poll(cx),
                 }
@@ -142,7 +144,7 @@ impl Connection {
         }
         let outcome = match &mut self.session {
             None => self.receiver.receive().await,
-            // In a box, since few connections have it.
+            // Boxed, since few connections have a session.
             Some(session) => match Box::pin(self.receiver.receive_or(session)).await {
                 Ok(outcome) => outcome,
                 Err(failed) => return failed,
@@ -158,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Finds out whether the client asks for acknowledgements, and welcomes it if it does.
+    /// Finds out whether the client asks for acknowledgements, and sends the welcome if so.
     async fn open(&mut self) -> Result<(), Outcome> {
         let receiver = &mut self.receiver;
         if !Hello::fits(receiver.shared.layout) {
@@ -175,7 +177,7 @@ impl Connection {
         let session = AckSession::new(shared, connection, receiver.reader.get_ref());
         let session = self.session.insert(Box::new(session));
         let (hello, resuming) = hello.ok_or(Outcome::Refused(RefusalCode::Version))?;
-        // In a box, since few connections have it.
+        // Boxed, since few connections have a session.
         let origin = Box::pin(session.welcome(hello, resuming, receiver.queue.as_ref())).await?;
         receiver.origin = Some(Arc::new(origin));
         Ok(())
@@ -183,12 +185,12 @@ impl Connection {
 }
 
 impl Receiver {
-    /// Returns how many messages have come.
+    /// Returns how many messages were received.
     fn received(&self) -> u64 {
         self.reader.at().message - 1
     }
 
-    /// Returns why the sink takes nothing more of this connection, if that is so.
+    /// Returns why the sink takes no more messages of this connection, if it has refused any.
     fn refusal(&self) -> Option<RefusalCode> {
         self.origin.as_deref().and_then(Origin::refusal)
     }
@@ -199,7 +201,7 @@ impl Receiver {
         Arc::clone(self.origin.get_or_insert_with(new))
     }
 
-    /// Makes the stream that messages travel on of the one that was accepted.
+    /// Upgrades the accepted stream to the one that carries messages.
     async fn set_up(&mut self) -> Result<(), Outcome> {
         let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
         let stream = self.reader.get_mut();
@@ -212,7 +214,7 @@ impl Receiver {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))
             }
-            // Nothing of it has come that could be lost.
+            // Nothing was read from the upgraded stream yet, so nothing can be lost.
             Poll::Pending if shared.is_draining() => Poll::Ready(Err(Outcome::Drained)),
             Poll::Pending => Poll::Pending,
         })
@@ -221,19 +223,19 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives messages as long as the client can be told which of them are committed; otherwise
-    /// returns why it cannot be.
+    /// Receives messages until there are no more, or until acknowledgements can no longer be sent; the
+    /// error says why.
     async fn receive_or(&mut self, session: &mut AckSession) -> Result<Outcome, Outcome> {
         let received = async { Ok(self.receive().await) };
         let failed = async { Err(session.failed().await) };
         received.or(failed).await
     }
 
-    /// Receives messages and hands them on, until there are no more to come.
+    /// Receives messages and passes them on, until there are no more.
     async fn receive(&mut self) -> Outcome {
         match self.shared.answering {
             Answering::Nothing | Answering::Echo => self.receive_or_echo().await,
-            // In a box, since idle connections of other servers have no room for it.
+            // Boxed, so that idle connections of other servers do not reserve space for it.
             Answering::Each(_) => Box::pin(self.receive_and_answer()).await,
         }
     }
@@ -257,14 +259,15 @@ impl Receiver {
             }
             drop(payloads);
             if last {
-                // What was read is more than had come by then: this sender does not stop by itself.
+                // This read returned data that arrived after the shutdown began, so the sender has not
+                // stopped by itself.
                 return Outcome::Drained;
             }
             self.end_turn().await;
         }
     }
 
-    /// Hands messages to the sink, if there is one.
+    /// Passes messages to the sink, if there is one.
     async fn hand_on(&mut self, payloads: &Arc<Payloads>) -> Result<(), Outcome> {
         if let Some(acks) = self.connection.acks() {
             acks.set_received(self.received());
@@ -282,8 +285,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Receives requests while others are being answered, until there are no more to come and all have
-    /// their replies.
+    /// Receives requests while others are being answered, until there are no more and all have their
+    /// replies.
     async fn receive_and_answer(&mut self) -> Outcome {
         let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
         let mut pipeline = Pipeline::new(shared, connection);
@@ -305,8 +308,8 @@ impl Receiver {
         }
     }
 
-    /// Answers what can be answered, and reads on where there is room. Ends when a batch was read; or once
-    /// the requests have `ended` and all are answered.
+    /// Answers what can be answered, and reads while there is room for more requests. Ends when a batch was
+    /// read, or once the requests have `ended` and all are answered.
     fn poll_answering(
         &mut self,
         cx: &mut Context<'_>,
@@ -333,7 +336,7 @@ impl Receiver {
                         Ok(payloads) => return Poll::Ready(Ok(Arc::new(payloads))),
                         Err(outcome) => {
                             *ended = Some(outcome);
-                            // To find out whether all are answered already.
+                            // Poll again: all requests may already be answered.
                             cx.waker().wake_by_ref();
                         }
                     }
@@ -344,7 +347,7 @@ impl Receiver {
             }
         }
         if taken && wanted == Phase::Writing {
-            // It takes something: its time starts anew.
+            // The peer is taking data, so its time limit starts anew.
             self.connection.state.enter(wanted, self.shared.now());
             return Poll::Pending;
         }
@@ -358,18 +361,18 @@ impl Receiver {
         }
     }
 
-    /// Lets other tasks have their turn now and then.
+    /// Yields to other tasks from time to time.
     async fn end_turn(&mut self) {
         if self.ends_its_turn() {
             future::yield_now().await;
         }
-        // Waiting costs several system calls, and asking once more only one. While others had
-        // their turn, or the peer its reply, there has often come something.
+        // Waiting for readiness costs several system calls, trying a read only one. While other tasks had
+        // their turn, or the peer read its reply, more has often arrived.
         self.reader.get_mut().assume_readable();
     }
 
-    /// Returns whether other tasks have their turn before the next read: after some reads, and as soon as
-    /// there is nothing to read just now. While they have it, more comes that is then read together.
+    /// Returns whether other tasks get their turn before the next read: after several reads, or as soon as
+    /// the socket is empty. Meanwhile more may arrive, which is then read together.
     fn ends_its_turn(&mut self) -> bool {
         self.reads += 1;
         let ends = self.reads >= READS_A_TURN || self.reader.get_ref().would_block_hint();
@@ -387,7 +390,7 @@ impl Receiver {
         read.map_ok(Arc::new)
     }
 
-    /// Reads something, and notes what is waited for where it has to wait.
+    /// Reads, and records what the connection waits for if the read is pending.
     fn poll_read<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -396,7 +399,7 @@ impl Receiver {
             &mut Context<'_>,
         ) -> Poll<Result<Option<T>, ReadError>>,
     ) -> Poll<Result<T, Outcome>> {
-        // What is judged later is looked at when the connection is woken for it.
+        // Taken before the read: a verdict that arrives later wakes the task and is seen in the next poll.
         let before = self.connection.state.snapshot();
         match self.poll_reading(cx, read) {
             Reading::Done(read) => Poll::Ready(read),
@@ -404,7 +407,7 @@ impl Receiver {
         }
     }
 
-    /// Reads something, or returns what has to be waited for.
+    /// Reads, or returns what to wait for.
     fn poll_reading<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -416,9 +419,9 @@ impl Receiver {
         let draining = self.shared.is_draining();
         let expired = self.connection.state.snapshot().is_expired();
         if expired || draining || self.reader.waits_for_memory() {
-            // What counts is what the kernel has, not what it has told us of. A reader that waits in line for
-            // memory does so since something has come, and must not go back to its end because the reactor,
-            // which may have been at work when it was asked, has yet to say so once more.
+            // What the kernel has received counts, even if the reactor has not reported it yet. A reader in
+            // the line for memory is there because data has arrived; it must not lose its place because the
+            // reactor has not reported that data again.
             self.reader.get_mut().assume_readable();
         }
         if draining && self.read_until.is_none() {
@@ -436,7 +439,8 @@ impl Receiver {
             Poll::Pending => {
                 self.admit_what_has_arrived(cx);
                 if draining {
-                    // Where it cannot be known what had come, that is what could be read.
+                    // If the kernel cannot say how much had arrived, read what could be read without
+                    // waiting.
                     self.read_until.get_or_insert(self.reader.received());
                 }
                 Reading::Waits(self.reading_phase())
@@ -444,7 +448,7 @@ impl Receiver {
         }
     }
 
-    /// Has a short message not wait for its share of the memory if the rest of it has arrived.
+    /// Exempts a short message from waiting for its share of the memory if the rest of it has arrived.
     fn admit_what_has_arrived(&mut self, cx: &mut Context<'_>) {
         let short = self.reader.missing().filter(|&missing| missing <= BUFFER as u64);
         if short.is_some_and(|missing| self.reader.get_ref().unread() >= Some(missing))
@@ -454,9 +458,9 @@ impl Receiver {
         }
     }
 
-    /// Returns what a read waits for.
+    /// Returns what a pending read waits for.
     fn reading_phase(&self) -> Phase {
-        // The time until there is memory is not the sender's fault, unless it owes the rest of a message.
+        // Waiting for memory is not the sender's fault, unless it also owes the rest of the message.
         let stalls =
             || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
         match self.reader.in_message() {
@@ -469,20 +473,20 @@ impl Receiver {
         }
     }
 
-    /// Notes what is waited for, unless that is the same as it was `before`. Ends if that has been so for
-    /// too long, or the server ends.
+    /// Records what the connection waits for, unless that is unchanged since `before`. Ends the connection
+    /// if it has waited too long, or if the server is shutting down and everything was read.
     fn poll_phase(&mut self, before: Snapshot, phase: Phase) -> Poll<Outcome> {
         let (state, now) = (&self.connection.state, self.shared.now());
         if matches!(phase, Phase::Busy | Phase::Starving) {
-            // Its peer may be waiting for it.
+            // While this side makes the peer wait, the peer's pace cannot be measured.
             self.pace = None;
             if before.phase() != phase {
                 state.enter(phase, now);
             }
             return Poll::Pending;
         }
-        // It is the same message, too: between two of them the connection is busy. So the clock of a
-        // message starts once, unless it has to wait for memory.
+        // The same phase means the same message, since the connection is busy between two messages. So the
+        // clock of a message starts once, unless the message has to wait for memory.
         let as_before = before.phase() == phase;
         if as_before && before.is_expired() {
             return Poll::Ready(self.expire(phase));
@@ -502,13 +506,14 @@ impl Receiver {
         }
     }
 
-    /// Returns how slow a message of `len` bytes is, if that is too slow while others wait for memory.
+    /// Returns the measured speed of a message of `len` bytes if it is too slow while others wait for
+    /// memory.
     fn falls_behind(&mut self, len: u64) -> Option<TooSlow> {
         let Some(ticks) = self.shared.shortage() else {
             self.pace = None;
             return None;
         };
-        // What the kernel has counts, whether or not there was time to read it.
+        // Data in the kernel counts, whether or not there was time to read it.
         let arrived =
             || self.reader.received() + self.reader.get_ref().unread().unwrap_or_default();
         let now = Instant::now();
@@ -523,7 +528,8 @@ impl Receiver {
         None
     }
 
-    /// Returns whether the server ends and every message that had begun to arrive by then has been read.
+    /// Returns whether the server is shutting down and every message that had begun to arrive has been
+    /// read.
     fn is_read_until_the_end(&self) -> bool {
         self.read_until.is_some_and(|until| self.reader.at().offset >= until)
     }
@@ -537,7 +543,7 @@ impl Receiver {
         }
     }
 
-    /// Sends messages back from the buffer in which they came.
+    /// Echoes messages directly from the buffer in which they were received.
     fn poll_echo(
         &mut self,
         cx: &mut Context<'_>,
@@ -554,7 +560,7 @@ impl Receiver {
                 rest -= part.len() - unsent.len();
                 IoSlice::new(unsent)
             });
-            // Parts that are empty or sent come first; most batches have one part only.
+            // Empty and sent parts come first and are skipped; most batches have only one part.
             parts.sort_by_key(|part| !part.is_empty());
             let empty = parts.iter().take_while(|part| part.is_empty()).count();
             let stream = Pin::new(&mut *stream);
@@ -570,7 +576,7 @@ impl Receiver {
                 Poll::Ready(Ok(Some(bytes))) => {
                     echo.sent += bytes;
                     if state.phase() == Phase::Writing {
-                        // It takes something: its time starts anew.
+                        // The peer is taking data, so its time limit starts anew.
                         connection.enter(Phase::Busy, 0);
                         state = connection.snapshot();
                     }
@@ -592,8 +598,8 @@ impl Receiver {
         }
     }
 
-    /// Waits until all that has come is committed: an orderly end says that it is, and also one that is
-    /// reset must have lost nothing that was read.
+    /// Waits until everything received is committed: a clean end promises that, and even a reset connection
+    /// must not lose what was read.
     async fn settle(&self) {
         if self.queue.is_some() {
             self.connection.state.enter(Phase::Closing, self.shared.now());
@@ -605,7 +611,7 @@ impl Receiver {
         }
     }
 
-    /// Ends the connection in order.
+    /// Ends the connection cleanly.
     async fn close(&mut self) {
         let stream = self.reader.get_mut();
         stream.disable_reset_on_close();
@@ -614,13 +620,13 @@ impl Receiver {
                 Timer::after(CLOSING).await;
                 Ok(())
             };
-            // Where it fails the peer is gone, or has been told enough.
+            // If this fails, the peer is already gone, and the socket's own end has to do.
             let _ = stream.close().or(too_late).await;
         }
     }
 }
 
-/// What came of a read.
+/// The result of a read.
 enum Reading<T> {
     Done(Result<T, Outcome>),
     Waits(Phase),

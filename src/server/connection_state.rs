@@ -1,12 +1,13 @@
-//! What a connection is doing, seen from outside, and how it is told to stop.
+//! What a connection is doing, as seen from outside, and how it is told to stop.
 //!
-//! A timer for each read would cost a system call for each read. Instead a connection notes what it
-//! waits for and since when, and a sweep looks at all of them now and then. The notes are two atomics.
+//! A timer for each read would cost a system call for each read. Instead, a connection records what it
+//! waits for and since when, and the deadline sweep checks all connections now and then. The record is two
+//! atomics: the state and the signal.
 //!
-//! The sweep judges what it has read, and by then the connection may do something else. So it writes its
-//! judgement into the very word that it judged, and only if that still stands there; whatever the
-//! connection does next takes the judgement away with the word. All accesses are sequentially
-//! consistent, so the interleavings that `tests/model` goes through are all there are.
+//! When the sweep judges a state that it has read, the connection may already be doing something else. So
+//! the verdict is written into the same atomic with a compare-and-swap, which fails if the state has
+//! changed; and the next state of the connection overwrites the verdict. All accesses are sequentially
+//! consistent, so the interleavings that `tests/model` explores are all that exist.
 
 use std::task::Waker;
 
@@ -16,38 +17,38 @@ use super::sync::{AtomicU8, AtomicU64, AtomicWaker, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// For nothing of its peer's: it works, or waits for memory or for the sink.
+    /// Nothing from its peer: it is working, or waits for memory or for the sink.
     Busy,
-    /// For the first byte of a message.
+    /// The first byte of a message.
     Idle,
-    /// For the rest of a message.
+    /// The rest of a message.
     InMessage,
-    /// For the peer to take replies.
+    /// The peer to take replies.
     Writing,
-    /// For the sink to commit what has come, before it closes.
+    /// The sink to commit everything that was received, before the connection closes.
     Closing,
-    /// For its stream to be set up.
+    /// The stream to be set up, such as by a TLS handshake.
     Setup,
-    /// For memory that is held for other peers.
+    /// Memory that is held for other peers.
     Starving,
 }
 
-/// What a connection is told.
+/// A signal to a connection. Later variants override earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Signal {
     /// Nothing.
     None,
-    /// Its messages are not taken any more: a newer connection of the same sender has taken its place, the
-    /// sink refuses them, or the client cannot be told that they are committed.
+    /// The connection's messages are no longer accepted: a newer connection of the same sender has replaced
+    /// it, the sink refuses them, or the client cannot be sent acknowledgements.
     Refused,
-    /// The sink has failed, so there is nothing more to receive for.
+    /// The sink has failed, so there is no point in receiving more.
     SinkFailed,
-    /// The server cuts it off, whatever it is doing.
+    /// The server cuts the connection off, whatever it is doing.
     Abort,
 }
 
-/// One connection's notes.
+/// The state of one connection, shared with the rest of the server.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionState {
     /// A [`Snapshot`].
@@ -56,10 +57,10 @@ pub(crate) struct ConnectionState {
     waker: AtomicWaker,
 }
 
-/// A phase, since which tick it lasts, and whether that is too long.
+/// A phase, the tick at which it began, and whether it has expired: bits 0 to 2, from bit 4 on, and bit 3.
 ///
-/// It need not tell two phases of a kind apart that began in the same tick: what is true of one of them
-/// is true of the other.
+/// Two phases of the same kind that began in the same tick are equal. That is harmless: they expire at the
+/// same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot(u64);
 
@@ -85,14 +86,15 @@ impl Snapshot {
         self.0 >> Snapshot::TICK
     }
 
-    /// Returns whether the phase has lasted too long, so that the connection shall end.
+    /// Returns whether the phase has lasted too long, so that the connection must end.
     pub(crate) fn is_expired(self) -> bool {
         self.0 & Snapshot::EXPIRED != 0
     }
 }
 
 impl ConnectionState {
-    /// Notes that `phase` began at `tick`. Only the connection itself does so.
+    /// Records that `phase` began at `tick`. Only the connection itself calls this, so a plain store is
+    /// enough.
     pub(crate) fn enter(&self, phase: Phase, tick: u64) {
         self.state.store(tick << Snapshot::TICK | phase as u64, Ordering::SeqCst);
     }
@@ -105,7 +107,7 @@ impl ConnectionState {
         self.snapshot().phase()
     }
 
-    /// Says that `judged` has lasted too long. That is void if the connection has done anything since.
+    /// Records that `judged` has lasted too long, unless the connection has entered another phase since.
     pub(crate) fn expire(&self, judged: Snapshot) {
         let expired = judged.0 | Snapshot::EXPIRED;
         let (ok, failed) = (Ordering::SeqCst, Ordering::SeqCst);
@@ -123,26 +125,27 @@ impl ConnectionState {
         }
     }
 
-    /// Tells the connection something, and wakes it. A weightier signal replaces a lighter one.
+    /// Sends the connection a signal and wakes it. A stronger signal replaces a weaker one.
     pub(crate) fn send(&self, signal: Signal) {
         self.signal.fetch_max(signal as u8, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Makes the connection look at its state and at the server's.
+    /// Makes the connection check its own state and the server's.
     pub(crate) fn wake(&self) {
         self.waker.wake();
     }
 
-    /// Says that more of the connection's messages are committed. It is only woken if it waits for
-    /// just that: while it waits for its peer, a wake-up would cost a system call for nothing.
+    /// Tells the connection that more of its messages are committed. It is only woken if it waits for that:
+    /// waking it while it waits for its peer would cost a system call for nothing.
     pub(crate) fn notify_committed(&self) {
         if self.phase() == Phase::Closing {
             self.waker.wake();
         }
     }
 
-    /// Notes whom to wake. To be called before looking at the state and the signal.
+    /// Registers the task to wake. To be called before checking the state and the signal: a change after
+    /// the check then wakes the task.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }

@@ -9,30 +9,30 @@ use futures_lite::AsyncRead;
 use crate::stream::pool::{BUFFER, Buffer, Pool, PooledBytes};
 use crate::wire::diagnosis::SAMPLE;
 
-/// Up to this many bytes of whole messages are copied out of the read buffer rather than holding on to
+/// Whole messages of up to this many bytes in total are copied out of the read buffer instead of keeping
 /// it, so that a trickle of small messages does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
-/// How many bytes a hello may have.
+/// The most bytes that a hello can have.
 const FEW: usize = 64;
 
-/// From this length on, a payload is read straight to its place, with nothing of what comes after it.
+/// Payloads of this length and more are read straight into their buffer, without anything that follows.
 const LARGE: usize = 2 * BUFFER;
 
-/// What a [`FrameReader`](crate::FrameReader) reads from: the stream below, a buffer borrowed from
-/// the pool while there are bytes in it, and the offset of the next byte.
+/// The source of a [`FrameReader`](crate::FrameReader): the underlying stream, a buffer borrowed from the
+/// pool while there are bytes in it, and the offset of the next byte.
 pub(crate) struct CountedReader<R> {
     inner: R,
     pool: Pool,
-    /// Borrowed while `next < filled`; or the rest of such a one, in a buffer of its own.
+    /// Borrowed while `next < filled`; or a smaller copy of the remaining bytes.
     buffer: Option<PooledBytes>,
     next: usize,
     filled: usize,
-    /// How many bytes have been taken out of here.
+    /// How many bytes have been consumed, from the start of the stream.
     offset: u64,
-    /// Whether to read only what is asked for.
+    /// Whether to read no more than was asked for.
     exact: bool,
-    /// Whether the stream below has said that there is nothing more.
+    /// Whether the underlying stream has ended.
     at_end: bool,
 }
 
@@ -74,29 +74,30 @@ impl<R> CountedReader<R> {
         self.at_end
     }
 
-    /// Returns the bytes that have been read from below and not been taken out.
+    /// Returns the bytes that were read but not consumed.
     pub(crate) fn buffered(&self) -> &[u8] {
         self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.next..self.filled])
     }
 
-    /// Returns all bytes from the stream's first one to the last one buffered, if they are still here.
+    /// Returns all bytes from the start of the stream to the last buffered one, if they are still in
+    /// memory.
     pub(crate) fn since_start(&self) -> Option<&[u8]> {
         let buffer = self.buffer.as_ref()?;
         (self.offset == self.next as u64).then_some(&buffer[..self.filled])
     }
 
-    /// Notes that a payload of `len` bytes comes next. Such a long one is often followed by others, so the
-    /// prefix after it is read alone, too: then nothing is ever copied.
+    /// Notes that a payload of `len` bytes is next. Long payloads often follow each other, so the prefix
+    /// after one is read alone, too: then no payload byte is ever copied.
     pub(crate) fn expect(&mut self, len: usize) {
         self.exact = len >= LARGE;
     }
 
-    /// Returns whether only what is asked for is read.
+    /// Returns whether no more is read than was asked for.
     pub(crate) fn is_exact(&self) -> bool {
         self.exact
     }
 
-    /// Takes `bytes` bytes out unseen.
+    /// Consumes `bytes` bytes without looking at them.
     pub(crate) fn consume(&mut self, bytes: usize) {
         self.next += bytes;
         self.offset += bytes as u64;
@@ -105,12 +106,12 @@ impl<R> CountedReader<R> {
         }
     }
 
-    /// Takes the next `bytes` bytes out together, which are as many whole `messages`; returns a buffer
-    /// and where in it they start.
+    /// Consumes the next `bytes` bytes, which are exactly `messages` whole frames. Returns a buffer and the
+    /// index in it at which they start.
     pub(crate) fn take_run(&mut self, bytes: usize, messages: usize) -> (PooledBytes, usize) {
         let Some(buffer) = self.buffer.take() else { return (self.pool.empty(), 0) };
         let (from, to) = (self.next, self.next + bytes);
-        // The very first read stays together: the start of a stream tells best what it is.
+        // A short start of the stream stays in one buffer: it is the best evidence of what the stream is.
         let rest_from = match self.offset == from as u64 && self.filled <= SAMPLE {
             true => 0,
             false => to,
@@ -132,21 +133,21 @@ impl<R> CountedReader<R> {
         (run, from)
     }
 
-    /// Copies bytes to wait for more: many connections may be between two reads with the start of a message
-    /// left over, so it gets no more room than it needs.
+    /// Copies bytes that wait for more: many connections may pause after the start of a message, so each
+    /// gets no more room than it needs.
     fn keep(&self, bytes: &[u8]) -> PooledBytes {
         let mut kept = self.pool.lend(Buffer::from(bytes));
         kept.hold_for_peer();
         kept
     }
 
-    /// Makes `bytes` all that is in the buffer.
+    /// Makes `bytes` the whole contents of the buffer.
     fn hold(&mut self, bytes: &[u8]) {
         self.buffer = (!bytes.is_empty()).then(|| self.keep(bytes));
         (self.next, self.filled) = (0, bytes.len());
     }
 
-    /// Exchanges a read buffer for one that has no more room than its bytes need, to wait with it.
+    /// Replaces a read buffer by a copy that is no larger than its bytes, before a wait.
     pub(crate) fn shrink(&mut self) {
         if self.buffer.as_ref().is_some_and(|buffer| buffer.len() > self.filled) {
             let bytes = self.buffered().to_vec();
@@ -154,7 +155,7 @@ impl<R> CountedReader<R> {
         }
     }
 
-    /// Gives the buffer back with all that is in it.
+    /// Returns the buffer to the pool, with everything in it.
     pub(crate) fn drop_buffer(&mut self) {
         self.buffer = None;
         (self.next, self.filled) = (0, 0);
@@ -162,8 +163,8 @@ impl<R> CountedReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> CountedReader<R> {
-    /// Reads once from below into the empty buffer; returns how many bytes came, or `None` if only what
-    /// is asked for is to be read, perhaps since there is no memory for a buffer.
+    /// Reads once into the empty buffer. Returns how many bytes arrived, or `None` if no buffer is to be
+    /// used: no more may be read than was asked for, or there is no memory.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>> {
         debug_assert!(self.buffer.is_none());
         if self.exact {
@@ -178,7 +179,7 @@ impl<R: AsyncRead + Unpin> CountedReader<R> {
         Poll::Ready(Ok(Some(filled)))
     }
 
-    /// The same, but where there is no memory it reads a few bytes.
+    /// Does the same, but without memory for a buffer it reads a few bytes.
     pub(crate) fn poll_fill_or_few(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match ready!(self.poll_fill(cx))? {
             Some(read) => Poll::Ready(Ok(read)),
@@ -186,10 +187,10 @@ impl<R: AsyncRead + Unpin> CountedReader<R> {
         }
     }
 
-    /// Reads once from below, after what is in the buffer, but only a few bytes, which need no memory to
-    /// speak of; returns how many bytes came.
+    /// Reads once, appending to the buffer, but only a few bytes, whose memory does not matter. Returns how
+    /// many bytes arrived.
     pub(crate) fn poll_few(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Before it waits.
+        // A task that waits must not hold a read buffer.
         self.shrink();
         let mut few = [0; FEW];
         let read = ready!(self.poll_below(cx, &mut few))?;
@@ -221,7 +222,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for CountedReader<R> {
             match ready!(self.poll_fill(cx))? {
                 Some(0) => return Poll::Ready(Ok(0)),
                 Some(_) => {}
-                // There is a place for what is asked for, so a message under way never waits for memory here.
+                // The caller has memory for these bytes, so a started message never waits for memory here.
                 None => {
                     let read = ready!(self.poll_below(cx, buf))?;
                     self.offset += read as u64;

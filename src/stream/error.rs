@@ -1,4 +1,4 @@
-//! Why a stream of frames cannot be read or written any further.
+//! Errors that end a stream of frames.
 
 use std::fmt;
 use std::io;
@@ -8,9 +8,9 @@ use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::io_error::{Plain, same_again};
 use crate::wire::layout::TooLong;
 
-/// Why no further message can be read.
+/// Why no more messages can be read.
 ///
-/// It is final: the same error is returned again by every later read.
+/// It is final: every later read returns the same error again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -20,9 +20,9 @@ pub enum ReadError {
     Io {
         /// What failed.
         error: io::Error,
-        /// The message that was expected or under way.
+        /// The message that was expected or being read.
         at: Position,
-        /// How many bytes of that message's frame had come.
+        /// How many bytes of that message's frame had arrived.
         got: u64,
     },
 }
@@ -31,9 +31,9 @@ pub enum ReadError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The message is too long. Nothing of it was written, and the stream is as good as before.
+    /// The message is too long. Nothing of it was written, and the stream can still be used.
     TooLong(TooLong),
-    /// The stream failed. It is final: the same error is returned by every later call.
+    /// The stream failed. This is final: every later call returns the same error.
     Io(io::Error),
 }
 

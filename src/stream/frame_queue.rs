@@ -1,4 +1,4 @@
-//! Frames that wait to be written.
+//! Frames waiting to be written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,21 +11,21 @@ use crate::wire::frame::{append_frame, checked_prefix};
 use crate::wire::io_error::same_again;
 use crate::wire::layout::{Layout, LimitError};
 
-/// How many bytes may be queued before another message waits until they are written.
+/// How many bytes may be queued before the next message waits.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// From this length on, a payload is written from where it lies instead of being queued first.
+/// Payloads of this length and more are written directly instead of being queued first.
 const LARGE: usize = 32 * 1024;
 
-/// How much of an empty queue is kept for the next message; more is given back.
+/// How much capacity an empty queue keeps for the next message; the rest is freed.
 const KEPT: usize = 1024;
 
-/// What a writer has without its stream, which each call is given: the one that writes may be the one that
-/// is also read from.
+/// The state of a writer without its stream. Each call is given the stream, because a
+/// [`Framed`](super::framed::Framed) reads from the same one.
 pub(super) struct FrameQueue {
     layout: Layout,
     limit: usize,
-    /// Whole frames, of which the first `written` bytes have left.
+    /// Whole frames, of which the first `written` bytes have been written.
     bytes: Vec<u8>,
     written: usize,
     /// Why nothing more can be written.
@@ -38,7 +38,7 @@ impl FrameQueue {
         FrameQueue { layout, limit, bytes: Vec::new(), written: 0, failed: None }
     }
 
-    /// Sets the layout, and the limit to its default.
+    /// Sets the layout, and resets the limit to its default.
     pub(super) fn set_layout(&mut self, layout: Layout) {
         (self.layout, self.limit) = (layout, layout.default_limit());
     }
@@ -48,7 +48,7 @@ impl FrameQueue {
         Ok(())
     }
 
-    /// Returns how many bytes are queued and not yet written.
+    /// Returns how many queued bytes are not yet written.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
@@ -84,7 +84,7 @@ impl FrameQueue {
         Ok(append_frame(&mut self.bytes, self.layout, self.limit, payload)?)
     }
 
-    /// Notes that the first `bytes` queued bytes have left.
+    /// Notes that the stream took the first `bytes` queued bytes.
     fn advance(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.bytes.len() {
@@ -112,8 +112,8 @@ impl FrameQueue {
             self.bytes.extend_from_slice(payload);
             return Poll::Ready(Ok(()));
         }
-        // From here on there is no waiting, so that no drop can leave half a frame behind: what the
-        // stream does not take now is queued.
+        // No await from here on, so a drop cannot leave half a frame behind: what the stream does not take
+        // now is queued.
         let mut rest = payload;
         while !rest.is_empty() {
             let parts = [IoSlice::new(&self.bytes[self.written..]), IoSlice::new(rest)];

@@ -15,13 +15,14 @@ use crate::wire::layout::{Layout, LimitError};
 
 /// Reads and writes whole messages on one stream of bytes.
 ///
-/// It is a [`FrameReader`] and a [`FrameWriter`] that share a stream without a lock and without a copy of it.
+/// It combines a [`FrameReader`] and a [`FrameWriter`] on one stream, without a lock and without cloning
+/// the stream.
 ///
 /// # Cancel safety
 ///
-/// If a read is dropped, nothing is lost: the next one resumes where it stopped. If a `feed` or `send` is
-/// dropped, its message is queued whole or not at all, and what is queued stays so. So reads and writes can
-/// be raced against each other and against timers.
+/// A dropped read loses nothing: the next one resumes where it stopped. A dropped `feed` or `send` has
+/// queued its message whole or not at all, and queued messages stay queued. So reads and writes can be
+/// raced against each other and against timers.
 ///
 /// # Examples
 ///
@@ -42,14 +43,15 @@ use crate::wire::layout::{Layout, LimitError};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Framed<S> {
-    /// It owns the stream; the queue is given it to write to.
+    /// Owns the stream; the queue borrows it to write.
     reader: FrameReader<S>,
     queue: FrameQueue,
 }
 
 impl<S> Framed<S> {
     /// Returns a reader and writer of frames in `layout`, with payloads of at most
-    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes, or the layout's maximum if that is
+    /// less.
     pub fn new(stream: S, layout: Layout) -> Framed<S> {
         let reader = FrameReader::with_layout(stream, layout);
         Framed { reader, queue: FrameQueue::new(layout) }
@@ -59,51 +61,51 @@ impl<S> Framed<S> {
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    /// [`LimitError`] if no frame of the layout could reach that limit.
     pub fn max_message(mut self, limit: usize) -> Result<Framed<S>, LimitError> {
         self.queue.set_max_message(limit)?;
         Ok(Framed { reader: self.reader.max_message(limit)?, queue: self.queue })
     }
 
-    /// Sets the layout, and the limit to its default.
+    /// Sets the layout, and resets the limit to its default.
     pub(crate) fn set_layout(&mut self, layout: Layout) {
         self.reader.set_layout(layout);
         self.queue.set_layout(layout);
     }
 
-    /// Returns how many bytes are queued and not yet written.
+    /// Returns how many queued bytes are not yet written.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Returns a reference to the stream below.
+    /// Returns a reference to the underlying stream.
     pub fn get_ref(&self) -> &S {
         self.reader.get_ref()
     }
 
-    /// Returns a mutable reference to the stream below. Reading from it puts this end out of step, and
-    /// writing to it the peer.
+    /// Returns a mutable reference to the underlying stream. Reading from it or writing to it directly
+    /// breaks the framing.
     pub fn get_mut(&mut self) -> &mut S {
         self.reader.get_mut()
     }
 
-    /// Returns the stream below. What is still queued is lost, and so are bytes that were read and not
-    /// returned as a message: see [`into_parts`](Framed::into_parts).
+    /// Returns the underlying stream. Queued bytes are lost, and so are bytes that were read ahead; see
+    /// [`into_parts`](Framed::into_parts).
     pub fn into_inner(self) -> S {
         self.reader.into_inner()
     }
 
-    /// Returns the stream below, and the bytes that were read from it after the last message that was
-    /// returned; see [`FrameReader::into_parts`]. What is still queued is lost.
+    /// Returns the underlying stream and the bytes that were read ahead; see [`FrameReader::into_parts`].
+    /// Queued bytes are lost.
     pub fn into_parts(self) -> (S, Vec<u8>) {
         self.reader.into_parts()
     }
 
-    /// Returns the two directions, to be used by two tasks. What was read ahead and what is queued stays
-    /// with them.
+    /// Splits it into a reader and a writer for two tasks. Bytes read ahead stay with the reader, queued
+    /// messages with the writer.
     ///
-    /// A clone of the stream must be the same connection, as it is with sockets. For other streams, take
-    /// [`futures_lite::io::split`] first and give its halves to a [`FrameReader`] and a [`FrameWriter`].
+    /// A clone of the stream must be the same connection, as with sockets. For other streams, use
+    /// [`futures_lite::io::split`] first and wrap its halves in a [`FrameReader`] and a [`FrameWriter`].
     pub fn split(self) -> (FrameReader<S>, FrameWriter<S>)
     where
         S: Clone,
@@ -118,24 +120,24 @@ impl<S: AsyncRead + Unpin> Framed<S> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`], and the same one again on every later call. Writing may still work.
+    /// [`ReadError`]; every later call returns the same one. Writing may still work.
     ///
     /// # Cancel safety
     ///
-    /// A read that is dropped loses nothing.
+    /// A dropped read loses nothing.
     pub async fn read(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
         self.reader.read().await
     }
 
-    /// Reads all messages that have arrived, and at least one: see [`FrameReader::read_batch`].
+    /// Reads all messages that have arrived, waiting for at least one; see [`FrameReader::read_batch`].
     ///
     /// # Errors
     ///
-    /// As [`read`](Framed::read).
+    /// The same as those of [`read`](Framed::read).
     ///
     /// # Cancel safety
     ///
-    /// A read that is dropped loses nothing.
+    /// A dropped read loses nothing.
     pub async fn read_batch(&mut self) -> Result<Option<Payloads>, ReadError> {
         self.reader.read_batch().await
     }
@@ -149,8 +151,7 @@ impl<S: AsyncRead + Unpin> Framed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Framed<S> {
-    /// Queues a message, after waiting until less than 64 KiB are queued before it; see
-    /// [`FrameWriter::feed`].
+    /// Queues a message once less than 64 KiB are queued; see [`FrameWriter::feed`].
     ///
     /// # Errors
     ///
@@ -164,21 +165,21 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
         poll_fn(|cx| self.poll_feed(cx, payload)).await
     }
 
-    /// Queues a message and writes all that is queued.
+    /// Queues a message and writes everything that is queued.
     ///
     /// # Errors
     ///
-    /// As [`feed`](Framed::feed).
+    /// The same as those of [`feed`](Framed::feed).
     ///
     /// # Cancel safety
     ///
-    /// A dropped `send` has queued its message whole or not at all; the stream stays in step.
+    /// A dropped `send` has queued its message whole or not at all; the framing stays intact.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), WriteError> {
         self.feed(payload).await?;
         self.flush().await
     }
 
-    /// Writes all that is queued and flushes the stream below.
+    /// Writes everything that is queued and flushes the underlying stream.
     ///
     /// # Errors
     ///
@@ -191,8 +192,8 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Writes all that is queued and closes the stream for writing, so that the peer sees its end. Messages
-    /// of the peer can still be read.
+    /// Writes everything that is queued and closes the stream for writing, so that the peer sees the end.
+    /// Reading still works.
     ///
     /// # Errors
     ///

@@ -4,15 +4,15 @@ use crate::stream::pool::{Buffer, Pool, PooledBytes};
 use crate::wire::frame::{append_frame, whole_frame};
 use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 
-/// Messages that were read together, in their order.
+/// Messages that were read together, in the order in which they were sent.
 ///
-/// They lie in one buffer as they were received; no message has an allocation of its own.
+/// They lie in one buffer, as they were received; messages are not allocated one by one.
 #[derive(Debug)]
 pub struct Payloads {
     pub(crate) layout: Layout,
-    /// The message that had been incomplete before this read: its prefix and its payload.
+    /// The message that was incomplete before this read: its prefix and its payload.
     pub(crate) head: Option<(Prefix, PooledBytes)>,
-    /// Whole frames one after the other, from `from` to `to`.
+    /// Whole frames, one after the other, from `from` to `to`.
     pub(crate) run: PooledBytes,
     pub(crate) from: usize,
     pub(crate) to: usize,
@@ -21,23 +21,23 @@ pub struct Payloads {
 }
 
 impl Payloads {
-    /// Returns how many messages there are; at least one.
+    /// Returns the number of messages; at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Returns the number of the first of them on its stream; the very first message is 1.
+    /// Returns the number of the first message on its stream; the very first message is 1.
     pub fn first_number(&self) -> u64 {
         self.first
     }
 
-    /// Returns how many bytes of memory are counted for them.
+    /// Returns how many bytes of memory are charged to the pool for them.
     pub(crate) fn held(&self) -> usize {
         self.run.counted() + self.head.as_ref().map_or(0, |(_, payload)| payload.counted())
     }
 
-    /// Returns the length of all payloads together, in bytes.
+    /// Returns the total length of all payloads, in bytes.
     pub fn payload_bytes(&self) -> usize {
         match self.layout.width() {
             Some(width) => {
@@ -57,7 +57,7 @@ impl Payloads {
         }
     }
 
-    /// Returns the frames as they were received; the parts follow each other, and may be empty.
+    /// Returns the frames as they were received, in consecutive parts; parts may be empty.
     pub fn frames(&self) -> [&[u8]; 3] {
         let (prefix, payload) = match &self.head {
             Some((prefix, payload)) => (&prefix[..], &payload[..]),
@@ -67,19 +67,19 @@ impl Payloads {
     }
 }
 
-/// Where one of several payloads lies.
+/// Where a payload lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Location {
     Head,
     Run {
         /// The offset of its first byte.
         from: usize,
-        /// That of the first byte after it.
+        /// The offset of the first byte after it.
         to: usize,
     },
 }
 
-/// The places of payloads that are not borrowed meanwhile, in their order.
+/// The locations of payloads, in order, without borrowing them.
 #[derive(Debug)]
 pub(crate) struct Locations {
     head: bool,
@@ -87,7 +87,7 @@ pub(crate) struct Locations {
 }
 
 impl Locations {
-    /// Returns the place of the next payload.
+    /// Returns the location of the next payload.
     pub(crate) fn next(&mut self, payloads: &Payloads) -> Option<Location> {
         if std::mem::take(&mut self.head) {
             return Some(Location::Head);
@@ -123,7 +123,7 @@ impl<'a> IntoIterator for &'a Payloads {
     }
 }
 
-/// As if they had been received together.
+/// Collects payloads as if they had been received together.
 ///
 /// # Panics
 ///

@@ -1,14 +1,14 @@
 //! From bytes to messages.
 //!
-//! The reader does what every tutorial on length prefixes tells you to: `read_exact` the prefix,
-//! then `read_exact` the payload. What it adds is that nothing depends on luck:
+//! The reader does what every tutorial on length prefixes says: `read_exact` the prefix, then `read_exact`
+//! the payload. It adds three things:
 //!
-//! - *How far it got* is kept in the reader, not in a future. A layer below counts the bytes
-//!   ([`CountedReader`]), so a read that was dropped goes on at `offset − start of the frame`, and every
-//!   error can say where it happened.
-//! - The limit is checked before anything is allocated, and memory follows the bytes that arrive.
-//! - Frames that lie whole in the read buffer are taken from it together, without being copied one
-//!   by one ([`Payloads`]).
+//! - *Progress* is kept in the reader, not in a future. [`CountedReader`] counts the bytes, so after a
+//! dropped read the next one resumes at `offset − start of the frame`, and every error can say where it
+//! happened.
+//! - The limit is checked before anything is allocated, and memory grows with the bytes that arrive.
+//! - Frames that lie whole in the read buffer are taken from it together, not copied one by one
+//! ([`Payloads`]).
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,8 +32,8 @@ use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
 
 /// Reads whole messages from a stream of bytes.
 ///
-/// A read has three answers: a message, a clean end (the stream ended between two frames), or an
-/// error, after which the reader gives the same error for ever. It owns no buffer while it waits.
+/// A read has three answers: a message, a clean end (the stream ended between two frames), or an error,
+/// which every later read returns again. The reader holds no buffer while it waits between messages.
 ///
 /// It is also a [`Stream`] of messages.
 ///
@@ -54,26 +54,26 @@ pub struct FrameReader<R> {
     source: CountedReader<R>,
     layout: Layout,
     limit: usize,
-    /// How many messages are complete.
+    /// How many messages were read completely.
     complete: u64,
-    /// The offset at which the frame under way starts.
+    /// The offset at which the current frame starts.
     start: u64,
     prefix: [u8; LONGEST_PREFIX],
-    /// What the prefix says, once it is complete and was found good.
+    /// The decoded prefix of the current frame, once it is complete and valid.
     announced: Option<Announced>,
-    /// The payload under way; its first bytes are those that have come. Boxed, since most readers wait
-    /// between two messages and have none.
+    /// The current payload; its first bytes are those that have arrived. Boxed to keep idle readers small:
+    /// most wait between two messages and have none.
     payload: Option<Box<PooledBytes>>,
-    /// The place in the line of those who wait for room to read, while there is none.
+    /// The place in the line of readers that wait for room; `None` if it does not wait.
     place: Option<Box<Place>>,
-    /// The place in the queue for memory for the payload, while there is none.
+    /// The place in the queue for payload memory; `None` if it does not wait.
     waiting: Option<EventListener>,
-    /// Whether the stream has ended between two messages.
+    /// Whether the stream ended cleanly, between two messages.
     ended: bool,
     failed: Option<Box<ReadError>>,
 }
 
-/// As small as it can be, since each idle connection has room for one.
+/// As small as possible, since each idle connection has space for one.
 #[derive(Clone, Copy)]
 struct Announced {
     prefix: u8,
@@ -94,7 +94,7 @@ impl Announced {
         (self.prefix() + self.payload()) as u64
     }
 
-    /// Returns what a prefix announces, if that is within `limit`.
+    /// Returns the announced frame, if its payload is within `limit`.
     fn within(limit: usize, prefix: usize, payload: u64) -> Option<Announced> {
         let (prefix, payload) = (u8::try_from(prefix).ok()?, u32::try_from(payload).ok()?);
         Some(Announced { prefix, payload }).filter(|announced| announced.payload() <= limit)
@@ -107,8 +107,9 @@ impl<R> FrameReader<R> {
         FrameReader::with_layout(inner, Layout::U32BE)
     }
 
-    /// Returns a reader of frames in `layout`, with payloads of at most [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE)
-    /// bytes or as many as the layout can say.
+    /// Returns a reader of frames in `layout`, with payloads of at most
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes, or the layout's maximum if that is
+    /// less.
     pub fn with_layout(inner: R, layout: Layout) -> FrameReader<R> {
         let limit = layout.default_limit();
         FrameReader::in_pool(inner, layout, limit, Pool::unbounded())
@@ -118,13 +119,13 @@ impl<R> FrameReader<R> {
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    /// [`LimitError`] if no frame of the layout could reach that limit.
     pub fn max_message(mut self, limit: usize) -> Result<FrameReader<R>, LimitError> {
         self.limit = self.layout.limit(Some(limit))?;
         Ok(self)
     }
 
-    /// Returns a reader whose memory is lent and counted by `pool`.
+    /// Returns a reader that borrows its memory from `pool`, which counts it.
     pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
         FrameReader {
             source: CountedReader::new(inner, pool),
@@ -142,40 +143,40 @@ impl<R> FrameReader<R> {
         }
     }
 
-    /// Returns the position of the message that comes next or is under way.
+    /// Returns the position of the current or next message.
     pub fn at(&self) -> Position {
         Position { message: self.complete + 1, offset: self.start }
     }
 
-    /// Returns whether part of a message has come, but not yet all of it.
+    /// Returns whether a message has arrived in part.
     pub fn in_message(&self) -> bool {
         !self.ended
             && self.failed.is_none()
             && self.source.offset() + self.source.buffered().len() as u64 > self.start
     }
 
-    /// Returns a reference to the stream below.
+    /// Returns a reference to the underlying stream.
     pub fn get_ref(&self) -> &R {
         self.source.get_ref()
     }
 
-    /// Returns a mutable reference to the stream below. Reading from it puts this reader out of step.
+    /// Returns a mutable reference to the underlying stream. Reading from it directly breaks the framing.
     pub fn get_mut(&mut self) -> &mut R {
         self.source.get_mut()
     }
 
-    /// Returns the stream below. Bytes that were read from it and not returned as a message are lost: see
+    /// Returns the underlying stream. Bytes that were read ahead are lost; see
     /// [`into_parts`](FrameReader::into_parts).
     pub fn into_inner(self) -> R {
         self.into_parts().0
     }
 
-    /// Returns the stream below, and the bytes that were read from it after the last message that was
-    /// returned: the reader reads up to 64 KiB ahead. After an error there are none.
+    /// Returns the underlying stream and the bytes that were read from it after the last returned message:
+    /// the reader reads up to 64 KiB ahead. After an error there are none.
     ///
     /// # Examples
     ///
-    /// A protocol that turns to another one after a message:
+    /// A protocol that switches to another one after a message:
     ///
     /// ```
     /// use framelet::FrameReader;
@@ -197,63 +198,63 @@ impl<R> FrameReader<R> {
         (self.source.into_inner(), read_ahead)
     }
 
-    /// Sets the layout, and the limit to its default.
+    /// Sets the layout, and resets the limit to its default.
     pub(crate) fn set_layout(&mut self, layout: Layout) {
         (self.layout, self.limit) = (layout, layout.default_limit());
     }
 
-    /// Returns how many bytes have been received in all, taken or not.
+    /// Returns the total number of bytes received, whether or not they have been taken from the buffer.
     pub(crate) fn received(&self) -> u64 {
         self.source.offset() + self.source.buffered().len() as u64
     }
 
-    /// Returns how many bytes are missing of a message that waits for memory, if that is known.
+    /// Returns how many bytes are missing from a message that waits for memory, if known.
     pub(crate) fn missing(&self) -> Option<u64> {
         let announced = self.announced.filter(|_| self.waits_for_memory())?;
         Some(announced.frame().saturating_sub(self.received() - self.start))
     }
 
-    /// Notes that these bytes have arrived below: the message no longer waits for its share of the memory.
-    /// Returns whether that is new.
+    /// Notes that the rest of the message has arrived in the kernel, so it need not wait for its share of
+    /// the memory. Returns whether that is new.
     pub(crate) fn admit(&mut self) -> bool {
         self.payload.as_mut().is_some_and(|payload| payload.admit())
     }
 
-    /// Returns whether part of a message has come, and the rest of it is not at hand.
+    /// Returns whether a message has arrived in part and its next bytes are not in the buffer.
     pub(crate) fn waits_for_bytes(&self) -> bool {
         let here = self.received() - self.start;
         self.in_message() && self.announced.is_none_or(|announced| here < announced.frame())
     }
 
-    /// Returns whether the last read waits for memory, not for its peer.
+    /// Returns whether the last read waits for memory and not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
         self.place.is_some() || self.waiting.is_some()
     }
 
-    /// Returns whether the message under way waits for memory that is held for other peers.
+    /// Returns whether the current message waits for memory that is held for other peers.
     pub(crate) fn starves(&self) -> bool {
         self.waits_for_memory() && self.payload.as_ref().is_some_and(|payload| payload.starves())
     }
 
-    /// Returns how long the payload under way is, if that is known.
+    /// Returns the length of the current payload, if known.
     pub(crate) fn announced(&self) -> Option<u64> {
         self.announced.map(|announced| announced.payload() as u64)
     }
 
-    /// Ends the stream because others wait for memory, and only so many bytes of the message under way came
-    /// in this time.
+    /// Ends the stream because others wait for memory and only `bytes` bytes of the current message arrived
+    /// in `time`.
     pub(crate) fn give_way(&mut self, bytes: u64, time: Duration) -> ReadError {
         let want = self.announced.map_or(0, Announced::frame);
         self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time }, None)
     }
 
-    /// Ends the stream because the message under way took too long.
+    /// Ends the stream because the current message took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
         let want = self.announced.map(Announced::frame);
         self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout }, None)
     }
 
-    /// Returns how many bytes of the frame under way have come.
+    /// Returns how many bytes of the current frame have arrived.
     fn got(&self) -> u64 {
         self.source.offset() - self.start
     }
@@ -262,26 +263,26 @@ impl<R> FrameReader<R> {
         usize::try_from(self.got()).map_or(LONGEST_PREFIX, |got| got.min(LONGEST_PREFIX))
     }
 
-    /// Returns how many bytes of the prefix under way have come.
+    /// Returns how many bytes of the current prefix have arrived.
     fn prefix_got(&self) -> usize {
         self.announced.map_or_else(|| self.got_of_prefix(), Announced::prefix)
     }
 
-    /// Returns what has come of the payload under way.
+    /// Returns the part of the current payload that has arrived.
     fn payload_got(&self) -> &[u8] {
         let (Some(payload), Some(announced)) = (&self.payload, self.announced) else { return &[] };
         let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
         &payload[..got]
     }
 
-    /// Notes one more complete message; the next one starts here.
+    /// Counts complete messages; the next one starts here.
     fn completed(&mut self, messages: usize) {
         self.complete += messages as u64;
         self.start = self.source.offset();
         self.announced = None;
     }
 
-    /// Returns whether a hello came, or a message that was not empty.
+    /// Returns whether a hello or a non-empty message was read before: then the layout is right.
     fn has_worked(&self) -> bool {
         let empty = self.layout.width().map(|width| self.complete * width as u64);
         empty.map_or(self.complete > 0, |empty| self.start > empty)
@@ -299,16 +300,16 @@ impl<R> FrameReader<R> {
         self.end_with(error)
     }
 
-    /// Ends the stream with `fault`; `missing` says how many bytes of its payload did not come.
+    /// Ends the stream with `fault`; `missing` is how many bytes of the payload did not arrive.
     fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
         let prefix = self.prefix[..self.prefix_got()].to_vec();
-        // The failing frame as far as it is at hand: the prefix, what came of the payload, and what
-        // is still in the read buffer.
+        // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
+        // the read buffer.
         let mut frame = prefix.clone();
         for part in [self.payload_got(), self.source.buffered()] {
             frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
         }
-        // A frame that starts the stream is a stream from its start, too.
+        // If the failing frame is the first one, its bytes are also those from the start of the stream.
         let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
         let suspect = diagnosis::diagnose(&Evidence {
             layout: self.layout,
@@ -328,28 +329,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// # Errors
     ///
-    /// [`ReadError`], and the same one again on every later call.
+    /// [`ReadError`]; every later call returns the same one.
     ///
     /// # Cancel safety
     ///
-    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    /// A dropped read loses nothing: the next one resumes where it stopped.
     pub async fn read(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// Reads at least one message, and with it all others that have already come, up to one read
-    /// buffer (64 KiB) of them; `None` is the clean end of the stream.
+    /// Reads all messages that have arrived, up to one read buffer (64 KiB), waiting for at least one;
+    /// `None` is the clean end of the stream.
     ///
-    /// This is the fast way: it copies and allocates nothing per message.
+    /// This is the fast way to read: it neither copies nor allocates per message.
     ///
     /// # Errors
     ///
-    /// [`ReadError`], and the same one again on every later call. Messages in front of the error are
-    /// returned first.
+    /// [`ReadError`]; every later call returns the same one. Messages before the error are returned first.
     ///
     /// # Cancel safety
     ///
-    /// A read that is dropped loses nothing: the next one goes on where it stopped.
+    /// A dropped read loses nothing: the next one resumes where it stopped.
     pub async fn read_batch(&mut self) -> Result<Option<Payloads>, ReadError> {
         poll_fn(|cx| self.poll_batch(cx)).await
     }
@@ -377,9 +377,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
     }
 
-    /// Makes out what the first bytes of the stream are; to be called before anything else is read. A
-    /// hello is taken out, and is no message; everything else stays for the next read. It does not wait
-    /// for memory.
+    /// Classifies the first bytes of the stream. To be called before anything else is read. A hello is
+    /// consumed and is not a message; anything else stays for the next read. Does not wait for memory.
     pub(crate) fn poll_opening(
         &mut self,
         cx: &mut Context<'_>,
@@ -399,7 +398,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             match Hello::decode(self.layout, self.source.buffered()) {
                 FirstBytes::Incomplete { .. } => match ready!(self.source.poll_few(cx)) {
-                    // What is wrong with that is for the layout to say.
+                    // The layout decides what is wrong with so few bytes.
                     Ok(0) => return Poll::Ready(Ok(Some(FirstBytes::Plain))),
                     Ok(_) => {}
                     Err(error) => return Poll::Ready(Err(self.io_error(error))),
@@ -407,7 +406,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 opening => {
                     if let FirstBytes::Hello { len, .. } = opening {
                         self.source.consume(len);
-                        // Until the client has its welcome, nothing more is read.
+                        // Nothing more is read until the client has its welcome.
                         self.source.shrink();
                         self.start = self.source.offset();
                     }
@@ -424,7 +423,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
         }
-        // The common case, without the detour over a payload of its own: the frame is here already.
+        // The common case: the whole frame is in the buffer, so no payload of its own is needed.
         if !self.under_way()
             && let Some((prefix, len)) =
                 whole_frame(self.layout, self.limit, self.source.buffered())
@@ -438,26 +437,26 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Poll::Ready(Ok(frame.map(|(_, payload)| payload.into_vec())))
     }
 
-    /// Sees to it that there is something to look at: an answer already given, a frame under way, or
-    /// bytes in the buffer. Returns `false` at the clean end of the stream.
+    /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.
+    /// Returns `false` at the clean end of the stream.
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
         if let Some(known) = self.known()? {
             return Poll::Ready(Ok(known));
         }
-        // Between two messages nothing is held, so this is where to wait for the sink.
+        // Between two messages the reader holds no memory, so waiting for the sink here cannot deadlock.
         ready!(self.source.pool().clone().poll_room(cx, &mut self.place));
         match ready!(self.source.poll_fill(cx)) {
             Ok(Some(0)) => {
                 self.ended = true;
                 Poll::Ready(Ok(false))
             }
-            // Where there is no memory for a read buffer, frames are read one by one.
+            // Without memory for a read buffer, frames are read one by one.
             Ok(Some(_) | None) => Poll::Ready(Ok(true)),
             Err(error) => Poll::Ready(Err(self.io_error(error))),
         }
     }
 
-    /// Returns what needs no read: whether there is something to look at, or the end.
+    /// Returns what is known without a read: whether there is something to process, or the end.
     fn known(&self) -> Result<Option<bool>, ReadError> {
         if self.ended {
             return Ok(Some(false));
@@ -469,12 +468,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Ok(something.then_some(true))
     }
 
-    /// Returns whether bytes of the frame under way have been taken from the buffer.
+    /// Returns whether bytes of the current frame have been taken from the buffer.
     fn under_way(&self) -> bool {
         self.got() > 0
     }
 
-    /// Reads one frame piece by piece: the prefix, then the payload.
+    /// Reads one frame in steps: the prefix, then the payload.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -535,11 +534,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Reads what has come after a prefix that was read alone: it may tell what is wrong with that.
+    /// Reads what follows a prefix that was read alone: it may show what is wrong with the prefix.
     fn fetch_evidence(&mut self, cx: &mut Context<'_>) {
         if self.source.is_exact() {
             self.source.expect(0);
-            // If nothing has come, the prefix has to do.
+            // If nothing has arrived, the prefix alone is the evidence.
             let _ = self.source.poll_fill(cx);
         }
     }
@@ -577,7 +576,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Counts the frames that lie whole in the buffer, up to the first one that is incomplete or bad.
+    /// Counts the whole frames in the buffer, up to the first incomplete or invalid one.
     #[inline]
     fn whole_frames(&self) -> Whole {
         let buffered = self.source.buffered();
@@ -601,7 +600,7 @@ struct Whole {
 impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
     type Item = Result<Vec<u8>, ReadError>;
 
-    /// An error comes once and then the stream has ended, as stream adapters expect it.
+    /// Returns an error once and then the end, as stream adapters expect.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.failed.is_some() {
             return Poll::Ready(None);

@@ -14,18 +14,18 @@ use crate::wire::layout::{Layout, LimitError};
 
 /// Writes whole messages to a stream of bytes.
 ///
-/// [`feed`](FrameWriter::feed) queues a message, [`flush`](FrameWriter::flush) writes all that is
-/// queued with as few calls as the stream allows, [`send`](FrameWriter::send) does both. Prefix and
-/// payload leave in one write: in two, Nagle's algorithm and delayed acknowledgements would cost
-/// 40 ms a message.
+/// [`feed`](FrameWriter::feed) queues a message, [`flush`](FrameWriter::flush) writes everything that is
+/// queued with as few calls as the stream allows, and [`send`](FrameWriter::send) does both. Prefix and
+/// payload leave in one write: with two, Nagle's algorithm and delayed acknowledgements would cost 40 ms
+/// per message.
 ///
-/// It is also a [`Sink`] of anything that can be seen as bytes.
+/// It is also a [`Sink`] of anything that can be viewed as bytes.
 ///
 /// # Cancel safety
 ///
-/// No call leaves half a frame behind. A message is either queued whole or not at all, and what is
-/// queued stays so: if `feed` or `send` is dropped, the stream stays in step. A dropped `send` may or
-/// may not have queued its message.
+/// No call leaves half a frame behind: if `feed` or `send` is dropped, its message is queued whole or not
+/// at all, and queued messages stay queued. So the framing stays intact, but a dropped `send` does not tell
+/// whether its message was queued.
 ///
 /// # Examples
 ///
@@ -53,7 +53,8 @@ impl<W> FrameWriter<W> {
     }
 
     /// Returns a writer of frames in `layout`, with payloads of at most
-    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes or as many as the layout can say.
+    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes, or the layout's maximum if that is
+    /// less.
     pub fn with_layout(inner: W, layout: Layout) -> FrameWriter<W> {
         FrameWriter { inner, queue: FrameQueue::new(layout) }
     }
@@ -66,37 +67,38 @@ impl<W> FrameWriter<W> {
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    /// [`LimitError`] if no frame of the layout could reach that limit.
     pub fn max_message(mut self, limit: usize) -> Result<FrameWriter<W>, LimitError> {
         self.queue.set_max_message(limit)?;
         Ok(self)
     }
 
-    /// Returns how many bytes are queued and not yet written.
+    /// Returns how many queued bytes are not yet written.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Returns a reference to the stream below.
+    /// Returns a reference to the underlying stream.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// Returns a mutable reference to the stream below. Writing to it puts the peer out of step.
+    /// Returns a mutable reference to the underlying stream. Writing to it directly breaks the framing.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.inner
     }
 
-    /// Returns the stream below; what is still queued is lost.
+    /// Returns the underlying stream. Queued bytes are lost.
     pub fn into_inner(self) -> W {
         self.inner
     }
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// Queues a message, after waiting until less than 64 KiB are queued before it.
+    /// Queues a message once less than 64 KiB are queued.
     ///
-    /// A large message is not copied: as much of it as the stream takes at once is written directly.
+    /// A large message is not copied: as much as the stream accepts is written directly, the rest is
+    /// queued.
     ///
     /// # Errors
     ///
@@ -110,21 +112,21 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         poll_fn(|cx| self.queue.poll_feed(&mut self.inner, cx, payload)).await
     }
 
-    /// Queues a message and writes all that is queued.
+    /// Queues a message and writes everything that is queued.
     ///
     /// # Errors
     ///
-    /// As [`feed`](FrameWriter::feed).
+    /// The same as those of [`feed`](FrameWriter::feed).
     ///
     /// # Cancel safety
     ///
-    /// A dropped `send` has queued its message whole or not at all; the stream stays in step.
+    /// A dropped `send` has queued its message whole or not at all; the framing stays intact.
     pub async fn send(&mut self, payload: &[u8]) -> Result<(), WriteError> {
         self.feed(payload).await?;
         self.flush().await
     }
 
-    /// Writes all that is queued and flushes the stream below.
+    /// Writes everything that is queued and flushes the underlying stream.
     ///
     /// # Errors
     ///
@@ -137,7 +139,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         poll_fn(|cx| self.queue.poll_flush(&mut self.inner, cx)).await
     }
 
-    /// Writes all that is queued and closes the stream for writing, so that the peer sees its end.
+    /// Writes everything that is queued and closes the stream for writing, so that the peer sees the end.
     ///
     /// # Errors
     ///

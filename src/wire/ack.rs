@@ -1,8 +1,8 @@
-//! The hello and its answers: the only frames that framelet itself invents.
+//! The hello and its answers: the only frames that framelet itself defines.
 //!
-//! A client that wants to know what has become of its messages says so with its very first bytes. A
-//! server never volunteers an answer: a plain client does not read, and closing a connection whose
-//! peer has not read everything resets it, which destroys what is still under way.
+//! A client that wants acknowledgements asks for them in its very first bytes. A server never answers
+//! unasked: a plain client does not read, and closing a connection while received data is unread resets it,
+//! which destroys data still in flight.
 //!
 //! ```text
 //!   hello, in a layout whose field has 4 or 8 bytes (here u32be):
@@ -10,47 +10,47 @@
 //!  ┌─────────────┬─────────────┬─────────┬────────────┬─────────────────────┐
 //!  │ ff ff ff ff │ 00 00 00 19 │ 01      │ 16 bytes   │ 8 bytes, big-endian │
 //!  └─────────────┴─────────────┴─────────┴────────────┴─────────────────────┘
-//!   all ones: no  the layout's  version   sender's id  number of the first
-//!   length at all prefix of 25                         message it can send
+//!   all ones: not the layout's  version   sender's id  number of the oldest
+//!   a length      prefix of 25                         message it still has
 //!
 //!   acknowledgement, the payload of an ordinary frame:
 //!
 //!  ┌─────────────────────┐
-//!  │ 8 bytes, big-endian │   how many messages of this sender are committed, all in all
+//!  │ 8 bytes, big-endian │   how many messages of this sender are committed, in total
 //!  └─────────────────────┘
 //!
-//!   refusal, the payload of an ordinary frame; behind it the server closes:
+//!   refusal, the payload of an ordinary frame; the server closes after it:
 //!
 //!  ┌─────────────────────┬──────┬───────────┐
 //!  │ 8 bytes, big-endian │ code │ text      │
 //!  └─────────────────────┴──────┴───────────┘
 //!   as above              1 byte  UTF-8
 //!
-//!   sign of life: an empty frame. What the client waits for takes its time
+//!   heartbeat: an empty frame, sent while a commit takes long
 //!
-//!   welcome, the answer to a hello of version 2, where the server knows the checksum:
+//!   welcome, the answer to a hello of version 2, if the server knows the checksum:
 //!
 //!  ┌─────────────────────┬──────┬─────────────────────┐
 //!  │ 8 bytes, big-endian │ 00   │ 8 bytes, big-endian │
 //!  └─────────────────────┴──────┴─────────────────────┘
-//!   as above              1 byte  checksum of the last message that is committed
+//!   as above              1 byte  checksum of the last committed message
 //! ```
 //!
-//! A client that waits hears something every few seconds: before the welcome a sign of life, later perhaps
+//! A waiting client hears something every few seconds: a heartbeat before the welcome, later a heartbeat or
 //! the last acknowledgement again.
 //!
-//! The first acknowledgement is the *welcome*: the first frame behind the hello is the message whose
-//! number is one more. So a client waits for the welcome before it sends anything else. The number in
-//! the hello is a check where the server knows the sender: if it is more than one above what is
-//! committed, the server has lost, or never had, messages that the client cannot send again, and refuses
-//! with [`RefusalCode::Gap`]. Where the server knows nothing of the sender, since it was started anew and
-//! its sink does not say, it takes the number for the welcome.
+//! The first acknowledgement is the *welcome*. A client sends nothing between the hello and the welcome;
+//! the welcome is the number n of committed messages, and the next frame is message n + 1. The number in
+//! the hello is a check: if it is more than one above the server's count, the server has lost, or never
+//! had, messages that the client cannot send again, and refuses with [`RefusalCode::Gap`]. For an unknown
+//! sender (a restarted server, and a sink that keeps no counts) the server trusts the number in the hello:
+//! it counts all earlier messages as committed.
 //!
-//! A client that goes on in an input of which an earlier one has sent the beginning can find out whether it
-//! is the same input: its hello has the version 2, and else the same bytes. Then the welcome comes with the
-//! checksum of the last committed message's payload, or without, where there is none or the server does not
-//! know it. The checksum is 64-bit FNV-1a of the payload's length, in 8 bytes, little-endian, and of its last
-//! 1,024 bytes, or all if there are fewer.
+//! A client that resumes the input of an earlier one can check that it is the same input. Its hello has
+//! version 2 and otherwise the same bytes. The welcome then carries the checksum of the last committed
+//! message's payload, unless there is no such message or the server does not know its checksum. The
+//! checksum is 64-bit FNV-1a over the payload's length (8 bytes, little-endian) and its last 1,024 bytes,
+//! or the whole payload if it is shorter.
 //!
 //! This module is pure: no I/O.
 
@@ -61,22 +61,22 @@ use crate::wire::frame::append_frame;
 use crate::wire::layout::{Decoded, Layout};
 use crate::wire::sender_id::SenderId;
 
-/// The version of a hello, and of one that asks for the checksum of the last committed message.
+/// The version of a hello without and with the request for the checksum of the last committed message.
 const VERSION: u8 = 1;
 const RESUMING: u8 = 2;
 
-/// The most messages that anybody can have sent: one a nanosecond for 146 years. A number above it is
-/// no number of a message, and up to it sums of numbers and counts do not overflow.
+/// The most messages that one sender can have sent: one per nanosecond for 146 years. Larger numbers are
+/// invalid; with this bound, sums of numbers and counts cannot overflow.
 pub(crate) const MOST_MESSAGES: u64 = u64::MAX / 4;
 
 /// The length of a hello's body, in bytes: version, sender, number.
 const BODY: usize = 1 + 16 + 8;
 
-/// How many bytes of a payload its checksum looks at. A judgement: each large message is a batch of its own and
-/// so has a checksum, and to look at 1 MiB would cost as much as to receive it.
+/// How many bytes of a payload its checksum covers. Chosen by judgement: each large message is a batch of
+/// its own and so has a checksum, and hashing 1 MiB would cost as much as receiving it.
 const CHECKED: usize = 1024;
 
-/// The longest text of a refusal, in bytes. Much longer than any sentence.
+/// The longest text of a refusal, in bytes; much longer than any sentence.
 const LONGEST_TEXT: usize = 1024;
 
 /// The longest payload of an answer, in bytes.
@@ -85,113 +85,113 @@ pub(crate) const LONGEST_ANSWER: usize = 8 + 1 + LONGEST_TEXT;
 /// The first bytes of a client that wants acknowledgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Who it is.
+    /// The sender's id.
     pub sender: SenderId,
-    /// The number of the first message that it can send; a sender's very first message is 1. A server
-    /// refuses numbers over 2⁶² − 1, which nobody gets to.
+    /// The number of the oldest message that the client still has; a sender's very first message is 1. A
+    /// server refuses numbers over 2⁶² − 1, which no sender can reach.
     pub first: u64,
 }
 
-/// What the first bytes of a connection are.
+/// What the first bytes of a connection mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FirstBytes {
-    /// Plain frames, or nothing that is known here: what these bytes are is for the layout to say.
+    /// Plain frames, or anything else that is not a hello; the layout decides whether they are valid.
     Plain,
-    /// Not enough bytes to tell.
+    /// More bytes are needed.
     Incomplete {
-        /// How many bytes, counted from the start of the connection, are needed to go on.
+        /// How many bytes are needed, counted from the start of the connection.
         need: usize,
     },
     /// A hello.
     Hello {
-        /// What it says.
+        /// Its contents.
         hello: Hello,
         /// Whether it asks for the checksum of the last committed message.
         resuming: bool,
-        /// How many bytes it takes; behind them the frames begin.
+        /// The length of the hello in bytes; frames follow it.
         len: usize,
     },
-    /// A hello of another version.
+    /// A hello of an unknown version.
     Unsupported {
         /// The version it names.
         version: u8,
     },
-    /// It begins as a hello does, but its length is that of none.
+    /// It begins like a hello, but its length is wrong.
     Malformed,
 }
 
-/// A layout in which no hello can be told from a frame.
+/// A layout in which a hello cannot be told from a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsupportedLayout {
     /// The layout.
     pub layout: Layout,
 }
 
-/// What a server says to a client that has said hello: the payload of a frame.
+/// A server's answer to a client that sent a hello: the payload of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// So many messages of this sender are committed, all in all.
+    /// How many messages of this sender are committed, in total.
     Acknowledgement(u64),
     /// The first acknowledgement, for a client that asked for the checksum.
     Welcome {
-        /// So many messages of this sender are committed, all in all.
+        /// How many messages of this sender are committed, in total.
         committed: u64,
-        /// The checksum of the last one's payload.
+        /// The checksum of the last committed message's payload.
         checksum: u64,
     },
-    /// The server goes no further.
+    /// The server refuses to continue.
     Refusal(Refusal),
-    /// Nothing new, but the server is at work on it.
+    /// Nothing new, but the server is working on it.
     Heartbeat,
 }
 
-/// Why a server goes no further.
+/// Why a server refuses to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// How many messages of this sender are committed, all in all; 0 where that is not known.
+    /// How many messages of this sender are committed, in total; 0 if that is not known.
     pub committed: u64,
-    /// Why, for the program.
+    /// The reason, for programs.
     pub code: RefusalCode,
-    /// Why, for people: one line. May be empty. What comes from the wire may hold anything; the text
-    /// form of a [`Refusal`] has it escaped.
+    /// The reason, for people: one line, possibly empty. A text from the wire may contain anything; the
+    /// text form of a [`Refusal`] escapes it.
     pub text: String,
 }
 
-/// Why a server goes no further, for the program.
+/// Why a server refuses to continue, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalCode {
-    /// 1: it does not know this version of the hello.
+    /// 1: the server does not know this version of the hello.
     Version,
-    /// 2: it sends each message back, and does not acknowledge.
+    /// 2: the server replies to messages and does not acknowledge them.
     Echo,
     /// 3: a newer connection of this sender has taken over.
     Fenced,
-    /// 4: there are messages between the committed ones and the first that the client can send.
+    /// 4: messages between the committed ones and the oldest that the client has are missing.
     Gap,
-    /// 5: it is shutting down; another one may soon take its place.
+    /// 5: the server is shutting down; another one may soon replace it.
     Shutdown,
-    /// 6: its sink failed; what is behind the committed messages is not safe.
+    /// 6: the sink failed; messages after the committed ones are not safe.
     Sink,
-    /// 7: it drops what it receives, so there is nothing to acknowledge.
+    /// 7: the server drops what it receives, so there is nothing to acknowledge.
     NoSink,
-    /// 8: the message behind the committed ones is longer than it takes.
+    /// 8: the message after the committed ones is longer than the server accepts.
     TooLong,
-    /// 9: the message behind the committed ones did not come in the time that it takes.
+    /// 9: the message after the committed ones did not arrive within the server's time limit.
     Late,
-    /// One that is not known here.
+    /// A code that this version does not know.
     Other(u8),
 }
 
-/// A payload that is no answer.
+/// A payload that is not a valid answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidAnswer {
     /// Its length in bytes; an answer has at least 8, or none.
     pub length: usize,
 }
 
-/// Returns the checksum of a payload, which tells messages apart that were mixed up, not those of an attacker.
+/// Returns the checksum of a payload. It detects mix-ups, not attacks.
 pub(crate) fn checksum(payload: &[u8]) -> u64 {
     let end = &payload[payload.len().saturating_sub(CHECKED)..];
     let length = (payload.len() as u64).to_le_bytes();
@@ -199,14 +199,14 @@ pub(crate) fn checksum(payload: &[u8]) -> u64 {
     length.iter().chain(end).fold(0xcbf2_9ce4_8422_2325, add)
 }
 
-/// Returns the width of the layout's field if there can be a hello in it: one so wide that all ones are
-/// no length of any message.
+/// Returns the width of the layout's field if a hello can be encoded in it: the field must be so wide that
+/// all ones cannot be the length of a message.
 fn hello_width(layout: Layout) -> Option<usize> {
     layout.width().filter(|width| matches!(width, 4 | 8))
 }
 
 impl Hello {
-    /// Returns whether there can be a hello in this layout: its field has 4 or 8 bytes.
+    /// Returns whether a hello can be encoded in this layout: its field has 4 or 8 bytes.
     pub fn fits(layout: Layout) -> bool {
         hello_width(layout).is_some()
     }
@@ -215,7 +215,7 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// [`UnsupportedLayout`] if there can be no hello in this layout.
+    /// [`UnsupportedLayout`] if the layout has no room for a hello.
     ///
     /// # Examples
     ///
@@ -234,12 +234,11 @@ impl Hello {
         self.encode_version(layout, VERSION)
     }
 
-    /// The same with the question for the checksum of the last committed message
-    /// ([`Answer::Welcome`]).
+    /// Does the same, and asks for the checksum of the last committed message ([`Answer::Welcome`]).
     ///
     /// # Errors
     ///
-    /// [`UnsupportedLayout`] if there can be no hello in this layout.
+    /// [`UnsupportedLayout`] if the layout has no room for a hello.
     pub fn encode_resuming(&self, layout: Layout) -> Result<Vec<u8>, UnsupportedLayout> {
         self.encode_version(layout, RESUMING)
     }
@@ -256,8 +255,8 @@ impl Hello {
         Ok(bytes)
     }
 
-    /// Makes out what the first bytes of a connection are. There may be more of them, or so few that
-    /// it is not to be told yet.
+    /// Classifies the first bytes of a connection. `bytes` may contain more than a hello, or too little to
+    /// tell.
     pub fn decode(layout: Layout, bytes: &[u8]) -> FirstBytes {
         let Some(width) = hello_width(layout) else { return FirstBytes::Plain };
         if bytes.iter().take(width).any(|&byte| byte != 0xff) {
@@ -272,7 +271,7 @@ impl Hello {
         if length == 0 {
             return FirstBytes::Malformed;
         }
-        // The version comes before the length is judged: that of another version may be another one.
+        // Read before the length is checked: other versions may have other lengths.
         let Some(&version) = bytes.get(2 * width) else {
             return FirstBytes::Incomplete { need: 2 * width + 1 };
         };
@@ -297,7 +296,7 @@ impl Hello {
 }
 
 impl Answer {
-    /// Encodes it as the payload of a frame. A refusal's text is cut behind 1024 bytes.
+    /// Encodes it as the payload of a frame. A refusal's text is cut to 1024 bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Answer::Acknowledgement(committed) => committed.to_be_bytes().to_vec(),
@@ -317,10 +316,10 @@ impl Answer {
         }
     }
 
-    /// Returns it as it travels.
+    /// Returns it as a whole frame.
     pub fn frame(&self, layout: Layout) -> Vec<u8> {
         let mut frame = Vec::new();
-        // Cannot fail: there is no hello in a layout in which an answer would be too long.
+        // Cannot fail: a layout that has room for a hello has room for the longest answer.
         let _ = append_frame(&mut frame, layout, LONGEST_ANSWER, &self.encode());
         frame
     }
@@ -329,7 +328,7 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`InvalidAnswer`] if it is so short that it is none.
+    /// [`InvalidAnswer`] if it is too short.
     pub fn decode(payload: &[u8]) -> Result<Answer, InvalidAnswer> {
         if payload.is_empty() {
             return Ok(Answer::Heartbeat);
@@ -354,14 +353,14 @@ impl Answer {
     }
 }
 
-/// Cuts a text behind [`LONGEST_TEXT`] bytes, between two characters.
+/// Cuts a text to at most [`LONGEST_TEXT`] bytes, between two characters.
 fn shortened(text: &str) -> &str {
     let ends = (0..=text.len().min(LONGEST_TEXT)).rev();
     &text[..ends.into_iter().find(|&end| text.is_char_boundary(end)).unwrap_or(0)]
 }
 
 impl RefusalCode {
-    /// Returns the byte that stands for it on the wire.
+    /// Returns its byte on the wire.
     pub fn to_byte(self) -> u8 {
         match self {
             RefusalCode::Version => 1,
@@ -377,7 +376,7 @@ impl RefusalCode {
         }
     }
 
-    /// Returns the code that a byte on the wire stands for.
+    /// Returns the code of a byte on the wire.
     pub fn from_byte(byte: u8) -> RefusalCode {
         match byte {
             1 => RefusalCode::Version,
@@ -393,7 +392,7 @@ impl RefusalCode {
         }
     }
 
-    /// Returns whether the same client may be welcome a little later.
+    /// Returns whether the same client may succeed a little later.
     pub fn is_passing(self) -> bool {
         matches!(self, RefusalCode::Shutdown | RefusalCode::Sink)
     }
@@ -412,7 +411,7 @@ impl fmt::Display for RefusalCode {
                 f.write_str("it drops what it receives, so there is nothing to acknowledge")
             }
             RefusalCode::TooLong => f.write_str("a message is longer than it takes"),
-            RefusalCode::Late => f.write_str("a message took longer to come than it takes"),
+            RefusalCode::Late => f.write_str("a message took longer to arrive than it allows"),
             RefusalCode::Other(byte) => write!(f, "code {byte}"),
         }
     }
@@ -431,7 +430,7 @@ impl fmt::Display for UnsupportedLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "there are no acknowledgements in {}; use a layout of 4 or 8 bytes, as u32be",
+            "there are no acknowledgements in {}; use a layout of 4 or 8 bytes, such as u32be",
             self.layout
         )
     }
@@ -442,7 +441,7 @@ impl std::error::Error for UnsupportedLayout {}
 impl fmt::Display for InvalidAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = Count(self.length as u64, "byte");
-        write!(f, "a message of {length} is no acknowledgement, which has 8")
+        write!(f, "a message of {length} is not an acknowledgement, which has 8")
     }
 }
 

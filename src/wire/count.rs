@@ -1,10 +1,10 @@
-//! How many of something there are, in words.
+//! A number and its noun, singular or plural.
 
 use std::fmt;
 
-/// For the program's own messages; not part of the interface.
+/// Used by the program; not part of the public interface.
 ///
-/// Shows a number and what it counts, in the singular where it is 1: `1 message`, `2 messages`.
+/// Shows a number and what it counts: `1 message`, `2 messages`.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Count(pub u64, pub &'static str);

@@ -1,9 +1,8 @@
-//! What a stream that makes no sense most likely is.
+//! Guesses what a stream that is not in the expected layout most likely is.
 //!
-//! A server that reads `GET ` as a length says "1195725856 is over the limit", and its user raises
-//! the limit. The bytes say more than that, and this module says it for them. It is only asked once
-//! a stream has failed, so it may take its time; and it only ever suggests, since no evidence here
-//! is a proof.
+//! A server that reads `GET ` as a length reports "1195725856 is over the limit", and its user raises the
+//! limit. The bytes say more than that. This module is only used once a stream has failed, so it need not
+//! be fast; and it only suggests, since no evidence here is proof.
 
 use std::fmt;
 
@@ -11,7 +10,7 @@ use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::escape::Escaped;
 use crate::wire::layout::{Decoded, Layout};
 
-/// What a failed stream most likely is, and so what to do.
+/// What a failed stream most likely is, which shows what to do.
 ///
 /// Its text form is a clause that can follow an error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,22 +30,21 @@ pub enum Suspect {
     Ssh,
     /// A PROXY protocol header, as a load balancer sends it.
     ProxyHeader,
-    /// JSON without a length in front.
+    /// JSON without a length prefix.
     Json,
-    /// Other text without a length in front.
+    /// Other text without a length prefix.
     Text {
         /// How it starts.
         start: Vec<u8>,
     },
-    /// Another layout, under which the same bytes make sense.
+    /// Another layout, in which the same bytes are valid.
     Layout {
         /// That layout.
         layout: Layout,
-        /// The length it reads where this layout read an impossible one.
+        /// The length it reads where this layout reads an impossible one.
         length: u64,
     },
-    /// The other byte order, under which the length is possible, but of whose message too little has come
-    /// to tell.
+    /// The other byte order, in which the length is possible; too little of the message arrived to be sure.
     PossibleLayout {
         /// That layout.
         layout: Layout,
@@ -58,7 +56,7 @@ pub enum Suspect {
         /// That layout.
         layout: Layout,
     },
-    /// A length that counts its own prefix, or one that was expected to and does not.
+    /// The length includes its own prefix although the layout says otherwise, or the reverse.
     Count {
         /// The layout to try.
         layout: Layout,
@@ -66,7 +64,7 @@ pub enum Suspect {
 }
 
 impl Suspect {
-    /// Returns the layout to try instead, if another layout is what is suspected.
+    /// Returns the layout to try instead, if the suspicion is another layout.
     pub fn layout(&self) -> Option<Layout> {
         match self {
             Suspect::Layout { layout, .. }
@@ -77,7 +75,7 @@ impl Suspect {
     }
 }
 
-/// The first bytes that give a foreign protocol away.
+/// The first bytes that identify a foreign protocol.
 const SIGNATURES: [(&[u8], Suspect); 21] = [
     (b"GET ", Suspect::HttpRequest),
     (b"HEAD ", Suspect::HttpRequest),
@@ -102,29 +100,29 @@ const SIGNATURES: [(&[u8], Suspect); 21] = [
     (b"[{\"", Suspect::Json),
 ];
 
-/// From how many whole messages on the end of the bytes at hand need not be that of the last one.
+/// After this many whole messages, the last one may be incomplete.
 const MANY: usize = 4;
 
-/// How much of a stream is looked at, in bytes. More would convince nobody better.
+/// How much of a stream is examined, in bytes. More would not make the guess better.
 pub(crate) const SAMPLE: usize = 4096;
 
-/// A stream that failed, as far as its bytes are still at hand.
+/// A failed stream, with those of its bytes that are still in memory.
 pub(crate) struct Evidence<'a> {
     /// The layout the stream was read with.
     pub(crate) layout: Layout,
     /// The longest payload it was allowed, in bytes.
     pub(crate) limit: usize,
-    /// The bytes from the start of the failing frame on; at least what was read of its prefix.
+    /// The bytes from the start of the failing frame; at least what was read of its prefix.
     pub(crate) frame: &'a [u8],
-    /// All bytes from the start of the stream on, if the failing frame is near it.
+    /// All bytes from the start of the stream, if the failing frame is near it.
     pub(crate) stream: Option<&'a [u8]>,
     /// How many bytes of the failing payload are missing, if the stream ended inside it.
     pub(crate) missing: Option<u64>,
-    /// Whether messages that were not empty came before: then the layout is not in doubt.
+    /// Whether non-empty messages arrived before: then the layout is not in doubt.
     pub(crate) has_worked: bool,
 }
 
-/// Returns what the stream most likely is, or nothing where any answer would be a guess.
+/// Returns what the stream most likely is, or nothing if any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
     let start = evidence.stream.unwrap_or(evidence.frame);
     hello(evidence.layout, start)
@@ -133,8 +131,8 @@ pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
         .or_else(|| unframed_text(evidence.frame))
 }
 
-/// A layout that is offered reads what is at hand: advice has to work when it is followed. One that has
-/// worked is only in doubt if one like it reads the stream from its start.
+/// A layout is only suggested if it can read the bytes in memory: the advice has to work. A layout that has
+/// already worked is only in doubt if a similar one reads the stream from its start.
 fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
     if evidence.has_worked {
         return a_like_layout_fits(evidence);
@@ -145,7 +143,7 @@ fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
         .or_else(|| any_layout_fits(evidence))
 }
 
-/// A hello is like nothing else, and that of another layout is over any limit in this one.
+/// A hello is unmistakable, and one of another layout is over any limit in this one.
 fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
     let is_hello =
         |other: &Layout| matches!(Hello::decode(*other, start), FirstBytes::Hello { .. });
@@ -157,14 +155,15 @@ fn foreign_protocol(start: &[u8]) -> Option<Suspect> {
     SIGNATURES
         .iter()
         .find(|(signature, _)| {
-            // A short prefix may be all there is: three bytes and more of a signature are enough.
+            // If the stream is a short prefix only, three bytes of a signature are enough.
             let shared = signature.len().min(start.len());
             shared >= signature.len().min(4) && signature[..shared] == start[..shared]
         })
         .map(|(_, suspect)| suspect.clone())
 }
 
-/// A payload that is short by exactly its prefix: the sender counts the prefix as well.
+/// A payload that is short by exactly the length of its prefix: the sender includes the prefix in the
+/// length.
 fn missing_a_prefix(evidence: &Evidence<'_>) -> Option<Suspect> {
     let width = evidence.layout.width()?;
     let layout = evidence.layout.other_count()?;
@@ -183,10 +182,10 @@ fn a_like_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
     Some(Suspect::Layout { layout, length })
 }
 
-/// Any layout that does. This comes after the other byte order: where a read ended in the middle of
-/// a message, what has come of it may by chance be a whole message of a layout far from this one.
+/// Any layout that reads the stream. Tried after the other byte order: if a read ended inside a message,
+/// the bytes may by chance be a whole message of an unrelated layout.
 fn any_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
-    // One-byte prefixes and varints fit nearly any text, so they would be found everywhere.
+    // Excluded: one-byte prefixes and varints match nearly any text.
     let wide = Layout::all().filter(|layout| layout.width().is_some_and(|width| width > 1));
     let others = wide.filter(|&layout| layout != evidence.layout);
     let (layout, length) = first_that_fits(evidence, others)?;
@@ -202,8 +201,8 @@ fn first_that_fits(
     layouts.find_map(|layout| Some((layout, whole_messages(layout, evidence.limit, stream)?)))
 }
 
-/// Returns the length of the first message if `stream` is read without an error under `layout`: whole
-/// messages that end where the bytes end, or so many of them that the last one need not.
+/// Returns the length of the first message if `stream` is valid in `layout`: whole messages up to the last
+/// byte, or enough of them that the last one may be incomplete.
 fn whole_messages(layout: Layout, limit: usize, stream: &[u8]) -> Option<u64> {
     let (mut rest, mut whole, mut first, mut bytes) = (stream, 0, 0, 0);
     while !rest.is_empty() {
@@ -223,23 +222,23 @@ fn whole_messages(layout: Layout, limit: usize, stream: &[u8]) -> Option<u64> {
             Err(_) => return None,
         }
     }
-    // Zeroes are whole messages under any layout; that says nothing.
+    // Zeros are whole messages in any layout, so they prove nothing.
     (first > 0 && bytes > 0 && (rest.is_empty() || whole >= MANY)).then_some(first)
 }
 
-/// A length that is impossible as it stands and small the other way round.
+/// A length that is impossible as it stands and small in the other byte order.
 fn other_order_is_plausible(evidence: &Evidence<'_>) -> Option<Suspect> {
     let layout = evidence.layout.other_order()?;
     let Ok(Decoded::Prefix { payload, .. }) = layout.decode(evidence.frame) else { return None };
     let here = evidence.layout.decode(evidence.frame);
     let over =
         !matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= evidence.limit as u64);
-    // Text is over any limit in either order, so it never gets here with a small number.
+    // Text is over any limit in either order, so it cannot pass this check.
     (over && is_possible(layout, evidence.limit.min(1 << 20), evidence.frame))
         .then_some(Suspect::PossibleLayout { layout, length: payload })
 }
 
-/// Returns whether no length is over `limit` if these bytes are read under `layout`.
+/// Returns whether no length is over `limit` if these bytes are read in `layout`.
 fn is_possible(layout: Layout, limit: usize, mut bytes: &[u8]) -> bool {
     loop {
         match layout.decode(bytes) {
@@ -270,7 +269,7 @@ fn unframed_text(frame: &[u8]) -> Option<Suspect> {
             shown += 1;
             letters += usize::from(c.is_alphanumeric());
         }
-        // The sample may end inside a character, but nothing may follow what is not text.
+        // The sample may end inside a character, but nothing may follow bytes that are not text.
         if !chunk.invalid().is_empty() && !start.ends_with(chunk.invalid()) {
             return None;
         }
@@ -292,21 +291,21 @@ impl fmt::Display for Suspect {
                 "this looks like HTTP/2 (gRPC too starts like this): the peer does not frame its messages this way",
             ),
             Suspect::TlsHandshake => f.write_str(
-                "this looks like a TLS handshake: the peer expects TLS here; turn it off there, or put a TLS proxy in front",
+                "this looks like a TLS handshake: the peer expects TLS here; turn it off there, or put a TLS proxy before this port",
             ),
             Suspect::TlsAlert => f.write_str(
-                "this looks like a TLS alert: the peer speaks TLS and did not like what it was sent",
+                "this looks like a TLS alert: the peer speaks TLS and rejected what it was sent",
             ),
             Suspect::Ssh => f.write_str("this looks like SSH: is this the right port?"),
             Suspect::ProxyHeader => f.write_str(
-                "this looks like a PROXY protocol header: turn it off in the load balancer in front",
+                "this looks like a PROXY protocol header: turn it off in the load balancer",
             ),
             Suspect::Json => f.write_str(
-                "this looks like JSON without a length in front: the sender may not be framing",
+                "this looks like JSON without a length prefix: the sender may not be framing",
             ),
             Suspect::Text { start } => write!(
                 f,
-                "this looks like text without a length in front (\"{}\"): the sender may not be framing",
+                "this looks like text without a length prefix (\"{}\"): the sender may not be framing",
                 Escaped(start)
             ),
             Suspect::Layout { layout, length } => {
@@ -354,7 +353,7 @@ mod tests {
             (b"\x15\x03\x03\x00\x02\x02", "TLS alert"),
             (b"{\"id\":1}\n", "JSON"),
             (b"PROXY TCP4 10.0.0.1", "PROXY protocol"),
-            (b"hello there\r\n", "text without a length in front (\"hello there\\r\\n\")"),
+            (b"hello there\r\n", "text without a length prefix (\"hello there\\r\\n\")"),
             ("grüße an alle und noch mehr".as_bytes(), "text"),
         ] {
             assert!(say(bytes, "u32be").contains(word), "{:?}: {}", bytes, say(bytes, "u32be"));

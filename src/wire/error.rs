@@ -8,19 +8,18 @@ use crate::wire::diagnosis::Suspect;
 use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::layout::Malformed;
 
-/// Where on a stream something happened.
+/// A position on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The number of the message on this stream; the first one is 1.
+    /// The number of the message on this stream, counted from 1.
     pub message: u64,
-    /// How many bytes came before that message's prefix.
+    /// How many bytes precede that message's prefix.
     pub offset: u64,
 }
 
-/// A stream that broke the protocol; it cannot be read any further.
+/// A stream that broke the protocol; nothing more can be read from it.
 ///
-/// Its text form is one line that says where, what, against which limit, and what the stream most
-/// likely is:
+/// Its text form is one line: where, what, which limit, and what the peer most likely sent instead:
 ///
 /// ```text
 /// message 1 at byte 0: length 1195725856 is over the limit of 8388608; prefix 47 45 54 20 "GET ";
@@ -31,11 +30,11 @@ pub struct Position {
 pub struct ProtocolError {
     /// Where the failing frame starts.
     pub at: Position,
-    /// The bytes of its prefix, as far as they came.
+    /// The bytes of its prefix that arrived.
     pub prefix: Vec<u8>,
     /// What is wrong with it.
     pub fault: Fault,
-    /// What the stream most likely is, where its bytes give it away.
+    /// What the stream most likely is, if its bytes show it.
     pub suspect: Option<Suspect>,
 }
 
@@ -50,40 +49,40 @@ pub enum Fault {
         /// The limit of this stream.
         limit: usize,
     },
-    /// The prefix is no length at all.
+    /// The prefix is not a valid length.
     Malformed(Malformed),
     /// The stream ended inside the prefix.
     TruncatedPrefix {
-        /// How many bytes of the prefix came.
+        /// How many bytes of the prefix arrived.
         got: usize,
         /// How many it needs.
         want: usize,
     },
     /// The stream ended inside the payload.
     TruncatedPayload {
-        /// How many bytes of the payload came.
+        /// How many bytes of the payload arrived.
         got: u64,
         /// How many were announced.
         want: u64,
     },
-    /// The message did not become complete in time.
+    /// The message was not complete in time.
     TimedOut {
-        /// How many bytes of the frame came, its prefix included.
+        /// How many bytes of the frame arrived, its prefix included.
         got: u64,
-        /// How many bytes the frame has, if its prefix is complete.
+        /// The length of the whole frame, if its prefix is complete.
         want: Option<u64>,
-        /// How long it was given.
+        /// The time limit.
         timeout: Duration,
     },
-    /// Others waited for the memory that the message held, and it came too slowly to keep it.
+    /// The message arrived too slowly while other connections waited for the memory it held.
     Slow {
-        /// How many bytes of the frame had been taken, its prefix included.
+        /// How many bytes of the frame were read, its prefix included.
         got: u64,
-        /// How many bytes the frame has.
+        /// The length of the whole frame.
         want: u64,
-        /// How many bytes came of late.
+        /// How many bytes arrived during `time`.
         bytes: u64,
-        /// In which time those came.
+        /// The time in which they arrived.
         time: Duration,
     },
 }

@@ -33,11 +33,11 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Shows a text that may be a URL without the password in it: for the program and the library, not part
-/// of the interface.
+/// Shows a text that may be a URL, without its password. Used by the program; not part of the public
+/// interface.
 ///
-/// What is before the last `@` is taken for user and password, and so is the value of a parameter such as
-/// `?pass=`, also in a text that is no URL: better too little is shown than a secret.
+/// Everything before the last `@` is treated as user and password, and so is the value of a parameter such
+/// as `?pass=`, even in a text that is not a URL: hiding too much is better than showing a secret.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct WithoutPassword<'a>(pub &'a str);

@@ -2,11 +2,11 @@
 
 use super::layout::{Decoded, LONGEST_PREFIX, Layout, Prefix, TooLong};
 
-/// Appends the frame of `payload` to `out`: the writer without a stream.
+/// Appends the frame of `payload` to `out`, for writing without a stream.
 ///
 /// # Errors
 ///
-/// [`TooLong`] if `payload` is longer than `limit` bytes or than `layout` can say; `out` is untouched.
+/// [`TooLong`] if `payload` is longer than `limit` bytes or than `layout` can express; `out` is unchanged.
 ///
 /// # Examples
 ///
@@ -46,7 +46,7 @@ pub(crate) fn checked_prefix(
     Ok(prefix)
 }
 
-/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a good one.
+/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a whole, valid one.
 #[inline]
 pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
     let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };

@@ -1,9 +1,9 @@
-//! The errors of the system, in the words and shapes of this crate.
+//! Operating system errors, in the style of this crate's messages.
 
 use std::fmt;
 use std::io;
 
-/// `io::Error` is not `Clone`: returns one of the same kind and text.
+/// Returns an error of the same kind and text, since `io::Error` is not `Clone`.
 pub(crate) fn same_again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
@@ -11,10 +11,9 @@ pub(crate) fn same_again(error: &io::Error) -> io::Error {
     }
 }
 
-/// For the program's own messages; not part of the interface.
+/// Used by the program; not part of the public interface.
 ///
-/// Shows an operating system's error without the `(os error 32)` that Rust appends, and in lower case
-/// as all other messages are.
+/// Shows an operating system's error in lower case and without the `(os error 32)` that Rust appends.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Plain<'a>(pub &'a io::Error);
@@ -25,7 +24,7 @@ impl fmt::Display for Plain<'_> {
         let text = text.split(" (os error").next().unwrap_or_default();
         let mut letters = text.chars();
         let first = letters.next().map(|c| c.to_ascii_lowercase());
-        // "No such file" but not "EOF": only a capital in front of a small letter is lowered.
+        // "No such file" but not "EOF": only a capital before a lower-case letter is lowered.
         let lower = letters.clone().next().is_some_and(char::is_lowercase);
         match first.filter(|_| lower) {
             Some(first) => write!(f, "{first}{}", letters.as_str()),

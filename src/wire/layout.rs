@@ -27,9 +27,9 @@ pub(crate) const LONGEST_PREFIX: usize = 8;
 /// can address no more.
 pub const MAX_PAYLOAD: usize = 0x7fff_ffff;
 
-/// The longest payload a reader or writer accepts unless told otherwise: 8 MiB.
+/// The default limit on payloads that a reader or writer accepts: 8 MiB.
 ///
-/// The same as tokio-util's codec, so that what one side sends the other takes.
+/// tokio-util's codec has the same default, so each accepts what the other sends.
 pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
 /// A varint prefix holds 32 bits, seven to a byte: five bytes at most.
@@ -37,13 +37,12 @@ const LONGEST_VARINT: usize = 5;
 
 /// How a prefix is written.
 ///
-/// The text form is the same everywhere: `u8 u16be u16le u24be u24le u32be
-/// u32le u64be u64le varint`, with `+self` appended where the length counts the
-/// prefix itself.
+/// Layouts have the same text form everywhere: `u8 u16be u16le u24be u24le u32be u32le u64be u64le varint`,
+/// with `+self` appended if the length includes the prefix itself.
 ///
-/// `varint` is the base-128 integer of Protocol Buffers (LEB128): seven bits a
-/// byte, least significant first, the top bit set on all bytes but the last. It
-/// holds 32 bits in five bytes at most, and only its shortest form is accepted.
+/// `varint` is the base-128 integer of Protocol Buffers (LEB128): seven bits per byte, least significant
+/// first, the top bit set on all bytes but the last. It holds 32 bits in at most five bytes, and only the
+/// shortest form is accepted.
 ///
 /// # Examples
 ///
@@ -68,7 +67,7 @@ enum Field {
     Varint,
 }
 
-/// Every layout's name without `+self`; the order is the one help texts use.
+/// The name of every layout without `+self`, in the order of the help texts.
 const NAMES: [(&str, Field); 10] = [
     ("u8", Field::Fixed { width: 1, little: false }),
     ("u16be", Field::Fixed { width: 2, little: false }),
@@ -82,28 +81,28 @@ const NAMES: [(&str, Field); 10] = [
     ("varint", Field::Varint),
 ];
 
-/// What the bytes at the start of a frame say.
+/// What the first bytes of a frame mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// A whole prefix.
     Prefix {
-        /// How many bytes the prefix takes.
+        /// The length of the prefix in bytes.
         prefix: usize,
-        /// How many bytes of payload it announces; not yet checked against any limit.
+        /// The payload length that it announces, in bytes; not yet checked against a limit.
         payload: u64,
     },
-    /// Not enough bytes to tell.
+    /// More bytes are needed.
     Incomplete {
-        /// How many bytes, counted from the start of the frame, are needed to go on.
+        /// How many bytes are needed, counted from the start of the frame.
         need: usize,
     },
 }
 
-/// A prefix that no length can have.
+/// A prefix that is not a valid length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// A length that counts its own prefix is smaller than that prefix.
+    /// The length includes the prefix but is smaller than the prefix.
     SmallerThanItself {
         /// The number in the field.
         length: u64,
@@ -116,18 +115,18 @@ pub enum Malformed {
     VarintNotShortest,
 }
 
-/// A payload longer than the prefix can say, or than the limit.
+/// A payload longer than the prefix can express, or than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
     /// The payload's length in bytes.
     pub length: usize,
     /// The longest payload allowed, in bytes.
     pub limit: usize,
-    /// The layout, where it is its field that is too small.
+    /// The layout, if the limit is that of its length field.
     pub field: Option<Layout>,
 }
 
-/// A limit that no frame of the layout can reach, so that it would promise what it cannot hold.
+/// A limit that no frame of the layout can reach. It is an error since longer messages could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitError {
     /// The limit asked for, in bytes.
@@ -144,8 +143,8 @@ pub struct Prefix {
 }
 
 impl Layout {
-    /// Four bytes, most significant first: what Erlang's `{packet, 4}`, Twisted's
-    /// `Int32StringReceiver` and most others speak, and framelet's default.
+    /// Four bytes, most significant first: the format of Erlang's `{packet, 4}`, Twisted's
+    /// `Int32StringReceiver` and many others, and framelet's default.
     pub const U32BE: Layout =
         Layout { field: Field::Fixed { width: 4, little: false }, counts_itself: false };
 
@@ -163,7 +162,7 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// [`TooLong`] if the field cannot say that length. A length is never shortened to fit.
+    /// [`TooLong`] if the field cannot express that length. A length is never truncated to fit.
     #[inline]
     pub fn encode(self, payload: usize) -> Result<Prefix, TooLong> {
         if payload > self.max_payload() {
@@ -201,11 +200,10 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if these bytes can start no frame, whatever follows.
+    /// [`Malformed`] if no valid frame starts with these bytes.
     #[inline]
     pub fn decode(self, frame: &[u8]) -> Result<Decoded, Malformed> {
-        // The default gets a path of its own, one load instead of a loop, that is short enough to
-        // become part of the caller's own loop.
+        // The default layout has a fast path: one load instead of a loop, small enough to be inlined.
         if let (Layout::U32BE, &[a, b, c, d, ..]) = (self, frame) {
             let number = u32::from_be_bytes([a, b, c, d]);
             return Ok(Decoded::Prefix { prefix: 4, payload: u64::from(number) });
@@ -247,12 +245,12 @@ impl Layout {
         }
     }
 
-    /// Returns the longest payload to allow, in bytes: the one asked for, or
-    /// [`DEFAULT_MAX_MESSAGE`] as far as the layout can say it.
+    /// Returns the longest payload to allow, in bytes: `asked`, or else [`DEFAULT_MAX_MESSAGE`] or the
+    /// layout's maximum, whichever is smaller.
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if no frame of the layout could ever reach the limit asked for.
+    /// [`LimitError`] if no frame of the layout could reach that limit.
     pub fn limit(self, asked: Option<usize>) -> Result<usize, LimitError> {
         match asked {
             Some(limit) if limit > self.max_payload() => Err(LimitError { limit, layout: self }),
@@ -265,7 +263,7 @@ impl Layout {
         DEFAULT_MAX_MESSAGE.min(self.max_payload())
     }
 
-    /// Returns the layout that differs only in the byte order, where there is an order.
+    /// Returns the layout with the other byte order, if it has one.
     pub(crate) fn other_order(self) -> Option<Layout> {
         match self.field {
             Field::Fixed { width, little } if width > 1 => {
@@ -275,18 +273,18 @@ impl Layout {
         }
     }
 
-    /// Returns the layout that differs only in whether the length counts its own prefix.
+    /// Returns the layout that differs only in whether the length includes the prefix.
     pub(crate) fn other_count(self) -> Option<Layout> {
         (self.field != Field::Varint)
             .then_some(Layout { counts_itself: !self.counts_itself, ..self })
     }
 
-    /// Returns whether the length counts the prefix itself.
+    /// Returns whether the length includes the prefix.
     pub(crate) fn counts_itself(self) -> bool {
         self.counts_itself
     }
 
-    /// Returns the width of the field in bytes, where it has a fixed one.
+    /// Returns the width of the field in bytes, if it is fixed.
     pub(crate) fn width(self) -> Option<usize> {
         match self.field {
             Field::Fixed { width, .. } => Some(usize::from(width)),
@@ -320,15 +318,15 @@ impl Default for Layout {
 }
 
 impl Prefix {
-    /// Returns the prefix that stands in these bytes, [`LONGEST_PREFIX`] of them at most.
+    /// Returns a prefix with these bytes, at most [`LONGEST_PREFIX`] of them.
     pub(crate) fn new(field: &[u8]) -> Prefix {
         let mut bytes = [0; LONGEST_PREFIX];
         bytes[..field.len()].copy_from_slice(field);
         Prefix { bytes, len: field.len() }
     }
 
-    /// Appends it to `out`: all of its room and then as much of it off again, since that is two
-    /// instructions where a copy of a length that varies is a call.
+    /// Appends the prefix to `out`: first the whole fixed array, then the surplus is truncated. That takes
+    /// two instructions; copying a variable length would be a call.
     #[inline]
     pub(crate) fn append_to(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.bytes);
@@ -360,7 +358,7 @@ impl fmt::Debug for Layout {
     }
 }
 
-/// A text that names no layout.
+/// Not the name of a layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseLayoutError(String);
 

@@ -1,4 +1,4 @@
-//! Who sends: one logical client, across its reconnections.
+//! The identity of a sender: one logical client, across reconnections.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,15 @@ use std::str::FromStr;
 /// The length of an id, in bytes.
 const LEN: usize = 16;
 
-/// How many digits of an id are shown where it only has to be told from others.
+/// How many digits the short form shows: enough to tell ids apart in a log.
 const SHOWN: usize = 8;
 
-/// The id of a sender: one logical client, however often it reconnects.
+/// The id of a sender: one logical client, across reconnections.
 ///
-/// It is a secret: whoever knows it can take the sender's place, and whoever does not cannot guess it. So
-/// [`Debug`](fmt::Debug) and [`short`](SenderId::short) show only its beginning, for logs. Its text form
-/// ([`Display`](fmt::Display)) is the whole id, 32 lower-case hexadecimal digits, to be kept where only the
-/// sender can read it. The server and everybody who can read its messages knows it, too.
+/// An id is a secret: anyone who knows it can impersonate the sender. So [`Debug`](fmt::Debug) and
+/// [`short`](SenderId::short) show only its beginning, for logs. Its text form ([`Display`](fmt::Display))
+/// is the whole id, 32 lower-case hexadecimal digits; store it where only the sender can read it. The
+/// server, and everybody who can read its messages, knows it too.
 ///
 /// # Examples
 ///
@@ -32,17 +32,17 @@ const SHOWN: usize = 8;
 pub struct SenderId([u8; LEN]);
 
 impl SenderId {
-    /// Returns the id that consists of these bytes.
+    /// Returns the id with these bytes.
     pub const fn from_bytes(bytes: [u8; LEN]) -> SenderId {
         SenderId(bytes)
     }
 
-    /// Returns the bytes it consists of.
+    /// Returns the bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }
 
-    /// Returns its first 8 digits and `…`: enough to tell senders apart, and no secret.
+    /// Returns the first 8 digits and `…`: enough to tell senders apart, but not the secret.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(SHOWN);
@@ -50,11 +50,11 @@ impl SenderId {
         text
     }
 
-    /// Returns a new id of 128 random bits, which nobody else has.
+    /// Returns a new id of 128 random bits.
     ///
     /// # Errors
     ///
-    /// The system's, if it has no random numbers to give.
+    /// If the operating system's random number generator fails.
     pub fn random() -> io::Result<SenderId> {
         let mut bytes = [0; LEN];
         getrandom::fill(&mut bytes)?;
@@ -74,7 +74,7 @@ impl fmt::Debug for SenderId {
     }
 }
 
-/// A text that is no sender id.
+/// Not a valid sender id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseSenderIdError;
 
@@ -90,7 +90,7 @@ impl FromStr for SenderId {
     type Err = ParseSenderIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // There is one text for each id, and no sign in front of it.
+        // Each id has exactly one text form: `from_str_radix` alone would also take upper case and a sign.
         let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         match u128::from_str_radix(text, 16) {
             Ok(number) if digits && text.len() == 2 * LEN => Ok(SenderId(number.to_be_bytes())),

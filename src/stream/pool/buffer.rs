@@ -1,4 +1,4 @@
-//! Memory for received bytes, from the allocator or straight from the system.
+//! Memory for received bytes, from the allocator or directly from the system.
 
 use std::ops::{Deref, DerefMut};
 
@@ -7,15 +7,15 @@ use memmap2::MmapMut;
 /// Where memory comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Supply {
-    /// The allocator. What is freed often stays with the process, since the allocator can give nothing
-    /// back that has something in use behind it.
+    /// The allocator. Freed memory often stays with the process: the allocator cannot return what lies
+    /// before memory that is still in use.
     Heap,
-    /// The system, as pages of its own, which are the system's again once the buffer is dropped. Only where
-    /// a process has as many mappings as it may (65,530 on Linux), it may have to keep them.
+    /// The system, as a memory mapping of its own that is returned when the buffer is dropped. (If the
+    /// process is at its limit of mappings, 65,530 on Linux, the system may be unable to release it.)
     Pages,
 }
 
-/// Bytes; zeros at first.
+/// Bytes, initially zero.
 #[derive(Debug)]
 pub(crate) enum Buffer {
     Heap(Vec<u8>),
@@ -26,13 +26,13 @@ impl Buffer {
     pub(crate) fn new(len: usize, supply: Supply) -> Buffer {
         match supply {
             Supply::Heap => Buffer::Heap(vec![0; len]),
-            // A process may have so many mappings only; then the heap will do.
+            // The process is at its limit of mappings: use the heap.
             Supply::Pages => MmapMut::map_anon(len)
                 .map_or_else(|_| Buffer::new(len, Supply::Heap), Buffer::Pages),
         }
     }
 
-    /// Takes the first `len` bytes out.
+    /// Returns the first `len` bytes as a vector.
     pub(crate) fn into_vec(self, len: usize) -> Vec<u8> {
         match self {
             Buffer::Heap(mut bytes) => {

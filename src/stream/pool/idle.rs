@@ -1,35 +1,36 @@
-//! Buffers that nobody uses, for whoever needs one next.
+//! Unused buffers, kept for the next reader.
 
 use super::buffer::Buffer;
 use super::limits::BUFFER;
 
-/// Idle buffers. All of them are filled with old bytes up to their length, so that they need no clearing
+/// Idle buffers. They are initialized (with old bytes) over their whole length, so they need no clearing
 /// before the next read.
 #[derive(Debug, Default)]
 pub(super) struct Idle {
-    /// Those of [`BUFFER`] bytes, the one that came last behind the others.
+    /// Buffers of [`BUFFER`] bytes, the most recent one last.
     read: Stock,
-    /// Those of more, in the order of their lengths; among equals, too, the one that came last is behind.
+    /// Larger buffers, in the order of their lengths; among equals, the most recent one last.
     large: Stock,
-    /// How often there was a `trim`.
+    /// How often `trim` was called.
     trims: u64,
 }
 
 #[derive(Debug, Default)]
 struct Stock {
-    /// Each with the value that `trims` had when it came.
+    /// Each buffer with the value of `trims` when it was added.
     buffers: Vec<(Buffer, u64)>,
     bytes: usize,
 }
 
 impl Idle {
-    /// Returns how many bytes lie idle.
+    /// Returns the total size of all idle buffers, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.read.bytes + self.large.bytes
     }
 
-    /// Takes a buffer for `len` bytes, which are [`BUFFER`] or more, but none that has more than twice as
-    /// many: all of them are counted. The one that came last is taken, since it may be in a cache still.
+    /// Takes a buffer for `len` bytes; `len` is [`BUFFER`] or more. A buffer of more than twice `len` is
+    /// not used, since the whole buffer is counted. The most recent one is taken, as it may still be in a
+    /// cache.
     pub(super) fn take(&mut self, len: usize) -> Option<Buffer> {
         if len == BUFFER {
             let last = self.read.buffers.len().checked_sub(1)?;
@@ -46,7 +47,7 @@ impl Idle {
         stock.buffers.insert(stock.behind(buffer.len()), (buffer, self.trims));
     }
 
-    /// Parts with what has been idle since the last call but one.
+    /// Removes the buffers that have been idle since the call before the last one.
     pub(super) fn trim(&mut self) -> Vec<Buffer> {
         let mut parted = Vec::new();
         for stock in [&mut self.read, &mut self.large] {
@@ -60,7 +61,7 @@ impl Idle {
         parted
     }
 
-    /// Parts with all but `most` bytes, the largest buffers first.
+    /// Removes buffers until at most `most` bytes are left, the largest first.
     pub(super) fn shed(&mut self, most: usize) -> Vec<Buffer> {
         let mut parted = Vec::new();
         while self.bytes() > most {
@@ -72,7 +73,7 @@ impl Idle {
 }
 
 impl Stock {
-    /// Returns the index behind all buffers of up to `len` bytes.
+    /// Returns the index after all buffers of up to `len` bytes.
     fn behind(&self, len: usize) -> usize {
         self.buffers.partition_point(|(buffer, _)| buffer.len() <= len)
     }

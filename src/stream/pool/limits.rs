@@ -1,18 +1,19 @@
-//! How much memory there is for what.
+//! The limits of the pool, and how they are divided.
 
 /// The size of a read buffer, in bytes.
 ///
-/// Below 64 KiB the system calls begin to show at 64-byte messages; above, nothing is gained.
+/// Measured: below 64 KiB, system calls become noticeable with 64-byte messages; more gains nothing.
 pub(crate) const BUFFER: usize = 64 * 1024;
 
-/// What a message takes at least while it waits for the sink, in bytes: its row or line, and the work
-/// with it. Counting only its bytes would let sixteen thousand empty messages pass for nothing.
+/// What a message costs at least while it waits for the sink, in bytes: its row or line, and the work on
+/// it. Without this, sixteen thousand empty messages would count as nothing.
 pub(crate) const MESSAGE: usize = 64;
 
-/// What messages that were read together take besides their bytes, in bytes.
+/// The overhead of messages that were read together, in bytes.
 pub(super) const BATCH: usize = 256;
 
-/// Messages of up to how many bytes may grow until so many sixteenths of the memory are held for peers.
+/// For each size of message, in bytes: it may grow until this many sixteenths of the limit are held for
+/// peers.
 pub(super) const SHARES: [(usize, usize); 6] = [
     (4 << 10, 14),
     (16 << 10, 13),
@@ -22,10 +23,10 @@ pub(super) const SHARES: [(usize, usize); 6] = [
     (usize::MAX, 8),
 ];
 
-/// The least that may be held before readers wait, in bytes: enough for a read buffer in each share.
+/// The smallest limit, in bytes: enough for a read buffer in each share.
 pub(super) const LEAST_LIMIT: usize = 16 * BUFFER;
 
-/// How many bytes may always lie idle: each thread that reads needs a buffer, and so does each batch on
+/// How many bytes may be idle at any time: each reading thread needs a buffer, and so does each batch on
 /// its way to a sink.
 pub(super) const LEAST_IDLE: usize = 32 * BUFFER;
 

@@ -1,8 +1,8 @@
-//! Who waits for room to read, in the order in which they came.
+//! Readers that wait for room, in the order of their arrival.
 //!
-//! Only the first one may read. It keeps its place until there is room, however often it looks in vain:
-//! what is free is often gone by the time that somebody who was woken for it gets there, and whoever had
-//! to go to the end for that could do so for ever beside those who read much.
+//! Only the first may read, and it keeps its place until there is room, however often it is woken in vain.
+//! Freed room is often taken by others before a woken task runs; if that sent the task to the end of the
+//! line, busy readers could make it wait forever.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-/// Tasks that wait, by the number of their place.
+/// Waiting tasks, by the number of their place.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     tasks: Mutex<Tasks>,
-    /// How many there are, to be read without the lock.
+    /// The number of tasks, to be read without the lock.
     len: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Tasks {
     by_number: BTreeMap<u64, Waker>,
-    /// The number that was given out last.
+    /// The last number that was assigned.
     last: u64,
 }
 
-/// A place in the line, which is left by dropping it.
+/// A place in the line. Dropping it leaves the line.
 pub(crate) struct Place {
     number: u64,
     line: Arc<Line>,
@@ -37,7 +37,7 @@ impl Line {
         self.len.load(Ordering::SeqCst) == 0
     }
 
-    /// Takes the last place.
+    /// Joins at the end of the line.
     pub(super) fn join(self: &Arc<Line>, waker: &Waker) -> Place {
         let mut tasks = self.tasks();
         tasks.last += 1;
@@ -47,7 +47,7 @@ impl Line {
         Place { number, line: Arc::clone(self) }
     }
 
-    /// Notes whom to wake when it is the turn of this place. Returns whether it is that already.
+    /// Registers the waker for this place. Returns whether the place is the first.
     pub(super) fn wait_at(&self, place: &Place, waker: &Waker) -> bool {
         let mut tasks = self.tasks();
         if let Some(noted) = tasks.by_number.get_mut(&place.number) {
@@ -62,7 +62,7 @@ impl Line {
             return;
         }
         let first = self.tasks().by_number.first_key_value().map(|(_, waker)| waker.clone());
-        // Without the lock, which whoever is woken wants first.
+        // Called without the lock, because the woken task takes it first thing.
         if let Some(waker) = first {
             waker.wake();
         }
@@ -82,7 +82,7 @@ impl Line {
 impl Drop for Place {
     fn drop(&mut self) {
         self.line.leave(self.number);
-        // It may have been woken for room that it no longer needs, or has left some.
+        // The dropped place may have consumed a wake-up without using its room: pass it on.
         self.line.wake_first();
     }
 }

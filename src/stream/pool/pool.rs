@@ -1,4 +1,4 @@
-//! The pool: what is held, by whom, and who waits for it.
+//! The pool: how much is held, for whom, and who waits for memory.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering, fence};
@@ -12,7 +12,7 @@ use super::idle::Idle;
 use super::limits::{BUFFER, LEAST_IDLE, LEAST_LIMIT, SHARES, share_of};
 use super::line::{Line, Place};
 
-/// Who has the overdraft, and what that one waits for.
+/// Whose payload has the overdraft, and what that payload waits for.
 pub(super) const NOBODY: u8 = 0;
 pub(super) const FOR_PEER: u8 = 1;
 pub(super) const FOR_SINK: u8 = 2;
@@ -24,33 +24,33 @@ pub(crate) struct Pool(pub(super) Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) idle: Mutex<Idle>,
-    /// Bytes that may be held before readers wait.
+    /// How many bytes may be held before readers wait.
     pub(super) limit: usize,
     pub(super) held: AtomicUsize,
-    /// How many of the held bytes wait for a peer.
+    /// The part of `held` that waits for a peer.
     pub(super) held_for_peers: AtomicUsize,
     /// Who is over the limit: [`NOBODY`], a payload [`FOR_PEER`] or one [`FOR_SINK`].
     pub(super) overdraft: AtomicU8,
-    /// Where readers wait that need a read buffer. The first one is woken, and each that gets one wakes
-    /// the next.
+    /// Readers that wait for a read buffer. Freed room wakes the first; each reader that gets a buffer
+    /// wakes the next.
     pub(super) line: Arc<Line>,
-    /// Where payloads wait that want to grow, one for each share of the memory. One is woken, and each
-    /// that gets its memory wakes the next. One that does not goes to the end of the queue.
+    /// Payloads that wait to grow, one event for each share. Freed memory wakes one of each; a payload that
+    /// gets its memory wakes the next, one that does not goes to the end of the queue.
     pub(super) growth: [Event; SHARES.len()],
-    /// How many bytes lie idle, to be read without the lock.
+    /// The size of all idle buffers, to be read without the lock.
     pub(super) idle_bytes: AtomicUsize,
-    /// Where buffers of [`BUFFER`] bytes and more come from.
+    /// The source of buffers of [`BUFFER`] bytes and more.
     pub(super) supply: Supply,
 }
 
-/// Bytes that lie elsewhere and wait for a peer, counted for as long as this lives.
+/// Bytes outside the pool that wait for a peer, counted in `held` and `held_for_peers` while this lives.
 #[derive(Debug)]
 pub(crate) struct Charge {
     pool: Pool,
     bytes: usize,
 }
 
-/// Bytes that wait for a peer, for as long as this lives; they are counted elsewhere.
+/// Bytes that count as waiting for a peer while this lives; `held` already includes them.
 #[derive(Debug)]
 pub(crate) struct HeldForPeer {
     pool: Pool,
@@ -58,16 +58,17 @@ pub(crate) struct HeldForPeer {
 }
 
 impl Pool {
-    /// Returns a pool that holds at most `memory` bytes, in payloads of at most `largest`; or
-    /// [`LEAST_LIMIT`] and `largest`, if that is more.
+    /// Returns a pool that holds at most `memory` bytes, including the overdraft for one payload of at most
+    /// `largest` bytes. Without the overdraft, the limit is at least [`LEAST_LIMIT`].
     pub(crate) fn new(memory: usize, largest: usize) -> Pool {
         Pool::with(memory.saturating_sub(largest).max(LEAST_LIMIT), Supply::Pages)
     }
 
-    /// Returns the pool of all readers that were given no other: it counts, but never waits.
+    /// Returns the pool of all readers that have no pool of their own: it counts, but never makes anyone
+    /// wait.
     pub(crate) fn unbounded() -> Pool {
         static POOL: OnceLock<Pool> = OnceLock::new();
-        // Its large payloads end as vectors.
+        // On the heap, because these payloads are handed out as vectors.
         POOL.get_or_init(|| Pool::with(usize::MAX, Supply::Heap)).clone()
     }
 
@@ -85,7 +86,7 @@ impl Pool {
         }))
     }
 
-    /// Returns how many bytes are held just now.
+    /// Returns how many bytes are held now.
     pub(crate) fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
     }
@@ -94,33 +95,34 @@ impl Pool {
         self.0.held_for_peers.load(Ordering::Relaxed)
     }
 
-    /// Notes that `bytes` that are held for the sink, or were, wait for a peer.
+    /// Marks `bytes` that are already counted as waiting for a peer.
     pub(crate) fn hold_for_peer(&self, bytes: usize) -> HeldForPeer {
         self.0.held_for_peers.fetch_add(bytes, Ordering::Relaxed);
         HeldForPeer { pool: self.clone(), bytes }
     }
 
-    /// Returns what counts bytes that lie elsewhere, of which there are none yet.
+    /// Returns a counter for bytes outside the pool, starting at zero.
     pub(crate) fn charge_nothing(&self) -> Charge {
         Charge { pool: self.clone(), bytes: 0 }
     }
 
     /// Waits until the sink has left room for another read.
     ///
-    /// `place` is the one in the line between calls; it is `None` while nobody waits.
+    /// `place` keeps the place in the line between calls; it is `None` while the task does not wait.
     pub(crate) fn poll_room(
         &self,
         cx: &mut Context<'_>,
         place: &mut Option<Box<Place>>,
     ) -> Poll<()> {
         let line = &self.0.line;
-        // Nobody overtakes those who wait already.
+        // Nobody overtakes tasks that already wait.
         if place.is_none() && line.is_empty() && self.has_room() {
             return Poll::Ready(());
         }
         let taken = place.get_or_insert_with(|| Box::new(line.join(cx.waker())));
         let is_first = line.wait_at(taken, cx.waker());
-        // What is freed after this line is not missed.
+        // Pairs with the fence in `peers_freed`, which `freed` calls first: either this task sees the freed
+        // bytes, or the task that freed them sees this place in the line and wakes it.
         fence(Ordering::SeqCst);
         if !is_first || !self.has_room() {
             return Poll::Pending;
@@ -129,14 +131,15 @@ impl Pool {
         Poll::Ready(())
     }
 
-    /// Returns whether there is room for a read buffer, and for a copy of what is left over in it; or for
-    /// anything, if no read buffer is to be had since peers hold so much.
+    /// Returns whether there is room for a read buffer and for a copy of what is left over in it. If peers
+    /// hold so much that no read buffers are lent at all, any room is enough.
     pub(super) fn has_room(&self) -> bool {
         let least = if self.is_crowded() { 1 } else { 2 * BUFFER };
         self.held().saturating_add(least) <= self.0.limit
     }
 
-    /// Returns whether peers hold so much that what is left over in a read buffer is too much.
+    /// Returns whether peers hold so much that even the leftovers of one more read buffer would be too
+    /// much.
     pub(crate) fn is_crowded(&self) -> bool {
         self.held_for_peers().saturating_add(BUFFER) > self.share(BUFFER)
     }
@@ -146,8 +149,8 @@ impl Pool {
         self.0.limit / 16 * SHARES[share_of(len)].1
     }
 
-    /// Returns whether peers keep a message of `len` bytes from getting `bytes` more: they hold its share, and
-    /// the overdraft.
+    /// Returns whether it is peers that keep a message of `len` bytes from getting `bytes` more: they hold
+    /// its share, and the overdraft.
     pub(super) fn lacks_share(&self, bytes: usize, len: usize) -> bool {
         self.held_for_peers().saturating_add(bytes) > self.share(len)
             && self.0.overdraft.load(Ordering::Relaxed) == FOR_PEER
@@ -158,12 +161,12 @@ impl Pool {
         self.0.growth.iter().any(|growth| growth.total_listeners() > 0)
     }
 
-    /// Counts bytes that are held for a peer, of a message of `len` bytes, if its share allows that.
+    /// Counts bytes held for a peer, as part of a message of `len` bytes, if its share has room for them.
     pub(super) fn try_hold_for_peer(&self, bytes: usize, len: usize) -> bool {
         self.try_hold_up_to(bytes, self.share(len))
     }
 
-    /// Counts bytes that are held for a peer, if that makes no more than `share` and there is room.
+    /// Counts bytes held for a peer, if `held_for_peers` stays within `share` and `held` within the limit.
     pub(super) fn try_hold_up_to(&self, bytes: usize, share: usize) -> bool {
         let add = |count: &AtomicUsize, limit: usize| {
             let sum = |sum: usize| sum.checked_add(bytes).filter(|&sum| sum <= limit);
@@ -171,6 +174,7 @@ impl Pool {
         };
         if !add(&self.0.held_for_peers, share) {
             return false;
+        // Undo the first count, since both limits must hold.
         }
         let held = add(&self.0.held, self.0.limit);
         if !held {
@@ -179,7 +183,7 @@ impl Pool {
         held
     }
 
-    /// Wakes those for whom there may be memory now.
+    /// Wakes the tasks for which there may be memory now.
     pub(super) fn freed(&self) {
         self.peers_freed();
         if self.has_room() {
@@ -187,20 +191,20 @@ impl Pool {
         }
     }
 
-    /// Wakes payloads for whose growth there may be memory now.
+    /// Wakes payloads that may be able to grow now.
     pub(super) fn peers_freed(&self) {
-        // One for all: those who wait have first listened, then looked at the counts.
+        // One fence for all events: waiting tasks listen first, then look at the counts.
         fence(Ordering::SeqCst);
         for growth in &self.0.growth {
             growth.notify(1.relaxed());
         }
     }
 
-    /// Gives a buffer back, of whatever length. It waits for the next reader if there is a use for it.
+    /// Takes back a buffer of any length, and keeps it for the next reader if it is of use.
     pub(super) fn give_back(&self, buffer: Buffer) {
         let useful = match self.0.supply {
             Supply::Pages => buffer.len() >= BUFFER,
-            // Longer vectors are made for those who take them away.
+            // Longer vectors are handed out, so there would be no use for them.
             Supply::Heap => buffer.len() == BUFFER,
         };
         if !useful {
@@ -210,22 +214,23 @@ impl Pool {
             idle.put(buffer);
             idle.shed(self.most_idle())
         });
-        // Without the lock.
+        // Dropped outside the lock: unmapping memory is slow.
         drop(surplus);
     }
 
-    /// Gives back to the system what has not been needed since the last call but one.
+    /// Returns memory to the system that has not been needed since the call before the last one.
     pub(crate) fn trim(&self) {
         let unneeded = self.with_idle(Idle::trim);
         drop(unneeded);
     }
 
-    /// Returns where to get `len` bytes from: for few, pages of their own cost more than they are.
+    /// Returns the source for `len` bytes: for a small buffer, a mapping would cost more than its memory.
     pub(super) fn supply(&self, len: usize) -> Supply {
         if len < BUFFER { Supply::Heap } else { self.0.supply }
     }
 
-    /// Returns how many bytes to have for `len`: for more than half of a read buffer, one of those.
+    /// Returns the size of the buffer to use for `len` bytes: a whole read buffer if half of one is not
+    /// enough, so that it can be reused.
     pub(super) fn size(&self, len: usize) -> usize {
         match self.0.supply {
             Supply::Pages if len > BUFFER / 2 => len.max(BUFFER),
@@ -233,17 +238,17 @@ impl Pool {
         }
     }
 
-    /// Returns how many bytes may lie idle: what is held and what is idle share the limit.
+    /// Returns how many bytes may be idle: held and idle bytes share the limit.
     pub(super) fn most_idle(&self) -> usize {
         let most = match self.0.supply {
             Supply::Pages => self.0.limit.saturating_sub(self.held()),
-            // Nobody trims a pool of vectors, so it holds on to little.
+            // Nobody trims such a pool, so it keeps little.
             Supply::Heap => 0,
         };
         most.max(LEAST_IDLE)
     }
 
-    /// Parts with idle buffers for what is held now.
+    /// Frees idle buffers that no longer fit beside the held bytes.
     pub(super) fn shed_idle(&self) {
         if self.0.idle_bytes.load(Ordering::Relaxed) > self.most_idle() {
             let surplus = self.with_idle(|idle| idle.shed(self.most_idle()));
@@ -259,7 +264,7 @@ impl Pool {
     }
 }
 
-/// Waits for `freed` until something is `ready`.
+/// Waits for `freed` until `ready` returns true.
 pub(super) fn poll_until(
     freed: &Event,
     cx: &mut Context<'_>,
@@ -271,7 +276,7 @@ pub(super) fn poll_until(
             *listener = None;
             return Poll::Ready(());
         }
-        // What is freed after this line is not missed: listen first, look again, then wait.
+        // Listen first, check again, then wait: so nothing that is freed in between is missed.
         match listener {
             None => *listener = Some(freed.listen()),
             Some(waiting) => {
@@ -283,7 +288,7 @@ pub(super) fn poll_until(
 }
 
 impl Charge {
-    /// Notes how many bytes there are now.
+    /// Sets how many bytes are counted.
     pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes >= before {

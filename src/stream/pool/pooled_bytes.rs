@@ -1,4 +1,4 @@
-//! A buffer on loan, and the bytes held in it.
+//! A borrowed buffer, and the bytes held in it.
 
 use std::fmt;
 use std::mem;
@@ -12,21 +12,21 @@ use super::buffer::{Buffer, Supply};
 use super::limits::{BATCH, BUFFER, MESSAGE, share_of};
 use super::pool::{FOR_PEER, FOR_SINK, NOBODY, Pool, poll_until};
 
-/// The least a growing payload gets, in bytes. Thousands of peers may announce much and send next to
-/// nothing.
+/// The least that a growing payload gets, in bytes. Small, because thousands of peers may announce long
+/// messages and send next to nothing.
 const FIRST_STEP: usize = 256;
 
-/// A buffer on loan, and the bytes held in it.
+/// A borrowed buffer, and the bytes held in it.
 pub(crate) struct PooledBytes {
-    /// What comes after `len` is left over from somebody else's messages.
+    /// Bytes after `len` are left over from other connections' messages and must never be exposed.
     bytes: Buffer,
     len: usize,
-    /// How many bytes are counted in the pool.
+    /// How many bytes are counted in the pool for this buffer.
     counted: usize,
-    /// Whether they count as held for a peer.
+    /// Whether they are counted as held for a peer.
     for_peer: bool,
     overdraft: bool,
-    /// Whether the rest of the message has arrived, so that no peer is waited for.
+    /// Whether the rest of the message has already arrived in the kernel, so that no peer is waited for.
     admitted: bool,
     /// Whether it waits for memory that is held for other peers.
     starves: bool,
@@ -34,8 +34,8 @@ pub(crate) struct PooledBytes {
 }
 
 impl Pool {
-    /// Takes a read buffer of [`BUFFER`] bytes, unless there is no room for it: then only as much is to
-    /// be read as the message under way has a place for.
+    /// Takes a read buffer of [`BUFFER`] bytes, or returns `None` if there is no room: then the reader must
+    /// only read into memory that it already has.
     pub(crate) fn try_read_buffer(&self) -> Option<PooledBytes> {
         (!self.is_crowded() && self.has_room()).then(|| {
             let idle = self.with_idle(|idle| idle.take(BUFFER));
@@ -43,14 +43,14 @@ impl Pool {
         })
     }
 
-    /// Lends a buffer, and counts it, whatever the limit.
+    /// Lends a buffer and counts it, even over the limit.
     pub(crate) fn lend(&self, bytes: Buffer) -> PooledBytes {
         let lent = PooledBytes::new(self.clone(), bytes);
         self.shed_idle();
         lent
     }
 
-    /// Returns a buffer with no bytes, to be grown for a message under way.
+    /// Returns an empty buffer, to be grown for a message that arrives in parts.
     pub(crate) fn empty(&self) -> PooledBytes {
         PooledBytes::new(self.clone(), Buffer::default())
     }
@@ -72,7 +72,7 @@ impl PooledBytes {
         }
     }
 
-    /// Notes that the rest of the message has arrived: its share of the memory does not matter any more.
+    /// Notes that the rest of the message has arrived, so it need not stay within its share of the memory.
     /// Returns whether that is new.
     pub(crate) fn admit(&mut self) -> bool {
         !mem::replace(&mut self.admitted, true)
@@ -83,14 +83,14 @@ impl PooledBytes {
         self.starves
     }
 
-    /// Notes that this is the start of a message whose rest has yet to come.
+    /// Marks the bytes as the start of a message whose rest has not arrived.
     pub(crate) fn hold_for_peer(&mut self) {
         if !mem::replace(&mut self.for_peer, true) {
             self.pool.0.held_for_peers.fetch_add(self.counted, Ordering::Relaxed);
         }
     }
 
-    /// Notes that these are whole messages from now on, so many of them, which wait for the sink.
+    /// Marks the bytes as `messages` whole messages that wait for the sink.
     pub(crate) fn hold_for_sink(&mut self, messages: usize) {
         if mem::take(&mut self.for_peer) {
             self.pool.0.held_for_peers.fetch_sub(self.counted, Ordering::Relaxed);
@@ -110,12 +110,12 @@ impl PooledBytes {
         self.counted
     }
 
-    /// Grows towards `want` bytes, of which `got` are in use and `coming` more are held elsewhere, to be
-    /// moved here. That may go to twice what has come, or to all of them if those are no more than twice
-    /// as many again. So an announcement alone costs next to nothing. Only while there is plenty it gets a
-    /// used buffer for all of them sooner.
+    /// Grows towards `want` bytes, of which `got` are in use here and `coming` more will be moved here from
+    /// elsewhere. It grows to twice `got`, or to `want` if that is at most twice as much again. So
+    /// announcing a long message costs the server next to nothing. Only while memory is plentiful may it
+    /// get a used buffer for the whole message at once.
     ///
-    /// `listener` holds the place in the queue between calls; it is `None` while nobody waits.
+    /// `listener` keeps the place in the queue between calls; it is `None` while the task does not wait.
     pub(crate) fn poll_grow(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,8 +127,8 @@ impl PooledBytes {
         self.hold_for_peer();
         let pool = self.pool.clone();
         let plenty = pool.held_for_peers().saturating_add(want) <= pool.share(want) / 2;
-        // Where nothing is known of what will come, a read buffer is the best guess; its pages are only taken
-        // as they are filled.
+        // If nothing has arrived yet, a read buffer is the best guess; its pages are only allocated as they
+        // are filled.
         let first = if plenty && got + coming == 0 { BUFFER } else { FIRST_STEP };
         let mut len = want.min((got + coming).max(2 * got).max(first));
         if len > BUFFER / 2 && want <= 2 * len {
@@ -139,7 +139,7 @@ impl PooledBytes {
         if size >= BUFFER
             && let Some(used) = pool.with_idle(|idle| idle.take(useful))
         {
-            // A used buffer costs no page faults. It is given back if there is no room for it.
+            // A used buffer costs no page faults. It goes back if its size is not within the share.
             if pool.try_hold_for_peer(used.len(), want) {
                 *listener = None;
                 self.move_to(used, got, want);
@@ -150,7 +150,7 @@ impl PooledBytes {
         let (mut size, waited) = (size, listener.is_some());
         let growth = &pool.0.growth[share_of(want)];
         let grown = poll_until(growth, cx, listener, || {
-            // Both buffers are there while the bytes are copied.
+            // The old buffer stays counted as well, since both exist while the bytes are copied.
             if pool.try_hold_for_peer(size, want) {
                 return true;
             }
@@ -160,8 +160,8 @@ impl PooledBytes {
             }
             let (from, to, order) = (NOBODY, FOR_PEER, Ordering::Relaxed);
             if pool.0.overdraft.compare_exchange(from, to, order, order).is_ok() {
-                // All that it will ever need. That has been set aside, so it does not count as long as it
-                // grows.
+                // The overdraft covers the whole message. Its memory is set aside outside the limit, so it
+                // is not counted while the message grows.
                 (self.overdraft, size) = (true, pool.size(want));
             }
             self.overdraft
@@ -175,7 +175,7 @@ impl PooledBytes {
         Poll::Ready(())
     }
 
-    /// Goes on in a new buffer of `size` bytes, which are counted.
+    /// Continues in a new buffer of `size` bytes, which are already counted.
     fn replace(&mut self, size: usize, got: usize, want: usize) {
         let supply = self.pool.supply(size);
         match (&mut self.bytes, supply) {
@@ -188,7 +188,7 @@ impl PooledBytes {
         }
     }
 
-    /// Goes on in another buffer, which is counted, with the first `got` of `want` bytes.
+    /// Continues in another buffer, which is already counted, with the first `got` of `want` bytes.
     fn move_to(&mut self, mut buffer: Buffer, got: usize, want: usize) {
         buffer[..got].copy_from_slice(&self.bytes[..got]);
         let before = mem::replace(&mut self.bytes, buffer);
@@ -196,7 +196,7 @@ impl PooledBytes {
         self.moved(self.bytes.len(), want);
     }
 
-    /// Counts only the buffer of `size` bytes from now on.
+    /// Stops counting the old buffer; only the new one of `size` bytes stays counted.
     fn moved(&mut self, size: usize, want: usize) {
         self.len = want.min(size);
         let counted = if self.overdraft { 0 } else { size };
@@ -209,14 +209,14 @@ impl PooledBytes {
         self.pool.shed_idle();
     }
 
-    /// Takes the bytes out, and stops counting them.
+    /// Returns the bytes, which are then no longer counted.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
         mem::take(&mut self.bytes).into_vec(self.len)
     }
 }
 
 impl fmt::Debug for PooledBytes {
-    /// Without the bytes, since some of them may be of somebody else's messages.
+    /// Omits the bytes, since some may belong to other connections' messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PooledBytes").field("len", &self.len).finish_non_exhaustive()
     }

@@ -12,11 +12,12 @@ use framelet::client::AckOptions;
 use framelet::net::{ByteStream, Peer};
 use framelet::server::{Echo, Request, Summary};
 use framelet::sink::{MessageSink, SinkError};
-use framelet::{AckClient, Address, Batch, FrameReader, FrameWriter, Server};
+use framelet::{AckClient, Address, Batch, Client, FrameReader, FrameWriter, Server};
 use futures_lite::io::BufWriter;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future, stream};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::{Task, Timer};
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -358,6 +359,21 @@ fn what_a_stream_keeps_until_it_is_flushed_is_flushed() {
         let mut client = soon("an answer", client).await.unwrap();
         client.send(b"sure").await.unwrap();
         soon("an acknowledgement", client.finish()).await.unwrap();
+        soon("the end", server).await;
+    });
+}
+
+#[test]
+fn a_stream_of_tokio_serves_through_its_compatibility_layer() {
+    future::block_on(async {
+        let (ours, theirs) = tokio::io::duplex(7);
+        let server = Server::accept_from(stream::once(Ok((theirs.compat(), Peer::named("tokio")))));
+        let server =
+            start(server.answer(|request: Request| async move { request.peer().to_string() }));
+        let mut client = Client::new(ours.compat());
+        let replies = soon("replies", client.request_all([b"a", b"b"])).await.unwrap();
+        assert_eq!(replies, [b"tokio", b"tokio"]);
+        drop(client);
         soon("the end", server).await;
     });
 }

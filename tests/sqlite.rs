@@ -168,7 +168,7 @@ fn what_cannot_be_written_is_said_before_anything_is_received() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("no folder/messages.db");
     check(&refused(&missing), 2, &["cannot open", "no such file or directory"]);
-    check(&refused(directory.path()), 2, &["unable to open", "see that it is a file"]);
+    check(&refused(directory.path()), 2, &["unable to open", "check that it is a file"]);
     let arguments = ["serve", "--to", "sqlite:x", "--output", "json"];
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
     let arguments = ["serve", "--to", "sqlite:x", "--sync", "never"];

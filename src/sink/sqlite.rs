@@ -571,7 +571,7 @@ mod tests {
         let one = batch(&origin(None), &[b"a"]);
         let error = transient(sink.commit(std::slice::from_ref(&one)));
         assert!(
-            error.contains("database is locked") && error.contains("end that one's"),
+            error.contains("database is locked") && error.contains("close the transaction"),
             "{error}"
         );
         assert_eq!(sink.committed(id(1)).unwrap(), Some(0), "a question can be answered");
@@ -629,11 +629,11 @@ mod tests {
         for (code, words) in [
             (ffi::SQLITE_BUSY, "close the transaction in that program"),
             (ffi::SQLITE_LOCKED, "close the transaction in that program"),
-            (ffi::SQLITE_NOTADB, "it is no SQLite database"),
+            (ffi::SQLITE_NOTADB, "it is not a SQLite database"),
             (ffi::SQLITE_CORRUPT, "it is damaged"),
             (ffi::SQLITE_READONLY, "it cannot be written"),
             (ffi::SQLITE_FULL, "make room there"),
-            (ffi::SQLITE_CANTOPEN, "see that it is a file"),
+            (ffi::SQLITE_CANTOPEN, "check that it is a file"),
             (ffi::SQLITE_IOERR, "see the system's log"),
             (ffi::SQLITE_TOOBIG, "see --max-message"),
         ] {

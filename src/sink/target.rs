@@ -143,8 +143,8 @@ mod tests {
             ("kafka:x", "no such sink"),
             ("out/messages", "a path alone does not say which"),
             ("messages.db", "a path alone does not say which"),
-            ("file:", "behind file:"),
-            ("sqlite:", "behind sqlite:"),
+            ("file:", "after file:"),
+            ("sqlite:", "after sqlite:"),
         ] {
             let error = text.parse::<SinkTarget>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

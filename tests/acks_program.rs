@@ -93,7 +93,7 @@ fn a_server_that_is_not_there_is_said_while_it_is_waited_for() {
 fn a_server_with_another_layout_is_told_from_one_without_acknowledgements() {
     let server = Server::start(&["--layout", "u32le"]);
     let output = send(server.address, &["--retry", "0s"], b"a\n");
-    check(&output, 3, &["if it does give them, its --layout may be another one"]);
+    check(&output, 3, &["if it does give them, its --layout may be different"]);
     let words = "a client that asks for acknowledgements, in u32be: try --layout u32be";
     server.wait_for_log(words, 1);
     assert_eq!(server.stop().log.matches("raise the limit").count(), 0);

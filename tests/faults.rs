@@ -254,7 +254,11 @@ fn a_database_on_a_disk_that_fails_for_a_while_is_waited_for() {
     let output = send(server.address, &["--window", "100"], 10_000).wait();
     check(&output, 0, &["sent 10000, committed 10000"]);
     let left = server.stop();
-    assert!(left.log.contains("disk I/O error: the disk or its file system fails"), "{}", left.log);
+    assert!(
+        left.log.contains("disk I/O error: the disk or its file system failed"),
+        "{}",
+        left.log
+    );
     assert_eq!(
         left.log.matches("waiting until messages can be written").count(),
         1,

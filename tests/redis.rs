@@ -477,7 +477,7 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     let serve = |to: &str| framelet(&["serve", "127.0.0.1:0", "--to", to], b"");
     let at = format!("127.0.0.1:{}", redis.port);
     let refused = serve(&format!("redis://:wrong@{at}/?stream=log"));
-    check(&refused, 2, &["WRONGPASS", "see the user in the URL", &at]);
+    check(&refused, 2, &["WRONGPASS", "check the user in the URL", &at]);
     assert!(!String::from_utf8_lossy(&refused.stderr).contains(":wrong"));
     check(
         &serve(&format!("redis://{at}/?stream=log")),
@@ -485,7 +485,7 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
         &["NOAUTH", "give a password", "(FRAMELET_REDIS_PASSWORD)"],
     );
     let to = |rest: &str| format!("redis://:right@{at}{rest}");
-    check(&serve(&to("/99?stream=log")), 2, &["DB index", "the number behind the port"]);
+    check(&serve(&to("/99?stream=log")), 2, &["DB index", "the database number after the port"]);
     check(&serve(&to("/0")), 2, &["the name of the stream is missing"]);
     let mut connection = redis.client(":right@").get_connection().unwrap();
     cmd("SET").arg("text").arg("a").exec(&mut connection).unwrap();

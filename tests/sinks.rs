@@ -196,7 +196,7 @@ fn a_file_that_cannot_be_opened_again_is_gone_on_in() {
     let away = directory.path().join("away");
     fs::rename(&folder, &away).unwrap();
     server.signal(Signal::HUP);
-    server.wait_for_log("going on in the file that was open before", 1);
+    server.wait_for_log("still writing to the old file", 1);
     check(&send(&server, &["--message", "still here"], b""), 0, &[]);
     assert!(server.stop().status.success());
     assert_eq!(fs::read(away.join("messages")).unwrap(), b"still here\n");

@@ -159,7 +159,7 @@ fn databases_of_others_and_of_newer_versions_are_refused() {
 
     let text = directory.path().join("text");
     fs::write(&text, "a note\n".repeat(200)).unwrap();
-    check(&refused(&text), 2, &["text", "it is no SQLite database"]);
+    check(&refused(&text), 2, &["text", "it is not a SQLite database"]);
     assert_eq!(fs::read(&text).unwrap(), "a note\n".repeat(200).as_bytes());
 }
 
@@ -168,7 +168,7 @@ fn what_cannot_be_written_is_said_before_anything_is_received() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("no folder/messages.db");
     check(&refused(&missing), 2, &["cannot open", "no such file or directory"]);
-    check(&refused(directory.path()), 2, &["unable to open", "see that it is a file"]);
+    check(&refused(directory.path()), 2, &["unable to open", "check that it is a file"]);
     let arguments = ["serve", "--to", "sqlite:x", "--output", "json"];
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
     let arguments = ["serve", "--to", "sqlite:x", "--sync", "never"];
@@ -254,8 +254,8 @@ fn a_database_that_stays_locked_is_waited_for_and_nothing_is_lost_or_doubled() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| send(&server, &["--message", "plain"], b""));
         // A start does not wait for it.
-        check(&refused(&path), 2, &["database is locked", "end that one's transaction"]);
-        let locked = "another program has kept it locked for 2 s; end that one's transaction; waiting \
+        check(&refused(&path), 2, &["database is locked", "close the transaction in that program"]);
+        let locked = "another program has kept it locked for 2 s; close the transaction in that program; waiting \
                       until messages can be written again";
         server.wait_for_log(locked, 1);
         assert!(!sending.is_finished());
@@ -317,7 +317,7 @@ fn a_database_that_cannot_grow_is_waited_for_and_nothing_is_lost_or_doubled() {
     limit(Some(300_000));
     let feed = Feed::start(&server);
     server
-        .wait_for_log("the disk or its file system fails; see the system's log; waiting until", 1);
+        .wait_for_log("the disk or its file system failed; see the system's log; waiting until", 1);
     let database = Database::open(&path);
     let there = database.committed();
     limit(None);

@@ -1,4 +1,4 @@
-//! The command line: what was typed, and what it asks for.
+//! The command line, parsed.
 
 use std::ffi::OsString;
 
@@ -72,7 +72,7 @@ impl Command {
     }
 }
 
-/// Makes out what was typed.
+/// Parses the command line.
 pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Failure> {
     let typed = typed.skip(1).map(text).collect::<Result<Vec<_>, _>>()?;
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
@@ -108,7 +108,7 @@ fn version() -> String {
     format!("framelet {}\nfeatures: {features}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Makes one line of what is wrong with the command line, and what may be meant.
+/// Describes a wrong command line in one line, with a suggestion.
 fn usage_error(output: &str, typed: &[&str], command: &CommandInfoWithArgs) -> String {
     let what: Vec<&str> = output
         .lines()
@@ -135,7 +135,7 @@ fn usage_error(output: &str, typed: &[&str], command: &CommandInfoWithArgs) -> S
             first.to_lowercase() + rest
         }
     };
-    // It repeats what was typed, and that may be a URL.
+    // The message quotes the command line, which may contain a URL with a password.
     let message = typed.iter().fold(message, |message, typed| {
         message.replace(typed, &WithoutPassword(typed).to_string())
     });

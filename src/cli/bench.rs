@@ -31,20 +31,20 @@ use schedule::{FASTEST, Schedule};
 use tally::Tally;
 
 mod block; // the frames to send
-mod connection; // a socket, and how it can fail
+mod connection; // a socket, and its errors
 mod echo; // round trips
 mod flood; // one way
 mod load; // the event loop of a thread
-mod plan; // what is to be measured
-mod progress; // the line that shows how it goes
+mod plan; // the checked options
+mod progress; // the progress line
 mod report; // what is printed at the end
 mod schedule; // when messages are due
-mod tally; // what was measured
+mod tally; // the results of a thread
 
-/// How long it is measured if nothing is said.
+/// The default duration of a measurement.
 const DURATION: Duration = Duration::from_secs(10);
 
-/// The longest time that is counted with: nobody waits for its end, and a clock still has it.
+/// The longest duration: nobody waits for its end, and the clock does not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Loads a server with messages: floods it, or with --echo measures round trips.
@@ -186,7 +186,7 @@ impl Plan {
             .collect()
     }
 
-    /// Loads the server from all threads, and returns what they have measured together.
+    /// Loads the server from all threads, and returns their combined results.
     fn measure(
         &self,
         block: &Block,
@@ -204,7 +204,7 @@ impl Plan {
             start,
             measure: start + self.warm_up,
             end: match (self.mode, self.length) {
-                // The schedule has an end of its own.
+                // The schedule ends by itself.
                 (Mode::Rate(_), _) | (_, Length::Messages(_)) => None,
                 (_, Length::Time(time)) => Some(start + self.warm_up + time),
             },
@@ -216,14 +216,14 @@ impl Plan {
             for (thread, share) in shares.into_iter().enumerate() {
                 let (seen, done) = (&seen[thread], done.clone());
                 let started = thread::Builder::new().spawn_scoped(scope, move || {
-                    // Dropped at the end, however it comes.
+                    // Dropped at the end of the thread, even after a panic.
                     let _done = done;
                     self.drive(block, share, thread, times, stop, seen)
                 });
                 match started {
                     Ok(started) => threads.push(started),
                     Err(error) => {
-                        // The others would go on until the end of the run.
+                        // Otherwise the other threads would continue until the end of the run.
                         stop.store(true, Ordering::Relaxed);
                         let why = format!("cannot start thread {}: {}", thread + 1, plain(&error));
                         return Err(usage("--threads", &why));
@@ -255,7 +255,7 @@ impl Plan {
         })
     }
 
-    /// Drives some of the connections.
+    /// Drives part of the connections.
     fn drive(
         &self,
         block: &Block,
@@ -282,7 +282,7 @@ impl Plan {
         finish(echo, &mut poll, times, stop, seen)
     }
 
-    /// Returns how many messages a connection sends once it counts, if that decides.
+    /// Returns how many measured messages a connection sends, if the run is limited by --count.
     fn share(&self, connection: usize) -> Option<u64> {
         match (self.mode, self.length) {
             (Mode::Rate(_), _) | (_, Length::Time(_)) => None,
@@ -293,7 +293,7 @@ impl Plan {
         }
     }
 
-    /// Returns what a thread sends at a rate.
+    /// Returns what a thread sends, if there is a rate.
     fn rate(&self, thread: usize, times: Times) -> Option<Rate> {
         let Mode::Rate(rate) = self.mode else { return None };
         let schedule = Schedule::new(rate);
@@ -306,7 +306,7 @@ impl Plan {
         Some(Rate { schedule, start: times.start, next, step, first, end, turn: 0 })
     }
 
-    /// Returns why it did not end well, if so.
+    /// Returns why the run failed, if it did.
     fn failure(&self, tally: &Tally) -> Option<Failure> {
         let fault = tally.faults.first()?;
         let exit = if tally.only_timed_out() { Exit::Timeout } else { Exit::Network };
@@ -327,7 +327,7 @@ fn finish(
     Ok(traffic.into_tally())
 }
 
-/// Returns a flag that the first signal to end sets. The second one ends the program at once.
+/// Returns a flag that the first signal to stop sets. A second signal exits at once.
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::<AtomicBool>::default();
     let (stopped, set) = (stop_signal()?, Arc::clone(&flag));
@@ -343,12 +343,12 @@ fn usage(option: &str, why: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{option}: {why}"))
 }
 
-/// Returns a number of things, unless it is none.
+/// Returns an error if a number that must be positive is zero.
 fn some(number: u64) -> Option<usize> {
     usize::try_from(number).ok().filter(|&number| number > 0)
 }
 
-/// Parses a size or a range of them: `64`, `1..4KiB`; both ends are in it.
+/// Parses a size or an inclusive range of sizes: `64`, `1..4KiB`.
 fn sizes(text: &str) -> Result<RangeInclusive<usize>, String> {
     let Some((least, most)) = text.split_once("..") else {
         return size(text).map(|size| size..=size);

@@ -38,7 +38,7 @@ pub(crate) struct Decode {
 impl Decode {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let limit = self.layout.limit(self.max_message)?;
-        // A file is always ready, so nothing here ever waits in a way that blocks more than itself.
+        // A file is always ready, so blocking on this future does not delay any other.
         let input = AssertAsync::new(open_input(self.file.as_deref())?);
         let mut reader = FrameReader::with_layout(input, self.layout).max_message(limit)?;
         let mut output =

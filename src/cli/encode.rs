@@ -46,7 +46,7 @@ impl Encode {
         loop {
             chunk.bytes.clear();
             let more = framer.read(&mut chunk, u64::MAX);
-            // What was composed before an error is good.
+            // Messages before the error are still written.
             output.write_all(&chunk.bytes).map_err(|error| Failure::output(&error))?;
             if !more? {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! How the program ends, as a number.
+//! The exit codes of the program.
 
 /// The exit codes that scripts can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

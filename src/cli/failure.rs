@@ -1,4 +1,4 @@
-//! Why the program fails, in words.
+//! Failures of the program: the message and the exit code.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use framelet::wire::LimitError;
 use super::exit_code::Exit;
 use super::log;
 
-/// What to say at the end, and the exit code.
+/// The final message, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -21,16 +21,16 @@ impl Failure {
         Failure { exit, message: Some(message.into()) }
     }
 
-    /// The failure of a write to standard output.
+    /// A failed write to standard output.
     pub(crate) fn output(error: &io::Error) -> Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Who closes a pipe has seen enough and needs no explanation.
+            // Whoever closed the pipe has seen enough.
             return Failure { exit: Exit::ClosedOutput, message: None };
         }
         Failure::new(Exit::Usage, format!("cannot write to standard output: {}", plain(error)))
     }
 
-    /// The failure to connect. `tried` says for how long, `hint` what to do if nobody listens there.
+    /// A failure to connect. `tried` says for how long, `hint` what to do if nobody listens there.
     pub(crate) fn to_connect(
         address: &Address,
         tried: &str,
@@ -55,7 +55,7 @@ impl Failure {
         self
     }
 
-    /// Says why and returns the exit code.
+    /// Prints the message and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
             log::say(message);
@@ -70,7 +70,7 @@ impl From<LimitError> for Failure {
     }
 }
 
-/// Shows a system's error without Rust's `(os error 2)`.
+/// Shows an operating system's error without Rust's `(os error 2)`.
 pub(crate) fn plain(error: &io::Error) -> String {
     framelet::wire::Plain(error).to_string()
 }

@@ -1,14 +1,14 @@
-//! Which option of the command line mends what the library says is wrong.
+//! The command-line option that fixes an error of the library.
 //!
-//! The library knows no command line. Its errors can be matched, and the target of a line of its log names
-//! the option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
+//! The library knows no command line. Its errors can be matched, and the target of a log line names the
+//! option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
 
 use framelet::client::AckError;
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
 use framelet::wire::{Fault, ProtocolError, RefusalCode, Suspect, TooLong};
 
-/// Returns what to add to a line of the log with this target.
+/// Returns the advice to append to a log line with this target.
 pub(crate) fn of_target(target: &str) -> Option<String> {
     let option = target.strip_prefix("framelet::")?;
     Some(match option.split_once("::").unwrap_or((option, "")) {
@@ -22,7 +22,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
     })
 }
 
-/// Returns the error of a stream, with what mends it.
+/// Returns the error of a stream, with advice.
 pub(crate) fn of_stream(error: &ReadError) -> String {
     let layout = match error {
         ReadError::Protocol(protocol) => protocol.suspect.as_ref().and_then(Suspect::layout),
@@ -32,7 +32,7 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
 }
 
-/// Returns what mends a length over the limit, if that is what is wrong.
+/// Returns the advice for a length over the limit, if that is the error.
 pub(crate) fn of_length(error: &ReadError) -> &'static str {
     match error {
         ReadError::Protocol(ProtocolError {
@@ -42,13 +42,13 @@ pub(crate) fn of_length(error: &ReadError) -> &'static str {
     }
 }
 
-/// Returns the error of a message that cannot be sent, with what mends it.
+/// Returns the error of a message that cannot be sent, with advice.
 pub(crate) fn of_message(error: &TooLong) -> String {
     let flag = if error.field.is_some() { " (--layout)" } else { " (--max-message)" };
     format!("{error}{flag}")
 }
 
-/// Returns the error of a server, with what mends it.
+/// Returns the error of a server, with advice.
 pub(crate) fn of_server(error: &ServeError) -> String {
     match error {
         ServeError::Zero(option) => format!("--{} cannot be zero", option.replace('_', "-")),
@@ -61,7 +61,7 @@ pub(crate) fn of_server(error: &ServeError) -> String {
     }
 }
 
-/// Returns the error of a client that asks for acknowledgements, with what mends it.
+/// Returns the error of a client that asks for acknowledgements, with advice.
 pub(crate) fn of_client(error: &AckError) -> String {
     match error {
         AckError::TooLong(too_long) => of_message(too_long),
@@ -69,7 +69,7 @@ pub(crate) fn of_client(error: &AckError) -> String {
         AckError::Limit(_) => format!("--max-message: {error}"),
         AckError::Layout(_) => format!("{error} (--layout)"),
         AckError::NoAcknowledgements { .. } => {
-            format!("{error}; if it does give them, its --layout may be another one")
+            format!("{error}; if it does give them, its --layout may be different")
         }
         AckError::Refused { refusal, .. } => match refusal.code {
             RefusalCode::TooLong => format!("{error} (--max-message of the server)"),

@@ -1,11 +1,11 @@
-//! The help of a command: how its options are listed, and what they all have in common.
+//! The help of a command: the list of its options, and what all help texts share.
 
 use argh::{CommandInfoWithArgs, FlagInfoKind};
 
-/// How wide the text is.
+/// The width of the text.
 const WIDTH: usize = 80;
 
-/// An example for each command, and one without a command.
+/// An example for each command, and one for the program.
 const EXAMPLES: [(&str, &str); 6] = [
     ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
@@ -15,7 +15,7 @@ const EXAMPLES: [(&str, &str); 6] = [
     ("bench", "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo"),
 ];
 
-/// What values can be: shown to commands that take such a value, or have such an option.
+/// Descriptions of values, shown for commands that take such a value.
 const VALUES: [(&str, &str, &str); 7] = [
     ("ADDR", "ADDR", "HOST:PORT, [IPV6]:PORT, :PORT (on 127.0.0.1) or unix:PATH"),
     (
@@ -59,7 +59,7 @@ Exit codes:
 
 /// Returns the help of a command.
 pub(crate) fn of(command: &CommandInfoWithArgs) -> String {
-    // Only the program itself has commands, and its name is not that of one.
+    // Only the program itself has commands.
     let name = if command.commands.is_empty() { command.name } else { "" };
     let mut text = String::new();
     if let Some((_, example)) = EXAMPLES.iter().find(|(of, _)| *of == name) {
@@ -114,7 +114,7 @@ fn list(title: &str, rows: Vec<(String, &str)>) -> String {
     format!("\n{title}:\n{}", wrapped("  ", &rows, longest + 4))
 }
 
-/// Returns rows of a name and a text that begins in a certain column and is broken into lines.
+/// Formats rows of a name and a text; the texts start at the same column and are wrapped.
 fn wrapped(indent: &str, rows: &[(&str, &str)], column: usize) -> String {
     let mut text = String::new();
     for (name, what) in rows {

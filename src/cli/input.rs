@@ -1,4 +1,4 @@
-//! Input files, and the frames of the messages in them.
+//! Input files, and the frames of their messages.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::flags;
 
-/// Opens the file to read: the one named, or standard input.
+/// Opens the named file, or standard input.
 pub(crate) fn open_input(file: Option<&str>) -> Result<BlockingFile, Failure> {
     let opened = match file {
         None => BlockingFile::stdin(),
@@ -27,23 +27,23 @@ pub(crate) fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
     Failure::new(Exit::Usage, format!("cannot read {name}: {}", plain(error)))
 }
 
-/// Composed messages, and how many they are.
+/// Composed messages and their number.
 pub(crate) struct Chunk {
-    /// Whole frames, ready to be sent or written; or payloads, for a client that makes the frames itself.
+    /// Whole frames, ready to be sent or written; or payloads, for a client that encodes the frames itself.
     pub(crate) bytes: Vec<u8>,
     /// Where each payload ends.
     ends: Option<Vec<usize>>,
     pub(crate) messages: u64,
-    /// How many bytes of the input had been read by then, where somebody wants to know.
+    /// How many bytes of the input had been read by then, if that is tracked.
     pub(crate) read: u64,
-    /// Dropped with the chunk, for a composer that waits until it is.
+    /// Closed when the chunk is dropped, for a composer that waits for that.
     #[allow(dead_code, reason = "dropping it is the answer")]
     waited_for: Option<SyncSender<()>>,
 }
 
 impl Chunk {
-    /// Returns one without frames, with room for those of one read of short lines: 64 KiB of text and
-    /// half as much for the prefixes.
+    /// Returns an empty chunk of frames, with room for one read of short lines: 64 KiB of text and half as
+    /// much for the prefixes.
     pub(crate) fn of_frames() -> Chunk {
         let bytes = Vec::with_capacity(96 * 1024);
         Chunk { bytes, ends: None, messages: 0, read: 0, waited_for: None }
@@ -73,13 +73,13 @@ impl Chunk {
         Ok(())
     }
 
-    /// Returns the payloads, if it is made of them.
+    /// Returns the payloads, if the chunk holds payloads.
     pub(crate) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().flatten().map(move |&end| &self.bytes[mem::replace(&mut start, end)..end])
     }
 
-    /// Returns what is disconnected once the chunk is dropped.
+    /// Returns a channel that is closed when the chunk is dropped.
     pub(crate) fn dropped(&mut self) -> Receiver<()> {
         let (sender, receiver) = sync_channel(0);
         self.waited_for = Some(sender);
@@ -106,13 +106,13 @@ impl Framer {
         Ok(Framer { composer, file, layout, limit })
     }
 
-    /// Reads once and appends the messages that are now complete, at most `most` of them, to `chunk`.
-    /// Returns `false` at the end of the input.
+    /// Reads once and appends the complete messages, at most `most`, to `chunk`. Returns `false` at the end
+    /// of the input.
     pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
         let (layout, limit) = (self.layout, self.limit);
         let read = self.composer.read(|message| {
             if chunk.messages < most {
-                // Cannot fail: the composer has the same limit, and the layout can say it.
+                // Cannot fail: the composer has the same limit, and the layout can express it.
                 let _ = chunk.append(layout, limit, message);
             }
         });
@@ -123,7 +123,7 @@ impl Framer {
         let record = error.record;
         match error.fault {
             InputFault::Io(error) => cannot_read(self.file.as_deref(), &error),
-            // No other limit would help.
+            // Raising the limit would not help.
             InputFault::TooLong { limit } if limit == self.layout.max_payload() => {
                 let layout = self.layout;
                 let what = format!("message is over the {limit} bytes that {layout} can say");

@@ -1,8 +1,7 @@
-//! What is said on standard error.
+//! Output on standard error.
 //!
-//! Lines are written by a thread of their own: nobody may be reading standard error, and a server that
-//! waits there would serve nobody and could not even be ended. Lines that find the queue full are
-//! dropped and counted.
+//! A thread of its own writes the lines. If nobody reads standard error, a server that waited there would
+//! serve nobody and could not even be stopped. Lines that find the queue full are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -15,15 +14,15 @@ use framelet::wire::Count;
 
 use super::flags;
 
-/// How many lines wait at most.
+/// The most lines that may wait.
 const QUEUE: usize = 4096;
 
-/// How long the end of the program waits for its last lines to be written.
+/// How long the program waits at its end for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 enum Entry {
     Line(String),
-    /// Everything in front of this has been written once the channel is closed.
+    /// Closed once everything before it has been written.
     Flush(#[allow(dead_code, reason = "dropping it is the answer")] SyncSender<()>),
 }
 
@@ -31,12 +30,12 @@ static QUEUED: OnceLock<SyncSender<Entry>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static TIMES: AtomicBool = AtomicBool::new(false);
 
-/// Starts the log, from this level up.
+/// Starts the log, at this level and above.
 pub(crate) fn start(level: log::LevelFilter) {
     let (sender, entries) = sync_channel(QUEUE);
     let writing = thread::Builder::new().name("framelet-log".into()).spawn(|| write_all(entries));
     if writing.is_ok() {
-        // Without the thread, lines are written where they are said. This is called once only.
+        // Without the thread, the caller writes the lines itself. This is called only once.
         let _ = QUEUED.set(sender);
     }
     if log::set_logger(&StandardError).is_ok() {
@@ -44,7 +43,7 @@ pub(crate) fn start(level: log::LevelFilter) {
     }
 }
 
-/// From now on each line begins with the time.
+/// From now on, each line starts with the time.
 pub(crate) fn show_times() {
     TIMES.store(true, Ordering::Relaxed);
 }
@@ -63,11 +62,11 @@ fn write_all(entries: Receiver<Entry>) {
 }
 
 fn write(line: &str) {
-    // Where that is impossible there is nobody to tell.
+    // If this fails, there is no place to report it.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Returns a line as it is written, with the time if that is asked for.
+/// Formats a line, with the time if requested.
 fn stamped(line: &str) -> String {
     match TIMES.load(Ordering::Relaxed) {
         true => {
@@ -78,7 +77,7 @@ fn stamped(line: &str) -> String {
     }
 }
 
-/// Says a line.
+/// Logs a line.
 pub(crate) fn say(line: impl Into<String>) {
     let line = stamped(&line.into());
     match QUEUED.get() {
@@ -92,7 +91,7 @@ pub(crate) fn say(line: impl Into<String>) {
     }
 }
 
-/// Waits until all lines are written, but not for ever.
+/// Waits until all lines are written, but not forever.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUED.get() {
         let (done, written) = sync_channel(0);
@@ -102,7 +101,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// Takes the library's log.
+/// Receives the library's log.
 struct StandardError;
 
 impl log::Log for StandardError {

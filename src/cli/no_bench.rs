@@ -5,7 +5,7 @@ use argh::{ArgsInfo, CommandInfo, CommandInfoWithArgs, EarlyExit, FromArgs, SubC
 use super::exit_code::Exit;
 use super::failure::Failure;
 
-/// Whatever it was meant to do.
+/// Accepts any arguments.
 pub(crate) struct Bench;
 
 impl FromArgs for Bench {

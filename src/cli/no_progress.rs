@@ -1,4 +1,4 @@
-//! In the place of the line on a terminal, in a program that was built without it.
+//! Replaces the progress line in a program that was built without it.
 
 use std::time::Duration;
 

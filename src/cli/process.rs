@@ -1,4 +1,4 @@
-//! What the system gives the process: open files, and threads.
+//! Resources of the process: open files and threads.
 
 use std::env;
 use std::io;
@@ -14,10 +14,10 @@ use super::failure::{Failure, plain};
 /// How many threads run tasks, for smol: it reads this when the first task is spawned.
 const THREADS: &str = "SMOL_THREADS";
 
-/// The most threads to ask for: each connection runs on one at a time, and no machine has so many cores.
+/// The most threads to ask for: no machine has more cores.
 const MOST_THREADS: u64 = 1024;
 
-/// With no threads the executor would wait for ever.
+/// With no threads, the executor would wait forever.
 pub(crate) fn check_threads() -> Result<(), Failure> {
     match env::var(THREADS).as_deref() {
         Ok("0") => Err(Failure::new(
@@ -28,16 +28,16 @@ pub(crate) fn check_threads() -> Result<(), Failure> {
     }
 }
 
-/// Has so many threads run tasks.
+/// Sets the number of threads that run tasks.
 ///
-/// The number comes from the environment, which a process with `forbid(unsafe_code)` cannot change for
-/// itself. So the program starts itself again in the same process, once: then the number is there.
+/// smol reads the number from the environment, which a process with `forbid(unsafe_code)` cannot change for
+/// itself. So the program restarts itself in the same process, once, with the number set.
 pub(crate) fn set_threads(threads: u64) -> Result<(), Failure> {
     if !(1..=MOST_THREADS).contains(&threads) {
         let message = format!("--threads: must be from 1 to {MOST_THREADS}");
         return Err(Failure::new(Exit::Usage, message));
     }
-    // As smol reads it.
+    // Parsed as smol does.
     let now = env::var(THREADS).ok().and_then(|now| now.parse().ok()).unwrap_or(1);
     if now == threads {
         return Ok(());
@@ -51,10 +51,10 @@ pub(crate) fn set_threads(threads: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, message))
 }
 
-/// Replaces this program by itself with as many threads. Returns only if that fails.
+/// Replaces this program with itself, with this many threads. Returns only if that fails.
 fn start_again(threads: &str) -> io::Error {
-    // By its own path, so that it keeps its name in lists of processes; and by the other one if the file
-    // was replaced or removed since.
+    // By its own path, so that it keeps its name in process lists; by the other path if the file was
+    // replaced or removed since.
     let paths = [env::current_exe(), Ok(PathBuf::from("/proc/self/exe"))];
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for path in paths.into_iter().flatten() {
@@ -66,12 +66,12 @@ fn start_again(threads: &str) -> io::Error {
     failed
 }
 
-/// Each connection is an open file, and shells often allow only 1024 of those where the system allows
-/// more.
+/// Raises the limit of open files: each connection needs one, and many shells allow only 1024 although the
+/// system allows more.
 pub(crate) fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
-        // If it fails, the limit is what it was, and the number of connections follows from it.
+        // If this fails, the limit stays, and the number of connections follows from it.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
 }

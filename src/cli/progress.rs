@@ -1,11 +1,11 @@
-//! A line on a terminal that shows how it goes.
+//! A progress line on a terminal.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// A line at the bottom of standard error, erased at the end. If that is no terminal, it is not there.
+/// A line at the bottom of standard error, erased at the end. Shown only if that is a terminal.
 pub(crate) struct Line {
     bar: ProgressBar,
     /// When it appears.
@@ -13,18 +13,18 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Returns a line that shows words, and if it is known how many bytes there are to go through, how
-    /// much of that is done. It appears only after a while.
+    /// Returns a line that shows words and, if the total number of bytes is known, the progress through
+    /// them. It appears only after a while.
     pub(crate) fn new(bytes: Option<u64>, after: Duration) -> Line {
         let template = match bytes {
             Some(_) => "{msg} [{wide_bar}] {bytes} of {total_bytes}{left}",
             None => "{msg}",
         };
-        // Cannot fail: the template is one.
+        // Cannot fail: the template is valid.
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
             .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // From nothing, nothing follows.
+                // Without progress there is no estimate.
                 if state.pos() > 0 {
                     let _ = write!(out, ", {:#} left", HumanDuration(state.eta()));
                 }

@@ -29,19 +29,19 @@ use super::process::check_threads;
 use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 
 mod ack;
-mod identity; // who sends, and what a file remembers of that
+mod identity; // the sender's id, and its state file
 mod progress;
 
 use progress::{Input, Progress};
 
-/// How many chunks of composed messages wait to be sent at most.
+/// The most chunks of composed messages that wait to be sent.
 const AHEAD: usize = 4;
 
-/// Beyond this many bytes a chunk is alone: the next one is composed when it has been sent.
+/// A chunk of more bytes than this waits alone: the next one is composed after it was sent.
 const LARGE: usize = 1024 * 1024;
 
-/// How long a server may take to close the connection after bad input. What was sent is under way by then,
-/// and the exit code does not say more of it than that.
+/// How long a server may take to close the connection after bad input. What was sent is in flight by then,
+/// and the exit code reports only the bad input.
 const PARTING: Duration = Duration::from_secs(1);
 
 /// The shortest and the longest wait between two attempts to connect.
@@ -138,21 +138,21 @@ fn window(text: &str) -> Result<usize, String> {
     if window == 0 { Err("must be at least 1".into()) } else { Ok(window) }
 }
 
-/// What comes from the thread that composes: chunks, and at the end perhaps why it had to stop.
+/// Messages from the composing thread: chunks, and perhaps finally the error that stopped it.
 type Composed = Result<Chunk, Failure>;
 
-/// What is composed, of which the first may be looked at while nothing can be sent yet.
+/// The composed messages. The first chunk can be inspected before anything is sent.
 struct Messages {
     composed: Receiver<Composed>,
     first: Option<Composed>,
 }
 
 impl Messages {
-    /// Returns what comes next; `None` at the end.
+    /// Returns the next chunk; `None` at the end.
     ///
     /// # Cancel safety
     ///
-    /// If it is dropped, nothing is lost.
+    /// Nothing is lost if it is dropped.
     async fn next(&mut self) -> Option<Composed> {
         match self.first.take() {
             None => self.composed.recv().await.ok(),
@@ -160,7 +160,7 @@ impl Messages {
         }
     }
 
-    /// Waits until it is known that there is nothing to send because of bad input, which may be never.
+    /// Waits until bad input has left nothing to send, which may never happen.
     async fn bad_from_the_start(&mut self) -> Failure {
         if self.first.is_none() {
             self.first = self.composed.recv().await.ok();
@@ -206,7 +206,7 @@ impl Send {
         })
     }
 
-    /// Returns what is wrong with the address, where it is the input that was meant.
+    /// Returns a hint if the address looks like the input.
     fn is_file(&self, failure: Failure) -> Failure {
         let file = &self.addr;
         match Path::new(file).is_file() {
@@ -232,8 +232,8 @@ impl Send {
         log::say(format!("connected to {address}; {how}"));
     }
 
-    /// Starts to compose messages, on a thread of its own: reading from a terminal cannot be given up.
-    /// How much of `input` has been read is noted.
+    /// Starts composing messages, on a thread of its own: reading from a terminal cannot be cancelled.
+    /// Tracks how much of `input` has been read.
     fn compose(&self, limit: usize, input: Option<Input>) -> Result<Messages, Failure> {
         let (sender, composed) = channel::bounded(AHEAD);
         let messages = Messages { composed, first: None };
@@ -262,7 +262,7 @@ impl Send {
                 let composing =
                     AssertUnwindSafe(|| compose(framer, new_chunk, once, input, &sender));
                 if catch_unwind(composing).is_err() {
-                    // Or else it would look like the end of the input.
+                    // Reported, because it would otherwise look like the end of the input.
                     let message = "a bug in framelet ended the reading of the input";
                     let _ = sender.send_blocking(Err(Failure::new(Exit::Usage, message)));
                 }
@@ -302,7 +302,7 @@ impl Send {
         Failure::to_connect(address, &tried, error, hint)
     }
 
-    /// Sends all messages and prints all replies, until both sides have ended.
+    /// Sends all messages and prints all replies, until both sides have finished.
     async fn exchange(
         &self,
         socket: ByteStream,
@@ -318,7 +318,7 @@ impl Send {
         }
     }
 
-    /// The same, except that bad input only ends it, and is left in `bad_input`.
+    /// Does the same, but stores bad input in `bad_input` instead of failing.
     async fn converse(
         &self,
         mut socket: ByteStream,
@@ -332,12 +332,12 @@ impl Send {
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
         let mut sending = pin!(send(socket.clone(), messages));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
-        // When to give up waiting: nothing is waited for while there is something to send.
+        // The deadline for the server; `None` while there is something to send.
         let mut give_up = Timer::never();
         loop {
             let enough = replies >= self.expect || bad_input.is_some();
             if sent.is_some() && !half_closed && enough {
-                // Only now: many servers drop the replies they still owe to a client that has ended.
+                // Only now: many servers drop outstanding replies when the client ends its side.
                 socket.close().await.map_err(|error| lost(&error))?;
                 half_closed = true;
                 give_up = match bad_input {
@@ -382,7 +382,7 @@ impl Send {
                 }
                 Event::Received(Err(ReadError::Io { error, .. })) => return Err(lost(&error)),
                 Event::Received(Err(error)) => return Err(self.bad_reply(&error)),
-                // It has been told that there is no more, and that is enough.
+                // The server has been told that no more follows, and that is enough.
                 Event::TimedOut if bad_input.is_some() => break,
                 Event::TimedOut => return Err(self.not_closed(replies)),
             }
@@ -415,7 +415,7 @@ impl Send {
             && self.addr.starts_with("unix:")
             && prefix == &[0xff]
         {
-            // How a framelet server ends a connection where there is no reset.
+            // Half a frame: this is how a framelet server aborts a connection that has no reset.
             let message =
                 "the server cut the connection; messages may not have arrived (its log says why)";
             return Failure::new(Exit::Network, message);
@@ -446,14 +446,14 @@ enum Event {
     TimedOut,
 }
 
-/// How many messages were sent, and why there were no more where the input is to blame.
+/// How many messages were sent, and why no more were, if that is the input's fault.
 #[derive(Default)]
 struct Sent {
     messages: u64,
     input: Option<Failure>,
 }
 
-/// Sends what is composed.
+/// Sends the composed messages.
 async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent> {
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
@@ -468,7 +468,7 @@ async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent
     Ok(sent)
 }
 
-/// Composes messages, a chunk for each read.
+/// Composes messages, one chunk per read.
 fn compose(
     mut framer: Framer,
     new_chunk: fn() -> Chunk,
@@ -483,16 +483,17 @@ fn compose(
         chunk.read = input.as_mut().map_or(0, Input::read);
         let enough = chunk.messages >= most;
         let dropped = (chunk.bytes.len() > LARGE).then(|| chunk.dropped());
-        // The queue is closed if the connection is lost: then nobody wants any more.
+        // The queue is closed if the connection is lost: then nobody needs more.
         if chunk.messages > 0 && chunks.send_blocking(Ok(chunk)).is_err() {
             return;
         }
         if let Some(dropped) = dropped {
-            // One of these takes memory enough, and nobody waits for the next one. Nothing ever comes.
+            // One such chunk takes enough memory, so wait until it is dropped. Nothing is ever received
+            // here.
             let _ = dropped.recv();
         }
         match more {
-            // What follows the only message that was asked for may be anything.
+            // With --one, anything may follow the first message.
             _ if enough => return,
             Ok(true) => {}
             Ok(false) => return,
@@ -504,7 +505,7 @@ fn compose(
     }
 }
 
-/// The connection failed while messages were under way.
+/// The connection failed while messages were in flight.
 fn lost(error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {

@@ -23,11 +23,11 @@ use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 
-/// What Redis takes as one value, unless its proto-max-bulk-len says otherwise.
+/// The longest value in Redis, unless its proto-max-bulk-len differs.
 const LONGEST_IN_REDIS: usize = 512 << 20;
 
-/// The longest message that SQLite takes, in bytes: a row has at most 1,000,000,000, and something is to be
-/// known about the message.
+/// The longest message for SQLite, in bytes: a row has at most 1,000,000,000, and the other columns need
+/// some of them.
 const LONGEST_IN_SQLITE: usize = 999_000_000;
 
 /// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
@@ -126,14 +126,14 @@ impl Serve {
             (false, false) => LevelFilter::Info,
         };
         check_threads()?;
-        // Before there is anything that starting again would lose.
+        // Done first, while nothing would be lost by a restart of the program.
         self.threads.map_or(Ok(()), set_threads)?;
         if self.log_time {
             log::show_times();
         }
         log::start(level);
         raise_file_limit();
-        // On a thread that polls no reactor, so that events stay with the threads that run the
+        // Runs on a thread that polls no reactor, so that events stay with the threads that run the
         // connections.
         future::block_on(smol::spawn(self.serve()))
     }
@@ -259,8 +259,7 @@ impl Serve {
     }
 }
 
-/// The variable of the environment that a password for Redis can be in, so that it is not in the list of
-/// processes.
+/// The environment variable for a Redis password, to keep it out of process lists.
 const REDIS_PASSWORD: &str = "FRAMELET_REDIS_PASSWORD";
 
 fn open_redis(url: &str) -> io::Result<RedisSink> {
@@ -273,7 +272,7 @@ fn open_redis(url: &str) -> io::Result<RedisSink> {
     }
 }
 
-/// Why it cannot listen, and what to do about the usual causes.
+/// Why it cannot listen, with advice for the usual causes.
 fn why(address: &Address, error: &io::Error) -> String {
     let hint = match (address, error.kind()) {
         (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {

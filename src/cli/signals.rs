@@ -1,4 +1,4 @@
-//! Signals that tell the program to end, or to do something else.
+//! Signals that stop the program, or make it reopen its output.
 
 use std::future::pending;
 use std::io;
@@ -15,16 +15,15 @@ use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::log;
 
-/// The shortest and longest wait until signals are waited for again, where that failed.
+/// The shortest and longest wait before retrying, if waiting for signals failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
-/// Returns a future that is ready once the first signal to end has come. The second one does not wait
-/// for anything.
+/// Returns a future that is ready after the first signal to stop. A second signal exits at once.
 pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     Ok(stop_at(listen([Signal::Term, Signal::Int])?))
 }
 
-/// From now on SIGHUP, which would end the program, has the sink reopen instead.
+/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output.
 pub(super) fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
     let mut signals = listen([Signal::Hup])?;
     smol::spawn(async move {
@@ -37,9 +36,9 @@ pub(super) fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has a write over the limit of a file's size fail, which is waited for, instead of ending the program.
+/// Makes a write over the file size limit fail, which can be waited out, instead of ending the program.
 pub(super) fn survive_limits() -> Result<(), Failure> {
-    // It is listened for as long as this lives, and nobody need hear it.
+    // The signal is caught as long as this lives; nobody needs to be told.
     std::mem::forget(listen([Signal::Xfsz])?);
     Ok(())
 }
@@ -56,25 +55,25 @@ fn stop_at(
     let (stop, stopped) = channel::bounded(1);
     smol::spawn(async move {
         next(&mut signals).await;
-        // Nobody may be waiting for it any more.
+        // The receiver may be gone.
         let _ = stop.try_send(());
         let signal = next(&mut signals).await;
         warn!("ended at once by a second signal");
         log::flush();
-        // As a shell shows a program that was ended by a signal.
+        // The exit code that shells show for a program ended by a signal.
         std::process::exit(128 + signal as i32);
     })
     .detach();
     async move {
-        // That nobody waits for signals is no signal.
+        // If waiting for signals failed, that is not a signal.
         if stopped.recv().await.is_err() {
             pending().await
         }
     }
 }
 
-/// Waits for the next signal. Where that fails, it is said and tried again: it must not look as if a
-/// signal had come, nor as if none could come any more.
+/// Waits for the next signal. If that fails, logs the error and retries: a failure must neither look like a
+/// signal nor stop later signals from arriving.
 async fn next(signals: &mut (impl Stream<Item = io::Result<Signal>> + Unpin)) -> Signal {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {

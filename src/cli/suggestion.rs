@@ -1,6 +1,6 @@
-//! What somebody meant who mistyped a word, or used another program's word.
+//! Suggestions for mistyped words, and for words of other programs.
 
-/// What other programs call the commands.
+/// Names of the commands in other programs.
 const SYNONYMS: [(&str, &str); 14] = [
     ("listen", "serve"),
     ("server", "serve"),
@@ -18,21 +18,20 @@ const SYNONYMS: [(&str, &str); 14] = [
     ("load", "bench"),
 ];
 
-/// Returns the command that is meant, if one is.
+/// Returns the command that was probably meant, if any.
 pub(crate) fn command(typed: &str, commands: &[&'static str]) -> Option<&'static str> {
     let typed = typed.to_lowercase();
     let synonym = SYNONYMS.iter().find(|(word, _)| *word == typed);
     synonym.map(|(_, command)| *command).or_else(|| nearest(&typed, commands.iter().copied()))
 }
 
-/// Returns the word that is like the one typed, if one is: at most half of that is to be changed.
+/// Returns the word most similar to the typed one, if at most half of that differs.
 pub(crate) fn nearest<'a>(typed: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let nearest = words.map(|word| (distance(typed, word), word)).min()?;
     (nearest.0 <= 2 && 2 * nearest.0 <= typed.chars().count()).then_some(nearest.1)
 }
 
-/// Returns how many characters have to be added, left out or changed to make one word of the other
-/// (Levenshtein).
+/// Returns the Levenshtein distance: how many characters must be added, removed or changed.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! The values of options and arguments, from text.
+//! Parses the values of options and arguments.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use parse_size::parse_size;
 use super::exit_code::Exit;
 use super::failure::Failure;
 
-/// Where `serve` and `send` meet unless told otherwise.
+/// The default address of `serve` and `send`.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:4747";
 
 /// Parses an address.
@@ -49,7 +49,7 @@ pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
     }
 }
 
-/// Parses a number of things.
+/// Parses a count.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number; write digits only".into())
 }

@@ -1,8 +1,8 @@
 //! Sends messages, learns which of them are committed, and sends the others again if a connection is lost.
 //!
-//! A task of its own drives the connection, so that messages are sent, acknowledgements are read and
-//! connections are made again whatever the caller does meanwhile. Both share [`Shared`]: the caller adds to
-//! the window, the task takes from it.
+//! A task of its own drives the connection: it sends messages, reads acknowledgements and reconnects,
+//! whatever the caller does meanwhile. Both share [`Shared`]: the caller adds messages to the window, the
+//! task sends them from it.
 
 use std::future::Future;
 use std::io;
@@ -170,7 +170,7 @@ impl AckClient {
             None => SenderId::random().map_err(|error| AckError::Random(Arc::new(error)))?,
         };
         let hello = Hello { sender, first: options.committed.saturating_add(1) };
-        // So that a layout without acknowledgements is found before anything happens.
+        // Checked first, so that an unsuitable layout is reported before anything else happens.
         hello.encode(layout).map_err(AckError::Layout)?;
         let shared = Arc::<Shared>::default();
         let driver = Driver::new(Arc::clone(&shared), server, options, sender);
@@ -190,13 +190,13 @@ impl AckClient {
         self.resume_from
     }
 
-    /// Returns whether `payload` can be that of the message with the number
-    /// [`resume_from`](AckClient::resume_from), the last one that an earlier client had sent. A caller that skips
-    /// so many messages of an input asks this of the last of them: if it is another one, so is the input, and
-    /// what is skipped would be lost.
+    /// Returns whether `payload` can be the message before [`resume_from`](AckClient::resume_from), which
+    /// is the last one that an earlier client got committed. A caller that skips the committed part of an
+    /// input should ask this about the last skipped message: if the answer is `false`, the input is a
+    /// different one, and skipping would lose messages.
     ///
-    /// The server keeps a checksum of that message. If it does not, such as one that was restarted and writes
-    /// to standard output, the answer is `true`.
+    /// The server compares a checksum. If it does not have one, for example because it was restarted and
+    /// writes to standard output, the answer is `true`.
     pub fn matches_last_committed(&self, payload: &[u8]) -> bool {
         self.shared.lock().checksum.is_none_or(|last| last == checksum(payload))
     }
@@ -211,9 +211,9 @@ impl AckClient {
         self.shared.window(Window::last_pushed)
     }
 
-    /// Returns how many acknowledged messages the server is known to have lost since the client connected;
-    /// more than 0 only with [`AckOptions::renumber`]. The server's numbers of messages are lower by this
-    /// than those of [`send`](AckClient::send).
+    /// Returns how many acknowledged messages the server has lost since the client connected, as far as
+    /// known; more than 0 only with [`AckOptions::renumber`]. The server's numbers are lower by this than
+    /// those of [`send`](AckClient::send).
     pub fn lost(&self) -> u64 {
         self.shared.lock().lost
     }
@@ -246,7 +246,7 @@ impl AckClient {
                 return None;
             }
             if window.is_empty() {
-                // From now on the server must not be silent.
+                // From now on the silence of the server counts.
                 state.last_heard = Some(Instant::now());
             }
             Some(Ok(window.push(&prefix, payload)))
@@ -256,8 +256,8 @@ impl AckClient {
         Ok(number)
     }
 
-    /// Waits until the message with this number is committed, and all before it. No message need have the
-    /// number yet.
+    /// Waits until the message with this number and all before it are committed. The message need not have
+    /// been sent yet.
     ///
     /// # Errors
     ///
@@ -273,11 +273,11 @@ impl AckClient {
         self.shared.wait(done).await
     }
 
-    /// Sends what is left and the end of the stream, and waits until everything is committed and the server
-    /// has closed the stream, too. `Ok` means that all messages are committed.
+    /// Sends the remaining messages and the end of the stream, and waits until everything is committed and
+    /// the server has closed the stream as well. `Ok` means that all messages are committed.
     ///
-    /// There is no time limit while the server gives signs of life: use `futures_lite::FutureExt::or` with
-    /// a timer.
+    /// There is no time limit while the server sends heartbeats: use `futures_lite::FutureExt::or` with a
+    /// timer.
     ///
     /// # Errors
     ///
@@ -291,7 +291,7 @@ impl AckClient {
         self.shared.work.notify(1);
         let ended = |state: &mut State| matches!(state.ended, Some(Ok(()))).then_some(());
         match self.shared.wait(ended).await {
-            // It does no harm to lose the connection after the last acknowledgement.
+            // Losing the connection after the last acknowledgement does no harm.
             Err(_) if self.sent() == self.committed() => Ok(()),
             ended => ended,
         }

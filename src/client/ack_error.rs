@@ -29,9 +29,9 @@ pub enum AckError {
     Finished,
     /// The system cannot generate a sender id.
     Random(Arc<io::Error>),
-    /// The server does not answer as one that gives acknowledgements. Nothing was sent to it.
+    /// The server does not answer like one that gives acknowledgements. Nothing was sent to it.
     NoAcknowledgements(AnswerError),
-    /// The server refused to go on.
+    /// The server refused the client.
     Refused {
         /// Why.
         refusal: Refusal,

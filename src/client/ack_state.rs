@@ -1,4 +1,5 @@
-//! What the caller of a client with acknowledgements shares with the task that drives its connection.
+//! The state shared by the caller of a client with acknowledgements and the task that drives its
+//! connection.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,35 +12,35 @@ use super::window::Window;
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// There is more to send, or no more will follow.
+    /// Notified when there is more to send, or no more will follow.
     pub(super) work: Event,
-    /// Something is acknowledged, or the client has ended.
+    /// Notified when messages are acknowledged, or the client has ended.
     pub(super) news: Event,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// There is one from the server's first acknowledgement on.
+    /// `None` until the server's first acknowledgement.
     pub(super) window: Option<Window>,
-    /// No more messages will follow.
+    /// Whether no more messages will follow.
     pub(super) finishing: bool,
     /// The checksum of the last message that was committed at the first handshake, if the server knows it.
     pub(super) checksum: Option<u64>,
     /// How many messages the server has lost: its numbers are lower by this than those of the window.
     pub(super) lost: u64,
-    /// When the server last gave a sign of life.
+    /// When the server was last known to be alive: it answered, or took data.
     pub(super) last_heard: Option<Instant>,
-    /// How it ended.
+    /// The result of the client, once it has ended.
     pub(super) ended: Option<Result<(), AckError>>,
 }
 
 impl Shared {
-    /// Looks at the window; before there is one, all its numbers are 0.
+    /// Reads a number of the window; 0 before there is a window.
     pub(super) fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
         self.lock().window.as_ref().map_or(0, look)
     }
 
-    /// Notes a sign of life of the server.
+    /// Records that the server is alive.
     pub(super) fn heard(&self) {
         self.lock().last_heard = Some(Instant::now());
     }
@@ -48,14 +49,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `found` finds something, or the client has ended with an error.
+    /// Waits until `found` returns something, or the client has ended.
     pub(super) async fn wait<T>(
         &self,
         mut found: impl FnMut(&mut State) -> Option<T>,
     ) -> Result<T, AckError> {
         loop {
             let mut listener = None;
-            // The second look is for what happened between the first one and listening.
+            // Look, listen, look again: so a change between the first look and listening is not missed.
             for _ in 0..2 {
                 let mut state = self.lock();
                 if let Some(found) = found(&mut state) {

@@ -1,4 +1,4 @@
-//! Drives the connection of a client: connects, sends, reads acknowledgements, and connects again.
+//! Drives the connection of a client: connects, sends, reads acknowledgements, and reconnects.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -29,24 +29,24 @@ use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
 
-/// How much is written at once, in bytes: as much as a plain writer queues.
+/// How much is written at once, in bytes: as much as a `FrameWriter` queues.
 const CHUNK: usize = 64 * 1024;
 
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How many handshakes in a row have to fail until the log says so. A server without acknowledgements closes
-/// the connection, but so does one that is full, or a load balancer whose servers are just starting.
+/// How many handshakes in a row must fail before that is logged. A server without acknowledgements closes
+/// the connection, but so do a full server and a load balancer whose servers are just starting.
 const HANDSHAKES: u32 = 6;
 
-/// For how long a fenced connection is remembered. The first time it may have been a connection of this client
-/// that was given up and arrived late; a second time, somebody else uses the same sender id.
+/// How long a fenced connection is remembered. The first one may have been an old connection of this client
+/// that arrived late; a second one within this time means that another client uses the same sender id.
 const FENCED: Duration = Duration::from_secs(60);
 
-/// How long there may be no connection before the log says so: a server that restarts takes less.
+/// How long a connection must be missing before that is logged: a server restarts in less.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
-/// How often at most to look whether the server is silent.
+/// The shortest interval between checks for a silent server.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
 /// Makes a new stream to the server for each connection.
@@ -69,34 +69,34 @@ where
     }
 }
 
-/// What drives the connection.
+/// The task that drives the connection.
 pub(super) struct Driver {
     shared: Arc<Shared>,
     /// The server, for the log.
     server: String,
     options: AckOptions,
     sender: SenderId,
-    /// How long there was no connection since the last progress, up to the last handshake.
+    /// The total time without a connection since the last progress, not including the current gap.
     disconnected_for: Duration,
-    /// Since when there is none.
+    /// When the current gap began, if there is no connection.
     disconnected_since: Option<Instant>,
-    /// Whether the log says that there is none.
+    /// Whether the current gap has been logged.
     reported: bool,
     /// How many handshakes failed in a row.
     handshake_failures: u32,
     /// When a connection was last fenced.
     fenced: Option<Instant>,
-    /// Whether the message that is next was once refused because it arrived too late.
+    /// Whether the next message was already refused once for arriving too late.
     late: bool,
-    /// Whether the numbers have changed since the last handshake.
+    /// Whether messages were renumbered since the last successful handshake.
     renumbered: bool,
 }
 
 /// Why a connection has ended.
 enum Disconnected {
-    /// Another connection may fare better.
+    /// A new connection may succeed.
     Transient(AckError),
-    /// No other connection will.
+    /// No new connection can succeed.
     Final(AckError),
     /// The server has lost messages; the next connection uses other numbers.
     Renumbered,
@@ -138,12 +138,14 @@ impl Driver {
             let committed = self.shared.window(Window::committed);
             let Err(disconnected) = self.converse(connector).await;
             let error = match disconnected {
-                // Everything is known to be committed, so it does not matter how the connection ended.
+                // All messages are known to be committed, so it does not matter how the connection ended.
                 _ if self.is_done() => break,
                 Disconnected::Final(error) => return Err(error),
                 Disconnected::Renumbered => continue,
                 Disconnected::Transient(error) => error,
             };
+            // Only commits shorten the wait: a server that accepts connections and fails at once must not
+            // be flooded.
             if self.shared.window(Window::committed) != committed {
                 backoff.reset();
             }
@@ -173,7 +175,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Notes that there is a connection on which the server answers.
+    /// Records that the server has answered on a connection.
     fn connected(&mut self) {
         (self.handshake_failures, self.reported) = (0, false);
         if let Some(since) = self.disconnected_since.take() {
@@ -181,7 +183,7 @@ impl Driver {
         }
     }
 
-    /// Notes that messages are committed, or that none is waiting.
+    /// Records progress: messages were committed, or none is waiting.
     fn progressed(&mut self) {
         (self.disconnected_for, self.late) = (Duration::ZERO, false);
     }
@@ -200,7 +202,7 @@ impl Driver {
         self.resume(committed, checksum)?;
         let shared = Arc::clone(&self.shared);
         let mut sending = Some(Sending::default());
-        // It lives as long as the connection. A timer that was armed and dropped for each answer would wake the
+        // It lives as long as the connection: arming and dropping a timer for each answer would wake the
         // reactor's thread each time.
         let mut silent = pin!(silent(timeout, &shared));
         loop {
@@ -224,7 +226,8 @@ impl Driver {
                     self.acknowledged(count)?;
                 }
                 Answer::Refusal(refusal) => {
-                    // Its count is as good as any; but why it refuses matters more than a wrong one.
+                    // The count is used as well, but if it is wrong, the reason of the refusal matters
+                    // more.
                     let _ = self.acknowledged(refusal.committed);
                     return Err(self.refused(refusal));
                 }
@@ -234,15 +237,15 @@ impl Driver {
         }
     }
 
-    /// Sends the hello, and returns how many messages the server says it has committed, and the checksum of
-    /// the last of them if that was asked for and is known.
+    /// Sends the hello. Returns how many messages the server has committed, and the checksum of the last
+    /// one if that was requested and the server knows it.
     async fn greet(
         &mut self,
         reader: &mut FrameReader<impl AsyncRead + AsyncWrite + Unpin>,
     ) -> Result<(u64, Option<u64>), Disconnected> {
         let first = self.committed().saturating_sub(self.lost_messages()).saturating_add(1);
         let hello = Hello { sender: self.sender, first };
-        // Only a client that begins with the messages of an earlier one has not sent the last one itself.
+        // The checksum is only needed if the last message was sent by an earlier client.
         let resuming = self.options.sender.is_some() && self.shared.lock().window.is_none();
         let encode = if resuming { Hello::encode_resuming } else { Hello::encode };
         let hello = encode(&hello, self.options.layout)
@@ -252,7 +255,8 @@ impl Driver {
                 reader.get_mut().write_all(&hello).await?;
                 reader.get_mut().flush().await
             };
-            // A server that refuses may close before it has read everything, but it says why.
+            // A server that refuses may close before it has read the hello, but its answer can still be
+            // read.
             let written = written.await;
             match (read_answer(reader).await, written) {
                 (Err(AnswerError::Io(_)), Err(error)) => Err(error.into()),
@@ -262,7 +266,7 @@ impl Driver {
         let timeout = self.options.server_timeout;
         let late = || async { Ok(timed_out("no answer", timeout).await?) };
         let mut answer = greeting.or(late()).await;
-        // A server that answers at all gives acknowledgements.
+        // A server that answers at all gives acknowledgements, so later errors are those of a connection.
         let mut gives_any = self.shared.lock().window.is_some();
         let mut busy = false;
         loop {
@@ -286,9 +290,10 @@ impl Driver {
         }
     }
 
-    /// Notes that a server has not answered a hello.
+    /// Records that a server has not answered the hello.
     fn handshake_failed(&mut self, error: Arc<io::Error>) -> Disconnected {
-        // One that says nothing for long is no busy load balancer.
+        // A server that stays silent for the whole timeout is no busy load balancer, so one such failure is
+        // enough.
         let silent = error.kind() == io::ErrorKind::TimedOut;
         let failures = self.handshake_failures.saturating_add(if silent { HANDSHAKES } else { 1 });
         let enough = self.handshake_failures < HANDSHAKES && failures >= HANDSHAKES;
@@ -304,15 +309,15 @@ impl Driver {
         Disconnected::Transient(AckError::NoAcknowledgements(error))
     }
 
-    /// Begins, or resumes, after the messages that the server says are committed.
+    /// Starts or resumes after the messages that the server has committed.
     fn resume(&mut self, server: u64, checksum: Option<u64>) -> Result<(), Disconnected> {
         self.connected();
         let server = self.in_own_numbers(server)?;
         let committed = self.committed();
-        // If the server has lost messages, its last one is none of those that are compared.
+        // If the server has lost messages, its last message is not the one that the checksum is for.
         let checksum = checksum.filter(|_| server >= committed && self.lost_messages() == 0);
         let from = match server < committed {
-            // There is no need to connect again: from here on both sides count the same way.
+            // No need to reconnect: from here on, both sides use the same numbers.
             true if self.options.renumber => {
                 self.renumber(server);
                 committed
@@ -359,7 +364,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Returns whether no more messages will follow, and all are committed.
+    /// Returns whether no more messages will follow and all are committed.
     fn is_done(&self) -> bool {
         let state = self.shared.lock();
         state.finishing && state.window.as_ref().is_some_and(Window::is_empty)
@@ -371,7 +376,7 @@ impl Driver {
         state.window.as_ref().map_or(self.options.committed, Window::committed)
     }
 
-    /// Returns how many messages the client has taken in all.
+    /// Returns how many messages the client has taken in total.
     fn sent(&self) -> u64 {
         let state = self.shared.lock();
         state.window.as_ref().map_or(self.options.committed, Window::last_pushed)
@@ -381,14 +386,13 @@ impl Driver {
         self.shared.lock().lost
     }
 
-    /// Returns what a count of the server is in the numbers of this client.
+    /// Converts a count of the server to this client's numbers.
     fn in_own_numbers(&self, count: u64) -> Result<u64, Disconnected> {
         let beyond = CountFault::Beyond { count, sent: self.sent() };
         count.checked_add(self.lost_messages()).ok_or_else(|| self.miscounted(beyond))
     }
 
-    /// Gives the messages that are not committed the numbers after `server`, a count in the numbers of
-    /// this client.
+    /// Renumbers the uncommitted messages to follow `server`, a count in this client's numbers.
     fn renumber(&mut self, server: u64) {
         let committed = self.committed();
         let newly_lost = committed.saturating_sub(server);
@@ -405,7 +409,7 @@ impl Driver {
         );
     }
 
-    /// The server has only `server` messages, a count in the numbers of this client.
+    /// Returns the error of a server that has only `server` messages, a count in this client's numbers.
     fn behind(&self, server: u64) -> AckError {
         AckError::Behind {
             server: server.saturating_sub(self.lost_messages()),
@@ -425,7 +429,7 @@ impl Driver {
             && let Ok(server) = self.in_own_numbers(refusal.committed)
             && server < self.committed()
         {
-            // Not twice in a row: that server would never be content.
+            // Not twice in a row: such a server would never accept the messages.
             if !self.options.renumber || self.renumbered {
                 return Disconnected::Final(self.behind(server));
             }
@@ -437,7 +441,7 @@ impl Driver {
                 let again = self.fenced.replace(Instant::now());
                 again.is_none_or(|last| last.elapsed() > FENCED)
             }
-            // The network may have been slow for a while; if it stays so, retrying is of no use.
+            // The network may have been slow for a while. If it is slow again, retrying does not help.
             RefusalCode::Late => !mem::replace(&mut self.late, true),
             code => code.is_passing(),
         };
@@ -445,7 +449,7 @@ impl Driver {
         if transient { Disconnected::Transient(error) } else { Disconnected::Final(error) }
     }
 
-    /// The connection is lost, or the server broke the protocol.
+    /// Returns how a connection ended: it was lost, or the server broke the protocol.
     fn failed(&self, error: AnswerError) -> Disconnected {
         match error {
             AnswerError::Io(error) => Disconnected::Transient(self.lost(error)),
@@ -458,11 +462,11 @@ impl Driver {
     }
 }
 
-/// Waits until the server has given no sign of life for too long while messages wait.
+/// Waits until the server has been silent for too long while messages wait.
 async fn silent<T>(timeout: Option<Duration>, shared: &Shared) -> Result<T, AnswerError> {
     let Some(timeout) = timeout else { return pending().await };
     loop {
-        // Looking now and then is enough, and costs less than a timer for each message.
+        // Checking from time to time is enough, and costs less than a timer for each message.
         Timer::after((timeout / 8).max(SHORTEST_LOOK)).await;
         let mut state = shared.lock();
         let waiting =
@@ -476,7 +480,7 @@ async fn silent<T>(timeout: Option<Duration>, shared: &Shared) -> Result<T, Answ
     }
 }
 
-/// Waits until it is too late for something.
+/// Waits until the timeout, and returns the error.
 async fn timed_out<T>(what: &str, timeout: Option<Duration>) -> io::Result<T> {
     let Some(timeout) = timeout else { return pending().await };
     Timer::after(timeout).await;
@@ -496,7 +500,7 @@ fn closed() -> io::Error {
 ///
 /// # Cancel safety
 ///
-/// As [`FrameReader::read`].
+/// The same as that of [`FrameReader::read`].
 async fn read_answer(
     reader: &mut FrameReader<impl AsyncRead + Unpin>,
 ) -> Result<Answer, AnswerError> {
@@ -515,7 +519,7 @@ fn poll_answer(
             fault: Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. },
             ..
         })) => {
-            // That is how a connection is aborted where there is no reset.
+            // Half a frame: this is how a server aborts a connection that has no reset.
             let what = "the server cut the connection";
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())
         }
@@ -551,8 +555,8 @@ impl Sending {
                     taken => self.taken += taken,
                 }
                 if mem::take(&mut self.full) {
-                    // There is room again, so the other side has read something. Where there was room all
-                    // the time, it may only be this system's buffers that take it.
+                    // There is room again, so the server has read something. If the write succeeds at once,
+                    // that proves nothing: the data may just fit into this system's buffers.
                     shared.heard();
                 }
             }

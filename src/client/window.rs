@@ -1,4 +1,4 @@
-//! What a client has sent and the server has not acknowledged yet.
+//! The messages that a client has sent and the server has not acknowledged.
 //!
 //! ```text
 //!        committed    next_to_send   last_pushed
@@ -7,8 +7,8 @@
 //!    dropped │ sent       │ to be sent   │
 //! ```
 //!
-//! After a lost connection the middle mark goes back to where the server wants to resume. All frames
-//! lie in one ring of bytes; no message has an allocation of its own.
+//! After a lost connection, the middle mark moves back to where the server wants to resume. All frames lie
+//! in one ring of bytes; no message has an allocation of its own.
 //!
 //! This module is pure: no I/O, no time.
 
@@ -37,7 +37,7 @@ pub(crate) struct Window {
     ever_taken: u64,
 }
 
-/// A count that no server can have committed.
+/// A count that the server cannot have committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CountFault {
@@ -98,8 +98,8 @@ impl Window {
         self.ends.is_empty()
     }
 
-    /// Returns whether there is room for a frame of `len` bytes. In an empty window there always is,
-    /// so that a message larger than the whole window can be sent, too.
+    /// Returns whether there is room for a frame of `len` bytes. An empty window always has room, so that a
+    /// message larger than the whole window can be sent.
     pub(crate) fn has_room(&self, len: usize) -> bool {
         self.is_empty()
             || self.ends.len() < self.most_messages
@@ -114,10 +114,9 @@ impl Window {
         self.last_pushed()
     }
 
-    /// Appends to `out` what is to be sent next, at most `most` bytes of it, and counts it as taken by
-    /// the connection.
+    /// Appends the next bytes to send to `out`, at most `most`, and counts them as taken by the connection.
     pub(crate) fn take_unsent(&mut self, out: &mut Vec<u8>, most: usize) {
-        // Cannot fail: it is no more than lies in the ring.
+        // Cannot fail: the ring holds at least that much.
         let from = usize::try_from(self.next_to_send - self.start).unwrap_or(usize::MAX);
         let to = self.bytes.len().min(from.saturating_add(most));
         let (front, back) = self.bytes.as_slices();
@@ -156,7 +155,7 @@ impl Window {
             return Err(CountFault::Beyond { count, sent });
         }
         if let Some(end) = self.end_of(count) {
-            // Cannot fail: both are lengths of what lies in the ring.
+            // Cannot fail: both are lengths of data in the ring.
             let messages = usize::try_from(count - self.committed).unwrap_or(usize::MAX);
             let bytes = usize::try_from(end - self.start).unwrap_or(usize::MAX);
             self.ends.drain(..messages);
@@ -172,7 +171,7 @@ impl Window {
         self.committed + whole as u64
     }
 
-    /// Returns where the frame of a message ends, if it is in here.
+    /// Returns where the frame of a message ends, if it is in the window.
     fn end_of(&self, number: u64) -> Option<u64> {
         let index = number.checked_sub(self.committed + 1)?;
         self.ends.get(usize::try_from(index).ok()?).copied()

@@ -1,4 +1,4 @@
-//! Text or bytes to messages.
+//! Converts text or bytes to messages.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,11 +19,11 @@ use crate::wire::layout::Layout;
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// Composes messages from a blocking source of text or bytes, such as standard input.
+/// Reads messages from a blocking source of text or bytes, such as standard input.
 ///
-/// It keeps the record that it is reading, and while it is passed on its message: together less than three
-/// times the record. A record is at most as long as its format may make a message of the limit: 6 times in
-/// `json`, 3 times in `hex`, twice in `base64`.
+/// It holds the current record and, while a message is passed on, that message: together less than three
+/// times the record. A record is bounded by the longest encoding of a message of the limit: 6 times its
+/// length in `json`, 3 times in `hex`, twice in `base64`.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ pub struct Composer<R>(Kind<R>);
 enum Kind<R> {
     Records(Records<R>),
     Frames(Box<FrameReader<AssertAsync<R>>>),
-    /// By an error.
+    /// Ended by an error.
     Ended,
 }
 
@@ -53,21 +53,21 @@ struct Records<R> {
     format: InputFormat,
     limit: usize,
     chunk: Vec<u8>,
-    /// The record that has no end yet.
+    /// The record that has not ended yet.
     unfinished: Vec<u8>,
-    /// The lines of the message that has no end yet; only in the format `text`.
+    /// The lines of the current message; used only in the format `text`.
     composed: Option<Vec<u8>>,
-    /// The number of the current record; the first one is 1.
+    /// The number of the current record, counted from 1.
     record: u64,
     at_end: bool,
 }
 
-/// Input that cannot be read, or makes no message.
+/// Input that cannot be read or is not valid in its format.
 ///
-/// Messages in front of it have been composed.
+/// All messages before it have been passed on.
 #[derive(Debug)]
 pub struct InputError {
-    /// The number of the line or record it is in, where there are such; the first one is 1.
+    /// The number of the line or record, counted from 1, in formats that have them.
     pub record: Option<u64>,
     /// What is wrong.
     pub fault: InputFault,
@@ -77,21 +77,21 @@ pub struct InputError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InputFault {
-    /// A message is longer than allowed.
+    /// A message is over the limit.
     TooLong {
         /// The longest payload allowed, in bytes.
         limit: usize,
     },
-    /// A record is not what its format asks for.
+    /// A record is not valid in its format.
     NotInFormat(String),
-    /// A frame is not one.
+    /// A frame is not valid.
     Frame(Box<ReadError>),
     /// The source cannot be read.
     Io(io::Error),
 }
 
 impl<R: Read> Composer<R> {
-    /// Returns a composer of messages of at most `limit` bytes from `source`.
+    /// Returns a composer of messages of at most `limit` bytes, read from `source`.
     pub fn new(source: R, format: InputFormat, limit: usize) -> Composer<R> {
         if format == InputFormat::Frames {
             let source = AssertAsync::new(source);
@@ -111,17 +111,17 @@ impl<R: Read> Composer<R> {
         }))
     }
 
-    /// Reads once from the source and passes the messages that are now complete to `take`. Returns
-    /// `false` once the source has ended and every message was passed.
+    /// Reads once from the source and passes each complete message to `take`. Returns `false` once the
+    /// source has ended and every message was passed on.
     ///
     /// # Errors
     ///
-    /// [`InputError`]; behind it there is nothing more, and the next call returns `false`.
+    /// [`InputError`]; nothing follows it, and the next call returns `false`.
     pub fn read(&mut self, take: impl FnMut(&[u8])) -> Result<bool, InputError> {
         let read = match &mut self.0 {
             Kind::Ended => Ok(false),
             Kind::Records(records) => records.read(take),
-            // A blocking source is always ready, so this is no waiting within a wait.
+            // Does not block on a nested wait: a blocking source is always ready.
             Kind::Frames(reader) => match block_on(reader.read_batch()) {
                 Ok(Some(payloads)) => {
                     payloads.iter().for_each(take);
@@ -148,7 +148,7 @@ impl<R: Read> Records<R> {
         if self.at_end {
             return Ok(false);
         }
-        // The chunk is moved out so that records in it can be passed on without a copy.
+        // The chunk is moved out so that its records can be passed on without a copy.
         let mut chunk = std::mem::take(&mut self.chunk);
         let read = loop {
             match self.source.read(&mut chunk) {
@@ -188,7 +188,7 @@ impl<R: Read> Records<R> {
         self.keep(&chunk[from..])
     }
 
-    /// The source has ended: what has no end mark is complete now.
+    /// The source has ended, so the current record is complete without an end mark.
     fn finish(&mut self, take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
         self.at_end = true;
         let record = std::mem::take(&mut self.unfinished);
@@ -203,7 +203,7 @@ impl<R: Read> Records<R> {
         Ok(())
     }
 
-    /// Makes a message of a whole record, or adds it to one.
+    /// Converts a whole record to a message, or adds it to one.
     fn compose(&mut self, record: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
         let decoded = match self.format {
             InputFormat::Text => return self.compose_text(record, take),
@@ -215,7 +215,7 @@ impl<R: Read> Records<R> {
                 .decode(record.trim_ascii())
                 .map(Cow::Owned)
                 .map_err(|error| format!("not Base64: {error}")),
-            // An empty line carries no object, so it is not one that lacks a payload.
+            // An empty line contains no object, so it is skipped and not an error.
             InputFormat::Json if record.trim_ascii().is_empty() => return Ok(()),
             InputFormat::Json => payload_of_json(record),
             InputFormat::Lines | InputFormat::Nul | InputFormat::Whole | InputFormat::Frames => {
@@ -252,10 +252,10 @@ impl<R: Read> Records<R> {
         Ok(())
     }
 
-    /// Keeps part of a record, as long as its message can still be within the limit.
+    /// Keeps part of a record, unless its message would be over the limit.
     fn keep(&mut self, part: &[u8]) -> Result<(), InputError> {
         let length = self.unfinished.len() + part.len();
-        // What an encoding can make of `limit` bytes at the most, and some room for the other fields.
+        // The longest encoding of `limit` bytes, and some room for other fields.
         let longest = match self.format {
             InputFormat::Hex => self.limit.saturating_mul(3).saturating_add(CHUNK),
             InputFormat::Base64 => self.limit.saturating_mul(2).saturating_add(CHUNK),
@@ -284,7 +284,7 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// Returns the line without spaces; a copy only if there are some inside.
+/// Returns the line without spaces; copied only if it contains some.
 fn without_spaces(line: &[u8]) -> Cow<'_, [u8]> {
     let line = line.trim_ascii();
     match line.iter().any(u8::is_ascii_whitespace) {

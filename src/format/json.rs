@@ -1,5 +1,5 @@
-//! The payload of a JSON object, with no more memory than it needs: the line may be as long as the longest
-//! message allows, and whatever else is in it is passed over.
+//! Extracts the payload of a JSON object without extra memory: the line may be as long as the longest
+//! message allows, and everything else in it is skipped.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::fmt;
 use data_encoding::BASE64;
 use serde_core::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The payload that a JSON object of the format `json` carries.
+/// Returns the payload in a JSON object of the format `json`.
 pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let object = json.deserialize_any(ObjectVisitor).and_then(|object| json.end().map(|()| object));
-    // The scratch space of the parser is as large as the longest text with an escape.
+    // The parser's scratch space grows to the longest string that contains an escape.
     drop(json);
     let object = object.map_err(|error| match error.is_data() {
         true => "not a JSON object".into(),
@@ -30,21 +30,21 @@ pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     }
 }
 
-/// What matters in an object.
+/// The relevant fields of an object.
 #[derive(Default)]
 struct Object<'a> {
     payload: Found<'a>,
     payload_base64: Found<'a>,
 }
 
-/// What is found under a name.
+/// The value of a field.
 #[derive(Default)]
 enum Found<'a> {
     #[default]
     Nothing,
-    /// Where it has no escapes, it is a part of the line.
+    /// Borrowed from the line if it contains no escapes.
     Text(Cow<'a, str>),
-    /// Not a text.
+    /// Not a string.
     Other,
     Twice,
 }
@@ -55,7 +55,7 @@ impl<'a> Found<'a> {
             Found::Nothing => Ok(None),
             Found::Text(text) => Ok(Some(text)),
             Found::Other => Err(format!("{name} is not a string")),
-            Found::Twice => Err(format!("{name} is there twice in the object")),
+            Found::Twice => Err(format!("the object contains {name} twice")),
         }
     }
 }
@@ -197,7 +197,7 @@ mod tests {
             (r#"{"payload":null}"#, "payload is not a string"),
             (r#"{"payload_base64":["a"]}"#, "payload_base64 is not a string"),
             (r#"{"payload":{"payload":"a"}}"#, "payload is not a string"),
-            (r#"{"payload":"a","payload":"a"}"#, "payload is there twice"),
+            (r#"{"payload":"a","payload":"a"}"#, "contains payload twice"),
             (r#"{"payload":"a","payload_base64":"YQ=="}"#, "both"),
             (r#"{"payload_base64":"!"}"#, "not Base64"),
         ] {

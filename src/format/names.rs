@@ -1,4 +1,4 @@
-//! How messages are written as text or bytes outside the wire.
+//! The formats for messages as text or bytes outside the wire.
 //!
 //! | format | a message is |
 //! |---|---|
@@ -6,15 +6,15 @@
 //! | `lines` | a line |
 //! | `nul` | bytes up to a NUL byte |
 //! | `hex`, `base64` | a line of digits |
-//! | `json` | a line with an object: where it came from, and its payload |
+//! | `json` | a line with an object: the message's origin and its payload |
 //! | `frames` | a `u32be` frame |
-//! | `whole` (in) | all of the input |
+//! | `whole` (in) | the whole input |
 //! | `raw` (out) | its bytes, with nothing in between |
-//! | `none` (out) | nothing: it is counted and dropped |
+//! | `none` (out) | not written: only counted |
 //!
-//! `json`, `hex`, `base64` and `frames` are exact for any bytes in both directions. The others are
-//! exact for what they can express: `lines` for messages without a line feed, `nul` for messages
-//! without a NUL byte, `text` for messages without an empty line.
+//! `json`, `hex`, `base64` and `frames` preserve any bytes in both directions. The others preserve what
+//! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
+//! messages without an empty line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,8 +23,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum InputFormat {
-    /// Lines up to an empty line are a message, without the last line end; `\r\n` ends a line, too. An
-    /// empty line with no line before it is an empty message.
+    /// The lines up to an empty line are a message, without the last line end; `\r\n` ends a line, too. An
+    /// empty line without a line before it is an empty message.
     #[default]
     Text,
     /// A line is a message, without its line feed.
@@ -39,7 +39,7 @@ pub enum InputFormat {
     Json,
     /// A `u32be` frame is a message.
     Frames,
-    /// All of the input is one message.
+    /// The whole input is one message.
     Whole,
 }
 
@@ -58,8 +58,8 @@ pub enum OutputFormat {
     Hex,
     /// A line of Base64 (RFC 4648).
     Base64,
-    /// A line with a JSON object: where the message came from, and its `payload`, or its
-    /// `payload_base64` if it is not UTF-8.
+    /// A line with a JSON object: the message's origin and its `payload`, or `payload_base64` if it is not
+    /// UTF-8.
     Json,
     /// A `u32be` frame.
     Frames,
@@ -92,7 +92,7 @@ pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
     ("none", OutputFormat::None),
 ];
 
-/// A text that names no format.
+/// Not the name of a format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseFormatError {
     known: Vec<&'static str>,

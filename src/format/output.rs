@@ -1,4 +1,4 @@
-//! Messages to text or bytes.
+//! Converts messages to text or bytes.
 
 use std::io::{self, Write};
 
@@ -13,19 +13,19 @@ use crate::wire::escape::Escaped;
 use crate::wire::frame::append_frame;
 use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 
-/// How much of a payload is encoded at once, in bytes: so a long one takes no more memory in another form
-/// than it has already. A multiple of three, for Base64.
+/// How much of a payload is encoded at once, in bytes, so that a long one needs no second buffer of its
+/// size. A multiple of three, for Base64.
 const PIECE: usize = 48 * 1024;
 
 impl OutputFormat {
-    /// Appends `message` to `out`. With `escaped`, what could drive a terminal is written as an escape.
+    /// Appends `message` to `out`. With `escaped`, control characters are escaped, for a terminal.
     ///
-    /// A long message whose payload takes another form is appended piece by piece; before each further
-    /// one `make_room` may write out what there is.
+    /// A long message that has to be encoded is appended in pieces; before each further piece, `make_room`
+    /// may write out what `out` holds.
     ///
     /// # Errors
     ///
-    /// Those of `make_room`.
+    /// Any error of `make_room`.
     pub(crate) fn append<E>(
         self,
         message: &Message<'_>,
@@ -46,7 +46,7 @@ impl OutputFormat {
             }
             (OutputFormat::Json, _) => append_json(message, escaped, out, make_room)?,
             (OutputFormat::Text | OutputFormat::Raw, true) => {
-                // Line feeds are what these formats are made of; the rest is escaped line by line.
+                // These formats consist of line feeds, so each line is escaped by itself.
                 for (index, line) in payload.split(|&byte| byte == b'\n').enumerate() {
                     append_display(out, if index > 0 { "\n" } else { "" });
                     append_escaped(out, line, make_room)?;
@@ -59,7 +59,7 @@ impl OutputFormat {
             }
             (OutputFormat::Text, false) => {
                 out.extend_from_slice(payload);
-                // No lines at all and then an empty line: so an empty message is read back as one.
+                // No lines and an empty line: so an empty message is read back as one.
                 out.extend_from_slice(if payload.is_empty() { b"\n" } else { b"\n\n" });
             }
             (OutputFormat::Lines, false) => {
@@ -79,8 +79,8 @@ impl OutputFormat {
         Ok(())
     }
 
-    /// Returns what stands in front of a payload and behind it, if the format leaves the payload as it is;
-    /// for any but an empty one.
+    /// Returns what precedes and follows a payload if the format leaves the payload unchanged. Not for
+    /// empty payloads.
     pub(crate) fn around(self, payload: &[u8]) -> Option<(Prefix, &'static [u8])> {
         let behind: &[u8] = match self {
             OutputFormat::Text => b"\n\n",
@@ -136,7 +136,7 @@ fn append_json<E>(
     Ok(())
 }
 
-/// Appends what stands for `text` between the quotes of a JSON string.
+/// Appends `text` as it appears between the quotes of a JSON string.
 fn append_json_text(text: &str, escaped: bool, out: &mut Vec<u8>) {
     /// Writes a string without its quotes.
     struct Unquoted;
@@ -155,7 +155,7 @@ fn append_json_text(text: &str, escaped: bool, out: &mut Vec<u8>) {
     // Cannot fail: a Vec takes everything.
     let _ = serde_json::Serializer::with_formatter(&mut *out, Unquoted).serialize_str(text);
     if escaped {
-        // JSON itself escapes the control characters of ASCII; a terminal minds more than those.
+        // JSON escapes only the control characters of ASCII; terminals react to more.
         let object = String::from_utf8_lossy(&out[from..]).into_owned();
         out.truncate(from);
         for c in object.chars() {
@@ -170,7 +170,7 @@ fn append_json_text(text: &str, escaped: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends text piece by piece, each of whole characters.
+/// Appends text in pieces of whole characters.
 fn in_pieces<E>(
     mut text: &str,
     out: &mut Vec<u8>,
@@ -178,7 +178,7 @@ fn in_pieces<E>(
     mut append: impl FnMut(&str, &mut Vec<u8>),
 ) -> Result<(), E> {
     while text.len() > PIECE {
-        // No character has more than four bytes.
+        // A character has at most four bytes.
         let end = (PIECE - 3..=PIECE).rev().find(|&end| text.is_char_boundary(end));
         let (piece, rest) = text.split_at(end.unwrap_or(PIECE));
         append(piece, out);

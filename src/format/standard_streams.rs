@@ -1,4 +1,4 @@
-//! Files as the standard streams are: past the buffers of std, and patient.
+//! The standard streams as files: without the standard library's buffers, and always blocking.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IsTerminal, Read, Write};
@@ -6,26 +6,26 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// A file that is waited for, even if it was set to be non-blocking, as some parents do with the
-/// standard streams of their children.
+/// A file whose calls block, even if it is non-blocking: some parents make the standard streams of their
+/// children non-blocking.
 #[derive(Debug)]
 pub struct BlockingFile(File);
 
 impl BlockingFile {
-    /// Returns standard input, past the buffer of [`std::io::stdin`].
+    /// Returns standard input, bypassing the buffer of [`std::io::stdin`].
     ///
     /// # Errors
     ///
-    /// The system's, if there are no more file descriptors.
+    /// Any error of the system call, such as "too many open files".
     pub fn stdin() -> io::Result<BlockingFile> {
         BlockingFile::of(&io::stdin())
     }
 
-    /// Returns standard output, past the buffer of [`std::io::stdout`].
+    /// Returns standard output, bypassing the buffer of [`std::io::stdout`].
     ///
     /// # Errors
     ///
-    /// The system's, if there are no more file descriptors.
+    /// Any error of the system call, such as "too many open files".
     pub fn stdout() -> io::Result<BlockingFile> {
         BlockingFile::of(&io::stdout())
     }
@@ -39,7 +39,7 @@ impl BlockingFile {
         self.0.is_terminal()
     }
 
-    /// Returns whether it is a regular file: no device, pipe or socket.
+    /// Returns whether it is a regular file, not a device, pipe or socket.
     pub(crate) fn is_regular(&self) -> bool {
         self.0.metadata().is_ok_and(|metadata| metadata.is_file())
     }

@@ -354,7 +354,7 @@ mod tests {
             assert!(!path.exists());
             std::fs::write(&path, "precious").unwrap();
             let error = address.listen().await.unwrap_err();
-            assert!(error.to_string().contains("no socket"), "{error}");
+            assert!(error.to_string().contains("not a socket"), "{error}");
             assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         });
     }

@@ -1,4 +1,4 @@
-//! Accepts connections, and gives each a task of its own.
+//! Accepts connections and starts a task for each.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -21,14 +21,15 @@ use crate::net::byte_stream::{ByteStream, Peer};
 use crate::wire::count::Count;
 use crate::wire::io_error::Plain;
 
-/// The shortest and longest wait after a failed accept. The kernel keeps the connection meanwhile.
+/// The shortest and longest wait after a failed accept. The connection stays in the kernel's queue
+/// meanwhile.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// How many connections are accepted before other tasks get their turn.
 const ACCEPTS_A_TURN: u32 = 64;
 
-/// Accepts connections until there will be no more: no error that `accept` can report is the listener's
-/// own.
+/// Accepts connections until no more follow. It never gives up: no error of `accept` means that the
+/// listener is broken.
 pub(crate) async fn accept(
     shared: &Arc<Shared>,
     incoming: &mut Accepting,
@@ -46,7 +47,7 @@ pub(crate) async fn accept(
                     future::yield_now().await;
                 }
             }
-            // The peer was gone before it was accepted; there is nothing to wait for.
+            // The peer left before it was accepted; there is no need to wait.
             Err(error) if is_peers_own(&error) => debug!("a peer left early: {}", Plain(&error)),
             Err(error) => {
                 let why = Plain(&error);
@@ -54,7 +55,7 @@ pub(crate) async fn accept(
                     Kind::AcceptFailed,
                     format_args!("cannot accept connections: {why}; retrying"),
                 );
-                // Where descriptors ran out, the end of a connection frees one.
+                // If file descriptors ran out, the end of a connection frees one.
                 let freed = shared.ended();
                 let wait = async {
                     Timer::after(backoff.next_wait()).await;
@@ -65,7 +66,7 @@ pub(crate) async fn accept(
     }
 }
 
-/// Accepts what had connected before the end: those peers may have sent everything and be gone.
+/// Accepts what had connected before the shutdown: those peers may have sent everything and left.
 pub(crate) async fn accept_the_last(
     shared: &Arc<Shared>,
     incoming: &mut Accepting,
@@ -94,7 +95,7 @@ fn is_peers_own(error: &io::Error) -> bool {
     )
 }
 
-/// Gives a connection a task of its own, which reports how it ended; or refuses it.
+/// Starts the task of a connection, which also reports its end; or refuses the connection.
 fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&CommitQueue>) {
     let connection = match shared.add(&peer) {
         Ok(connection) => connection,
@@ -110,7 +111,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
     let shared = Arc::clone(shared);
     let mut serving =
         Connection::new(Arc::clone(&shared), Arc::clone(&connection), stream, queue.cloned());
-    // It stays where the task has it: each future that it moved into would hold a copy.
+    // Moved into the task only once: each future that it passed through would reserve space for it.
     smol::spawn(async move {
         let outcome = AssertUnwindSafe(serving.run()).catch_unwind().await;
         let messages = serving.received();
@@ -121,7 +122,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
     .detach();
 }
 
-/// Reports the end of a connection, which was a panic if there is no `outcome`.
+/// Reports the end of a connection; no `outcome` means a panic.
 fn end(shared: &Shared, connection: &OpenConnection, messages: u64, outcome: Option<&Outcome>) {
     match outcome {
         Some(outcome) => report(&shared.log, connection, messages, outcome),

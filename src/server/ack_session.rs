@@ -1,4 +1,4 @@
-//! What the server does for a client that asks for acknowledgements, and how it refuses them.
+//! The server's side of acknowledgements on one connection, including refusals.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,7 +22,7 @@ use crate::wire::ack::{Answer, Hello, MOST_MESSAGES, Refusal, RefusalCode};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 
-/// How long a client that is refused may take to read why.
+/// How long a refused client may take to read the reason.
 const PARTING: Duration = Duration::from_secs(1);
 
 /// The server's side of acknowledgements on one connection.
@@ -33,9 +33,9 @@ pub(crate) struct AckSession {
     welcomed: Option<Welcomed>,
 }
 
-/// What there is once the client has been welcomed.
+/// The state after the welcome.
 struct Welcomed {
-    /// Tells the client what is committed.
+    /// The task that sends acknowledgements.
     telling: Task<io::Result<()>>,
     _active: ActiveSender,
 }
@@ -54,9 +54,9 @@ impl AckSession {
         }
     }
 
-    /// Answers a hello: says how many messages of this sender are committed, and will say so whenever
-    /// there are more. A client that is `resuming` is told the checksum of the last one as well. Returns where
-    /// the messages of the connection come from.
+    /// Answers a hello with how many messages of this sender are committed, and acknowledges later ones as
+    /// they are committed. A client that is `resuming` also gets the checksum of the last one. Returns the
+    /// origin of the connection's messages.
     pub(crate) async fn welcome(
         &mut self,
         hello: Hello,
@@ -74,7 +74,8 @@ impl AckSession {
             return Err(Outcome::Refused(RefusalCode::Gap));
         }
         let finding_out = async {
-            // What an older connection of this sender has handed on by now is part of the answer.
+            // Messages that an older connection of this sender has already passed on must be part of the
+            // answer.
             let active = self.shared.senders.take_over(hello.sender, connection).await;
             let active = active.ok_or(Outcome::Refused(RefusalCode::Fenced))?;
             let known = queue.committed(hello.sender).await.map_err(|_| Outcome::SinkGone)?;
@@ -85,8 +86,8 @@ impl AckSession {
             Ok((active, known, checksum.map_err(|_| Outcome::SinkGone)?))
         };
         let (active, known, checksum) = finding_out.or(self.send_heartbeats()).await?;
-        // Where nobody here knows, as in a new server that writes a file, the sender does: it keeps what
-        // is not acknowledged.
+        // If neither sink nor server knows the sender, as after a restart with a file, its own number is
+        // trusted: the client has kept everything that was not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
         let acks = connection.acknowledge_from(before);
         if hello.first > before.saturating_add(1) {
@@ -99,8 +100,8 @@ impl AckSession {
         Ok(origin.with_sender(hello.sender, before))
     }
 
-    /// Lets a client that waits for its welcome know that it does not do so in vain. Ends only if the
-    /// client is gone: then nobody need find out any more.
+    /// Sends heartbeats to a client that waits for its welcome. Ends only if the client is gone: then the
+    /// welcome is no longer needed.
     async fn send_heartbeats<T>(&self) -> Result<T, Outcome> {
         let mut stream = self.stream.clone();
         let heartbeat = Answer::Heartbeat.frame(self.shared.layout);
@@ -111,22 +112,22 @@ impl AckSession {
         }
     }
 
-    /// Waits until the client cannot be told any more. It never learns that by itself: the connection may
-    /// take messages all the same.
+    /// Waits until no more acknowledgements can be sent. The receiving side would not notice that by
+    /// itself: a connection may still deliver messages when nothing can be written to it.
     pub(crate) async fn failed(&mut self) -> Outcome {
         let Some(welcomed) = &mut self.welcomed else { return future::pending().await };
         match (&mut welcomed.telling).await {
             Ok(()) => future::pending().await,
             Err(error) => {
-                // It has them still, and sends them over another connection.
+                // The client still has these messages and sends them over another connection.
                 self.connection.state.send(Signal::Refused);
                 Outcome::Write(error)
             }
         }
     }
 
-    /// Waits until the client has been told of everything that is committed, once no more messages will
-    /// come, since the connection has come to this `outcome`.
+    /// Waits until everything that was committed has been acknowledged. `outcome` says why no more messages
+    /// follow.
     pub(crate) async fn finish(&mut self, outcome: Outcome) -> Outcome {
         let Some(welcomed) = &mut self.welcomed else { return outcome };
         if let Some(acks) = self.connection.acks() {
@@ -139,23 +140,23 @@ impl AckSession {
         };
         let told = async { (&mut welcomed.telling).await.map_err(Outcome::Write) };
         match (told.or(not_taken).await, outcome) {
-            // It may look for another server, and knows how far this one has got.
+            // The client may look for another server, and knows where to resume.
             (Ok(()), Outcome::Drained) => Outcome::Refused(RefusalCode::Shutdown),
             (Ok(()), outcome) => outcome,
             (Err(failed), _) => failed,
         }
     }
 
-    /// Stops telling the client what is committed, and lets a newer connection of its sender begin.
+    /// Stops sending acknowledgements, and lets a newer connection of the same sender begin.
     pub(crate) fn stop(&mut self) {
-        // The task that tells the client may be in the middle of a call.
+        // The acknowledging task may be in the middle of a poll, on another thread.
         if let Some(acks) = self.connection.acks() {
             acks.detach();
         }
         self.welcomed = None;
     }
 
-    /// Returns why the client gets no further acknowledgements, and in words, if that is to be said to it.
+    /// Returns the code and text of a refusal, if the client gets one for this `outcome`.
     pub(crate) fn refusal(&self, outcome: &Outcome) -> Option<(RefusalCode, String)> {
         let code = match outcome {
             Outcome::Refused(code) => *code,
@@ -169,7 +170,7 @@ impl AckSession {
         Some((code, code.to_string()))
     }
 
-    /// A reset would make the client send the same message again and again.
+    /// A refusal and not a reset: after a reset the client would send the same message again, forever.
     fn bad_message(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
         let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
         let number = self.before().saturating_add(at.message);
@@ -186,13 +187,13 @@ impl AckSession {
         }
     }
 
-    /// Returns how many messages of the sender came before the first one on this connection.
+    /// Returns how many messages of the sender were committed before this connection.
     fn before(&self) -> u64 {
         self.connection.acks().map_or(0, |acks| acks.before)
     }
 
-    /// Says why the client gets no acknowledgements, after [`AckSession::stop`], and gives it a moment to read that: what it still
-    /// sends would turn the end into a reset, which destroys what is under way.
+    /// Sends a refusal, after [`AckSession::stop`], and gives the client a moment to read it: data that the
+    /// client still sends would turn the end into a reset, which destroys the refusal in flight.
     pub(crate) async fn refuse(&mut self, code: RefusalCode, text: String) {
         let committed = self.before().saturating_add(self.connection.committed());
         let refusal = Answer::Refusal(Refusal { committed, code, text });
@@ -211,7 +212,7 @@ impl AckSession {
             Timer::after(PARTING).await;
             Ok(())
         };
-        // Where it fails the client is gone.
+        // If this fails, the client is already gone.
         let _ = saying.or(enough).await;
     }
 }

@@ -1,7 +1,7 @@
-//! How far a client that asked for acknowledgements has come, and the way to tell it.
+//! How many messages of a client are received and acknowledged, and the channel for acknowledgements.
 //!
-//! A client that takes its acknowledgements slowly, or never, holds up nothing but them: at most one is
-//! under way, and the next one says how far the client has come by then.
+//! A client that reads its acknowledgements slowly, or never, delays nothing else: at most one is being
+//! sent, and the next one carries the latest count.
 
 use std::io;
 use std::pin::Pin;
@@ -19,43 +19,42 @@ use crate::net::byte_stream::ByteStream;
 use crate::wire::ack::Answer;
 use crate::wire::layout::Layout;
 
-/// How often a waiting client hears something.
+/// How often a waiting client is sent something.
 pub(crate) const REPEATED: Duration = Duration::from_secs(3);
 
-/// What is shared about a connection whose client asked for acknowledgements.
+/// The shared state of a connection whose client asked for acknowledgements.
 #[derive(Debug)]
 pub(crate) struct AckState {
     /// How many messages of the sender were committed before the first one on this connection.
     pub(crate) before: u64,
-    /// How many messages have come over this connection.
+    /// How many messages were received over this connection.
     received: AtomicU64,
-    /// Whether no more will come.
+    /// Whether no more will follow.
     complete: AtomicBool,
-    /// Woken when there may be something to tell.
+    /// Wakes the task that sends acknowledgements.
     changed: AtomicWaker,
     channel: Mutex<AckChannel>,
 }
 
-/// The way to the client. The writer thread and the connection's [`AckSession`](super::ack_session::AckSession)
-/// both use it, one at a time.
+/// The sending side of the connection. The writer thread and the connection's
+/// [`AckSession`](super::ack_session::AckSession) both use it, one at a time.
 #[derive(Debug, Default)]
 struct AckChannel {
-    /// From when it is attached until it is detached.
+    /// Set while attached.
     stream: Option<(ByteStream, Layout)>,
-    /// What the welcome says of the last message before this connection, if the client asked for that.
+    /// The checksum to send with the welcome, if the client asked for one.
     checksum: Option<u64>,
-    /// How many messages of the connection the client was last told of, and when; the first time is the
-    /// welcome.
+    /// How many messages of the connection were last acknowledged, and when. The first time is the welcome.
     told: Option<(u64, Instant)>,
-    /// What the stream has not yet taken of an answer.
+    /// The part of an answer that the stream has not taken yet.
     rest: Vec<u8>,
     /// Whether the stream may keep some of what it has taken.
     unflushed: bool,
-    /// Why it takes no more, which a socket says only once.
+    /// The error of the stream, stored because a socket reports it only once.
     failed: Option<io::Error>,
 }
 
-/// How far a connection is, when it is time to look.
+/// The progress of a connection, when the sweep checks it.
 pub(crate) struct Progress {
     /// How many of its messages are committed.
     pub(crate) committed: u64,
@@ -73,41 +72,41 @@ impl AckState {
         }
     }
 
-    /// Notes how many messages have come.
+    /// Records how many messages were received.
     pub(crate) fn set_received(&self, messages: u64) {
         self.received.store(messages, Ordering::SeqCst);
     }
 
-    /// Notes that no more will come: when the last one is acknowledged, that is all.
+    /// Records that no more messages follow: once the last one is acknowledged, the task ends.
     pub(crate) fn complete(&self) {
         self.complete.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Returns whether the client waits for what it has sent to be committed. That may not have been read
-    /// yet, for want of memory, or be under way for long.
+    /// Returns whether the client waits for messages to be committed. They may not have been read yet, for
+    /// lack of memory, or may still be arriving.
     pub(crate) fn is_waiting(&self, progress: &Progress) -> bool {
         !self.is_all_committed(progress.committed) || progress.phase != Phase::Idle
     }
 
-    /// Returns whether all messages that have come are committed.
+    /// Returns whether all received messages are committed.
     pub(crate) fn is_all_committed(&self, committed: u64) -> bool {
         committed >= self.received.load(Ordering::SeqCst)
     }
 
-    /// Returns whether an answer is under way that the stream has not taken.
+    /// Returns whether the stream has not taken all of an answer.
     pub(crate) fn has_unsent(&self) -> bool {
         self.channel.try_lock().is_ok_and(|channel| !channel.rest.is_empty())
     }
 
-    /// Wakes the task that tells the client what there is to tell.
+    /// Wakes the task that sends acknowledgements.
     pub(crate) fn wake(&self) {
         self.changed.wake();
     }
 
-    /// Tells the client here and now that so many messages of its connection are committed, if its
-    /// stream takes that at once, and leaves it to the task otherwise. That spares a client that waits for
-    /// a single message the way through another thread.
+    /// Acknowledges messages from the calling thread if the stream takes the answer at once, and leaves it
+    /// to the task otherwise. That saves a client that waits for a single message the detour over another
+    /// thread.
     pub(crate) fn tell_at_once(&self, committed: u64) {
         let told = self.channel.try_lock().is_ok_and(|mut channel| match channel.told {
             Some((told, _)) if told >= committed => true,
@@ -121,8 +120,8 @@ impl AckState {
         }
     }
 
-    /// Says where the client is told, and the checksum that it asked for, if it is known. To be called
-    /// once, and then [`AckState::poll_tell`].
+    /// Sets the stream for acknowledgements, and the checksum that the client asked for, if known. To be
+    /// called once, before [`AckState::poll_tell`].
     pub(crate) fn attach(&self, stream: ByteStream, layout: Layout, checksum: Option<u64>) {
         let mut channel = self.channel();
         (channel.stream, channel.checksum) = (Some((stream, layout)), checksum);
@@ -133,24 +132,24 @@ impl AckState {
         self.channel().stream = None;
     }
 
-    /// Takes what the stream has not taken of an answer.
+    /// Takes the part of an answer that the stream has not taken.
     pub(crate) fn take_unsent(&self) -> Vec<u8> {
         std::mem::take(&mut self.channel().rest)
     }
 
-    /// Tells the client how many of its messages are committed, whenever there are more, until all that
-    /// have come are and no more will come. The first time is the welcome.
+    /// Acknowledges messages whenever more are committed, until all received messages are and no more
+    /// follow. The first acknowledgement is the welcome.
     ///
     /// # Errors
     ///
-    /// Any error of the stream; then the client learns nothing more over this connection. Errors that pass
+    /// Any error of the stream; then nothing more is acknowledged over this connection. Transient errors
     /// are waited out.
     pub(crate) fn poll_tell(
         &self,
         cx: &mut Context<'_>,
         progress: impl Fn() -> Progress,
     ) -> Poll<io::Result<()>> {
-        // Before looking: what changes from here on is a reason to look again.
+        // Registered first: any change after this line polls the task again.
         self.changed.register(cx.waker());
         let mut channel = self.channel();
         loop {
@@ -159,7 +158,8 @@ impl AckState {
             let progress = progress();
             let committed = progress.committed;
             let begun = match channel.told {
-                // The welcome says where this connection begins, whatever has come by now.
+                // The welcome counts the messages before this connection, even if more are committed by
+                // now.
                 None => channel.begin(self.before, 0),
                 Some((told, when))
                     if told != committed
@@ -182,8 +182,7 @@ impl AckState {
 }
 
 impl AckChannel {
-    /// Begins to say that so many messages of the connection are committed. Returns whether there is
-    /// anybody to say it to.
+    /// Begins to acknowledge `committed` messages of the connection. Returns whether a stream is attached.
     fn begin(&mut self, before: u64, committed: u64) -> bool {
         let Some((_, layout)) = &self.stream else { return false };
         let answer = match self.checksum.take() {
@@ -195,7 +194,7 @@ impl AckChannel {
         true
     }
 
-    /// Returns whether the stream has taken the answer.
+    /// Returns whether the stream has taken all of the answer.
     fn try_finish(&mut self) -> bool {
         let Some((stream, _)) = &self.stream else { return false };
         while !self.rest.is_empty() {
@@ -221,7 +220,7 @@ impl AckChannel {
             self.unflushed = true;
             match sent(&mut self.rest, written)? {
                 Next::Again => {}
-                // The sweep finds what is not sent.
+                // The sweep will wake the task, which retries.
                 Next::Later => return Poll::Pending,
             }
         }
@@ -233,19 +232,19 @@ impl AckChannel {
     }
 }
 
-/// When to send more of an answer.
+/// When to try to send the rest of an answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Again,
-    /// When the stream can take something, or the system has memory.
+    /// Once the stream is writable or the system has memory.
     Later,
 }
 
-/// Notes how much of the `rest` of an answer a stream has taken.
+/// Removes from `rest` what the stream has taken.
 ///
 /// # Errors
 ///
-/// Why it will not take any more.
+/// The error of the stream, if it is final.
 fn sent(rest: &mut Vec<u8>, written: io::Result<usize>) -> io::Result<Next> {
     match written {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),

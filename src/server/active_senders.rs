@@ -1,4 +1,4 @@
-//! Over which connection each sender sends: the newest one only.
+//! Which connection each sender uses: only its newest one counts.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,16 +10,16 @@ use super::connection_state::Signal;
 use super::open_connection::OpenConnection;
 use crate::wire::sender_id::SenderId;
 
-/// The connections over which senders send that want acknowledgements, one for each.
+/// The active connection of each sender that asked for acknowledgements.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveSenders {
     connections: Mutex<HashMap<SenderId, Arc<OpenConnection>>>,
-    /// Notified whenever one of them has handed on its last message.
+    /// Notified whenever a connection has passed on its last message.
     left: Event,
 }
 
-/// That a connection is the one over which a sender sends. Once it is dropped, that connection hands on
-/// nothing more.
+/// Marks a connection as the active one of its sender. Once this is dropped, that connection passes on no
+/// more messages.
 #[derive(Debug)]
 pub(crate) struct ActiveSender {
     senders: Arc<ActiveSenders>,
@@ -27,8 +27,8 @@ pub(crate) struct ActiveSender {
 }
 
 impl ActiveSenders {
-    /// Makes `connection` the one over which `sender` sends, once an older one has handed on its last
-    /// message; `None` if there is a newer one already.
+    /// Makes `connection` the active one of `sender`, after the previous one has passed on its last
+    /// message; `None` if a newer one is active already.
     pub(crate) async fn take_over(
         self: &Arc<Self>,
         sender: SenderId,

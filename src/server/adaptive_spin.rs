@@ -1,35 +1,35 @@
-//! When the writer thread busy-waits for its next command instead of sleeping until it comes.
+//! When the writer thread busy-waits for its next command instead of sleeping.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long it looks. A client that waits for an acknowledgement has to be woken by it, and the task that
-/// receives its next message by that; each takes up to 50 µs where cores are virtual and idle.
+/// How long to busy-wait. A client that waits for an acknowledgement has to be woken by it, and then the
+/// task that receives its next message; each takes up to 50 µs on idle virtual cores.
 const LONGEST: Duration = Duration::from_micros(200);
 
-/// What looking without success may cost for each commit, in the long run.
+/// How much time per commit may be wasted by busy-waiting in vain, on average.
 const PRICE: Duration = Duration::from_micros(3);
 
-/// Decides when to look, by what came of it before.
+/// Decides when to busy-wait, from the results so far.
 ///
-/// What is found need not wait until a thread is woken for it. Where nothing comes, looking is given up
-/// at once and tried again ever less often.
+/// A command that arrives during a busy-wait need not wait until the thread is woken. If none arrives, the
+/// next busy-waits are skipped, more of them after each failure.
 #[derive(Debug)]
 pub(super) struct AdaptiveSpin {
-    /// Whether there is a core to look with, beside the one that does what is looked for.
+    /// Whether there is a spare core: on the only one, spinning would delay the task that is waited for.
     spare_core: bool,
-    /// How often to sleep at once before looking again.
+    /// How many busy-waits to skip now.
     skip: u32,
-    /// What that will be the next time that looking is in vain.
+    /// How many to skip after the next failure.
     penalty: u32,
 }
 
-/// What came of looking.
+/// The result of a busy-wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
     Found,
     InVain,
-    /// A command arrived while this thread was preempted, for so long in all. A thread that sleeps would
+    /// A command arrived while this thread was preempted, for this long in total. A sleeping thread would
     /// have been given the core at once.
     Late(Duration),
 }
@@ -43,7 +43,7 @@ impl AdaptiveSpin {
         AdaptiveSpin { spare_core: cores > 1, skip: 0, penalty: 1 }
     }
 
-    /// Busy-waits until something `has_come`, but for 200 µs at most, if that is likely to pay.
+    /// Busy-waits until `has_come` returns true, but at most 200 µs, and only if that is likely to pay.
     pub(super) fn until(&mut self, has_come: impl Fn() -> bool) {
         if self.is_due() {
             self.note(look(has_come));
@@ -74,7 +74,7 @@ fn commits_to_pay_for(lost: Duration) -> u32 {
     u32::try_from(lost.as_nanos() / PRICE.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// Looks whether something `has_come`, and lets whatever else wants to run on this core go first.
+/// Busy-waits until `has_come` returns true, at low priority: whatever else wants this core goes first.
 fn look(has_come: impl Fn() -> bool) -> Outcome {
     let started = Instant::now();
     loop {

@@ -1,6 +1,6 @@
-//! The queue to the thread that a sink runs on.
+//! The queue to the writer thread.
 //!
-//! It also carries questions and orders to the sink, so that each of them comes after all messages that
+//! Questions and orders to the sink travel in the same queue, so each is handled after all messages that
 //! were queued before it.
 
 use std::fmt;
@@ -17,32 +17,32 @@ use super::open_connection::OpenConnection;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
-/// How many batches wait for the writer thread at most. Memory is bounded by the pool, in bytes; this
-/// only keeps the queue short enough to be taken in one commit.
+/// The most batches that wait for the writer thread. The pool bounds their memory; this bound only keeps
+/// the queue short enough for one commit.
 pub(super) const LENGTH: usize = 1024;
 
-/// What the writer thread is to do.
+/// A command to the writer thread.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Commit messages of a connection, and acknowledge them.
     Commit(Batch, Arc<OpenConnection>),
-    /// Answer how many messages of a sender are committed, if that is known.
+    /// Answer how many messages of a sender are committed, if known.
     Committed(SenderId, Sender<Option<u64>>),
-    /// Answer what the checksum of its last one is, if that is known.
+    /// Answer the checksum of the sender's last message, if known.
     LastChecksum(SenderId, Sender<Option<u64>>),
     Reopen,
 }
 
-/// Hands batches to the writer thread.
+/// Passes batches to the writer thread.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitQueue {
     commands: Arc<CommandSender>,
 }
 
-/// The rest of handing a batch on.
+/// A batch that waits for room in the queue.
 pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
 
-/// The sink has failed; what is handed to it now goes nowhere.
+/// The sink has failed and takes nothing more.
 #[derive(Debug)]
 pub(crate) struct SinkGone;
 
@@ -57,8 +57,8 @@ impl CommitQueue {
         CommitQueue { commands: Arc::clone(commands) }
     }
 
-    /// Hands a batch on. Where the queue is full that takes a while, and then it returns what to wait
-    /// for: in a box, so that only who waits has the room for it.
+    /// Passes a batch on. If the queue is full, returns a future that waits for room: boxed, so that only
+    /// connections that wait have the space for it.
     pub(crate) fn send(&self, batch: Batch, from: &Arc<OpenConnection>) -> Option<Sending<'_>> {
         let messages = batch.len() as u64;
         self.commands.counts.queued.fetch_add(messages, Ordering::SeqCst);
@@ -68,7 +68,8 @@ impl CommitQueue {
                 let connection = Arc::clone(from);
                 let waiting = Waiting { counts: &self.commands.counts, messages, connection };
                 Some(Box::pin(async move {
-                    // All of it, not the one field that is used below.
+                    // Captures the whole value, not only the field used below, so that its `drop` runs if
+                    // this is cancelled.
                     let mut waiting = waiting;
                     self.commands.wait_and_send(command).await?;
                     waiting.messages = 0;
@@ -78,8 +79,8 @@ impl CommitQueue {
         }
     }
 
-    /// Returns how many messages of `sender` are committed, with everything that was queued before;
-    /// `None` if that is not known.
+    /// Returns how many messages of `sender` are committed, including everything queued before; `None` if
+    /// that is not known.
     ///
     /// # Errors
     ///
@@ -88,11 +89,11 @@ impl CommitQueue {
         self.ask(|answer| Command::Committed(sender, answer)).await
     }
 
-    /// Returns the checksum of the last of them, likewise.
+    /// Returns the checksum of the last of them; `None` if that is not known.
     ///
     /// # Errors
     ///
-    /// Those of [`CommitQueue::committed`].
+    /// The same as those of [`CommitQueue::committed`].
     pub(crate) async fn last_checksum(&self, sender: SenderId) -> Result<Option<u64>, SinkGone> {
         self.ask(|answer| Command::LastChecksum(sender, answer)).await
     }
@@ -116,22 +117,23 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        // The sender has them still, and sends them over another connection: they are not lost.
+        // Its sender was refused: it still has these messages and sends them over another connection, so
+        // they are not lost and must not count as uncommitted.
         if self.connection.state.signal() == Signal::Refused {
             self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
         }
     }
 }
 
-/// Where commands enter the queue to the writer thread.
+/// The sending end of the queue to the writer thread.
 ///
-/// The channel could wake the thread itself, but it does so with a lock in its hands that the thread
-/// wants before all else: where both share a core, that is two more switches between them for each commit.
+/// The channel could wake the thread itself, but would do so while holding a lock that the thread needs
+/// first: on a shared core, that costs two more context switches per commit.
 #[derive(Debug)]
 pub(super) struct CommandSender {
     queue: Sender<Command>,
     pub(super) counts: Arc<Counts>,
-    // After the queue, which is closed by the time this is dropped.
+    // Declared after the queue: fields drop in order, so the queue is closed when this wakes the thread.
     writer: WakeOnDrop,
 }
 
@@ -163,7 +165,7 @@ impl CommandSender {
     }
 }
 
-/// Wakes the writer thread; also by being dropped.
+/// Wakes the writer thread, also when dropped.
 #[derive(Debug)]
 struct WakeOnDrop(Thread);
 
@@ -179,8 +181,8 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Takes the next command, or `None` if there are no more to come. For the writer thread, which the
-/// sender of each wakes; with a `spin` it may look for the command awake before it sleeps.
+/// Waits for the next command; `None` if no more will follow. Only for the writer thread, which every
+/// sender of a command wakes. With a `spin`, it may busy-wait before it sleeps.
 pub(super) fn wait_for_next(
     commands: &Receiver<Command>,
     mut spin: Option<&mut AdaptiveSpin>,
@@ -192,13 +194,13 @@ pub(super) fn wait_for_next(
             (Err(TryRecvError::Empty), Some(spin)) => {
                 spin.until(|| has_next(commands));
             }
-            // Whatever has come since has woken it.
+            // Cannot miss a command: whoever queued one since the check has unparked this thread.
             (Err(TryRecvError::Empty), None) => thread::park(),
         }
     }
 }
 
-/// Returns whether there is a command to take, or the news that there are no more to come.
+/// Returns whether there is a command to take, or no more will follow.
 fn has_next(commands: &Receiver<Command>) -> bool {
     !commands.is_empty() || commands.is_closed()
 }
@@ -206,12 +208,12 @@ fn has_next(commands: &Receiver<Command>) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     queued: AtomicU64,
-    /// Those whose sender was told that they are refused count, too: they are no longer this server's.
+    /// Includes messages whose sender was told that they are refused: they are no longer this server's.
     pub(super) committed: AtomicU64,
 }
 
 impl Counts {
-    /// Returns how many messages were queued and are not known to be committed.
+    /// Returns how many queued messages are not known to be committed.
     pub(super) fn uncommitted(&self) -> u64 {
         let committed = self.committed.load(Ordering::SeqCst);
         self.queued.load(Ordering::SeqCst).saturating_sub(committed)

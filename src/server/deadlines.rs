@@ -1,4 +1,4 @@
-//! The time limits of all connections, and memory that is not needed, looked after four times a second.
+//! Checks the time limits of all connections and frees unused memory, at least four times a second.
 
 use std::io;
 use std::sync::Arc;
@@ -9,11 +9,10 @@ use std::time::Instant;
 use super::connection_state::{Phase, Snapshot};
 use super::shared::Shared;
 
-/// Looks at every connection once a tick, and ends those that have waited too long; until it is
-/// dropped.
+/// Checks every connection once per tick, and ends those that have waited too long, until it is dropped.
 ///
-/// It has a thread of its own, since a timer of the reactor would be armed anew in the kernel for each
-/// of the reactor's waits, and that is as often as there are messages.
+/// Runs on a thread of its own: a timer in the reactor would be re-armed in the kernel each time the
+/// reactor waits, which is as often as messages arrive.
 pub(crate) struct DeadlineSweeper(thread::Thread, Arc<AtomicBool>);
 
 impl DeadlineSweeper {
@@ -43,8 +42,8 @@ impl Drop for DeadlineSweeper {
     }
 }
 
-/// Ends the connections that have waited too long, gives memory back that is not needed, and says what
-/// was left out of the log.
+/// Ends connections that have waited too long, frees unused memory, and logs how many lines were
+/// suppressed.
 fn sweep(shared: &Shared) {
     let now = shared.advance();
     let waited_for = note_shortage(shared, now);
@@ -53,13 +52,12 @@ fn sweep(shared: &Shared) {
         if let Some(acks) = connection.acks()
             && (acks.is_waiting(&connection.progress()) || acks.has_unsent())
         {
-            // Now and then a client is told that the sink is at work, and what could not be sent is
-            // tried again.
+            // Time for a heartbeat, or to retry an answer that could not be sent.
             acks.wake();
         }
         if look_around {
-            // Since it has waited for memory, the rest of its message may have arrived. Or it has to see
-            // whether it falls behind.
+            // While it waited for memory, the rest of its message may have arrived. Or it has to check
+            // whether it is too slow.
             connection.state.wake();
         }
         let snapshot = connection.state.snapshot();
@@ -71,7 +69,7 @@ fn sweep(shared: &Shared) {
     shared.log.sweep();
 }
 
-/// Notes for how long messages have waited for memory. Returns whether there are any.
+/// Records for how long messages have waited for memory. Returns whether any do.
 fn note_shortage(shared: &Shared, now: u64) -> bool {
     let waited_for = shared.pool.is_waited_for();
     shared.set_shortage(waited_for.then(|| {
@@ -83,15 +81,15 @@ fn note_shortage(shared: &Shared, now: u64) -> bool {
     waited_for
 }
 
-/// Returns whether a connection has done the same for too long.
+/// Returns whether a connection has been in the same phase for too long.
 fn is_over(shared: &Shared, snapshot: Snapshot, now: u64) -> bool {
     let timeout = match snapshot.phase() {
         Phase::Setup | Phase::InMessage | Phase::Writing => shared.message_timeout,
         Phase::Idle => shared.idle_timeout,
         Phase::Busy | Phase::Starving | Phase::Closing => None,
     };
-    // The phase began at any time within its first tick: one more makes sure that nobody is cut off
-    // early. So one that begins now is never meant, either.
+    // The phase may have begun at any time within its first tick. One more tick makes sure that no
+    // connection is cut off early, or in the tick in which the phase begins.
     timeout.is_some_and(|timeout| {
         let ticks = timeout.as_nanos().div_ceil(shared.tick.as_nanos());
         u128::from(now.saturating_sub(snapshot.since())) > ticks

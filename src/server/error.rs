@@ -12,9 +12,9 @@ use crate::wire::layout::LimitError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The longest message cannot be told in the layout.
+    /// The longest message is too long for the layout.
     Limit(LimitError),
-    /// The memory does not hold two messages of the longest allowed.
+    /// The memory does not hold two of the longest messages.
     Memory {
         /// The memory asked for, in bytes.
         memory: usize,
@@ -23,24 +23,24 @@ pub enum ServeError {
     },
     /// The option of this name must not be zero.
     Zero(&'static str),
-    /// Acknowledgements are required, but the layout has none.
+    /// Acknowledgements are required, but the layout does not support them.
     Acks(UnsupportedLayout),
-    /// Acknowledgements are required of a server that replies instead.
+    /// Acknowledgements are required, but the server answers instead.
     AnswerAcks,
-    /// The system refused something at the start.
+    /// A system call failed at the start.
     Start(io::Error),
     /// The sink failed.
     Sink {
         /// Why.
         error: io::Error,
-        /// How many messages had been received and are not known to be committed.
+        /// How many received messages are not known to be committed.
         uncommitted: u64,
     },
-    /// The sink did not take everything within the grace period.
+    /// The sink did not commit everything within the grace period.
     Unfinished {
-        /// How many messages had been received and are not known to be committed.
+        /// How many received messages are not known to be committed.
         uncommitted: u64,
-        /// What the sink was waiting for, if it could not take messages just then.
+        /// Why the sink could not take messages, if it was in trouble.
         trouble: Option<String>,
     },
 }
@@ -56,7 +56,7 @@ impl fmt::Display for ServeError {
             ServeError::Zero(what) => write!(f, "{what} must not be zero"),
             ServeError::Acks(unfit) => unfit.fmt(f),
             ServeError::AnswerAcks => f.write_str(
-                "a server that replies gives no acknowledgements, so it cannot require that clients ask \
+                "a server that replies gives no acknowledgements, so it cannot require clients to ask \
                  for them",
             ),
             ServeError::Start(error) => Plain(error).fmt(f),
@@ -65,7 +65,7 @@ impl fmt::Display for ServeError {
                 match uncommitted {
                     0 => Ok(()),
                     1 => write!(f, "; {}", not_written(1)),
-                    many => write!(f, "; {}, or not all of them", not_written(*many)),
+                    many => write!(f, "; up to {}", not_written(*many)),
                 }
             }
             ServeError::Unfinished { uncommitted, trouble } => {

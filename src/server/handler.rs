@@ -1,4 +1,4 @@
-//! What answers messages with replies.
+//! Handlers, which answer messages with replies.
 
 use std::error::Error;
 use std::fmt;
@@ -8,9 +8,10 @@ use std::sync::Arc;
 use crate::net::byte_stream::Peer;
 use crate::stream::payloads::{Location, Payloads};
 
-/// A message that a [`Handler`] is to answer.
+/// A message for a [`Handler`] to answer.
 ///
-/// Its payload lies in the buffer it was received in, which is counted until the request is dropped.
+/// Its payload lies in the buffer in which it was received; that counts against the server's memory until
+/// the request is dropped.
 #[derive(Clone, Debug)]
 pub struct Request {
     payloads: Arc<Payloads>,
@@ -31,44 +32,44 @@ impl Request {
         Request { payloads, payload, number, connection, peer }
     }
 
-    /// Returns the bytes that were sent.
+    /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
         self.payloads.at(self.payload)
     }
 
-    /// Returns the message's number on its connection; the first one is 1.
+    /// Returns the message's number on its connection, counted from 1.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Returns the number of the connection; the first one of the server is 1.
+    /// Returns the number of the connection on its server, counted from 1.
     pub fn connection(&self) -> u64 {
         self.connection
     }
 
-    /// Returns who sent it.
+    /// Returns the peer that sent it.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 }
 
-/// Why a handler failed.
+/// The error of a handler.
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
-/// What a handler returns: nothing, one reply, several, or why it failed, which ends the connection.
+/// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
 /// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
-/// the message back), vectors and options of these, and results of all of them.
+/// the message back), for vectors and options of these, and for results of all of them.
 pub trait IntoReplies {
-    /// Appends the replies to `replies`, in their order.
+    /// Appends the replies to `replies`, in order.
     ///
     /// # Errors
     ///
-    /// Why the handler failed.
+    /// The handler's error, if it failed.
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
 }
 
-/// A reply's payload.
+/// The payload of a reply.
 #[derive(Clone, Debug)]
 pub struct Reply(Payload);
 
@@ -162,12 +163,12 @@ impl<R: IntoReplies, E: Into<HandlerError>> IntoReplies for Result<R, E> {
     }
 }
 
-/// Answers messages: an async function of a [`Request`] that returns what implements [`IntoReplies`]; or
+/// Answers messages: any async function from a [`Request`] to something that implements [`IntoReplies`], or
 /// [`Echo`].
 ///
-/// Replies leave in the order of their requests, whichever is ready first.
+/// Replies are sent in the order of their requests, whichever is ready first.
 pub trait Handler: Send + Sync + 'static {
-    /// Not part of the interface.
+    /// Not part of the public interface.
     #[doc(hidden)]
     fn into_answering(self) -> Answering;
 }
@@ -190,7 +191,7 @@ where
     }
 }
 
-/// The shortest handler: sends each message back, straight from the buffer in which it came.
+/// A handler that sends each message back, directly from the buffer in which it was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Echo;
 
@@ -200,18 +201,18 @@ impl Handler for Echo {
     }
 }
 
-/// Answering one message.
+/// A future that answers one message.
 pub(crate) type Replying = Pin<Box<dyn Future<Output = Result<Vec<Reply>, HandlerError>> + Send>>;
 
-/// What a server answers.
+/// How a server answers messages.
 #[doc(hidden)]
 #[derive(Clone)]
 pub enum Answering {
-    /// Nothing.
+    /// Not at all.
     Nothing,
-    /// Each message with itself.
+    /// With the message itself.
     Echo,
-    /// Each message with what a handler returns.
+    /// With what a handler returns.
     #[allow(private_interfaces)]
     Each(Arc<dyn Fn(Request) -> Replying + Send + Sync>),
 }

@@ -1,4 +1,4 @@
-//! Where a server's connections come from.
+//! The source of a server's connections.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use crate::net::listener::{BACKLOG, Listener, ResettingListener};
 
 type Accepted = io::Result<(ByteStream, Peer)>;
 
-/// Where a server's connections come from.
+/// The source of a server's connections, before it runs.
 pub(crate) enum Incoming {
     Listener(Listener),
     Streams(Pin<Box<dyn Stream<Item = Accepted> + Send>>),
@@ -26,7 +26,7 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// The same, once the server runs.
+/// The source of connections of a running server.
 pub(crate) enum Accepting {
     Listener(ResettingListener),
     Streams(Pin<Box<dyn Stream<Item = Accepted> + Send>>),
@@ -42,7 +42,7 @@ impl Incoming {
 }
 
 impl Accepting {
-    /// Accepts the next connection; `None` if there will be no more.
+    /// Accepts the next connection; `None` if no more follow.
     pub(crate) async fn next(&mut self) -> Option<Accepted> {
         match self {
             Accepting::Listener(listener) => Some(listener.accept().await),
@@ -50,7 +50,7 @@ impl Accepting {
         }
     }
 
-    /// Returns how many connections can have come before the server ends that it has not accepted.
+    /// Returns how many connections may be waiting to be accepted.
     pub(crate) fn backlog(&self) -> i32 {
         BACKLOG
     }

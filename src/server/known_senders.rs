@@ -1,24 +1,25 @@
-//! How far each sender has come, so that what it sends again is recognised.
+//! How many messages of each sender are committed, so that repeated ones are recognized.
 
 use crate::message::Batch;
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::sink::sender_counts::SenderCounts;
 use crate::wire::sender_id::SenderId;
 
-/// How far each sender has come.
+/// How many messages of each sender are committed.
 ///
-/// For a sink that knows that itself this only saves asking.
+/// If the sink knows that itself, this only avoids asking it.
 #[derive(Debug, Default)]
 pub(super) struct KnownSenders {
     counts: SenderCounts,
 }
 
 impl KnownSenders {
-    /// Returns how many messages of each sender are committed; `None` if neither the sink nor this knows it.
+    /// Returns how many messages of each sender are committed; `None` if neither the sink nor the server
+    /// knows.
     ///
     /// # Errors
     ///
-    /// The sink's.
+    /// Any error of the sink.
     pub(super) fn committed(
         &mut self,
         senders: &[SenderId],
@@ -27,7 +28,7 @@ impl KnownSenders {
         let mut answers = sink.committed_by_each(senders)?;
         for (sender, answer) in senders.iter().zip(&mut answers) {
             match answer {
-                // That may be less than was thought here, too: the sink can have refused the rest.
+                // The sink's count may be lower than ours, too, if it has refused messages.
                 Some(committed) => {
                     let is_same = self.counts.committed(*sender) == Some(*committed);
                     let checksum = self.counts.checksum(*sender).filter(|_| is_same);
@@ -39,12 +40,12 @@ impl KnownSenders {
         Ok(answers)
     }
 
-    /// Returns the checksums of the last messages that [`committed`](KnownSenders::committed) counts; `None` if
-    /// neither the sink nor this knows it.
+    /// Returns the checksums of the last messages that [`committed`](KnownSenders::committed) counts;
+    /// `None` if neither the sink nor the server knows.
     ///
     /// # Errors
     ///
-    /// The sink's.
+    /// Any error of the sink.
     pub(super) fn last_checksums(
         &mut self,
         senders: &[SenderId],
@@ -55,12 +56,13 @@ impl KnownSenders {
         Ok(answers.map(|(answer, sender)| answer.or_else(|| known(sender))).collect())
     }
 
-    /// Returns what is new in `batch`, if anything is. That counts as committed from now on: a commit
-    /// that fails is the end of everything, and who is refused has to connect again.
+    /// Returns the new messages of `batch`, if any. They count as committed from now on: if the commit
+    /// fails, the server ends, and a refused sender has to reconnect.
     pub(super) fn only_new(&mut self, batch: &Batch) -> Option<Batch> {
         let Some(id) = batch.sender() else { return Some(batch.clone()) };
-        // Where it was forgotten since it has connected, what its connection sends comes after what it was
-        // told then, and a sink that knows more leaves that out.
+        // If the sender was forgotten since it connected, all messages of its connection count as new. That
+        // is right, since they follow the count in its welcome, and a sink that keeps counts skips repeated
+        // ones itself.
         let committed = self.counts.committed(id).unwrap_or(0);
         let fresh = batch.after(committed);
         match &fresh {
@@ -70,8 +72,7 @@ impl KnownSenders {
         fresh
     }
 
-    /// Takes back that `batch` counts as committed. How far its sender has come is not known here any
-    /// more, but it knows itself.
+    /// Undoes counting `batch` as committed, by forgetting the sender: when it reconnects, the sink is asked.
     pub(super) fn refused(&mut self, batch: &Batch) {
         if let Some(sender) = batch.sender() {
             self.counts.remove(sender);

@@ -1,4 +1,4 @@
-//! A connection, as the rest of the server sees it.
+//! An open connection, as the rest of the server sees it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,15 +7,14 @@ use super::ack_state::{AckState, Progress};
 use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
 
-/// What the accept loop, the sweep, the writer thread and the connection's own task share about a
-/// connection.
+/// The state that the accept loop, the sweep, the writer thread and the connection's own task share.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     pub(crate) number: u64,
     pub(crate) peer: Peer,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
-    /// In a box, since most connections have none.
+    /// Boxed, since most connections have none.
     acks: OnceLock<Box<AckState>>,
 }
 
@@ -30,18 +29,18 @@ impl OpenConnection {
         }
     }
 
-    /// Notes that the client is acknowledged its messages, and how many of its sender were committed
-    /// before the first one on this connection. To be called once, before any message is handed on.
+    /// Turns on acknowledgements, and records how many messages of the sender were committed before this
+    /// connection. To be called once, before any message is passed on.
     pub(crate) fn acknowledge_from(&self, before: u64) -> &AckState {
         self.acks.get_or_init(|| Box::new(AckState::new(before)))
     }
 
-    /// Returns what there is to know about acknowledgements, if the client asked for them.
+    /// Returns the state of acknowledgements, if the client asked for them.
     pub(crate) fn acks(&self) -> Option<&AckState> {
         self.acks.get().map(|acks| &**acks)
     }
 
-    /// Returns how many messages of this connection the sink has committed.
+    /// Returns how many messages of this connection are committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::SeqCst)
     }
@@ -50,9 +49,9 @@ impl OpenConnection {
         Progress { committed: self.committed(), phase: self.state.phase() }
     }
 
-    /// Notes that more messages are committed, and tells the sender so if it asked for that: here and now
-    /// if they were `alone` in a commit, and else from another thread, so that the next commit need not
-    /// wait until many have been told.
+    /// Records that more messages are committed, and acknowledges them if the client asked for that: from
+    /// this thread if they were `alone` in a commit, and otherwise from another one, so that acknowledging
+    /// many clients does not delay the next commit.
     pub(crate) fn commit(&self, messages: usize, alone: bool) {
         let messages = messages as u64;
         let before = self.committed.fetch_add(messages, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! What can be chosen about a server.
+//! The options of a server.
 
 use std::time::Duration;
 
@@ -13,23 +13,24 @@ use crate::wire::ack::{Hello, UnsupportedLayout};
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
 
-/// The file descriptors that are left to everything but connections.
+/// How many file descriptors are reserved for everything but connections.
 const SPARE_DESCRIPTORS: u64 = 32;
 
-/// The most connections that are served at once unless told otherwise.
+/// The default limit on connections, if there are enough file descriptors.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// The memory for payloads unless told otherwise, in bytes; more if two messages would not fit.
+/// The default memory for payloads, in bytes; more if two messages would not fit.
 const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 
-/// The time for a message unless told otherwise.
+/// The default time limit of a message.
 pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many requests of one connection are answered at once unless told otherwise. A judgement: enough for
-/// a handler that waits for a database, and few enough that ten thousand connections cannot ask for millions.
+/// How many requests of one connection are answered at the same time by default. Chosen by judgement:
+/// enough for a handler that waits for a database, and few enough that ten thousand connections cannot
+/// start millions.
 const DEFAULT_PIPELINE: usize = 16;
 
-/// What was chosen; see the methods of [`Server`](super::server::Server).
+/// The chosen options; see the methods of [`Server`](super::server::Server).
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) layout: Layout,
@@ -66,8 +67,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks that the options make sense together, and returns the longest message and the memory to use,
-    /// both in bytes.
+    /// Checks that the options are consistent. Returns the longest message and the memory to use, in bytes.
     pub(crate) fn check(&self) -> Result<(usize, usize), ServeError> {
         let max_message = self.layout.limit(self.max_message).map_err(ServeError::Limit)?;
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY.max(2 * max_message));
@@ -95,7 +95,7 @@ impl Options {
     }
 }
 
-/// Returns the limit to use: the one asked for, or as many as there are file descriptors for.
+/// Returns the limit to use: `asked`, or as many as the file descriptors allow.
 pub(crate) fn max_connections(asked: Option<usize>) -> usize {
     let files = getrlimit(Resource::Nofile).current;
     let room = files.map_or(usize::MAX, |files| {
@@ -104,8 +104,8 @@ pub(crate) fn max_connections(asked: Option<usize>) -> usize {
     let max = asked.unwrap_or(MAX_CONNECTIONS.min(room)).max(1);
     if max > room {
         warn!(
-            "{} may need more than the {} open files this process may have (ulimit -n); what is over \
-             that waits",
+            "{} may need more than the {} open files this process may have (ulimit -n); further \
+             connections wait in the backlog",
             Count(max as u64, "connection"),
             files.unwrap_or(u64::MAX)
         );

@@ -1,4 +1,4 @@
-//! How a connection ends, and what the log says of it.
+//! How a connection ends, and what is logged about it.
 
 use std::borrow::Cow;
 use std::io;
@@ -17,37 +17,37 @@ use crate::wire::io_error::Plain;
 
 /// How a connection ended.
 pub(crate) enum Outcome {
-    /// Its peer ended it, and all is committed. The only orderly end.
+    /// The peer closed it, and everything is committed. The only clean end.
     Closed,
-    /// The server ended, and all that had come is committed.
+    /// The server shut down, and everything received is committed.
     Drained,
-    /// Its peer was silent for too long.
+    /// The peer was silent for too long.
     Idle(Duration),
     /// The stream was not set up in time.
     SetupLate(Duration),
     /// The stream could not be set up.
     Setup(io::Error),
-    /// Its peer did not take its replies.
+    /// The peer did not take its replies.
     NotTaken(Duration),
-    /// It was cut off by the end of the server.
+    /// It was cut off at shutdown.
     Aborted,
-    /// What came was no message, or the stream failed.
+    /// The received bytes are not a message, or the stream failed.
     Read(Box<ReadError>),
     /// Replies could not be sent.
     Write(io::Error),
     /// The handler failed, or its reply was too long.
     HandlerFailed(String),
-    /// The sink takes no more.
+    /// The sink takes no more messages.
     SinkGone,
-    /// It asked for acknowledgements and does not get them, or not any more.
+    /// The client asked for acknowledgements and gets none, or no more.
     Refused(RefusalCode),
-    /// It cannot send the message that comes next: the oldest that it has is a later one.
+    /// Messages are missing: the oldest message that the client has comes after the next one expected.
     Missing { committed: u64, oldest: u64 },
-    /// It did not ask for acknowledgements, as it has to here.
+    /// The client did not ask for acknowledgements, which this server requires.
     NotAsked,
 }
 
-/// What is wrong where messages are missing between the committed ones and those that the client has.
+/// Describes a gap between the committed messages and those that the client still has.
 pub(crate) fn missing(committed: u64, oldest: u64) -> String {
     format!(
         "the server has {} of this sender, and the client's oldest is {oldest}: was the database \
@@ -56,7 +56,7 @@ pub(crate) fn missing(committed: u64, oldest: u64) -> String {
     )
 }
 
-/// The one place where the end of a connection is logged.
+/// Logs the end of a connection; the only place that does.
 pub(crate) fn report(
     log: &RateLimitedLog,
     connection: &OpenConnection,
@@ -68,7 +68,7 @@ pub(crate) fn report(
     match outcome {
         Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
         Outcome::Closed => debug!("{who}: closed after {messages}"),
-        Outcome::Drained => debug!("{who}: reset by the end of the server, after {messages}"),
+        Outcome::Drained => debug!("{who}: reset at shutdown after {messages}"),
         Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
         Outcome::Idle(timeout) => {
             let timeout = humantime::format_duration(*timeout);
@@ -126,13 +126,13 @@ pub(crate) fn report(
     }
 }
 
-/// Returns whether not a single byte came before the stream failed: that happens to probes that look
-/// whether somebody listens, and nobody has lost anything.
+/// Returns whether the stream failed before its first byte, as with probes that only check whether somebody
+/// listens. Nobody has lost anything then.
 fn is_empty(error: &ReadError) -> bool {
     matches!(error, ReadError::Io { at, got: 0, .. } if at.offset == 0)
 }
 
-/// Returns the target of a line about the error: the option that most likely mends it.
+/// Returns the target of a line about the error: the option that most likely fixes it.
 fn target(error: &ReadError) -> Cow<'static, str> {
     let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
         return "framelet".into();

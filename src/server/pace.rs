@@ -1,26 +1,27 @@
-//! Whether a message that holds memory for which others wait comes fast enough to keep it.
+//! Whether a message arrives fast enough to keep memory for which others wait.
 //!
-//! Memory that waits for a peer is a loan, and a peer that sends nothing would have it until its message
-//! is late. While nobody wants that memory, this hurts nobody. Once a payload has waited for its share for a while, each
-//! message has to come at the pace at which it would be complete just within the message timeout, or it is ended.
+//! Memory held for an incomplete message is a loan: a peer that sends nothing would keep it until the
+//! message timeout. That is harmless while nobody else needs the memory. But once another payload has
+//! waited for its share for a while, each message has to arrive fast enough to be complete just within the
+//! message timeout, or its connection is ended.
 
 use std::time::{Duration, Instant};
 
-/// Over which time at least a pace is measured. Senders pause for less than that while nothing is wrong; a
-/// judgement.
+/// The shortest time over which a speed is measured. Chosen by judgement: healthy senders pause for less.
 const SPAN: Duration = Duration::from_millis(400);
 
-/// How many bytes may be missing. So short messages, which hold little and come in few pieces, have more time.
+/// How many bytes a message may be behind. So short messages, which hold little and arrive in few pieces,
+/// get more time.
 const SLACK: u64 = 256;
 
-/// How far a message or a reply had got, and when.
+/// How far a message or reply had got, and when.
 #[derive(Debug)]
 pub(crate) struct Pace {
     since: Instant,
     bytes: u64,
 }
 
-/// Too little: so many bytes in this time.
+/// Too slow: this many bytes in this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooSlow {
     pub(crate) bytes: u64,
@@ -32,8 +33,8 @@ impl Pace {
         Pace { since: now, bytes }
     }
 
-    /// Says whether something of `len` bytes has become slower than `len` in `timeout`; the measurement starts
-    /// anew if it has not. `bytes` is how far it has got.
+    /// Returns the measured speed if something of `len` bytes is slower than `len` per `timeout`; otherwise
+    /// starts a new measurement. `bytes` is its progress.
     pub(crate) fn judge(
         &mut self,
         now: Instant,

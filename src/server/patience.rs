@@ -1,4 +1,4 @@
-//! Waiting until a sink that cannot take messages just now takes them again.
+//! Waits out transient errors of a sink.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,9 @@ use crate::wire::io_error::Plain;
 /// The shortest and longest wait before the sink is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What the sink is waiting for, in words; `None` while it works.
+/// The reason why the sink cannot work now; `None` while it works.
 ///
-/// Clones share it, so that a server that ends meanwhile can say why something is not committed.
+/// Clones share it, so that a server that shuts down meanwhile can say why messages are not committed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
 
@@ -30,11 +30,11 @@ impl Trouble {
     }
 }
 
-/// Repeats what a sink could not do for a passing reason, until it can. Logs the first failure and
-/// the end of the trouble, one line each.
+/// Repeats what a sink could not do because of a transient error, until it succeeds. Logs the first failure
+/// and the recovery, one line each.
 pub(super) struct Patience<F> {
     trouble: Trouble,
-    /// Whether nobody needs the sink any more.
+    /// Whether nobody needs the sink any longer.
     abandoned: F,
     backoff: Backoff,
     since: Option<Instant>,
@@ -50,7 +50,7 @@ impl<F: Fn() -> bool> Patience<F> {
     ///
     /// # Errors
     ///
-    /// A [`SinkError::Fatal`]; or the last transient one, once nobody needs the sink any more.
+    /// A [`SinkError::Fatal`]; or the last transient error, once nobody needs the sink any longer.
     pub(super) fn until_done<T>(
         &mut self,
         mut attempt: impl FnMut() -> Result<T, SinkError>,

@@ -1,4 +1,4 @@
-//! The requests of one connection that are being answered, and the replies on their way.
+//! The requests of one connection that are being answered, and the replies waiting to be sent.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,51 +20,51 @@ use crate::stream::payloads::{Locations, Payloads};
 use crate::stream::pool::Charge;
 use crate::wire::frame::append_frame;
 
-/// How many bytes of replies may wait to be taken before no more requests are answered.
+/// With this many bytes of unsent replies, no more requests are answered.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// How many bytes of room for replies are kept for the next ones.
+/// How much capacity for replies is kept when all are sent.
 const KEPT: usize = 1024;
 
 /// Answers requests, several at once, and sends the replies in the order of the requests.
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     connection: Arc<OpenConnection>,
-    /// Requests that were read and not begun.
+    /// Requests that were read but not started.
     waiting: VecDeque<Requests>,
-    /// The oldest is in front.
+    /// Started requests, the oldest first.
     working: VecDeque<Work>,
-    /// Whole frames, of which the first `written` bytes have left.
+    /// Whole frames, of which the first `written` bytes have been sent.
     replies: Vec<u8>,
     written: usize,
     /// Whether the stream may keep some of what has left.
     unflushed: bool,
-    /// The memory that the replies take.
+    /// Counts the memory of the replies in the pool.
     charge: Charge,
 }
 
 struct Requests {
     payloads: Arc<Payloads>,
     locations: Locations,
-    /// The number of the next one.
+    /// The number of the next request.
     number: u64,
 }
 
 enum Work {
     Answering(Replying),
     Done(Vec<Reply>),
-    /// Why; what is before it is still sent.
+    /// The reason; replies to earlier requests are still sent.
     Failed(String),
 }
 
 /// What a pipeline waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// For requests; all are answered.
+    /// Requests; all earlier ones are answered.
     Requests,
-    /// For handlers.
+    /// Handlers.
     Handlers,
-    /// For the peer to take replies.
+    /// The peer to take replies.
     Peer,
 }
 
@@ -84,13 +84,13 @@ impl Pipeline {
         }
     }
 
-    /// Takes the requests of a batch.
+    /// Adds the requests of a batch.
     pub(crate) fn push(&mut self, payloads: Arc<Payloads>) {
         let (locations, number) = (payloads.locations(), payloads.first_number());
         self.waiting.push_back(Requests { payloads, locations, number });
     }
 
-    /// Returns whether more requests are to be read.
+    /// Returns whether to read more requests.
     pub(crate) fn has_room(&self) -> bool {
         self.waiting.is_empty() && self.may_begin()
     }
@@ -104,7 +104,7 @@ impl Pipeline {
         self.replies.len() - self.written
     }
 
-    /// Answers and sends as much as there can be now. Notes when the peer takes something, with `taken`.
+    /// Makes as much progress as possible, answering and sending. Calls `taken` when the peer takes data.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,7 +173,7 @@ impl Pipeline {
         }
     }
 
-    /// Makes frames of the replies that are next.
+    /// Encodes the replies that are ready, in the order of their requests.
     fn collect(&mut self) -> Result<(), Outcome> {
         while self.unsent() < HIGH_WATER {
             let all_sent = self.unsent() == 0;
@@ -195,7 +195,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Sends replies; returns how many bytes were taken.
+    /// Sends replies. Returns how many bytes the stream took.
     fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -217,7 +217,7 @@ impl Pipeline {
             }
         }
         if total > 0 {
-            // An idle connection keeps next to nothing.
+            // An idle connection keeps almost no memory.
             self.written = 0;
             self.replies.clear();
             self.replies.shrink_to(KEPT);

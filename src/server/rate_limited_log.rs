@@ -1,9 +1,8 @@
-//! Log lines that peers cause: a few of each kind a second at most, and how many more there were.
+//! Log lines that peers can trigger, limited per kind and in total.
 //!
-//! Anybody who can connect can cause such lines, tens of thousands a second. The first ones of a kind
-//! are logged at once, so that each error of a quiet server is there in full. Those that are left out
-//! are counted, and the count is said with the next line of the kind, or on its own once there are no
-//! more, or at the end of the server.
+//! Anybody who can connect can trigger such lines, tens of thousands a second. The first ones of a kind are
+//! logged at once, so a quiet server logs every error. Suppressed lines are counted. The count is logged
+//! with the next line of the kind, or on its own once no more follow or the server ends.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
-/// How many lines are logged in a row, and how long it takes until there is one more.
+/// How many lines may be logged in a row, and the interval after which one more may be.
 type Rate = (u32, Duration);
 
-/// For lines of one kind.
+/// The rate for each kind.
 const OF_A_KIND: Rate = (5, Duration::from_secs(1));
 
-/// For all of them together: 20 in the worst second, from clients that send all sorts of nonsense.
+/// The rate for all kinds together: at most 20 lines in the worst second, even from clients that fail in
+/// every possible way.
 const OF_ALL: Rate = (10, Duration::from_millis(100));
 
-/// What a line is about.
+/// The subject of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Kind {
@@ -43,10 +43,10 @@ pub(crate) enum Kind {
     SinkGone,
 }
 
-/// All of them, with the target of their lines, and what those that are left out are called.
+/// Every kind with its level, the target of its lines, and the name of its suppressed lines.
 ///
-/// A target names the option that the line is about, as in `framelet::idle_timeout`, so that a program
-/// can say how its users set it.
+/// A target names the option that the line is about, such as `framelet::idle_timeout`, so that a program
+/// can tell its users how to change it.
 const KINDS: [(Kind, Level, &str, &str); 17] = [
     (Kind::AcceptFailed, Level::Error, "framelet", "failures to accept connections"),
     (Kind::OverLimit, Level::Warn, "framelet::max_connections", "connections over the limit"),
@@ -58,7 +58,7 @@ const KINDS: [(Kind, Level, &str, &str); 17] = [
         "framelet::message_timeout",
         "peers that took nothing of their replies",
     ),
-    (Kind::Aborted, Level::Warn, "framelet", "connections cut off by the end of the server"),
+    (Kind::Aborted, Level::Warn, "framelet", "connections cut off at shutdown"),
     (
         Kind::NoMessage,
         Level::Warn,
@@ -89,40 +89,40 @@ const KINDS: [(Kind, Level, &str, &str); 17] = [
         "framelet::require_ack",
         "clients that ask for no acknowledgements",
     ),
-    (Kind::SinkGone, Level::Warn, "framelet", "connections cut off since the sink failed"),
+    (Kind::SinkGone, Level::Warn, "framelet", "connections cut off because the sink failed"),
 ];
 
-/// Logs the lines of each [`Kind`], as many as its limit allows.
+/// Logs lines of each [`Kind`] up to its limit.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimitedLog {
     limits: [Mutex<Limit>; KINDS.len()],
     all: Mutex<Limit>,
 }
 
-/// How many lines of one kind there were.
+/// Counts the lines of one kind.
 #[derive(Debug, Default)]
 struct Limit {
-    /// When the line after the last one would be due if they came at even intervals.
+    /// When the next line would be due if the lines so far had come at even intervals.
     even: Option<Instant>,
-    /// When the last one came, logged or not.
+    /// When the last line came, logged or not.
     last: Option<Instant>,
     left_out: u64,
 }
 
 impl RateLimitedLog {
-    /// Logs a line, unless there were too many of its kind lately.
+    /// Logs a line, unless too many of its kind came lately.
     pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
         let (_, _, target, _) = KINDS[kind as usize];
         self.say_about(target, kind, line);
     }
 
-    /// The same, with a target of its own.
+    /// Does the same with another target.
     pub(crate) fn say_about(&self, target: &str, kind: Kind, line: impl fmt::Display) {
         let due = self.due(kind);
         let (_, level, ..) = KINDS[kind as usize];
         match due {
             Some(0) => log!(target: target, level, "{line}"),
-            // In front, since what the target adds goes with the line.
+            // First in the line, because the logger may append advice for the target.
             Some(left_out) => {
                 log!(target: target, level, "after {left_out} more, not logged: {line}");
             }
@@ -130,7 +130,7 @@ impl RateLimitedLog {
         }
     }
 
-    /// Counts a line. Returns whether it is due, and then how many of its kind were left out before it.
+    /// Counts a line. If it may be logged, returns how many of its kind were suppressed before it.
     fn due(&self, kind: Kind) -> Option<u64> {
         let now = Instant::now();
         let mut limit = self.limit(kind);
@@ -143,13 +143,14 @@ impl RateLimitedLog {
         Some(left_out)
     }
 
-    /// Says how many lines were left out of kinds of which there are no more. To be called now and then.
+    /// Logs how many lines were suppressed, for kinds that have become quiet. To be called from time to
+    /// time.
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         self.say_left_out(|limit| limit.is_over(now));
     }
 
-    /// Says how many lines were left out, once there will be no more.
+    /// Logs how many lines were suppressed, at the end of the server.
     pub(crate) fn finish(&self) {
         self.say_left_out(|_| true);
     }
@@ -171,7 +172,7 @@ impl RateLimitedLog {
 }
 
 impl Limit {
-    /// Counts a line. Returns whether it is due, and then how many were left out before it.
+    /// Counts a line. If it may be logged, returns how many were suppressed before it.
     fn due(&mut self, now: Instant, (burst, interval): Rate) -> Option<u64> {
         self.last = Some(now);
         let even = self.even.map_or(now, |even| even.max(now));
@@ -183,7 +184,7 @@ impl Limit {
         Some(std::mem::take(&mut self.left_out))
     }
 
-    /// Returns whether there are no more lines for the time being.
+    /// Returns whether this kind has become quiet.
     fn is_over(&self, now: Instant) -> bool {
         self.last.is_some_and(|last| now.saturating_duration_since(last) >= OF_A_KIND.1)
     }

@@ -1,11 +1,11 @@
-//! How a running server is told to reopen its sink.
+//! Makes a running server reopen its sink.
 
 use smol::channel::{self, Receiver, Sender};
 
-/// Tells the sink of a running server to open again what it writes to: see
+/// Asks the sink of a running server to reopen its output, for example after log rotation: see
 /// [`MessageSink::reopen`](crate::sink::MessageSink::reopen).
 ///
-/// All clones are the same.
+/// Clones share the same request.
 ///
 /// # Examples
 ///
@@ -18,7 +18,7 @@ use smol::channel::{self, Receiver, Sender};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reopen {
-    // Room for one: who asks again before it is done has asked for the same thing.
+    // Room for one: a second request before the first is handled asks for the same thing.
     ask: Sender<()>,
     asked: Receiver<()>,
 }
@@ -31,15 +31,15 @@ impl Default for Reopen {
 }
 
 impl Reopen {
-    /// Asks the sink to open again what it writes to, once it has taken what was received so far. It
-    /// does not wait for that.
+    /// Asks the sink to reopen its output, after it has committed what was received so far. Does not wait
+    /// for that.
     pub fn ask(&self) {
         let _ = self.ask.try_send(());
     }
 
-    /// Waits until it was asked for.
+    /// Waits for the next request.
     pub(crate) async fn asked(&self) {
-        // Cannot fail: a sender is right here.
+        // Cannot fail: `self` holds a sender.
         let _ = self.asked.recv().await;
     }
 }

@@ -1,4 +1,4 @@
-//! A server: what it is told to do, and its way from the first connection to an orderly end.
+//! A server: its options, and its life from the first connection to a graceful shutdown.
 
 use std::fmt;
 use std::io;
@@ -26,14 +26,15 @@ use crate::sink::message_sink::MessageSink;
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
 
-/// The part of the grace period that is the sink's, after connections were cut: one in this many.
+/// The last part of the grace period, one in this many, belongs to the sink: connections are cut off
+/// before.
 const GRACE_FOR_SINK: u32 = 5;
 
-/// How long connections that are cut off may take to end. They need no more than one poll each, or as
-/// long as a client takes to read why.
+/// How long connections that are cut off may take to end. They need one poll, or as long as a refused
+/// client takes to read the reason.
 const CUTTING_OFF: Duration = Duration::from_secs(1);
 
-/// What a server has done.
+/// What a server did, returned at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -41,31 +42,31 @@ pub struct Summary {
     pub messages: u64,
     /// How many connections it has served.
     pub connections: u64,
-    /// How many connections it cut off at the end of the grace period, before they had ended.
+    /// How many connections were cut off near the end of the grace period.
     pub cut: usize,
 }
 
-/// A server of messages: it [collects](Server::collect) them in a sink, [answers](Server::answer) them, or
-/// both; or counts and drops them.
+/// A server of messages: it [collects](Server::collect) them in a sink, [answers](Server::answer) them,
+/// does both, or only counts them.
 ///
-/// Each connection is a task of its own on smol's executor. Run the server as a task, too,
-/// `block_on(smol::spawn(server.run(…)))`: a thread that polls the reactor itself, as [`smol::block_on`]
-/// does, takes events away from the threads that run the connections.
+/// Each connection is a task of its own on smol's executor. Run the server as a task, too:
+/// `block_on(smol::spawn(server.run(…)))`. A thread that polls the reactor itself, as [`smol::block_on`]
+/// does, would take events away from the threads that run the connections.
 ///
 /// # The end of a connection
 ///
-/// A connection has an orderly end only if its peer had ended its own direction and everything it sent
-/// is committed. All others are reset, also those that are idle when the server ends: what is on its
-/// way to them from a peer will not be read, and the peer must not take the end for a sign that it was.
-/// Even a server that is killed resets its connections. A Unix socket, and a stream of another kind, knows
-/// no reset; there, the end is marked by one byte, `ff`, which is half a frame in every layout, unless the
-/// server was killed.
+/// A connection ends cleanly only if its peer has closed its own direction and everything it sent is
+/// committed. All other connections are reset, even idle ones at shutdown: data on its way from the peer
+/// will not be read, and the peer must not take the end for success. If the server is killed, its
+/// connections are reset as well. Unix sockets and other streams have no reset; there the server marks an
+/// unclean end with one byte, `ff`, which is half a frame in every layout. A server that was killed cannot
+/// do that.
 ///
 /// # Acknowledgements
 ///
-/// A client that begins with a [`Hello`](crate::wire::Hello) is told how many messages of its sender are
-/// committed, and then, whenever there are more, how many by now. Clients that do not ask are never
-/// written to, unless the server answers.
+/// A client that starts with a [`Hello`](crate::wire::Hello) is told how many messages of its sender are
+/// committed, and again whenever that number grows. Nothing is ever sent to clients that do not ask, except
+/// replies of a server that answers.
 ///
 /// # Examples
 ///
@@ -101,8 +102,8 @@ impl Server {
         Server::of(Incoming::Listener(listener.into()))
     }
 
-    /// Returns a server of streams of any kind, such as pipes in memory. When there are no more of them, it
-    /// ends once all connections have.
+    /// Returns a server of streams of any kind, such as pipes in memory. Once `streams` has ended and all
+    /// connections have, the server ends too.
     ///
     /// # Examples
     ///
@@ -131,29 +132,29 @@ impl Server {
         Server { incoming, sink: None, options: Options::default() }
     }
 
-    /// Puts messages into a sink.
+    /// Stores messages in a sink.
     pub fn collect(self, sink: impl MessageSink + 'static) -> Server {
         Server { sink: Some(Box::new(sink)), ..self }
     }
 
-    /// Answers messages with replies. A handler that fails or panics ends the connection, with a line in
-    /// the log.
+    /// Answers messages with replies. A handler that fails or panics ends its connection, and the error is
+    /// logged.
     ///
-    /// With a sink, too, a reply does not say that its message is committed: only an acknowledgement does,
-    /// and a server that answers gives none.
+    /// A reply does not mean that its message is committed, even with a sink: only an acknowledgement says
+    /// that, and a server that answers sends none.
     pub fn answer(mut self, handler: impl Handler) -> Server {
         self.options.answering = handler.into_answering();
         self
     }
 
-    /// Sets how many requests of one connection are answered at once. Default: 16.
+    /// Sets how many requests of one connection are answered at the same time. Default: 16.
     pub fn pipeline(mut self, requests: usize) -> Server {
         self.options.pipeline = requests;
         self
     }
 
-    /// Does something with each connection before messages travel on it, such as a TLS handshake. It runs in
-    /// the task of the connection, and has [`Server::message_timeout`] to finish.
+    /// Prepares each connection before messages travel on it, such as by a TLS handshake. That runs in the
+    /// connection's own task and must finish within [`Server::message_timeout`].
     pub fn upgrade<F, Fut, S>(mut self, upgrade: F) -> Server
     where
         F: Fn(ByteStream) -> Fut + Send + Sync + 'static,
@@ -164,51 +165,53 @@ impl Server {
         self
     }
 
-    /// Sets how prefixes are written, in both directions. Default: `u32be`.
+    /// Sets how lengths are written, in both directions. Default: `u32be`.
     pub fn layout(mut self, layout: Layout) -> Server {
         self.options.layout = layout;
         self
     }
 
-    /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or what the layout
-    /// can say.
+    /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or the layout's
+    /// maximum if that is less.
     pub fn max_message(mut self, bytes: usize) -> Server {
         self.options.max_message = Some(bytes);
         self
     }
 
-    /// Sets how many connections are served at once; more are closed as soon as they come. Default: the
-    /// limit of open files less 32, at most 10,000.
+    /// Sets how many connections are served at the same time; more are closed at once. Default: the limit
+    /// of open files less 32, at most 10,000.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = Some(connections);
         self
     }
 
-    /// Sets how long a message may take from its first byte to its last, and how long a peer may take
-    /// nothing of its replies; `None` is for ever. Default: 30 s.
+    /// Sets how long a message may take from its first byte to its last, and how long a peer may take none
+    /// of its replies; `None` is no limit. Default: 30 s.
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
         self.options.message_timeout = timeout.into();
         self
     }
 
-    /// Sets how long a connection may be silent between messages. Default: `None`, for ever.
+    /// Sets how long a connection may be silent between messages. Default: `None`, no limit.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Server {
         self.options.idle_timeout = timeout.into();
         self
     }
 
-    /// Sets how many bytes of received messages are held at once, of all connections together; where there
-    /// are more to come, connections wait. Messages that are incomplete, and replies that are not taken, may
-    /// have only a part of it, and the longer they are the less: so shorter messages get through beside
-    /// longer ones that stall. Once a message has waited for its part, others that hold it are ended if they
-    /// come more slowly than [`Server::message_timeout`] (or 30 s) allows. Default: 64 MiB or twice the longest message, whichever is more, and not less
-    /// than the latter. Less than 1 MiB and the longest message has no effect.
+    /// Sets how many bytes of received messages are held in memory, for all connections together; when they
+    /// are used up, connections wait. Incomplete messages and replies that are not taken may use only part
+    /// of it, and the longer a message is, the smaller its part: so shorter messages get through beside
+    /// stalled longer ones. Once a message has waited for its part, connections that use it are ended if
+    /// they are slower than [`Server::message_timeout`] (or 30 s) allows.
+    ///
+    /// Default: 64 MiB or twice the longest message, whichever is more. Less than twice the longest message
+    /// is an error. The effective minimum is 1 MiB plus the longest message.
     pub fn memory(mut self, bytes: usize) -> Server {
         self.options.memory = Some(bytes);
         self
     }
 
-    /// Sets how long ending may take. Default: 10 s.
+    /// Sets how long a graceful shutdown may take. Default: 10 s.
     pub fn grace(mut self, grace: Duration) -> Server {
         self.options.grace = grace;
         self
@@ -220,13 +223,13 @@ impl Server {
         self
     }
 
-    /// Sets what tells the sink to open again what it writes to; keep a clone of it.
+    /// Sets the [`Reopen`] that tells the sink to reopen its output; keep a clone of it.
     pub fn reopen(mut self, reopen: Reopen) -> Server {
         self.options.reopen = reopen;
         self
     }
 
-    /// Checks that the options make sense together, as [`Server::run`] does before anything else.
+    /// Checks that the options are consistent, as [`Server::run`] does first.
     ///
     /// # Errors
     ///
@@ -236,18 +239,18 @@ impl Server {
         self.options.check().map(|_| ())
     }
 
-    /// Serves until `shutdown` is ready, and then ends in order: nothing more is accepted; what peers had
-    /// sent by then is read, and incomplete messages have until near the end of the grace period; the sink
-    /// commits everything.
+    /// Serves until `shutdown` is ready, and then shuts down gracefully. It accepts no more connections,
+    /// reads everything that had arrived, gives incomplete messages until near the end of the grace period,
+    /// and waits until the sink has committed everything.
     ///
     /// # Errors
     ///
-    /// [`ServeError`]: at the start if the options contradict each other, later if the sink fails. The
-    /// errors of a connection end that connection, and are logged through the [`log`] crate.
+    /// [`ServeError`]: at the start if the options are inconsistent, later if the sink fails. An error of a
+    /// connection ends only that connection, and is logged with the [`log`] crate.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the server stops accepting, and its connections are cut off.
+    /// If the future is dropped, the server stops accepting and cuts off its connections.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary, ServeError> {
         let shared = Arc::new(Shared::new(&self.options)?);
         let _cut_off = CutOffOnDrop(Arc::clone(&shared));
@@ -311,7 +314,7 @@ impl Server {
     }
 }
 
-/// Waits until the sink has committed everything, but no longer than until `deadline`.
+/// Waits until the sink has committed everything, at most until `deadline`.
 async fn finish(writer: &mut WriterThread, deadline: Option<Instant>) -> Result<(), ServeError> {
     let in_time = async {
         deadline.map_or_else(Timer::never, Timer::at).await;
@@ -327,8 +330,8 @@ async fn finish(writer: &mut WriterThread, deadline: Option<Instant>) -> Result<
     }
 }
 
-/// Lets the connections end; cuts off those that have not done so near the end of the grace period, and
-/// returns how many that were.
+/// Lets the connections end. Cuts off those that are left near the end of the grace period, and returns how
+/// many that were.
 async fn drain(shared: &Shared, grace: Duration) -> usize {
     let open = shared.drain();
     if open > 0 {
@@ -351,12 +354,13 @@ async fn sink_failure(writer: Option<&WriterThread>) -> io::Error {
     }
 }
 
-/// Tells the sink to reopen whenever that is asked for.
+/// Passes each request to reopen on to the sink.
 async fn pass_on<T>(reopen: &Reopen, writer: Option<&WriterThread>) -> T {
     let Some(writer) = writer else { return future::pending().await };
     loop {
         reopen.asked().await;
-        // While that waits for its place in the queue, it may be asked for again, and help by then.
+        // The order may have to wait for its place in the queue. If another request arrives meanwhile, it
+        // is passed on directly, since reopening may be what frees the sink.
         let again = async {
             loop {
                 reopen.asked().await;
@@ -367,7 +371,7 @@ async fn pass_on<T>(reopen: &Reopen, writer: Option<&WriterThread>) -> T {
     }
 }
 
-/// Cuts off all connections that are still open when it is dropped.
+/// Cuts off all open connections when dropped.
 struct CutOffOnDrop(Arc<Shared>);
 
 impl Drop for CutOffOnDrop {

@@ -1,4 +1,4 @@
-//! What all connections of a server share.
+//! The state that all connections of a server share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,11 +21,11 @@ use crate::net::byte_stream::Peer;
 use crate::stream::pool::Pool;
 use crate::wire::layout::Layout;
 
-/// The bounds of the time between two sweeps.
+/// The shortest and longest time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
 const MAX_TICK: Duration = Duration::from_millis(250);
 
-/// What all connections share.
+/// The state that all connections of a server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) layout: Layout,
@@ -34,17 +34,18 @@ pub(crate) struct Shared {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) require_acks: bool,
     pub(crate) answering: Answering,
-    /// How many requests of a connection are answered at once.
+    /// How many requests of a connection are answered at the same time.
     pub(crate) pipeline: usize,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) pool: Pool,
     pub(crate) senders: Arc<ActiveSenders>,
-    /// Of what peers do.
+    /// Lines that peers can trigger.
     pub(crate) log: RateLimitedLog,
-    /// How long a tick of the clock is.
+    /// The length of a clock tick.
     pub(crate) tick: Duration,
     clock: AtomicU64,
-    /// While payloads wait for memory: for how many ticks one has waited for its share, and one more.
+    /// While payloads wait for memory: one more than the number of ticks that one has waited for its share;
+    /// otherwise 0.
     shortage: AtomicU64,
     draining: AtomicBool,
     max_connections: usize,
@@ -87,13 +88,12 @@ impl Shared {
         self.clock.load(Ordering::SeqCst)
     }
 
-    /// Lets the clock tick, and returns the new time.
+    /// Advances the clock by a tick, and returns the new time.
     pub(crate) fn advance(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Returns for how many ticks a message has waited for its share of the memory, if payloads wait for
-    /// memory.
+    /// If payloads wait for memory, returns for how many ticks one has waited for its share.
     pub(crate) fn shortage(&self) -> Option<u64> {
         self.shortage.load(Ordering::SeqCst).checked_sub(1)
     }
@@ -112,12 +112,12 @@ impl Shared {
         self.answering.answers()
     }
 
-    /// Returns whether connections are to end at the next good moment.
+    /// Returns whether the server is shutting down, so that connections should end at the next good moment.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// Lets connections end at the next good moment. Returns how many there are.
+    /// Makes connections end at the next good moment. Returns how many are open.
     pub(crate) fn drain(&self) -> usize {
         self.draining.store(true, Ordering::SeqCst);
         let open = self.open();
@@ -125,7 +125,7 @@ impl Shared {
         open.len()
     }
 
-    /// Adds a connection, or says how many are open if there can be no more.
+    /// Adds a connection; the error is the number of open ones, if there can be no more.
     pub(crate) fn add(&self, peer: &Peer) -> Result<Arc<OpenConnection>, usize> {
         let mut open = self.open();
         if open.len() >= self.max_connections {
@@ -137,14 +137,14 @@ impl Shared {
         Ok(connection)
     }
 
-    /// Notes that a connection has ended, after so many messages.
+    /// Removes a connection that has ended, after this many messages.
     pub(crate) fn remove(&self, connection: u64, messages: u64) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
         self.open().remove(&connection);
         self.ended.notify(usize::MAX);
     }
 
-    /// Returns what is notified whenever a connection ends.
+    /// Returns a listener that is notified whenever a connection ends.
     pub(crate) fn ended(&self) -> EventListener {
         self.ended.listen()
     }
@@ -154,7 +154,7 @@ impl Shared {
         self.open().values().for_each(|connection| connection.state.send(signal));
     }
 
-    /// Waits until all connections have ended, but no longer than this. Returns how many are left.
+    /// Waits until all connections have ended, at most this long. Returns how many are left.
     pub(crate) async fn all_ended(&self, within: Option<Duration>) -> usize {
         let ended = async {
             loop {
@@ -172,7 +172,7 @@ impl Shared {
         self.open().len()
     }
 
-    /// Returns how many connections and messages there were.
+    /// Returns the total numbers of connections and messages.
     pub(crate) fn totals(&self) -> (u64, u64) {
         (self.connections.load(Ordering::Relaxed), self.messages.load(Ordering::Relaxed))
     }
@@ -182,9 +182,9 @@ impl Shared {
     }
 }
 
-/// Returns the time between two sweeps: a quarter of the shortest timeout is fine enough. Four times a
-/// second is little work, and what holds memory that others need is found out within a second, since it takes
-/// three sweeps: one that finds them waiting, and two for half a second.
+/// Returns the time between two sweeps: a quarter of the shortest timeout, at most 250 ms. Four sweeps a
+/// second are little work, and find connections that hold needed memory within a second: one sweep to see
+/// that others wait, and two for half a second of waiting.
 fn tick(timeouts: impl IntoIterator<Item = Duration>) -> Duration {
     let shortest = timeouts.into_iter().min();
     shortest.map_or(MAX_TICK, |shortest| (shortest / 4).clamp(MIN_TICK, MAX_TICK))

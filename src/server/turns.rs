@@ -1,4 +1,4 @@
-//! What waits to be committed, and whose turn it is where that is too much for one commit.
+//! What waits to be committed, and the order in which connections get their turn.
 
 use std::collections::HashMap;
 use std::mem;
@@ -7,18 +7,18 @@ use std::sync::Arc;
 use super::open_connection::OpenConnection;
 use crate::message::Batch;
 
-/// How many messages are committed together at most, unless a single batch has more. A judgement: a
-/// database writes as many in some 30 ms, and more in one transaction are written no faster.
+/// The most messages in one commit, unless a single batch has more. Chosen by judgement: a database writes
+/// that many in about 30 ms, and larger transactions are no faster.
 const COMMIT: usize = 32 * 1024;
 
-/// Batches in the order in which they came, and the connection of each.
+/// Batches in the order of their arrival, and the connection of each.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) batches: Vec<Batch>,
     pub(super) connections: Vec<Arc<OpenConnection>>,
 }
 
-/// What waits to be committed.
+/// Batches waiting to be committed.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     waiting: Group,
@@ -36,15 +36,15 @@ impl Pending {
         self.waiting.batches.is_empty()
     }
 
-    /// Returns how many batches there are.
+    /// Returns the number of batches.
     pub(super) fn len(&self) -> usize {
         self.waiting.batches.len()
     }
 
-    /// Moves what is to be committed next into `group`, which is empty: everything, unless that is too much. Then the
-    /// connections take turns, a batch each, so that one that floods the sink does not keep the others
-    /// waiting. The first turn is that of the oldest batch, so that none waits for ever; then come those
-    /// that have least to commit.
+    /// Moves the batches of the next commit into `group`, which must be empty: all of them, unless that is
+    /// too much. Then the connections take turns, one batch each, so that a connection that floods the sink
+    /// does not delay the others. The oldest batch goes first, so that none waits forever; then the
+    /// connections that have least to commit.
     pub(super) fn take_group(&mut self, group: &mut Group) {
         if self.messages <= COMMIT {
             self.messages = 0;
@@ -82,7 +82,8 @@ impl Pending {
         for turn in 0..longest {
             for batches in &mut connections {
                 let Some(index) = batches.get(turn) else { continue };
-                // One that has no room ends the turns of its connection, whose order stays.
+                // A batch that does not fit ends the turns of its connection, to keep its messages in
+                // order.
                 if len(index) <= room || room == COMMIT {
                     chosen[*index] = true;
                     room = room.saturating_sub(len(index));

@@ -1,4 +1,4 @@
-//! What is done with a new connection before its first byte is read, such as a TLS handshake.
+//! Work on a new connection before its first byte is read, such as a TLS handshake.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use crate::net::byte_stream::ByteStream;
 
 type Upgrading = Pin<Box<dyn Future<Output = io::Result<ByteStream>> + Send>>;
 
-/// Makes the stream that messages travel on of the one that was accepted.
+/// Turns the accepted stream into the one that carries messages.
 #[derive(Clone)]
 pub(crate) struct Upgrade(Arc<dyn Fn(ByteStream) -> Upgrading + Send + Sync>);
 

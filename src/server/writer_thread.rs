@@ -17,17 +17,17 @@ use crate::message::Batch;
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::wire::sender_id::SenderId;
 
-/// After how many single messages in a row the next one is looked for: then their client is one that
-/// waits for each. The batches of others come in ones now and then, and taken up sooner they would be
-/// smaller still.
+/// After how many single messages in a row the thread busy-waits for the next one: they show a client that
+/// waits for each acknowledgement. Other clients send single messages only now and then, and taking theirs
+/// up sooner would make batches even smaller.
 const SINGLES: u32 = 8;
 
-/// The way to a sink's writer thread.
+/// A handle to the writer thread of a sink.
 #[derive(Debug)]
 pub(crate) struct WriterThread {
     commands: Arc<CommandSender>,
     trouble: Trouble,
-    /// Whether the sink is to open again what it writes to.
+    /// Asks a sink that is in trouble to reopen its output.
     reopen: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
 }
@@ -37,7 +37,7 @@ impl WriterThread {
     ///
     /// # Errors
     ///
-    /// The system's, if it has no thread to give.
+    /// Any error of the system call, if no thread can be started.
     pub(crate) fn start(mut sink: Box<dyn MessageSink>) -> io::Result<WriterThread> {
         let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
@@ -48,62 +48,62 @@ impl WriterThread {
         let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
             let patience = Patience::new(waits_for, || end.is_closed());
             let result = run(&mut *sink, &commands, &committed, patience, &reopens);
-            // It may have something to do at its end, too, and that belongs to it.
+            // Dropped on this thread: ending a sink may block, like everything else it does.
             drop(sink);
-            // The receiver may be gone: then nobody wants to know any more.
+            // If the receiver is gone, nobody needs the result.
             let _ = end.try_send(result);
         })?;
         let commands = CommandSender::new(queue, counts, thread.thread().clone());
         Ok(WriterThread { commands: Arc::new(commands), trouble, reopen, ended })
     }
 
-    /// Returns a queue to the thread that is independent of this one.
+    /// Returns another queue to the thread.
     pub(crate) fn queue(&self) -> CommitQueue {
         CommitQueue::new(&self.commands)
     }
 
-    /// Has the sink open again what it writes to, after everything that was queued before. A sink that
-    /// cannot take that does so at once: it may help.
+    /// Makes the sink reopen its output after everything that was queued before. A sink that is in trouble
+    /// reopens at once, since that may help.
     pub(crate) async fn reopen(&self) {
         self.reopen_in_trouble();
-        // If it has failed, that is said elsewhere.
+        // If the sink has failed, that is reported elsewhere.
         let _ = self.commands.wait_and_send(Command::Reopen).await;
     }
 
-    /// Has a sink that cannot take what was queued open again what it writes to.
+    /// Makes the sink reopen its output at once if it is in trouble.
     pub(crate) fn reopen_in_trouble(&self) {
         self.reopen.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until the thread has ended by itself, which it only does if the sink has failed.
+    /// Waits until the thread has ended by itself, which only happens if the sink has failed.
     pub(crate) async fn failed(&self) -> io::Error {
         match self.ended.recv().await {
             Ok(Err(error)) => error,
-            Ok(Ok(())) | Err(_) => io::Error::other("the sink has ended by a panic"),
+            Ok(Ok(())) | Err(_) => io::Error::other("the sink panicked"),
         }
     }
 
-    /// Waits until all that was queued is committed, once all queues have been dropped.
+    /// Waits until everything that was queued is committed. All queues must have been dropped.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         self.commands.close();
         match self.ended.recv().await {
             Ok(result) => result,
-            Err(_) => Err(io::Error::other("the sink has ended by a panic")),
+            Err(_) => Err(io::Error::other("the sink panicked")),
         }
     }
 
-    /// Returns what the sink is waiting for, in words, if it cannot take messages just now.
+    /// Returns why the sink cannot take messages now, if it is in trouble.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.get()
     }
 
-    /// Returns how many messages were queued and are not known to be committed.
+    /// Returns how many queued messages are not known to be committed.
     pub(crate) fn uncommitted(&self) -> u64 {
         self.commands.counts.uncommitted()
     }
 }
 
-/// Does what comes through the queue, in its order, until the queue is closed.
+/// Executes the commands of the queue, in order, until it is closed.
 fn run(
     sink: &mut dyn MessageSink,
     commands: &Receiver<Command>,
@@ -113,12 +113,12 @@ fn run(
 ) -> io::Result<()> {
     let mut known = KnownSenders::default();
     let (mut pending, mut group) = (Pending::default(), Group::default());
-    // What comes after everything that is pending.
+    // To be done after everything pending is committed.
     let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
     let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
     loop {
-        // Nothing more is taken up before what waits for its answer or a new file.
+        // Questions and reopening are handled before any later command.
         if counts_asked.is_empty() && checksums_asked.is_empty() && !reopens {
             let mut next = if pending.is_empty() {
                 let spin = (singles >= SINGLES).then_some(&mut spin);
@@ -130,8 +130,8 @@ fn run(
             while let Some(command) = next {
                 match command {
                     Command::Commit(batch, connection) => pending.push(batch, connection),
-                    // That waits until what comes later is committed, too: a commit of its own for what came
-                    // before, and a way to the sink for each, would cost those who send.
+                    // Questions are collected and answered after this commit: a commit for each question,
+                    // and a round trip to the sink for each, would slow down all senders.
                     Command::Committed(sender, answer) => counts_asked.push((sender, answer)),
                     Command::LastChecksum(sender, answer) => {
                         checksums_asked.push((sender, answer));
@@ -168,27 +168,27 @@ fn run(
     }
 }
 
-/// Answers questions about senders with what can be found out of all of them at once.
+/// Answers questions about several senders with one question to the sink.
 fn answer(
     questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
     patience: &mut Patience<impl Fn() -> bool>,
     mut find_out: impl FnMut(&[SenderId]) -> Result<Vec<Option<u64>>, SinkError>,
 ) -> io::Result<()> {
     let answers = patience.until_done(|| {
-        // Nobody waits for these answers any more, and the question alone can take a sender over.
+        // Skip questions that nobody waits for: asking the sink can itself claim a sender.
         questions.retain(|(_, answer)| !answer.is_closed());
         let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
         if senders.is_empty() { Ok(Vec::new()) } else { find_out(&senders) }
     })?;
     for ((_, question), answer) in questions.drain(..).zip(answers) {
-        // Who asked may be gone.
+        // The task that asked may be gone.
         let _ = question.try_send(answer);
     }
     Ok(())
 }
 
-/// Returns whether a client has sent a single message and just heard that it is committed: it may have
-/// waited for that, and be about to send the next one.
+/// Returns whether the group is a single message whose client has just been sent its acknowledgement: the
+/// client may have waited for that before sending the next one.
 fn is_single_message(group: &Group) -> bool {
     let ([batch], [connection]) = (&group.batches[..], &group.connections[..]) else {
         return false;
@@ -198,7 +198,7 @@ fn is_single_message(group: &Group) -> bool {
     batch.len() == 1 && all_committed()
 }
 
-/// Commits what is new in a group of batches.
+/// Commits the new messages of a group of batches.
 fn commit(
     sink: &mut dyn MessageSink,
     known: &mut KnownSenders,
@@ -208,7 +208,7 @@ fn commit(
 ) -> io::Result<()> {
     let mut is_first = true;
     let mut commit = |batches: &[Batch]| {
-        // Not before the first attempt: what was received earlier belongs into the old file.
+        // Not before the first attempt: messages received earlier belong in the old file.
         if !std::mem::take(&mut is_first) && reopen.swap(false, Ordering::SeqCst) {
             sink.reopen()?;
         }
@@ -224,7 +224,7 @@ fn commit(
         fresh.extend(known.only_new(batch));
     }
     patience.until_done(|| {
-        // While it waited, newer connections may have taken senders over.
+        // During the wait, newer connections may have taken senders over.
         for refused in fresh.extract_if(.., |batch| batch.is_refused()) {
             known.refused(&refused);
         }
@@ -236,7 +236,7 @@ fn commit(
     Ok(())
 }
 
-/// Tells the connections whose messages the sink refuses.
+/// Tells connections that the sink refuses their messages.
 fn pass_on_refusals(group: &Group) {
     for (batch, connection) in group.batches.iter().zip(&group.connections) {
         if batch.is_refused() {

@@ -23,33 +23,33 @@ use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
 
 pub(super) mod file_sync; // when a file is synced
-mod note; // what framelet notes about the file
-mod sync; // what makes a file safe
-mod torn; // where its whole records end
+mod note; // the note beside the file
+mod sync; // fsync
+mod torn; // recovery after a crash
 
-/// The permissions of a new file, less the umask: messages are not everybody's business.
+/// The permissions of a new file, before the umask: messages may be private.
 const MODE: u32 = 0o640;
 
-/// How long a file that has come in place of a deleted one is to stay as it is before it is written to: it may
-/// be a copy under way.
+/// How long a file that replaces a deleted one must stay unchanged before it is written to: it may still be
+/// being copied.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Appends messages to a file in one of the formats.
 ///
-/// The file ends with a whole record at all times but during a commit. A commit that fails is taken
-/// back. What was left of one by the end of the program or of the machine is moved to `PATH.torn-N` when the
-/// file is opened next, and that is logged; in the format `raw` it cannot be recognised and stays.
+/// Except during a commit, the file always ends with a whole record. A commit that fails is undone. If a
+/// crash left part of one, the next opening moves it to `PATH.torn-N` and logs that; in the format `raw` it
+/// cannot be recognized and stays.
 ///
-/// A note beside the file, `PATH.framelet`, is the sign that framelet wrote it, in which format, and how much
-/// of it is committed. A file that is not empty and has no such note is taken if its bytes say that it is in
-/// the format; those of `nul` and `raw` say nothing. After a clean end the note also says how far each
-/// sender has come, for the latest 100,000 of them.
+/// A note beside the file, `PATH.framelet`, records that framelet wrote it, in which format, and how much
+/// of it is committed. A non-empty file without a note is only accepted if its bytes show that it is in the
+/// format; in `nul` and `raw` they cannot. After a clean end, the note also has the counts of the latest
+/// 100,000 senders.
 ///
-/// Where there is no room or the disk fails, that is a [`SinkError::Transient`], and so is a file that was
-/// deleted: once there is one at its path again, or it is reopened, that is written to. A file that was
-/// only renamed is written to until then.
+/// A full or failing disk is a [`SinkError::Transient`]. So is a deleted file: writing resumes once there
+/// is a file at its path again, or the sink is reopened. A file that was renamed is written to until the
+/// sink is reopened.
 ///
-/// Only one program at a time can have a file open this way. Devices and pipes are written to like
+/// The file is locked: one program at a time may write to it. Devices and pipes are written to like
 /// standard output.
 #[derive(Debug)]
 pub struct FileSink {
@@ -61,7 +61,7 @@ pub struct FileSink {
     senders: SenderCounts,
 }
 
-/// An open file; a regular one with what goes with it.
+/// An open file, and for regular files what belongs to it.
 #[derive(Debug)]
 struct Opened {
     output: OutputSink,
@@ -70,19 +70,19 @@ struct Opened {
 
 #[derive(Debug)]
 struct Regular {
-    /// Another handle to the file.
+    /// Another handle to the same file.
     file: File,
     note: Option<OpenNote>,
     /// Whether it ends with a whole record.
     whole: bool,
-    /// What has come in its place since it was deleted.
+    /// The file that has replaced it since it was deleted.
     found: Option<Found>,
 }
 
 #[derive(Debug)]
 struct Found {
     metadata: Metadata,
-    /// Since when it is as it is; `None` if it cannot be opened so.
+    /// Since when it has been unchanged; `None` if it cannot be opened as it is.
     since: Option<Instant>,
 }
 
@@ -91,8 +91,8 @@ impl FileSink {
     ///
     /// # Errors
     ///
-    /// The system's, with the path; or that the file is in use, or is not in the format; or that the format
-    /// is [`OutputFormat::None`]. Then the file is as it was before.
+    /// Any error of the system call, with the path. The file is in use, or is not in the format; or the
+    /// format is [`OutputFormat::None`]. The file is then left unchanged.
     pub fn open(
         path: impl Into<PathBuf>,
         format: OutputFormat,
@@ -122,15 +122,14 @@ impl FileSink {
             Some(regular) => is_at(&self.path, &regular.file.metadata()?),
             None => false,
         };
-        // The lock is that of the file that is open already, so that is gone on in.
+        // The open file is the one that is locked, so it is kept.
         if !is_same {
             (self.open, _) = Opened::at(&self.path, self.format, self.sync, self.syncs)?;
         }
         Ok(())
     }
 
-    /// Returns how long the file is; `None` if it has no name any more, since what is written to it is lost
-    /// then.
+    /// Returns the length of the file; `None` if it was deleted, because what is written then is lost.
     fn named_len(&self) -> io::Result<Option<u64>> {
         let Some(regular) = &self.open.regular else { return Ok(None) };
         match regular.file.metadata() {
@@ -142,13 +141,12 @@ impl FileSink {
 
     fn deleted(&self) -> SinkError {
         SinkError::Transient(io::Error::other(format!(
-            "cannot write to {}: it was deleted; create it, or have it opened again (SIGHUP)",
+            "cannot write to {}: it was deleted; create it, or have it reopened (SIGHUP)",
             self.path.display()
         )))
     }
 
-    /// Opens the file that has come in place of the deleted one, once it is no longer written to by
-    /// others. Returns how long it is.
+    /// Opens the file that replaces the deleted one, once nobody else writes to it. Returns its length.
     fn open_successor(&mut self) -> Result<u64, SinkError> {
         let (now, deleted) = (self.path.metadata(), self.deleted());
         let Some(regular) = &mut self.open.regular else { return Err(deleted) };
@@ -163,7 +161,7 @@ impl FileSink {
         if found.since.is_none_or(|since| since.elapsed() < SETTLED) {
             return Err(deleted);
         }
-        // Once, unless it changes.
+        // Logged once, unless the file changes.
         found.since = None;
         if let Err(error) = self.open_again() {
             error!("{}; waiting for another one", Plain(&error));
@@ -173,7 +171,7 @@ impl FileSink {
         self.named_len()?.ok_or(deleted)
     }
 
-    /// Writes the batches behind the first `before` bytes, or nothing.
+    /// Writes all batches after the first `before` bytes, or none of them.
     fn append(&mut self, batches: &[Batch], before: u64) -> Result<(), SinkError> {
         let Opened { output, regular: Some(regular) } = &mut self.open else { return Ok(()) };
         regular.whole = false;
@@ -185,17 +183,19 @@ impl FileSink {
             regular.whole = true;
             return Ok(());
         };
-        // After a sync that failed, nobody knows what of it is on the disk: all of it is written and synced
-        // again.
+        // After a failed sync, nobody knows how much of the commit is on the disk: all of it is undone, to
+        // be written and synced again.
         let left = match cut_back(&regular.file, before) {
             Ok(true) => {
                 regular.whole = true;
                 "the file was cut back to its last whole message".to_owned()
             }
-            Ok(false) => "it may end with a part of a message, since others write to it".to_owned(),
+            Ok(false) => {
+                "it may end with part of a message, since other programs write to it".to_owned()
+            }
             Err(error) => {
                 format!(
-                    "it may end with a part of a message, since it cannot be cut back: {}",
+                    "it may end with part of a message, since it cannot be cut back: {}",
                     Plain(&error)
                 )
             }
@@ -203,8 +203,8 @@ impl FileSink {
         Err(self.failed(&error, &left))
     }
 
-    /// The failure of a commit, which may pass if nothing of it is left. Its kind is none that says something
-    /// about standard output.
+    /// Returns the error of a commit, which is transient if nothing of the commit is left. Its kind is none
+    /// of those that describe standard output.
     fn failed(&self, error: &io::Error, left: &str) -> SinkError {
         let regular = self.open.regular.as_ref();
         let (separator, hint) = (if left.is_empty() { "" } else { "; " }, what_to_do(error));
@@ -219,8 +219,8 @@ impl FileSink {
         }
     }
 
-    /// Notes that so much of the file is committed, once in a while: what the next start finds behind that is as
-    /// good as long as it is whole. Only zeros are not, which look like what a power failure leaves.
+    /// Records how much is committed, from time to time: recovery accepts whole records after that point
+    /// anyway. Only zeros are different, since a power failure leaves zeros.
     fn note_committed(&mut self, len: u64, batches: &[Batch]) {
         let Some(Regular { note: slot, .. }) = &mut self.open.regular else { return };
         let Some(note) = slot else { return };
@@ -245,7 +245,7 @@ impl MessageSink for FileSink {
             let written = self.open.output.write_batches(batches);
             written.map_err(|error| self.failed(&error, ""))?;
         } else if !batches.is_empty() {
-            // Asked for each time: somebody may have emptied the file, or deleted it.
+            // Checked each time: another program may have emptied or deleted the file.
             let before = match self.named_len() {
                 Ok(Some(len)) => len,
                 Ok(None) => self.open_successor()?,
@@ -254,9 +254,9 @@ impl MessageSink for FileSink {
             self.append(batches, before)?;
             match self.named_len() {
                 Ok(Some(len)) => self.note_committed(len, batches),
-                // They come again, and into another one.
+                // The batches come again, and go to another file.
                 Ok(None) => return Err(self.deleted()),
-                // It only lacks the note.
+                // Only the note is missing.
                 Err(_) => {}
             }
         }
@@ -264,7 +264,7 @@ impl MessageSink for FileSink {
         Ok(())
     }
 
-    /// Returns what the note said, after a clean end; and what has come since.
+    /// Returns the counts from the note, after a clean end, updated since.
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         Ok(self.senders.committed(sender))
     }
@@ -273,18 +273,18 @@ impl MessageSink for FileSink {
         Ok(senders.iter().map(|sender| self.senders.checksum(*sender)).collect())
     }
 
-    /// Goes on in the file that now has the path, or creates it. If that cannot be done, it stays with
-    /// the old one, and says so in the log.
+    /// Reopens the path, or creates the file. If that fails, the sink keeps writing to the old file and
+    /// logs that.
     fn reopen(&mut self) -> Result<(), SinkError> {
         match self.open_again() {
-            Ok(()) => info!("opened {} again", self.path.display()),
-            Err(error) => error!("{}; going on in the file that was open before", Plain(&error)),
+            Ok(()) => info!("reopened {}", self.path.display()),
+            Err(error) => error!("{}; still writing to the old file", Plain(&error)),
         }
         Ok(())
     }
 }
 
-/// Notes the clean end, and how far the senders have come.
+/// Records the clean end and the counts of the senders.
 impl Drop for FileSink {
     fn drop(&mut self) {
         let Some(Regular { file, note, whole: true, .. }) = &mut self.open.regular else { return };
@@ -298,7 +298,7 @@ impl Drop for FileSink {
 }
 
 impl Opened {
-    /// Opens the file; returns what its note knows of senders, too.
+    /// Opens the file. Also returns the counts in its note.
     fn at(
         path: &Path,
         format: OutputFormat,
@@ -309,17 +309,17 @@ impl Opened {
             let text = format!("cannot open {}: {}", path.display(), Plain(&error));
             io::Error::new(error.kind(), text)
         };
-        // A directory fails by itself, and in words.
+        // Opening a directory fails anyway, with a clear message.
         let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
         let mut options = OpenOptions::new();
-        // A pipe that is opened for reading, too, would never tell that its reader is gone.
+        // Write-only: a pipe that is also open for reading would never report that its reader is gone.
         options.append(true).create(true).read(!special).mode(MODE);
         let file = options.open(path).map_err(what)?;
         if !file.metadata().map_err(what)?.is_file() {
             let output = OutputSink::new(file, format);
             return Ok((Opened { output, regular: None }, SenderCounts::default()));
         }
-        // Some file systems have no locks; that is no error.
+        // Some file systems have no locks; that is accepted.
         if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
             let error = "another framelet writes to it; give each one a file of its own";
             return Err(what(io::Error::other(error)));
@@ -329,7 +329,8 @@ impl Opened {
     }
 }
 
-/// Makes sure that the file is in the format and ends with a whole record, or leaves it alone.
+/// Checks that the file is in the format and ends with a whole record, after recovery; otherwise refuses
+/// it.
 fn take_over(
     file: &File,
     path: &Path,
@@ -339,7 +340,7 @@ fn take_over(
 ) -> io::Result<(Regular, SenderCounts)> {
     let metadata = file.metadata()?;
     let len = metadata.len();
-    // An empty file is taken, whatever was in it before.
+    // An empty file is accepted in any format.
     let note = if len > 0 { Note::read(path, &metadata) } else { None };
     if let Some(note) = note.as_ref().filter(|note| note.format != format) {
         let held = note.format;
@@ -348,7 +349,7 @@ fn take_over(
             format!("it holds {held}; start with {held}, or give another file"),
         ));
     }
-    // A file that was cut since is no longer what was noted.
+    // If the file was cut since, the note no longer describes it.
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);
     let end = if len > 0 { torn::end_of_whole(file, format, floor, len, path)? } else { 0 };
     if end < len {
@@ -356,7 +357,7 @@ fn take_over(
         warn!("{moved}");
     }
     if sync == FileSync::Always && len > 0 {
-        // A server that was killed may not have got to that.
+        // A server that was killed may not have synced.
         (syncs.data)(file)?;
     }
     let senders =
@@ -364,7 +365,7 @@ fn take_over(
     let note = Note::new(end, format, sync, &metadata);
     let note = OpenNote::write(path, note, metadata.mode(), syncs);
     let note = note.inspect_err(|error| warn_of_note(path, error)).ok();
-    // A new file is only safe once its name is.
+    // A new file is only safe once its directory entry is.
     if sync == FileSync::Always
         && let Err(error) = syncs.name_of(path)
     {
@@ -382,7 +383,8 @@ fn warn_of_note(path: &Path, error: &io::Error) {
     );
 }
 
-/// Returns whether the file has just that length now. What others have emptied is not filled with zeros.
+/// Returns whether the file still has this length. If somebody has emptied it, it must not be filled with
+/// zeros.
 fn cut_back(file: &File, len: u64) -> io::Result<bool> {
     if file.metadata()?.len() < len {
         return Ok(false);
@@ -391,9 +393,9 @@ fn cut_back(file: &File, len: u64) -> io::Result<bool> {
     Ok(file.metadata()?.len() == len)
 }
 
-/// Returns whether the file has any name left. One that was only renamed has.
+/// Returns whether the file still has a name. A renamed file does.
 fn has_name(path: &Path, metadata: &Metadata) -> bool {
-    // Some file systems count no links.
+    // Some file systems do not count links.
     metadata.nlink() > 0 || is_at(path, metadata)
 }
 
@@ -407,7 +409,7 @@ fn is_unchanged(before: &Metadata, now: &Metadata) -> bool {
     key(before) == key(now)
 }
 
-/// Returns whether the last record, or what can be told of it, is nothing but zeros.
+/// Returns whether the last record, as far as it can be seen, consists of zeros.
 fn ends_with_zeros(format: OutputFormat, batches: &[Batch]) -> bool {
     let last = || batches.last().and_then(|batch| batch.messages().last());
     match format {

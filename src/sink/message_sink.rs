@@ -1,4 +1,4 @@
-//! What a server needs of the place where it puts messages.
+//! The interface between a server and its sink.
 
 use std::fmt;
 use std::io;
@@ -6,11 +6,11 @@ use std::io;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
-/// Takes messages in.
+/// Stores the messages of a server.
 ///
 /// # Examples
 ///
-/// A sink that adds up lengths:
+/// A sink that adds up the lengths of messages:
 ///
 /// ```
 /// use framelet::sink::{MessageSink, SinkError};
@@ -28,76 +28,75 @@ use crate::wire::sender_id::SenderId;
 /// }
 /// ```
 pub trait MessageSink: Send {
-    /// Takes all these messages in, and returns once they are as safe as this sink promises.
+    /// Stores all these messages, and returns once they are as safe as this sink promises.
     ///
-    /// It may block. Messages of one connection come in the order in which they were sent, in one
-    /// batch and from batch to batch.
+    /// May block. Messages of one connection arrive in the order in which they were sent, within a batch
+    /// and across batches.
     ///
-    /// A sink with transactions stores in the same transaction how far each [`Batch::sender`] has come,
-    /// for [`MessageSink::committed`]. A message that a sender has sent again, since it did not know that it
-    /// was committed, does not come here again as long as the server remembers the sender.
+    /// A sink with transactions should store the count of each [`Batch::sender`] in the same transaction,
+    /// for [`MessageSink::committed`]. A sender may send a message again if it did not learn that it was
+    /// committed; the server removes such repetitions as long as it remembers the sender.
     ///
-    /// Where some of the messages cannot be taken since another server has taken over their sender, the
-    /// sink says so with [`Batch::refuse`].
+    /// If another server has taken over a sender, the sink cannot store that sender's messages: it then
+    /// calls [`Batch::refuse`] on them.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Transient`] if the same call may succeed later: the server logs that once and calls
-    /// again, with the same batches less those that were [refused](Batch::refuse). So nothing of
-    /// them may be left, or it must be recognized when they come again. [`SinkError::Fatal`] ends
-    /// the server.
+    /// [`SinkError::Transient`] if the same call may succeed later. The server logs that once and calls
+    /// again with the same batches, except [refused](Batch::refuse) ones. So the sink must have stored
+    /// nothing of them, or must recognize them the next time. [`SinkError::Fatal`] ends the server.
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError>;
 
-    /// Returns how many messages of `sender` are committed: the number of its last one. It is asked
-    /// when a client connects that wants acknowledgements, after everything that came over an older
-    /// connection of this sender. A sink that several servers share can make this server the one that
-    /// may commit messages of `sender`.
+    /// Returns how many messages of `sender` are committed, which is the number of its last one. Called
+    /// when a client connects that asks for acknowledgements, after everything from an older connection of
+    /// this sender is committed. A sink that several servers share can use the call to give this server the
+    /// right to commit messages of `sender`.
     ///
-    /// A sink that knows it has to leave out by itself what it has already.
+    /// A sink that returns `Some` must itself skip messages that it already has.
     ///
-    /// `None`, which is what this returns unless it is implemented, means that the sink does not know.
-    /// Then the server remembers it while it runs, of the 100,000 senders with the latest messages. Of a
-    /// sender that it does not remember it believes what that one knows itself: that everything before
-    /// the first message that it can send is committed.
+    /// The default, `None`, means that the sink does not know. Then the server keeps the counts while it
+    /// runs, of the 100,000 senders with the latest messages. For an unknown sender it trusts the first
+    /// number in its hello: everything before that counts as committed.
     ///
     /// # Errors
     ///
-    /// As those of a commit.
+    /// The same as those of [`commit`](MessageSink::commit).
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
         let _ = sender;
         Ok(None)
     }
 
-    /// Answers [`MessageSink::committed`] for several senders, in their order. To be implemented where many
-    /// questions at once cost less than each on its own, for example a way to another machine.
+    /// Answers [`MessageSink::committed`] for several senders, in order. Implement it if one question about
+    /// many senders is cheaper than many questions, for example if the data is on another machine.
     ///
     /// # Errors
     ///
-    /// As those of a commit.
+    /// The same as those of [`commit`](MessageSink::commit).
     fn committed_by_each(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
         senders.iter().map(|sender| self.committed(*sender)).collect()
     }
 
-    /// Returns the checksum of the last message that [`MessageSink::committed`] counts, for each of several
-    /// senders in their order: what [`Batch::last_checksum`] said of the batch with which it came. A sink that
-    /// stores how far a sender has come stores this with it. A client that resumes an input compares it, so
-    /// that another input is not taken for the one whose beginning was sent.
+    /// Returns, for each of several senders in order, the checksum of the last message that
+    /// [`MessageSink::committed`] counts: the [`Batch::last_checksum`] of its batch. A sink that stores the
+    /// count of a sender should store this with it. A client that resumes an input compares it, so that it
+    /// does not skip the beginning of a different input.
     ///
-    /// `None` means that the sink does not know; then what the server remembers while it runs counts.
+    /// `None` means that the sink does not know; then the server uses the checksum that it remembers
+    /// itself.
     ///
     /// # Errors
     ///
-    /// As those of a commit.
+    /// The same as those of [`commit`](MessageSink::commit).
     fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
         Ok(vec![None; senders.len()])
     }
 
-    /// Opens again what it writes to, for example since the file was renamed to start a new one. All
-    /// that was received before is committed by then.
+    /// Reopens the sink's output, for example because the file was renamed for log rotation. Everything
+    /// received before has been committed by then.
     ///
     /// # Errors
     ///
-    /// As those of a commit.
+    /// The same as those of [`commit`](MessageSink::commit).
     fn reopen(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
@@ -125,15 +124,15 @@ impl<S: MessageSink + ?Sized> MessageSink for Box<S> {
     }
 }
 
-/// Why a sink could not do what it was asked to do.
+/// Why a sink could not do what was asked.
 ///
-/// An [`io::Error`] becomes a fatal one.
+/// An [`io::Error`] converts to a fatal error.
 #[derive(Debug)]
 pub enum SinkError {
-    /// The same call may succeed later, for example once a disk has room again. The server waits and
+    /// The same call may succeed later, for example once the disk has room again. The server waits and
     /// calls again.
     Transient(io::Error),
-    /// No later call will succeed. It ends the server.
+    /// No later call can succeed. This ends the server.
     Fatal(io::Error),
 }
 

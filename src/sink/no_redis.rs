@@ -1,4 +1,4 @@
-//! The sink `redis://…` in a build without it.
+//! The sink `redis://…`, in a build without it.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,12 +6,12 @@ use std::io;
 use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
-/// Puts messages into a Redis stream; not in this build, so that none can be opened.
+/// Adds messages to a Redis stream. This build has no Redis support, so opening it fails.
 #[derive(Debug)]
 pub struct RedisSink(Infallible);
 
 impl RedisSink {
-    /// Says that this build has none.
+    /// Fails, because this build has no Redis support.
     ///
     /// # Errors
     ///
@@ -23,7 +23,7 @@ impl RedisSink {
         ))
     }
 
-    /// Says so, too.
+    /// Fails, because this build has no Redis support.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The sink `sqlite:PATH` in a build without it.
+//! The sink `sqlite:PATH`, in a build without it.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,12 +7,12 @@ use std::path::Path;
 use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
-/// Puts messages into a SQLite database; not in this build, so that none can be opened.
+/// Stores messages in a SQLite database. This build has no SQLite support, so opening it fails.
 #[derive(Debug)]
 pub struct SqliteSink(Infallible);
 
 impl SqliteSink {
-    /// Says that this build has none.
+    /// Fails, because this build has no SQLite support.
     ///
     /// # Errors
     ///

@@ -10,43 +10,43 @@ use crate::format::standard_streams::BlockingFile;
 use crate::message::Batch;
 use crate::wire::io_error::Plain;
 
-/// How many bytes are copied together before they are written.
+/// How many bytes are copied together before a write.
 const WRITE: usize = 128 * 1024;
 
-/// From this length on, a payload is written from where it lies instead of being copied first.
+/// Payloads of this length and more are written directly instead of being copied first.
 const LARGE: usize = 32 * 1024;
 
-/// How many bytes of such payloads are written together. A file that is written in larger pieces is
-/// synced in less time.
+/// How many bytes of such payloads are written together. A file that is written in larger pieces is synced
+/// faster.
 const WRITE_LARGE: usize = 1024 * 1024;
 
 /// How much of the buffer is kept between commits.
 const KEPT: usize = 2 * WRITE;
 
-/// Writes messages to a file, one after the other and never interleaved.
+/// Writes messages to a file, one after the other, never interleaved.
 ///
-/// All messages of a commit are gathered into few writes, and nothing is held back after it: a pipe's
-/// reader sees each message as soon as no more are waiting. On a terminal, what could drive it is
-/// written as an escape. In [`OutputFormat::None`] messages are dropped, and count as committed.
+/// The messages of a commit are combined into few writes, and nothing is held back after it: the reader of
+/// a pipe sees each message at once unless more are waiting. On a terminal, control characters are escaped.
+/// In [`OutputFormat::None`], messages are dropped and count as committed.
 ///
-/// Where a regular file has no room, that is a [`SinkError::Transient`], and the next commit resumes
-/// where this one stopped: it has to be called with the same batches, as a server does.
+/// A full disk is a [`SinkError::Transient`] for a regular file. The next commit resumes where this one
+/// stopped, so it must be called with the same batches, as a server does.
 #[derive(Debug)]
 pub struct OutputSink {
     file: BlockingFile,
     format: OutputFormat,
     escaped: bool,
     buffer: Vec<u8>,
-    /// How far the commit got that is to be called again.
+    /// The progress of a failed commit that is to be repeated.
     progress: Progress,
 }
 
-/// How much of the batches of a commit is written.
+/// How much of a commit is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
-    /// So many messages, all of each.
+    /// This many whole messages.
     messages: usize,
-    /// So many bytes of what follows them.
+    /// This many bytes after them.
     bytes: usize,
 }
 
@@ -58,26 +58,26 @@ impl OutputSink {
         OutputSink { file, format, escaped, buffer: Vec::new(), progress: Progress::default() }
     }
 
-    /// Returns a sink that writes to standard output, past the buffer of [`std::io::stdout`].
+    /// Returns a sink that writes to standard output, bypassing the buffer of [`std::io::stdout`].
     ///
     /// # Errors
     ///
-    /// The system's, if there are no more file descriptors.
+    /// Any error of the system call, such as "too many open files".
     pub fn stdout(format: OutputFormat) -> io::Result<OutputSink> {
         Ok(OutputSink::new(BlockingFile::stdout()?, format))
     }
 }
 
-/// What is to be written next: a buffer, and each payload after as many bytes of it as it comes with.
+/// What is written next: a buffer, and payloads, each with the index in the buffer at which it goes.
 struct Unwritten<'a, 'm> {
     payloads: Vec<(usize, &'m [u8])>,
-    /// How much of what follows the messages that are done was in earlier writes.
+    /// How many bytes after the finished messages were part of earlier writes.
     passed: usize,
     progress: &'a mut Progress,
 }
 
 impl Unwritten<'_, '_> {
-    /// Writes all of it but the bytes that are written already, and empties the buffer.
+    /// Writes everything except the bytes that are already written, and empties the buffer.
     fn write(&mut self, file: &mut impl Write, buffer: &mut Vec<u8>) -> io::Result<()> {
         let mut slices = Vec::with_capacity(2 * self.payloads.len() + 1);
         let mut from = 0;
@@ -96,21 +96,22 @@ impl Unwritten<'_, '_> {
         result
     }
 
-    /// Notes that so many messages are written.
+    /// Records that this many messages are written.
     fn done(&mut self, messages: usize) {
         self.passed = 0;
         *self.progress = Progress { messages, bytes: 0 };
     }
 }
 
-/// Writes all but the first `written` bytes, with as few system calls as it takes, and counts on.
+/// Writes everything after the first `written` bytes, with as few system calls as possible, and adds to
+/// `written`.
 fn write_rest(
     file: &mut impl Write,
     mut slices: &mut [IoSlice<'_>],
     written: &mut usize,
 ) -> io::Result<()> {
     let all: usize = slices.iter().map(|slice| slice.len()).sum();
-    // Also so that empty ones at the start are not taken for a file that takes nothing.
+    // Skip empty parts at the start: otherwise a result of 0 would look like a file that takes nothing.
     IoSlice::advance_slices(&mut slices, all.min(*written));
     while !slices.is_empty() {
         match file.write_vectored(slices) {
@@ -129,7 +130,7 @@ fn write_rest(
 impl MessageSink for OutputSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
         self.write_on(batches).map_err(|error| {
-            // A device that is full stays so, and a pipe that is broken.
+            // A full device stays full, and a broken pipe stays broken.
             if may_pass(&error) && self.file.is_regular() {
                 let words =
                     format!("{} where the output goes{}", Plain(&error), what_to_do(&error));
@@ -141,15 +142,14 @@ impl MessageSink for OutputSink {
     }
 }
 
-/// Returns whether writing may succeed later: what is full can be emptied, and what is remote can come
-/// back.
+/// Returns whether writing may succeed later: a full disk can be cleared, and a remote one can come back.
 pub(super) fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull, TimedOut};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge | OutOfMemory | TimedOut)
         || error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
-/// Returns what somebody can do about it, to be appended.
+/// Returns advice to append to the error.
 pub(super) fn what_to_do(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; make room there",
@@ -160,7 +160,7 @@ pub(super) fn what_to_do(error: &io::Error) -> &'static str {
 }
 
 impl OutputSink {
-    /// Writes the messages of all batches, or as much of them as the file takes before it fails.
+    /// Writes the messages of all batches, or as many as the file takes before it fails.
     pub(super) fn write_batches(&mut self, batches: &[Batch]) -> io::Result<()> {
         self.progress = Progress::default();
         self.write_on(batches)
@@ -172,7 +172,7 @@ impl OutputSink {
     }
 }
 
-/// Writes what is not written yet of the messages of all batches, in a format and perhaps escaped.
+/// Writes the rest of all batches, in the given format, escaped if asked.
 fn write_messages(
     file: &mut impl Write,
     batches: &[Batch],
@@ -183,7 +183,7 @@ fn write_messages(
     let done = progress.messages;
     let mut unwritten = Unwritten { payloads: Vec::new(), passed: 0, progress };
     let mut bytes = 0;
-    // Left over from a commit that failed.
+    // Left over from a failed commit.
     buffer.clear();
     let rest = batches.iter().flat_map(Batch::messages).skip(done);
     for (messages, message) in (done + 1..).zip(rest) {

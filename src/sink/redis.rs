@@ -1,9 +1,8 @@
-//! A sink that puts messages into a Redis stream, which other servers may write to as well.
+//! A sink that adds messages to a Redis stream, which other servers may write to as well.
 //!
-//! Redis has, beside the stream, how far each sender has come, and which server's word about it counts.
-//! Both are looked at and changed by a script together with the stream, so that a batch can be sent
-//! again whenever it is not known what became of it, and what an old server still holds cannot come
-//! behind what a new one has written.
+//! Beside the stream, Redis stores the count of each sender, and which server may commit its messages. One
+//! script checks and changes both together with the stream. So a batch can be sent again if its result is
+//! unknown, and messages that an old server still holds cannot be added after those of a new one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,83 +16,82 @@ use crate::message::Batch;
 use crate::wire::ack::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
-mod command; // what travels to the script
-mod link; // the connection, and what can go wrong with it
-mod portions; // what the batches of a commit are divided into
-mod target; // what the URL says
+mod command; // the script's command, encoded
+mod link; // the connection and its errors
+mod portions; // how a commit is divided into script calls
+mod target; // the parsed URL
 
 use command::{Command, Fixed};
 use link::{Link, Nodes, REDIRECTIONS, RedisFault};
 use portions::{Group, Portion};
 use target::Target;
 
-/// Of how many senders the claims are known here at most; there are fewer connections. A claim that is not
-/// known here counts all the same, as long as Redis knows it.
+/// The most senders whose claims are remembered here; there are fewer connections. A forgotten claim stays
+/// valid as long as Redis knows it.
 const CLAIMS: usize = 100_000;
 
-/// The epoch of a claim that nobody has made yet.
+/// The epoch of a sender's first claim.
 const FIRST_EPOCH: i64 = 1;
 
-/// Puts messages into a Redis stream, an entry each.
+/// Adds messages to a Redis stream, one entry each.
 ///
 /// An entry has the fields `time`, `peer`, `connection`, `sender` (if the client asked for
-/// acknowledgements), `number` and `payload`. The keys beside the stream `NAME` are in the same slot of
-/// a cluster: `{NAME}:senders`, a hash of how many messages of each sender are committed and the
-/// checksum of the last one,
-/// `{NAME}:claims`, a hash of which server may commit messages of each sender, and `{NAME}:seen`, a
-/// sorted set of senders, with the one on top that sent something last. Where `NAME` has a tag in braces
-/// already, these are `NAME` with the ending.
+/// acknowledgements), `number` and `payload`. For a stream `NAME` there are three more keys, in the same
+/// slot of a cluster: `{NAME}:senders`, a hash with each sender's count and the checksum of its last
+/// message; `{NAME}:claims`, a hash with the server that may commit each sender's messages; and
+/// `{NAME}:seen`, a sorted set of senders, the most recent one last. If `NAME` already contains a tag in
+/// braces, these keys are `NAME` with the suffix.
 ///
-/// A script adds the messages of a sender together with its count, so each is there once, whatever
-/// happens and whichever of several servers the sender connects to: who connects last may send, and
-/// what an older connection has left is refused. The messages of clients without acknowledgements are
-/// counted for the server, so that they, too, are there once though an answer was lost; when this server
-/// is killed, nobody sends them again. The 1,000,000 senders with the latest messages are remembered.
+/// A script adds the messages of a sender together with its count, so each message is stored exactly once,
+/// even if the sender connects to several servers: only the latest connection may send, and messages left
+/// over from an older one are refused. Messages of clients without acknowledgements are counted per server,
+/// so they are not stored twice after a lost answer, either; but if the server is killed, nobody sends them
+/// again. The 1,000,000 senders with the latest messages are remembered.
 ///
-/// A commit is as safe as Redis makes a write: see its `appendonly`, `appendfsync` and
+/// A commit is as safe as a write in Redis: see its settings `appendonly`, `appendfsync` and
 /// `min-replicas-to-write`.
 ///
-/// While Redis is away, or refuses writes for now (for example for want of memory), a commit returns
+/// While Redis is unreachable or refuses writes (for example because it is out of memory), a commit returns
 /// [`SinkError::Transient`]; the same commit can be repeated. Redis may take 30 s to answer.
 pub struct RedisSink {
     target: Target,
     nodes: Nodes,
     link: Option<Link>,
-    /// By which the server is known in claims, and its own messages are counted.
+    /// The id of this server in claims, under which messages without a sender are counted.
     own: SenderId,
     /// How many messages without a sender are committed.
     plain_committed: u64,
-    /// The epochs of claims, other than the first.
+    /// The epochs of claims other than the first.
     claims: HashMap<SenderId, i64>,
 }
 
 impl fmt::Debug for RedisSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not what may be a secret.
+        // Omits the URL, which may contain a password.
         f.debug_struct("RedisSink").field("keys", &self.target.keys).finish_non_exhaustive()
     }
 }
 
 impl RedisSink {
-    /// Connects to the Redis of a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
-    /// With `maxlen`, the stream is trimmed to about so many entries, never less.
+    /// Connects to the Redis at a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`. With
+    /// `maxlen`, the stream is trimmed to about that many entries, never fewer.
     ///
-    /// Any node of a cluster will do. If Redis is there, but is still loading or takes no writes for
-    /// now, commits wait for that.
+    /// Any node of a cluster can be given. If Redis is running but still loading, or refuses writes for
+    /// now, commits wait.
     ///
     /// # Errors
     ///
-    /// What is wrong with the URL; or that nothing answers there, or does not let this server in; or that
-    /// there is something else under one of the keys.
+    /// The URL is invalid; nothing answers there, or it denies access; or one of the keys has a value of
+    /// another type.
     pub fn open(url: &str) -> io::Result<RedisSink> {
         RedisSink::connect(Target::parse(url)?)
     }
 
-    /// The same with a password that is not in the URL, where it could be seen.
+    /// Does the same with a password that is not in the URL, where others could see it.
     ///
     /// # Errors
     ///
-    /// Those of [`RedisSink::open`].
+    /// The same as those of [`RedisSink::open`].
     pub fn open_with_password(url: &str, password: &str) -> io::Result<RedisSink> {
         let password = Some(password.to_owned());
         RedisSink::connect(Target { password, ..Target::parse(url)? })
@@ -118,7 +116,7 @@ impl RedisSink {
         Ok(sink)
     }
 
-    /// Which Redis, for people.
+    /// The name of this Redis in messages.
     fn name(&self) -> String {
         let node = &self.link.as_ref().map_or(&self.target.node, |link| &link.node);
         format!("redis at {}:{}", node.host, node.port)
@@ -133,7 +131,8 @@ impl RedisSink {
             }
         };
         let error = io::Error::other(format!("{}: {why}", self.name()));
-        // Another node may be the one that takes them, and answers may be under way.
+        // Reconnect: another node may accept writes now, and old answers may still arrive on this
+        // connection.
         self.link = None;
         kind(error)
     }
@@ -145,7 +144,7 @@ impl RedisSink {
         self.link.as_mut().ok_or_else(|| RedisFault::Away("there is no connection".into()))
     }
 
-    /// Calls `attempt`, again wherever the stream moves to.
+    /// Calls `attempt`, and again after each redirection to another node.
     fn where_it_is<T>(
         &mut self,
         mut attempt: impl FnMut(&mut RedisSink) -> Result<T, RedisFault>,
@@ -164,14 +163,13 @@ impl RedisSink {
         Err(self.failed(RedisFault::circles()))
     }
 
-    /// Makes this server the one whose commits of `senders` count, where anything of them is known.
-    /// Returns the epoch of each claim, and how many of the sender's messages are committed: `least` at
-    /// least.
+    /// Claims `senders` for this server, as far as Redis knows them. Returns the epoch of each claim, and
+    /// each sender's count, at least `least`.
     fn claim(&mut self, senders: &[SenderId], least: u64) -> Result<Vec<(i64, u64)>, RedisFault> {
         let own = self.own.to_string();
         let keys = self.target.keys.all().map(ToOwned::to_owned);
         let link = self.link()?;
-        // All at once: for each on its own, Redis would be waited for.
+        // All at once, to wait for Redis only once.
         let mut commands = Vec::new();
         for sender in senders {
             let mut command = cmd("EVALSHA");
@@ -184,7 +182,7 @@ impl RedisSink {
         answers?.into_iter().collect()
     }
 
-    /// Sorts batches by their senders.
+    /// Groups batches by sender.
     fn group<'a>(&self, batches: &'a [Batch]) -> Vec<Group<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         let mut index = HashMap::new();
@@ -210,7 +208,7 @@ impl RedisSink {
         groups
     }
 
-    /// Sends what is not done yet, and takes note of what becomes of it. Returns whether all is done.
+    /// Sends what is not done yet, and records the results. Returns whether everything is done.
     fn try_commit(
         &mut self,
         groups: &mut [Group],
@@ -245,7 +243,7 @@ impl RedisSink {
                 (Ok((2, committed)), sender) => {
                     let waits = portions[..index].iter().any(|p| p.group == of_group && !p.done);
                     match sender {
-                        // Only since what comes before it was not taken.
+                        // Only refused because an earlier portion was not accepted; sent again later.
                         _ if waits => all = false,
                         Some(sender) => {
                             let known = group.first_of(&portions[index]).saturating_sub(1);
@@ -292,7 +290,7 @@ impl RedisSink {
 
 impl MessageSink for RedisSink {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        // If it fails, the counts tell what was written when the same batches come again.
+        // If this fails, the counts show what was stored when the same batches come again.
         let mut groups = self.group(batches);
         let mut portions = Vec::new();
         for (index, group) in groups.iter().enumerate() {
@@ -338,7 +336,7 @@ impl MessageSink for RedisSink {
     }
 }
 
-/// Returns the checksum that stands behind a sender's count.
+/// Returns the checksum that follows a sender's count.
 fn checksum(text: &str) -> Option<u64> {
     u64::from_str_radix(text.split_once(' ')?.1, 16).ok()
 }

@@ -1,4 +1,4 @@
-//! How far each sender has come, of a bounded number of them.
+//! Counts the committed messages of a bounded number of senders.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,15 +6,16 @@ use std::collections::HashMap;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
-/// How many senders are remembered, those with the latest messages: about 8 MiB, so that nobody can fill the
-/// memory with new ones. No clock says who is forgotten, since any clock can jump or stand still.
+/// How many senders are remembered, those with the latest messages. This takes about 8 MiB, so that new
+/// senders cannot fill the memory. Their order is by count of events and not by time, since any clock can
+/// jump or stand still.
 pub(crate) const MOST: usize = 100_000;
 
 /// How many messages of each sender are committed, and the checksum of the last one.
 #[derive(Debug, Default)]
 pub(crate) struct SenderCounts {
     senders: HashMap<SenderId, Sender>,
-    /// Counts whatever is heard of any of them.
+    /// Counts events of all senders.
     turn: u64,
 }
 
@@ -22,7 +23,7 @@ pub(crate) struct SenderCounts {
 struct Sender {
     committed: u64,
     checksum: Option<u64>,
-    /// The turn at which that was heard.
+    /// The value of that count at the sender's last event.
     turn: u64,
 }
 
@@ -35,7 +36,7 @@ impl SenderCounts {
         self.senders.get(&sender)?.checksum
     }
 
-    /// Returns what of the batches is new.
+    /// Returns the new messages of the batches.
     pub(crate) fn only_new<'a>(&self, batches: &'a [Batch]) -> Cow<'a, [Batch]> {
         let committed = |batch: &Batch| batch.sender().and_then(|sender| self.committed(sender));
         if batches.iter().all(|batch| committed(batch).is_none_or(|n| batch.first_number() > n)) {
@@ -44,7 +45,7 @@ impl SenderCounts {
         batches.iter().filter_map(|batch| batch.after(committed(batch).unwrap_or(0))).collect()
     }
 
-    /// Notes that the batches are committed.
+    /// Records that the batches are committed.
     pub(crate) fn commit(&mut self, batches: &[Batch]) {
         for batch in batches {
             if let Some(sender) = batch.sender() {
@@ -53,10 +54,10 @@ impl SenderCounts {
         }
     }
 
-    /// Notes how far a sender has come.
+    /// Records the count of a sender.
     pub(crate) fn insert(&mut self, sender: SenderId, committed: u64, checksum: Option<u64>) {
         if self.senders.len() >= MOST && !self.senders.contains_key(&sender) {
-            // A tenth of them at once, so that this is seldom.
+            // A tenth of them at once, so that this is rare.
             let mut turns: Vec<u64> = self.senders.values().map(|sender| sender.turn).collect();
             let (_, &mut until, _) = turns.select_nth_unstable(MOST / 10);
             self.senders.retain(|_, sender| sender.turn > until);
@@ -70,7 +71,7 @@ impl SenderCounts {
         self.senders.remove(&sender);
     }
 
-    /// Returns all of them, the one whose last message is the oldest first.
+    /// Returns all senders, those with the oldest messages first.
     pub(crate) fn by_age(&self) -> Vec<(SenderId, u64, Option<u64>)> {
         let mut senders: Vec<_> = self.senders.iter().collect();
         senders.sort_unstable_by_key(|(_, sender)| sender.turn);
@@ -78,7 +79,7 @@ impl SenderCounts {
     }
 }
 
-/// The one whose last message is the oldest first.
+/// Those with the oldest messages first.
 impl FromIterator<(SenderId, u64, Option<u64>)> for SenderCounts {
     fn from_iter<T: IntoIterator<Item = (SenderId, u64, Option<u64>)>>(by_age: T) -> SenderCounts {
         let mut senders = SenderCounts::default();

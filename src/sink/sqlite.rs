@@ -1,7 +1,6 @@
-//! A sink that puts messages into a SQLite database.
+//! A sink that stores messages in a SQLite database.
 //!
-//! How far each sender has come is stored in the same transaction as the messages, so it is known
-//! exactly which of them are there, whatever happens.
+//! The count of each sender is stored in the same transaction as the messages, so it is always exact.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -21,17 +20,17 @@ use crate::message::Batch;
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
 
-mod files; // whether they are still there
+mod files; // checks that the files still exist
 
 use files::{BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT, Files};
 
-/// What the file says it is, where the header of a database has room for that: "frlt".
+/// The application id in the header of the database: "frlt".
 const APPLICATION: i64 = 0x6672_6c74;
 
-/// The version of the tables below.
+/// The version of the schema below.
 const SCHEMA_VERSION: i64 = 3;
 
-/// The tables. Times are text, since that can be read in a shell and SQLite's functions understand it.
+/// The tables. Times are text, because a shell shows it and SQLite's functions understand it.
 const SCHEMA: &str = "
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,    -- in the order in which they were committed; none is used twice
@@ -52,11 +51,11 @@ CREATE TABLE senders (
 CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
 ";
 
-/// Makes tables of version 1 those of version 2. Not `AUTOINCREMENT`, which is nothing but such a table,
-/// since all messages would have to be copied for it.
+/// Upgrades version 1 to version 2. Not with `AUTOINCREMENT`, which is just such a table: that would copy
+/// all messages.
 ///
-/// When a sender was seen is a time of the wall clock, which may have jumped: so from here on it only
-/// says in which order they were.
+/// Before version 2, `seen` was a wall-clock time, which may have jumped: from here on it only gives the
+/// order of the senders.
 const UPGRADE_1: &str = "
 CREATE TABLE last_id (id INTEGER NOT NULL); -- the highest id that was ever used, in one row
 INSERT INTO last_id SELECT coalesce(max(id), 0) FROM messages;
@@ -67,24 +66,24 @@ UPDATE senders SET last_id = ranked.rank FROM (
 ) AS ranked WHERE ranked.sender = senders.sender;
 ";
 
-/// Makes tables of version 2 those of version 3.
+/// Upgrades version 2 to version 3.
 const UPGRADE_2: &str = "ALTER TABLE senders ADD COLUMN checksum INTEGER";
 
-/// The permissions of a new database, less the umask: messages are not everybody's business.
+/// The permissions of a new database, before the umask: messages may be private.
 const MODE: u32 = 0o640;
 
-/// How long another program may keep the database locked before that is worth a word. At a start it is
-/// the end.
+/// How long another program may keep the database locked before that is logged. When opening, it is an
+/// error.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many senders are remembered, those with the latest messages: about 75 MB.
 const MOST_SENDERS: i64 = 1_000_000;
 
-/// Which part of them is forgotten at once where there are more. All of them are looked at for that, which
-/// takes a tenth of a second, and to forget so many takes another one.
+/// One in this many is forgotten at once if there are more. Finding the oldest reads the whole table, which
+/// takes a tenth of a second, and deleting this many takes another.
 const FORGOTTEN_AT_ONCE: i64 = 100;
 
-/// Without an id it gets the one after the highest that is there, which is quicker than to give one.
+/// Without an id, a row gets the one after the highest present, which is faster than setting one.
 const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const LAST_IDS: &str = "SELECT coalesce((SELECT max(id) FROM messages), 0), \
@@ -100,20 +99,20 @@ const REMEMBER: &str = "INSERT INTO senders (sender, committed, seen, last_id, c
 const FORGET: &str = "DELETE FROM senders WHERE sender IN \
                       (SELECT sender FROM senders ORDER BY last_id LIMIT ?1)";
 
-/// Puts messages into a SQLite database, one transaction a commit.
+/// Stores messages in a SQLite database, one transaction per commit.
 ///
-/// A commit is safe from a failure of the machine: the database has a write-ahead log that is synced at
-/// each commit. Other programs can read at any time, and write in between.
+/// A commit survives a crash of the machine: the database has a write-ahead log that is synced at each
+/// commit. Other programs can read at any time, and write between commits.
 ///
-/// The table `messages` has a row for each message. Its `payload` is text where it is UTF-8 without NUL
-/// characters, so that a shell shows it and SQLite's functions for text and JSON take it, and a blob
-/// otherwise; `CAST(payload AS BLOB)` is the exact bytes of both. An `id` is never used again, whatever is
-/// deleted. The table `senders` has how far each sender has come: of the 1,000,000 senders with the latest
-/// messages. No clock decides who is forgotten.
+/// The table `messages` has a row for each message. Its `payload` is text if it is UTF-8 without NUL
+/// characters, so that shells show it and SQLite's functions for text and JSON accept it; otherwise it is a
+/// blob. `CAST(payload AS BLOB)` gives the exact bytes of both. An `id` is never reused, even after
+/// deletions. The table `senders` has the counts of the 1,000,000 senders with the latest messages; which
+/// ones are forgotten does not depend on a clock.
 ///
-/// While another program has the database locked, the disk is full or an access to it fails, a commit
-/// returns [`SinkError::Transient`] and leaves nothing. Once one of its files is deleted, moved or replaced,
-/// what is written there is lost: then it returns [`SinkError::Fatal`].
+/// While another program locks the database, the disk is full or fails, a commit returns
+/// [`SinkError::Transient`] and stores nothing. Once one of the database's files is deleted, moved or
+/// replaced, anything written would be lost: then a commit returns [`SinkError::Fatal`].
 #[derive(Debug)]
 pub struct SqliteSink {
     path: PathBuf,
@@ -122,7 +121,7 @@ pub struct SqliteSink {
     senders: Senders,
 }
 
-/// How many senders the database remembers.
+/// The number of senders in the database.
 #[derive(Clone, Copy, Debug)]
 struct Senders {
     now: i64,
@@ -134,19 +133,19 @@ impl SqliteSink {
     ///
     /// # Errors
     ///
-    /// The system's or SQLite's, with the path and what to do; or that the database is another
-    /// program's, or a newer framelet's.
+    /// Any error of the system or of SQLite, with the path and advice. The database belongs to another
+    /// program, or to a newer framelet.
     pub fn open(path: impl AsRef<Path>) -> io::Result<SqliteSink> {
         let path = path.as_ref();
         let what = |error: io::Error| {
             io::Error::other(format!("cannot open {}: {}", path.display(), Plain(&error)))
         };
-        // For the system's own words, and so that not everybody may read it.
+        // Created here and not by SQLite, for the system's own error and restricted permissions.
         match OpenOptions::new().write(true).create_new(true).mode(MODE).open(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(what(error)),
             _ => {}
         }
-        // To SQLite, some names are more than names.
+        // SQLite interprets some names, such as `:memory:`; a path with a directory is always a file.
         let name = Path::new(".").join(path);
         let mut connection = Connection::open_with_flags(
             name,
@@ -182,25 +181,26 @@ impl MessageSink for SqliteSink {
         let SqliteSink { connection, files, senders, .. } = self;
         let committed = in_transaction(connection, || {
             let senders = insert(connection, batches, *senders)?;
-            // So that nothing of this is left in a file that was moved away.
+            // Checked inside the transaction, so that nothing stays in a file that was moved away.
             files.check(BEFORE_COMMIT)?;
             Ok(senders)
         });
         self.senders = match committed.map_err(|failed| self.failed(failed)) {
             Ok(senders) => senders,
             Err(SinkError::Transient(error)) => {
-                // It will not pass in a file that is not there any more.
+                // In a file that is gone, the error is not transient.
                 self.files.check(BEFORE_COMMIT)?;
                 return Err(SinkError::Transient(error));
             }
             Err(fatal) => return Err(fatal),
         };
-        // That may be long ago now. It is committed, so to call again would double what has no sender.
+        // Fatal, because the transaction is committed: a repeated call would store messages without a
+        // sender twice.
         self.files.check(BEFORE_ACKNOWLEDGEMENT).map_err(|error| SinkError::Fatal(error.into()))
     }
 
     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
-        // The answer is an acknowledgement, too.
+        // The answer acknowledges messages, too.
         self.files.check(BEFORE_ACKNOWLEDGEMENT)?;
         let committed = committed(&self.connection, &sender.to_string());
         Ok(Some(committed.map_err(|error| self.failed(error.into()))?.unwrap_or(0)))
@@ -212,11 +212,11 @@ impl MessageSink for SqliteSink {
     }
 }
 
-/// Why something could not be done.
+/// The error of a transaction.
 #[derive(Debug)]
 enum Failed {
     Sqlite(rusqlite::Error),
-    /// Why, in words.
+    /// The error in words.
     Sink(SinkError),
 }
 
@@ -236,8 +236,8 @@ fn unusable<T>(words: String) -> Result<T, Failed> {
     Err(SinkError::Fatal(io::Error::other(words)).into())
 }
 
-/// Makes a new database framelet's, and sees to it that another one is. Returns how many senders it
-/// remembers.
+/// Sets up a new database, or checks that an existing one is framelet's. Returns the number of senders in
+/// it.
 fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     connection.busy_timeout(PATIENCE)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -264,12 +264,12 @@ fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
             return unusable("it is the database of another program; give another file".into());
         }
     }
-    // Also where nothing changes: a server that was killed may have left a commit that is not synced, and
-    // this syncs the whole log before anybody is told of it.
+    // Done even if nothing changes: a server that was killed may have left a commit that is not synced.
+    // This commit syncs the whole log before any count is reported.
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
-    // Not possible within a transaction. It answers before it has done it, and may fail then.
+    // Not possible in a transaction. The pragma can report success and fail afterwards.
     let mut set_mode = connection.prepare("PRAGMA journal_mode = WAL")?;
     let mut answers = set_mode.query([])?;
     let mut mode = String::new();
@@ -278,7 +278,7 @@ fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     }
     if mode != "wal" {
         return unusable(format!(
-            "its file system has no room for a write-ahead log (journal mode {mode}); give a file on a \
+            "its file system does not support SQLite's WAL mode (journal mode {mode}); use a file on a \
              local one"
         ));
     }
@@ -291,7 +291,8 @@ fn count_senders(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Does `work` in a transaction: all of it or nothing.
 ///
-/// That of rusqlite has both statements compiled anew each time, which a single message feels.
+/// Not with rusqlite's transactions: they compile both statements each time, which is noticeable with
+/// single messages.
 fn in_transaction<T>(
     connection: &Connection,
     work: impl FnOnce() -> Result<T, Failed>,
@@ -301,16 +302,16 @@ fn in_transaction<T>(
         connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(done)
     });
-    // Some errors have ended it already. What SQLite takes back is not there, also where the write or sync
-    // of the log has failed: the next commit writes over it, and syncs it all.
+    // Some errors have already ended the transaction. The rollback is complete even if writing or syncing
+    // the log failed: the next commit overwrites that part of the log, and syncs all of it.
     if done.is_err() && !connection.is_autocommit() {
-        // What went wrong first is what there is to say.
+        // The first error is the one to report.
         let _ = connection.execute_batch("ROLLBACK");
     }
     done
 }
 
-/// Inserts what is new in these batches. Returns how many senders are remembered then.
+/// Inserts the new messages of these batches. Returns the number of senders afterwards.
 fn insert(
     connection: &Connection,
     batches: &[Batch],
@@ -319,7 +320,7 @@ fn insert(
     let mut insert = connection.prepare_cached(INSERT)?;
     let (mut highest, used): (i64, i64) =
         connection.prepare_cached(LAST_IDS)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    // Other programs may have added messages, too.
+    // Other programs may have added messages as well.
     let before = highest.max(used);
     let (mut id, mut new_senders) = (before, 0);
     for batch in batches {
@@ -354,7 +355,7 @@ fn insert(
                 value(message.payload),
             ])?;
             if highest + 1 != id {
-                // Those before were deleted.
+                // The rows with the highest ids were deleted.
                 connection.prepare_cached(SET_ID)?.execute([id, highest + 1])?;
             }
             highest = id;
@@ -377,7 +378,7 @@ fn insert(
     Ok(senders)
 }
 
-/// Forgets some of the senders that were silent for longest.
+/// Forgets the senders with the oldest messages.
 fn forget(connection: &Connection, senders: &mut Senders) -> rusqlite::Result<()> {
     // Other programs may have deleted some.
     senders.now = count_senders(connection)?;
@@ -389,32 +390,32 @@ fn forget(connection: &Connection, senders: &mut Senders) -> rusqlite::Result<()
     Ok(())
 }
 
-/// Returns how many messages of a sender are committed, if any are.
+/// Returns how many messages of a sender are committed, if the sender is known.
 fn committed(connection: &Connection, sender: &str) -> rusqlite::Result<Option<u64>> {
     let mut query = connection.prepare_cached(COMMITTED)?;
     let committed = query.query_row([sender], |row| row.get::<_, i64>(0)).optional()?;
     Ok(committed.map(|committed| u64::try_from(committed).unwrap_or(0)))
 }
 
-/// Returns the checksum of the last of them, if it is known.
+/// Returns the checksum of the sender's last message, if known.
 fn last_checksum(connection: &Connection, sender: &str) -> rusqlite::Result<Option<u64>> {
     let mut query = connection.prepare_cached(LAST_CHECKSUM)?;
     let checksum = query.query_row([sender], |row| row.get::<_, Option<i64>>(0)).optional()?;
     Ok(checksum.flatten().map(i64::cast_unsigned))
 }
 
-/// SQLite's integers are signed; no count gets there.
+/// SQLite's integers are signed; no count gets that high.
 fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn value(payload: &[u8]) -> ToSqlOutput<'_> {
-    // SQLite's functions take a NUL character for the end of a text.
+    // SQLite's functions end a text at a NUL character.
     let text = memchr::memchr(0, payload).is_none() && str::from_utf8(payload).is_ok();
     ToSqlOutput::Borrowed(if text { ValueRef::Text(payload) } else { ValueRef::Blob(payload) })
 }
 
-/// Returns whether the same may succeed later.
+/// Returns whether the same call may succeed later.
 fn is_passing(error: &rusqlite::Error) -> bool {
     let Some(failure) = error.sqlite_error() else { return false };
     match failure.code {
@@ -431,26 +432,26 @@ fn is_passing(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Says in a line what is wrong, with which file, and what to do.
+/// Describes an error in one line: what is wrong, with which file, and what to do.
 fn explain(path: &Path, error: &rusqlite::Error) -> io::Error {
     let hint = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another program has kept it locked for 2 s; end that one's transaction"
+            "another program has kept it locked for 2 s; close the transaction in that program"
         }
-        Some(ErrorCode::NotADatabase) => "it is no SQLite database; give another file",
+        Some(ErrorCode::NotADatabase) => "it is not a SQLite database; use another file",
         Some(ErrorCode::DatabaseCorrupt) => {
             "it is damaged; save what can be read with the .recover of the program sqlite3, and give \
              another file"
         }
         Some(ErrorCode::ReadOnly) => {
-            "it cannot be written; see the permissions of the file and its folder"
+            "it cannot be written; check the permissions of the file and its directory"
         }
         Some(ErrorCode::DiskFull) => "make room there",
         Some(ErrorCode::CannotOpen) => {
-            "see that it is a file, and the permissions of its folder, where SQLite keeps its log"
+            "check that it is a file, and the permissions of its directory, where SQLite keeps its log"
         }
         Some(ErrorCode::SystemIoFailure) => {
-            "the disk or its file system fails; see the system's log"
+            "the disk or its file system failed; see the system's log"
         }
         Some(ErrorCode::TooBig) => {
             "no row can be longer than 1,000,000,000 bytes; accept no messages that long"
@@ -570,7 +571,7 @@ mod tests {
         let one = batch(&origin(None), &[b"a"]);
         let error = transient(sink.commit(std::slice::from_ref(&one)));
         assert!(
-            error.contains("database is locked") && error.contains("end that one's"),
+            error.contains("database is locked") && error.contains("close the transaction"),
             "{error}"
         );
         assert_eq!(sink.committed(id(1)).unwrap(), Some(0), "a question can be answered");
@@ -626,13 +627,13 @@ mod tests {
     #[test]
     fn what_fails_is_said_with_what_to_do() {
         for (code, words) in [
-            (ffi::SQLITE_BUSY, "end that one's transaction"),
-            (ffi::SQLITE_LOCKED, "end that one's transaction"),
-            (ffi::SQLITE_NOTADB, "it is no SQLite database"),
+            (ffi::SQLITE_BUSY, "close the transaction in that program"),
+            (ffi::SQLITE_LOCKED, "close the transaction in that program"),
+            (ffi::SQLITE_NOTADB, "it is not a SQLite database"),
             (ffi::SQLITE_CORRUPT, "it is damaged"),
             (ffi::SQLITE_READONLY, "it cannot be written"),
             (ffi::SQLITE_FULL, "make room there"),
-            (ffi::SQLITE_CANTOPEN, "see that it is a file"),
+            (ffi::SQLITE_CANTOPEN, "check that it is a file"),
             (ffi::SQLITE_IOERR, "see the system's log"),
             (ffi::SQLITE_TOOBIG, "accept no messages that long"),
         ] {

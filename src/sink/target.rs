@@ -1,4 +1,4 @@
-//! Where messages go, as text.
+//! The target of a server's messages, as text.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use crate::wire::escape::WithoutPassword;
 
-/// Where a server puts messages: `stdout`, `file:PATH`, `sqlite:PATH` or
-/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`, for which `valkey://…` is another name.
+/// Where a server stores messages: `stdout`, `file:PATH`, `sqlite:PATH` or
+/// `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`, also written `valkey://…`.
 ///
-/// Shown, it has `***` in place of a password.
+/// Its text form shows `***` instead of a password.
 ///
 /// # Examples
 ///
@@ -26,7 +26,7 @@ pub enum SinkTarget {
     /// Standard output; see [`OutputSink`](crate::sink::OutputSink).
     #[default]
     Stdout,
-    /// The end of a file; see [`FileSink`](crate::sink::FileSink).
+    /// Appended to a file; see [`FileSink`](crate::sink::FileSink).
     File(PathBuf),
     /// A SQLite database; see [`SqliteSink`](crate::sink::SqliteSink).
     Sqlite(PathBuf),
@@ -34,16 +34,16 @@ pub enum SinkTarget {
     Redis(String),
 }
 
-/// A text that names no place.
+/// Not a valid target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseSinkTargetError {
-    /// It begins like none of them.
+    /// It starts like none of them.
     Unknown {
-        /// Whether it looks like the path of a file.
+        /// Whether it looks like a path.
         path: bool,
     },
-    /// The path is missing behind this.
+    /// The path is missing after this.
     NoPath(&'static str),
 }
 
@@ -65,7 +65,7 @@ impl FromStr for SinkTarget {
                 None => {}
             }
         }
-        // What kinds of URLs there are for it, it knows itself.
+        // The sink itself checks the kind of URL.
         let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         if scheme.is_some_and(|scheme| scheme.starts_with("redis") || scheme.starts_with("valkey"))
         {
@@ -104,7 +104,7 @@ impl fmt::Display for ParseSinkTargetError {
                 f.write_str(if *path { ", and a path alone does not say which" } else { "" })
             }
             ParseSinkTargetError::NoPath(kind) => {
-                write!(f, "the path is missing; write it behind {kind}, as in {kind}messages")
+                write!(f, "the path is missing; write it after {kind}, as in {kind}messages")
             }
         }
     }
@@ -143,8 +143,8 @@ mod tests {
             ("kafka:x", "no such sink"),
             ("out/messages", "a path alone does not say which"),
             ("messages.db", "a path alone does not say which"),
-            ("file:", "behind file:"),
-            ("sqlite:", "behind sqlite:"),
+            ("file:", "after file:"),
+            ("sqlite:", "after sqlite:"),
         ] {
             let error = text.parse::<SinkTarget>().unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

@@ -19,9 +19,9 @@
 //! ```
 //!
 //! - *For a peer*: part of a message whose rest has not arrived, or replies that the peer has not taken.
-//! Only the peer can end that wait, and it may never do so. The longer a message is, the smaller is the
-//! share of memory in which it may grow: so shorter messages get through beside any number of stalled
-//! longer ones.
+//!   Only the peer can end that wait, and it may never do so. The longer a message is, the smaller is the
+//!   share of memory in which it may grow: so shorter messages get through beside any number of stalled
+//!   longer ones.
 //! - *For the sink*: whole messages. The sink commits them as fast as it can.
 //!
 //! A message of up to 64 KiB whose rest is already in the kernel needs no share: it will be whole at once.

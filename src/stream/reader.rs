@@ -4,11 +4,11 @@
 //! the payload. It adds three things:
 //!
 //! - *Progress* is kept in the reader, not in a future. [`CountedReader`] counts the bytes, so after a
-//! dropped read the next one resumes at `offset − start of the frame`, and every error can say where it
-//! happened.
+//!   dropped read the next one resumes at `offset − start of the frame`, and every error can say where it
+//!   happened.
 //! - The limit is checked before anything is allocated, and memory grows with the bytes that arrive.
 //! - Frames that lie whole in the read buffer are taken from it together, not copied one by one
-//! ([`Payloads`]).
+//!   ([`Payloads`]).
 
 use std::fmt;
 use std::future::{Future, poll_fn};

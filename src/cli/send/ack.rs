@@ -18,10 +18,10 @@ use super::super::signals::stop_signal;
 use super::identity::{Identity, Notes};
 use super::{Messages, Progress, Send};
 
-/// How long to try to connect, and to connect again.
+/// How long to try to connect and reconnect by default.
 pub(super) const RETRY: Duration = Duration::from_secs(30);
 
-/// Checks that the options make sense together.
+/// Checks that the options are consistent.
 pub(super) fn check(send: &Send) -> Result<(), Failure> {
     let only_with_ack = [
         ("--window", send.window.is_some()),
@@ -52,7 +52,7 @@ pub(super) fn check(send: &Send) -> Result<(), Failure> {
     Err(Failure::new(Exit::Usage, message))
 }
 
-/// Sends what is composed; says at the end how much of it is committed.
+/// Sends the composed messages, and prints at the end how many are committed.
 pub(super) async fn run(
     send: &Send,
     address: &Address,
@@ -167,16 +167,16 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What becomes of the input.
+/// The state of the input.
 struct Input {
     /// How many messages are still to be skipped.
     skip: u64,
     skipped: u64,
-    /// Why it ended early.
+    /// Why the input ended early.
     bad: Option<Failure>,
 }
 
-/// Sends all messages after those to skip, until the end of the input or until it is to blame.
+/// Sends all messages after the skipped ones, until the input ends or is invalid.
 async fn send_all(
     client: &mut AckClient,
     mut messages: Messages,
@@ -185,8 +185,8 @@ async fn send_all(
     progress: Option<&Progress>,
 ) -> Result<(), Unfinished> {
     loop {
-        // No message has this number: so this ends only if all is over, perhaps long before there is
-        // anything more to send.
+        // No message has this number, so this only returns once the client has ended, perhaps long before
+        // there is more to send.
         let over = async { client.wait_committed(u64::MAX).await.map(|()| None) };
         let next = async { Ok(messages.next().await) };
         match next.or(over).await? {
@@ -227,7 +227,7 @@ enum Unfinished {
     Failed(AckError),
     /// By a signal.
     Stopped,
-    /// What is to be skipped is not what was committed. In words.
+    /// The skipped messages are not those that were committed. In words.
     OtherInput(String),
 }
 
@@ -237,7 +237,7 @@ impl From<AckError> for Unfinished {
     }
 }
 
-/// Says why not all messages are known to be committed, and how to go on.
+/// Describes why not all messages are known to be committed, and how to resume.
 fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Failure {
     let id = client.sender_id();
     let (exit, message) = match why {
@@ -253,7 +253,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
         Unfinished::Failed(error) => (exit(error), flags::of_client(error)),
     };
     let goes_on = match why {
-        // That one will be refused again.
+        // A message that is too long would be refused again.
         Unfinished::Failed(AckError::Refused { refusal, .. }) => {
             refusal.code != RefusalCode::TooLong
         }
@@ -262,7 +262,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
     };
     let options = identity.options(id);
     let hint = match (goes_on, identity, client.lost()) {
-        // The file knows better than the count of the server.
+        // The file is more accurate than the server's count.
         (true, Identity::File(_), _) | (true, _, 0) => {
             format!("; `{options} --resume` on the same input sends the rest")
         }
@@ -276,8 +276,8 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
     Failure::new(exit, message + &hint)
 }
 
-/// Says that the server has lost messages, and the ways out: also those that are left once the client has
-/// ended, unless it was only `starting`.
+/// Describes that the server has lost messages, and what can be done. Unless the client was only
+/// `starting`, it also says what can be done after it has ended.
 fn behind(error: &AckError, identity: &Identity, starting: bool) -> String {
     let AckError::Behind { server, committed, sent, sender } = error else {
         return error.to_string();
@@ -295,7 +295,7 @@ fn behind(error: &AckError, identity: &Identity, starting: bool) -> String {
             ways += &format!(" (`{options} --resume --renumber` on the same input)");
         }
         Identity::File(_) => {}
-        // Only a client that is still there knows what was committed.
+        // Only a running client knows what was committed.
         _ => {
             let again =
                 format!("; `{options} --resume` on the same input sends what it has lost again");

@@ -1,4 +1,4 @@
-//! Who sends: an id from the command line, the environment or a file, and what the file remembers of the
+//! The sender's id, from the command line, the environment or a file; and what the file stores about the
 //! input.
 //!
 //! ```text
@@ -6,8 +6,8 @@
 //!   committed 7 input 9 checksum 9ae16a3b2f90404f  what is committed, once something is
 //! ```
 //!
-//! The server has 7 messages of the sender, and they are the first 9 of the input: it has lost two of
-//! them (`--renumber`). The checksum is that of all 9, so that another input is found out before anything
+//! In this example the server has 7 messages of the sender, and they are the first 9 of the input: it has
+//! lost two of them (`--renumber`). The checksum covers all 9, so a different input is detected before any
 //! of it is sent.
 
 use std::cell::{Cell, RefCell};
@@ -30,11 +30,11 @@ use super::Send;
 /// The environment variable that may hold the id.
 const VARIABLE: &str = "FRAMELET_SENDER";
 
-/// How often the file is written while it changes: what happens after that is lost to it if the client is
-/// killed, and the server still knows.
+/// How often a changing file is written. Later changes are lost if the client is killed, but the server
+/// still knows the count.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// Who sends.
+/// The sender.
 pub(super) enum Identity {
     Random,
     Option(SenderId),
@@ -42,7 +42,7 @@ pub(super) enum Identity {
     File(SenderFile),
 }
 
-/// A file with an id, as it was when the client started.
+/// A file with an id, as it was at the start.
 pub(super) struct SenderFile {
     path: PathBuf,
     id: SenderId,
@@ -50,19 +50,19 @@ pub(super) struct SenderFile {
     is_new: bool,
 }
 
-/// What a file remembers.
+/// The stored state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Noted {
     /// How many messages of the sender the server has.
     pub(super) committed: u64,
-    /// How many messages of the input those are.
+    /// How many messages of the input these are.
     pub(super) input: u64,
-    /// The checksum of those.
+    /// The checksum of these messages.
     checksum: u64,
 }
 
 impl Identity {
-    /// Finds out who sends.
+    /// Determines the sender.
     pub(super) fn of(send: &Send) -> Result<Identity, Failure> {
         if let Some(path) = &send.sender_file {
             return SenderFile::open(Path::new(path)).map(Identity::File);
@@ -79,12 +79,12 @@ impl Identity {
         }
     }
 
-    /// Returns whether there is one that an earlier run may have had.
+    /// Returns whether an earlier run may have used this id.
     pub(super) fn is_given(send: &Send) -> bool {
         send.sender_file.is_some() || send.sender.is_some() || variable().is_some()
     }
 
-    /// Returns the id, unless it is to be a new one.
+    /// Returns the id, unless a new one is to be generated.
     pub(super) fn id(&self) -> Option<SenderId> {
         match self {
             Identity::Random => None,
@@ -93,7 +93,7 @@ impl Identity {
         }
     }
 
-    /// Returns what an earlier run has left.
+    /// Returns the state that an earlier run left.
     pub(super) fn noted(&self) -> Option<Noted> {
         match self {
             Identity::File(file) => file.noted,
@@ -101,7 +101,7 @@ impl Identity {
         }
     }
 
-    /// Returns whether no earlier run can have had it.
+    /// Returns whether no earlier run can have used this id.
     pub(super) fn is_new(&self) -> bool {
         match self {
             Identity::Random => true,
@@ -110,7 +110,7 @@ impl Identity {
         }
     }
 
-    /// Returns where the id comes from, as the user knows it.
+    /// Returns where the id comes from, in the user's terms.
     pub(super) fn option(&self) -> &'static str {
         match self {
             Identity::Random | Identity::Option(_) => "--sender",
@@ -119,8 +119,8 @@ impl Identity {
         }
     }
 
-    /// Returns the options with which another run is the same sender. Only a random id, which nobody else
-    /// can know, is shown.
+    /// Returns the options that make another run use the same sender. Only a random id is shown, since
+    /// nobody else knows it yet.
     pub(super) fn options(&self, id: SenderId) -> String {
         match self {
             Identity::Random => format!("--ack --sender {id}"),
@@ -138,7 +138,7 @@ fn variable() -> Option<String> {
 }
 
 impl SenderFile {
-    /// Opens a file; creates it if it is missing, or empty.
+    /// Opens the file. Creates it if it is missing or empty.
     fn open(path: &Path) -> Result<SenderFile, Failure> {
         let failed = |what: &str| {
             Failure::new(Exit::Usage, format!("--sender-file {}: {what}", path.display()))
@@ -149,7 +149,7 @@ impl SenderFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(&plain(&error))),
         };
-        // What is renamed over the path shall take the place of the file, not of a link to it.
+        // Resolve links first: the rename below must replace the file, not a link to it.
         let path = fs::canonicalize(path).unwrap_or(path.into());
         if text.is_empty() {
             let id = SenderId::random().map_err(|error| failed(&plain(&error)))?;
@@ -163,7 +163,7 @@ impl SenderFile {
         Ok(SenderFile { path, id, noted, is_new: false })
     }
 
-    /// Writes the file anew, so that it is there as a whole at all times.
+    /// Rewrites the file atomically.
     fn write(&self, noted: Option<Noted>) -> io::Result<()> {
         let mut text = format!("{}\n", self.id);
         if let Some(Noted { committed, input, checksum }) = noted {
@@ -171,7 +171,7 @@ impl SenderFile {
         }
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
-        // One that a killed client has left, with whatever permissions.
+        // Left by a client that was killed, with unknown permissions.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
@@ -193,12 +193,12 @@ fn parse(text: &str) -> Option<(SenderId, Option<Noted>)> {
     (committed <= input).then_some((id, Some(Noted { committed, input, checksum })))
 }
 
-/// Keeps the file of a sender up to date while it sends.
+/// Keeps the file of a sender up to date while messages are sent.
 pub(super) struct Notes<'a> {
     file: &'a SenderFile,
-    /// What an earlier run has left.
+    /// The state that an earlier run left.
     earlier: Option<Noted>,
-    /// By how much the numbers of the input are above those of the client.
+    /// By how much the numbers of the input exceed those of the client.
     ahead: u64,
     checksums: RefCell<Checksums>,
     written: Cell<Option<Noted>>,
@@ -206,7 +206,7 @@ pub(super) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// Returns the notes of a client; `earlier` is what it goes on from.
+    /// Returns the state for a client that continues from `earlier`.
     pub(super) fn new(identity: &'a Identity, earlier: Option<Noted>) -> Option<Notes<'a>> {
         let Identity::File(file) = identity else { return None };
         let ahead = earlier.map_or(0, |noted| noted.input - noted.committed);
@@ -220,8 +220,8 @@ impl<'a> Notes<'a> {
         })
     }
 
-    /// Takes a message that is skipped; returns whether it can be, since the messages up to here are those
-    /// that were committed.
+    /// Takes a skipped message. Returns `false` if the messages up to here are not those that were
+    /// committed.
     pub(super) fn skip(&self, payload: &[u8]) -> bool {
         let mut checksums = self.checksums.borrow_mut();
         checksums.add(payload);
@@ -230,14 +230,14 @@ impl<'a> Notes<'a> {
         self.earlier.is_none_or(|noted| noted.input != at || found == Some(noted.checksum))
     }
 
-    /// Takes a message that was sent, when so many are committed.
+    /// Takes a sent message, and the number of committed ones.
     pub(super) fn sent(&self, payload: &[u8], committed: u64) {
         let mut checksums = self.checksums.borrow_mut();
         checksums.add(payload);
         checksums.of(committed.saturating_add(self.ahead));
     }
 
-    /// Writes from time to time, for ever.
+    /// Writes the file from time to time, forever.
     pub(super) async fn keep<T>(&self, progress: &AckProgress) -> T {
         loop {
             Timer::after(EVERY).await;
@@ -245,7 +245,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Writes that so many messages are committed, of which the server has lost some.
+    /// Writes the number of committed messages, some of which the server has lost.
     pub(super) fn write(&self, committed: u64, lost: u64) {
         let input = committed.saturating_add(self.ahead);
         let Some(checksum) = self.checksums.borrow_mut().of(input) else { return };
@@ -255,7 +255,7 @@ impl<'a> Notes<'a> {
         }
         match self.file.write(noted) {
             Ok(()) => self.written.set(noted),
-            // Once is enough: the id is in there, and the server knows the rest.
+            // Logged once: the file has the id, and the server knows the rest.
             Err(_) if self.failed.replace(true) => {}
             Err(error) => warn!(
                 "cannot keep in {} what is committed: {}; --resume will not notice another input",
@@ -266,12 +266,12 @@ impl<'a> Notes<'a> {
     }
 }
 
-/// The checksums of the input up to each message that may be the last one committed: 64-bit FNV-1a, which
-/// tells inputs apart that were mixed up, not those of an attacker.
+/// Checksums of the input up to each message that may be the last one committed: 64-bit FNV-1a, which
+/// detects mix-ups, not attacks.
 struct Checksums {
     /// How many messages are known to be committed, and their checksum.
     committed: (u64, u64),
-    /// Those of the messages after that.
+    /// The checksums after each later message.
     after: VecDeque<u64>,
 }
 
@@ -280,21 +280,21 @@ impl Checksums {
         Checksums { committed: (0, 0xcbf2_9ce4_8422_2325), after: VecDeque::new() }
     }
 
-    /// Returns how many messages there are.
+    /// Returns the number of messages.
     fn messages(&self) -> u64 {
         self.committed.0 + self.after.len() as u64
     }
 
     fn add(&mut self, payload: &[u8]) {
         let before = self.after.back().copied().unwrap_or(self.committed.1);
-        // The length, too, so that it matters where one message ends and the next one begins.
+        // Includes the length, so that message boundaries matter.
         let bytes = (payload.len() as u64).to_le_bytes().into_iter().chain(payload.iter().copied());
         let next = |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         self.after.push_back(bytes.fold(before, next));
     }
 
-    /// Returns the checksum of so many messages, which are committed, if there are so many; what is before
-    /// that is forgotten.
+    /// Returns the checksum of the first messages, which are committed, if there are that many. Forgets
+    /// everything before.
     fn of(&mut self, committed: u64) -> Option<u64> {
         while self.committed.0 < committed
             && let Some(checksum) = self.after.pop_front()

@@ -13,10 +13,10 @@ use smol::Timer;
 use super::super::grouped::grouped;
 use super::super::progress::Line;
 
-/// How long an input may take without being shown.
+/// How long a run may take before its progress is shown.
 const LONG: Duration = Duration::from_secs(1);
 
-/// How often what is shown is renewed.
+/// How often the line is updated.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// An input whose length is known: a file.
@@ -41,19 +41,19 @@ impl Input {
         self.end - self.start
     }
 
-    /// Returns how many bytes have been read by now: whoever reads does so from the same place.
+    /// Returns how many bytes have been read: the reader shares the file offset.
     pub(super) fn read(&mut self) -> u64 {
         let place = self.file.stream_position().unwrap_or(self.start);
         place.saturating_sub(self.start)
     }
 }
 
-/// How far a run has come, as it is shown on a terminal.
+/// The progress of a run, as shown on a terminal.
 pub(super) struct Progress {
     /// How many bytes of input there are, if that is known.
     len: Option<u64>,
-    /// Up to which message and byte of the input all has been handed to the client, for what is not
-    /// committed yet; the first one is what is committed.
+    /// The input position of each message that was passed to the client and is not committed yet; the first
+    /// entry is the last committed one.
     marks: RefCell<VecDeque<(u64, u64)>>,
 }
 
@@ -62,19 +62,19 @@ impl Progress {
         Progress { len, marks: RefCell::new(VecDeque::from([(0, 0)])) }
     }
 
-    /// Returns whether somebody looks: at a terminal on which nothing else happens.
+    /// Returns whether to show progress: on a terminal without other output.
     pub(super) fn is_looked_at(typed: bool, verbose: bool) -> bool {
         !typed && !verbose && io::stderr().is_terminal()
     }
 
-    /// Notes that the messages up to this number are those of so many bytes of input.
+    /// Records the input position after this message.
     pub(super) fn handed_over(&self, number: u64, bytes: u64) {
         if self.len.is_some() {
             self.marks.borrow_mut().push_back((number, bytes));
         }
     }
 
-    /// Shows for ever how it goes.
+    /// Updates the line, forever.
     pub(super) async fn show<T>(&self, of: AckProgress) -> T {
         let started = Instant::now();
         let line = Line::new(self.len, LONG);
@@ -86,14 +86,14 @@ impl Progress {
         }
     }
 
-    /// Returns about how many bytes of the input so many messages are.
+    /// Returns about how many bytes of input this many messages are.
     fn bytes_of(&self, committed: u64) -> u64 {
         let mut marks = self.marks.borrow_mut();
         while marks.get(1).is_some_and(|&(number, _)| number <= committed) {
             marks.pop_front();
         }
         let (from, to) = (marks[0], marks.get(1).copied().unwrap_or(marks[0]));
-        // Between two marks the messages are taken to be of one length.
+        // Between two entries, all messages are assumed to have the same length.
         let (messages, bytes) = (to.0 - from.0, to.1.saturating_sub(from.1));
         let part = u128::from(bytes) * u128::from(committed.saturating_sub(from.0));
         let part = part.checked_div(u128::from(messages)).unwrap_or(0);

@@ -1,20 +1,19 @@
-//! When a file's messages are made safe from a failure of the machine.
+//! When a file is synced to the disk.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// When a file's messages are made safe from a failure of the machine.
+/// When a file's messages are synced to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FileSync {
-    /// At each commit, by `fdatasync`.
+    /// At each commit, with `fdatasync`.
     #[default]
     Always,
-    /// When the system finds the time. A commit is safe from the end of the program, not from that of
-    /// the machine.
+    /// Whenever the system does. Committed messages survive a crash of the program, but not of the machine.
     Never,
 }
 
-/// A text that is neither `always` nor `never`.
+/// Neither `always` nor `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseFileSyncError;
 

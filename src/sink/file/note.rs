@@ -1,4 +1,4 @@
-//! What framelet notes about a file, in another one beside it.
+//! The note that framelet keeps about a file, in another file beside it.
 //!
 //! ```text
 //! framelet's note on the file beside it, version 1
@@ -12,14 +12,13 @@
 //! end
 //! ```
 //!
-//! It is the sign that framelet wrote the file. Many formats cannot be told from another program's by
-//! their bytes, and what a crash left at the end of them cannot be told from what was committed.
+//! It proves that framelet wrote the file. In many formats, neither that nor what a crash left at the end
+//! can be told from the bytes alone.
 //!
-//! The note is replaced as a whole when the file is opened, and when it is closed; in between only the
-//! number behind `committed` is written over, about once a second. The messages are synced before, so it is
-//! never ahead of them.
-//! The senders, each with how many of its messages are committed and the checksum of the last one, are there
-//! after a clean end only, and valid as long as the file has just that length.
+//! The note is replaced as a whole when the file is opened and closed. In between, only the number after
+//! `committed` is overwritten, about once a second, and always after the messages themselves are synced: so
+//! it is never ahead of them. The senders, each with its count and the checksum of its last message, are
+//! present only after a clean end, and valid only while the file has exactly that length.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -33,36 +32,36 @@ use crate::format::names::OutputFormat;
 use crate::sink::sender_counts::{MOST, SenderCounts};
 use crate::wire::sender_id::SenderId;
 
-/// What every note begins with.
+/// The first line of every note.
 pub(super) const MAGIC: &str = "framelet's note on the file beside it, version 1\n";
 
-/// What stands in front of the number that is written over.
+/// Precedes the number that is overwritten.
 const COMMITTED: &str = "committed ";
 
-/// How often that is done, unless it matters.
+/// How often the number is overwritten, unless it matters.
 const SELDOM: Duration = Duration::from_secs(1);
 
-/// No note is longer: a line for each sender, and few others.
+/// The longest possible note: a line for each sender, and a few others.
 const LONGEST: u64 = 80 * (MOST as u64 + 20);
 
-/// What a note says about a file.
+/// The contents of a note.
 #[derive(Debug)]
 pub(super) struct Note {
-    /// So many bytes are whole messages.
+    /// How many bytes of the file are whole messages.
     pub(super) committed: u64,
     pub(super) format: OutputFormat,
-    /// Whether they are safe from a failure of the machine.
+    /// Whether they survive a crash of the machine.
     synced: bool,
-    /// When the machine was started, as an id.
+    /// The id of the machine's current boot.
     boot: Option<String>,
-    /// Which file it is.
+    /// The identity of the file.
     identity: String,
-    /// Who has sent the messages, after a clean end.
+    /// The counts of the senders, after a clean end.
     pub(super) senders: Option<SenderCounts>,
 }
 
 impl Note {
-    /// Returns the note on an open file that has so many bytes of whole messages.
+    /// Returns the note for an open file with this many bytes of whole messages.
     pub(super) fn new(
         committed: u64,
         format: OutputFormat,
@@ -80,14 +79,15 @@ impl Note {
         }
     }
 
-    /// Reads the note on the file at `path`, if there is one that is whole and is about the file as it is.
+    /// Reads the note on the file at `path`, if it is complete and describes the file as it is.
     pub(super) fn read(path: &Path, metadata: &Metadata) -> Option<Note> {
         let mut text = String::new();
         File::open(beside(path, ".framelet")).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
         let note = Note::parse(&text)?;
         let has_len = note.committed == metadata.len();
         let is_about_it = match note.senders {
-            // After a clean end a copy is as good, but one that has grown was written by somebody else.
+            // After a clean end a copy of the file is fine, but one that has grown was written by another
+            // program.
             Some(_) if has_len || note.synced => has_len,
             _ => note.identity == identity(metadata),
         };
@@ -129,32 +129,32 @@ impl Note {
         text + "end\n"
     }
 
-    /// Returns up to where nothing can be torn, whatever has happened since.
+    /// Returns the offset before which nothing can be torn, whatever has happened since.
     pub(super) fn floor(&self) -> u64 {
-        // What was not synced is safe from the end of the program only.
+        // Data that was not synced survives a crash of the program only.
         let is_safe = self.synced || self.boot.is_some() && self.boot == boot();
         if is_safe { self.committed } else { 0 }
     }
 }
 
-/// The note that goes with an open file.
+/// The note of an open file.
 #[derive(Debug)]
 pub(super) struct OpenNote {
     path: PathBuf,
     file: File,
     note: Note,
-    /// When it was last written over.
+    /// When the number was last overwritten.
     written: Option<Instant>,
 }
 
 impl OpenNote {
-    /// Writes the note on the file at `path`, in place of another one.
+    /// Writes the note on the file at `path`, replacing any other.
     pub(super) fn write(path: &Path, note: Note, mode: u32, syncs: Syncs) -> io::Result<OpenNote> {
         let file = write(path, note.to_text(None).as_bytes(), mode, note.synced.then_some(syncs))?;
         Ok(OpenNote { path: path.into(), file, note, written: None })
     }
 
-    /// Notes that so many bytes of the file are whole messages by now.
+    /// Records that this many bytes of the file are whole messages.
     pub(super) fn set_committed(&mut self, committed: u64) -> io::Result<()> {
         self.note.committed = committed;
         self.written = Some(Instant::now());
@@ -162,10 +162,10 @@ impl OpenNote {
         self.file.write_all_at(format!("{committed:020}").as_bytes(), offset)
     }
 
-    /// The same, but seldom: to have written another file makes the next sync of the messages two to three
+    /// Does the same, but rarely: writing a second file makes the next sync of the messages two to three
     /// times as slow.
     pub(super) fn set_committed_seldom(&mut self, committed: u64) -> io::Result<()> {
-        // Somebody may have emptied the file; then the note is ahead of it.
+        // If somebody has emptied the file, the note is ahead of it.
         let is_ahead = committed < std::mem::replace(&mut self.note.committed, committed);
         match !is_ahead && self.written.is_some_and(|written| written.elapsed() < SELDOM) {
             true => Ok(()),
@@ -177,7 +177,7 @@ impl OpenNote {
         (syncs.data)(&self.file)
     }
 
-    /// Notes a clean end, and how far the senders have come.
+    /// Records a clean end, and the counts of the senders.
     pub(super) fn end(self, senders: &SenderCounts, syncs: Syncs) -> io::Result<()> {
         let (text, mode) = (self.note.to_text(Some(senders)), self.file.metadata()?.mode());
         let syncs = self.note.synced.then_some(syncs);
@@ -186,13 +186,14 @@ impl OpenNote {
     }
 }
 
-/// Writes a note as a whole: either the old one is there or the new one. Its name is not safe yet.
+/// Writes a note atomically: either the old one exists or the new one. Its directory entry is not synced
+/// yet.
 fn write(path: &Path, text: &[u8], mode: u32, syncs: Option<Syncs>) -> io::Result<File> {
     let (note, new) = (beside(path, ".framelet"), beside(path, ".framelet.new"));
     // Left by a crash.
     let _ = fs::remove_file(&new);
     let written = || {
-        // Of one's own making: the name may be known to others, who could lead it elsewhere.
+        // Must be newly created: another program that knows the name could have put a link there.
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(mode & 0o666).open(&new)?;
         file.write_all(text)?;
@@ -210,9 +211,8 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What tells a file from all others on its file system. Inodes are used again, so it goes with the time at
-/// which the file was created, where the file system knows that. The number of the file system may be
-/// another one after the next start of the machine.
+/// The identity of a file on its file system. Inode numbers are reused, so the creation time is included if
+/// the file system has it. The device number is not: it may change when the machine restarts.
 fn identity(metadata: &Metadata) -> String {
     let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     match created {
@@ -230,7 +230,7 @@ fn boot() -> Option<String> {
 
 fn parse_sender(line: &str) -> Option<(SenderId, u64, Option<u64>)> {
     let (sender, committed) = line.strip_prefix("sender ")?.split_once(' ')?;
-    // Notes of before have none.
+    // Older notes have no checksum.
     let (committed, checksum) = match committed.split_once(' ') {
         Some((committed, sum)) => (committed, Some(u64::from_str_radix(sum, 16).ok()?)),
         None => (committed, None),

@@ -1,11 +1,11 @@
-//! The calls that make a file safe from a failure of the machine.
+//! The system calls that make a file survive a crash of the machine.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// How a file and its name are made safe. Nothing else shows whether that was done, short of a failure of the
-/// machine; so the calls can be replaced by a test, which counts them and has them fail.
+/// Syncs a file and its directory entry. Short of a crash of the machine, nothing shows whether that was
+/// done; so tests replace these calls, to count them and to make them fail.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Syncs {
     pub(super) data: fn(&File) -> io::Result<()>,
@@ -13,17 +13,17 @@ pub(super) struct Syncs {
 }
 
 impl Syncs {
-    /// The system's.
+    /// Any error of the system call.
     pub(super) const SYSTEM: Syncs = Syncs { data: File::sync_data, directory: File::sync_all };
 
-    /// Makes the name of the file at `path` safe.
+    /// Syncs the directory entry of the file at `path`.
     pub(super) fn name_of(self, path: &Path) -> io::Result<()> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         match (self.directory)(&File::open(directory)?) {
-            // Not every file system can.
+            // Not every file system supports this.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
             synced => synced,
         }

@@ -310,7 +310,7 @@ fn a_file_is_taken_without_a_note_only_if_its_bytes_say_what_it_is() {
         ("lines", b"one\ntwo", "it does not end with a line feed"),
         ("lines", b"\0\n", "byte 0 is zero"),
         ("text", b"one\ntwo\n", "it does not end with an empty line"),
-        ("lines", b"SQLite format 3\0 and so on\n", "write sqlite: in front of the path"),
+        ("lines", b"SQLite format 3\0 and so on\n", "write sqlite: before the path"),
         ("lines", MAGIC_LINE, "it is framelet's note on another file"),
     ] {
         let error = Place::with(content).refused(format);
@@ -595,7 +595,7 @@ fn nothing_is_committed_to_a_file_that_was_deleted() {
         let next = [batch(&origin(None), &[b"b"])];
         for _ in 0..3 {
             let Err(SinkError::Transient(error)) = sink.commit(&next) else { panic!("committed") };
-            let words = "messages: it was deleted; create it, or have it opened again";
+            let words = "messages: it was deleted; create it, or have it reopened";
             assert!(error.to_string().contains(words), "{error}");
         }
         // It is for somebody to say what is to become of it.

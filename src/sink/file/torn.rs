@@ -1,8 +1,8 @@
-//! Where the whole records of a file end, and what becomes of the rest.
+//! Finds where the whole records of a file end, and moves the rest away.
 //!
-//! A crash can leave a part of one record at the end of a file, and a failure of the machine zero bytes in
-//! place of what was not synced. Both are moved aside. Whatever else is there was written by somebody else: then
-//! the file is refused, and stays as it is.
+//! A crash can leave part of a record at the end of a file, and a crash of the machine can leave zero bytes
+//! instead of data that was not synced. Both are moved aside. Anything else was written by another program:
+//! then the file is refused and left unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,30 +24,30 @@ use crate::wire::layout::MAX_PAYLOAD;
 /// How much is read at once.
 pub(super) const CHUNK: usize = 64 * 1024;
 
-/// How a SQLite database begins.
+/// The first bytes of a SQLite database.
 const SQLITE: &[u8] = b"SQLite format 3\0";
 
-/// How much of what is moved aside is shown.
+/// How much of the moved bytes is shown.
 const SHOWN: usize = 60;
 
-/// From so many zero bytes on, they are taken for what a power failure leaves, where nothing but a note could
-/// tell: fewer can be empty messages at the end of a file of frames.
+/// Without a note, at least this many zero bytes count as the result of a power failure: fewer may be empty
+/// messages at the end of a file of frames.
 const ZEROS: u64 = 64;
 
-/// Where the whole records of a file end, and the part of a record that follows. Behind that there are
-/// zero bytes only.
+/// Where the whole records of a file end, and the partial record after them. After that there are only zero
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     whole: u64,
     torn: u64,
 }
 
-/// Returns where the whole records of a file of `len` bytes end. The `floor` is what a note says about it: up
-/// to there nothing can be torn. Without a note, the bytes of the file have to say that it is in the format.
+/// Returns where the whole records of a file of `len` bytes end. The `floor` comes from a note: nothing
+/// before it can be torn. Without a note, the bytes themselves must show that the file is in the format.
 ///
 /// # Errors
 ///
-/// It is not a file of the format, or ends with something that is no part of a record.
+/// It is not a file of the format, or what follows its last record is not part of one.
 pub(super) fn end_of_whole(
     file: &File,
     format: OutputFormat,
@@ -58,7 +58,7 @@ pub(super) fn end_of_whole(
     let head = read(file, 0, len.min(CHUNK as u64))?;
     if head.starts_with(SQLITE) {
         return Err(io::Error::other(
-            "it is a SQLite database; write sqlite: in front of the path, or give another file",
+            "it is a SQLite database; write sqlite: before the path, or use another file",
         ));
     }
     if head.starts_with(MAGIC.as_bytes()) {
@@ -126,7 +126,7 @@ fn end_of_unnoted(
         // A list of words or numbers can look like this, too.
         return Err(not_ended("a line feed", &note));
     }
-    // Something torn is only believed in where at least as much is whole, and not empty.
+    // A torn record is only plausible if at least as many bytes before it are whole and not empty.
     let whole = &head[..up_to(end, 0, head)];
     if end < len && (end < ends.torn - end || whole.iter().all(|&byte| byte == 0)) {
         let what = format!("only {end} of its {len} bytes could be whole messages");
@@ -135,14 +135,13 @@ fn end_of_unnoted(
     Ok(end)
 }
 
-/// Returns how many of the `bytes`, which are those of a file from an offset on, come before the `end`.
+/// Returns how many of the `bytes`, which start at an offset of the file, lie before `end`.
 fn up_to(end: u64, from: u64, bytes: &[u8]) -> usize {
     let before = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX);
     bytes.len().min(before)
 }
 
-/// Checks the lines up to the end of the `whole` ones, as far as they are in the `head` and in the `tail`
-/// of the file.
+/// Checks the whole lines, as far as they are in the `head` and the `tail` of the file.
 fn check_lines(
     format: OutputFormat,
     head: &[u8],
@@ -162,7 +161,7 @@ fn check_lines(
         })
     };
     let lines = head[..up_to(whole, 0, head)].split_inclusive(|&byte| byte == b'\n');
-    // The last one may go on behind the head, and the first one may have begun in front of the tail.
+    // The last line may continue after the head, and the first one may have begun before the tail.
     lines.filter(|line| line.ends_with(b"\n")).try_for_each(check)?;
     if tail_from > 0 {
         let lines = tail[..up_to(whole, tail_from, tail)].split_inclusive(|&byte| byte == b'\n');
@@ -176,7 +175,7 @@ fn check_lines(
     Ok(())
 }
 
-/// Checks that what follows the whole records is a part of one.
+/// Checks that the bytes after the whole records are part of one.
 fn check_end(file: &File, format: OutputFormat, ends: Ends, len: u64) -> io::Result<u64> {
     let Ends { whole, torn } = ends;
     let torn = read(file, whole, torn.min(whole + SHOWN as u64))?;
@@ -226,19 +225,20 @@ fn could_be(format: OutputFormat, torn: &[u8]) -> bool {
     }
 }
 
-/// Returns how many bytes the record of the longest message takes.
+/// Returns the length of the longest record, in bytes.
 fn longest_record(format: OutputFormat) -> u64 {
     let payload = MAX_PAYLOAD as u64;
     match format {
         OutputFormat::Hex => 2 * payload + 1,
-        // A control character takes six, and something is said about the message.
+        // A control character takes six, and the object has other fields.
         OutputFormat::Json => 6 * payload + 1024,
         OutputFormat::Base64 => 4 * payload.div_ceil(3) + 1,
         _ => payload + 4,
     }
 }
 
-/// Finds the last whole record, from `floor` on. So many `zeros` at the end are none.
+/// Finds the end of the last whole record, searching down to `floor`. The last `zeros` bytes are no
+/// records.
 fn find_ends(
     file: &File,
     format: OutputFormat,
@@ -267,7 +267,7 @@ fn find_ends(
     Ok(Ends { whole, torn: torn.max(whole) })
 }
 
-/// Returns the offset of the last byte that `find` finds from `floor` to `end`.
+/// Returns the offset of the last byte that `find` finds between `floor` and `end`.
 fn search_back(
     file: &File,
     floor: u64,
@@ -285,11 +285,11 @@ fn search_back(
     Ok(None)
 }
 
-/// Returns the offset behind the last empty line.
+/// Returns the offset after the last empty line.
 fn end_of_text(file: &File, floor: u64, end: u64) -> io::Result<u64> {
     let mut to = end;
     while to > floor {
-        // With one byte of the part before, in which the end of a line can be.
+        // Includes one byte of the previous part, which may be the end of a line.
         let from = floor.max(to.saturating_sub(CHUNK as u64));
         let part = read(file, from, to)?;
         if let Some(last) = memchr::memmem::rfind(&part, b"\n\n") {
@@ -304,8 +304,8 @@ fn end_of_text(file: &File, floor: u64, end: u64) -> io::Result<u64> {
     Ok(floor)
 }
 
-/// Returns the offset behind the last whole frame; those that begin behind `filled`, and so are nothing but
-/// zeros, do not count.
+/// Returns the offset after the last whole frame. Frames that begin after `filled` consist of zeros and do
+/// not count.
 fn end_of_frames(file: &File, floor: u64, filled: u64, len: u64) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(CHUNK, file);
     reader.seek(SeekFrom::Start(floor))?;
@@ -328,14 +328,14 @@ fn end_of_frames(file: &File, floor: u64, filled: u64, len: u64) -> io::Result<u
 }
 
 fn read(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
-    // Cannot fail: nobody asks for more than a chunk.
+    // Cannot fail: no caller asks for more than a chunk.
     let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(CHUNK)];
     file.read_exact_at(&mut bytes, from)?;
     Ok(bytes)
 }
 
-/// Moves what is from `end` to `len` into a file of its own, beside the one at `path`. It is safe there before
-/// it is cut off here. Returns what was done, in words.
+/// Moves the bytes from `end` to `len` into a file of its own beside `path`, and syncs that before cutting
+/// them off here. Returns a description.
 pub(super) fn move_aside(
     file: &File,
     path: &Path,
@@ -371,7 +371,7 @@ pub(super) fn move_aside(
     Ok(format!("moved the last {bytes} bytes of {path} to {aside}: {what}"))
 }
 
-/// Creates the first `PATH.torn-N` that is not there.
+/// Creates the first `PATH.torn-N` that does not exist.
 fn create_aside(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let mut number = 1_u32;
     loop {

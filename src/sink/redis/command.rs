@@ -1,6 +1,6 @@
-//! The command that commits messages, as it travels.
+//! The command that commits messages, encoded.
 //!
-//! Written here and not with the client's own parts, which would copy each payload twice.
+//! Encoded here because the client library would copy each payload twice.
 
 use std::time::SystemTime;
 
@@ -9,26 +9,26 @@ use humantime::format_rfc3339_millis;
 use super::portions::{Group, Part, Portion};
 use crate::wire::sender_id::SenderId;
 
-/// What is the same in all commands.
+/// The parts that all commands have in common.
 pub(super) struct Fixed {
     pub(super) keys: [String; 4],
     pub(super) maxlen: String,
     pub(super) own: SenderId,
 }
 
-/// Writes commands, one after the other into the same room.
+/// Encodes commands, one after the other in the same buffer.
 #[derive(Default)]
 pub(super) struct Command {
-    /// [`HEAD`], and the arguments.
+    /// Space of [`HEAD`] bytes, then the arguments.
     encoded: Vec<u8>,
     arguments: usize,
 }
 
-/// Room for the longest line that says how many arguments there are.
+/// The longest line with the number of arguments.
 const HEAD: usize = 24;
 
 impl Command {
-    /// Returns the command that has `script` commit a portion of `group`.
+    /// Returns the command that makes `script` commit a portion of `group`.
     pub(super) fn commit(
         &mut self,
         script: &str,
@@ -94,11 +94,11 @@ impl Command {
     }
 }
 
-/// Returns an array in MessagePack of `count` numbers from `first` on, in digits.
+/// Returns `count` consecutive numbers from `first`, as a MessagePack array of decimal strings.
 fn packed_numbers(first: u64, count: usize) -> Vec<u8> {
     const ARRAY: u8 = 0xdd;
     const TEXT: u8 = 0xdb;
-    // Nothing here is so long that this does not hold.
+    // Lengths here always fit.
     let length = |length| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
     let mut packed = vec![ARRAY];
     packed.extend(length(count));

@@ -1,4 +1,4 @@
-//! The connection to Redis, and to which of its nodes.
+//! The connection to Redis, and the search for the right node.
 
 use std::io;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use redis::{
 use super::target::{Node, Target};
 use crate::wire::io_error::Plain;
 
-/// How long a connection may take.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How long Redis may take to answer: where it syncs its log at each write, a slow disk can stop it for
-/// many seconds, and to send everything again only adds to its work.
+/// How long Redis may take to answer. If it syncs its log at each write, a slow disk can stop it for many
+/// seconds, and sending everything again would only add to its work.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How often a cluster may send us elsewhere before we wait for it to settle.
+/// How many redirections within a cluster are followed before waiting for it to settle.
 pub(super) const REDIRECTIONS: usize = 5;
 
 /// A connection to the node that has the stream.
@@ -29,15 +29,15 @@ pub(super) struct Link {
     pub(super) claim: String,
 }
 
-/// What went wrong.
+/// An error of Redis or of the connection.
 pub(super) enum RedisFault {
-    /// Redis is not there, or something else is: it may come. Why, in words.
+    /// Redis cannot be reached, or something else answers; that may change. In words.
     Away(String),
-    /// Redis is there, and says why it cannot do that for now.
+    /// Redis answers with a transient error.
     Passing(String),
-    /// The stream is elsewhere in the cluster.
+    /// The stream is on another node of the cluster.
     Moved(Node),
-    /// It does not pass. Why, in words.
+    /// A final error, in words.
     Final(String),
 }
 
@@ -47,7 +47,7 @@ impl RedisFault {
     }
 }
 
-/// Where the stream may be, the likeliest first.
+/// The nodes that may have the stream, the most likely first.
 pub(super) struct Nodes(Vec<Node>);
 
 impl Nodes {
@@ -76,7 +76,7 @@ impl Nodes {
                     Ok(mut link) => {
                         self.prefer(&next);
                         link.other_nodes().into_iter().for_each(|node| self.learn(node));
-                        // The one that was given may have a name that finds a new node.
+                        // The given name may resolve to a new node by now.
                         self.learn(target.node.clone());
                         return Ok(link);
                     }
@@ -92,7 +92,7 @@ impl Nodes {
         Err(first.unwrap_or_else(RedisFault::circles))
     }
 
-    /// Notes that the stream is there now.
+    /// Records that the stream is on this node now.
     pub(super) fn moved(&mut self, node: &Node) {
         self.prefer(node);
     }
@@ -103,7 +103,7 @@ impl Link {
         let sort = |error: RedisError| sort(&error, node);
         let address = ConnectionAddr::Tcp(node.host.clone(), node.port);
         let info = address.into_connection_info().map_err(sort)?;
-        // What is wrong with them is said better when we send them ourselves.
+        // The client library would hide the errors of these commands, so they are sent below.
         let info = info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
         let client = Client::open(info).map_err(sort)?;
         let mut connection = client.get_connection_with_timeout(CONNECT).map_err(sort)?;
@@ -135,7 +135,7 @@ impl Link {
         Ok(Link { connection, node: node.clone(), commit, claim })
     }
 
-    /// Returns the nodes of the cluster; none if it is no cluster, or does not say.
+    /// Returns the nodes of the cluster; none if it is not a cluster, or does not tell.
     fn other_nodes(&mut self) -> Vec<Node> {
         let mut nodes = Vec::new();
         let Ok(Value::Array(ranges)) = cmd("CLUSTER").arg("SLOTS").query(&mut self.connection)
@@ -144,7 +144,7 @@ impl Link {
         };
         for range in ranges {
             let Value::Array(parts) = range else { continue };
-            // Behind the first and the last slot.
+            // The first two parts are the first and the last slot.
             for node in parts.into_iter().skip(2) {
                 if let Value::Array(node) = node
                     && let [host, Value::Int(port), ..] = &node[..]
@@ -158,17 +158,17 @@ impl Link {
         nodes
     }
 
-    /// Sends one or several commands; their answers are to be [received](Link::receive).
+    /// Sends one or more commands; read their answers with [`receive`](Link::receive).
     pub(super) fn send(&mut self, command: &[u8]) -> Result<(), RedisFault> {
         self.connection.send_packed_command(command).map_err(|error| sort(&error, &self.node))
     }
 
-    /// Receives an answer of two numbers. `Err` in `Ok` is an answer, too: others may follow.
+    /// Receives an answer of two numbers. An inner `Err` is an answer as well: others may follow it.
     pub(super) fn receive(&mut self) -> Result<Result<(i64, u64), RedisFault>, RedisFault> {
         Ok(self.receive_value()?.and_then(two_numbers))
     }
 
-    /// Receives a text, or that there is none, likewise.
+    /// Receives a text or nothing, in the same way.
     pub(super) fn receive_text(
         &mut self,
     ) -> Result<Result<Option<String>, RedisFault>, RedisFault> {
@@ -199,10 +199,10 @@ fn two_numbers(value: Value) -> Result<(i64, u64), RedisFault> {
 }
 
 fn something_else() -> RedisFault {
-    RedisFault::Final("it answers something else than was asked".into())
+    RedisFault::Final("it did not answer what was asked".into())
 }
 
-/// Codes of errors that pass, be it that somebody has to see to it.
+/// Codes of transient errors, including those that an operator must fix.
 const PASSING: [&str; 12] = [
     "LOADING",
     "READONLY",
@@ -232,7 +232,7 @@ fn sort(error: &RedisError, node: &Node) -> RedisFault {
     {
         return RedisFault::Moved(to);
     }
-    // Before Redis 7, a script has an error of its own, with the other one in it.
+    // Before Redis 7, an error inside a script is wrapped in another error.
     let inner = |passing: &&&str| detail.contains(&format!("-{passing} "));
     let passing = PASSING.iter().find(|&&passing| passing == code).or(PASSING.iter().find(inner));
     let text = format!("{code} {detail}").replace(['\r', '\n'], " ");
@@ -241,12 +241,14 @@ fn sort(error: &RedisError, node: &Node) -> RedisFault {
     }
     let hint = match code {
         "NOAUTH" => "; give a password, and a user as in redis://USER@HOST:PORT/",
-        "WRONGPASS" => "; see the user in the URL, and the password",
-        // Within a script, Redis 7.0 has no code of its own for it.
+        "WRONGPASS" => "; check the user in the URL, and the password",
+        // For a script, Redis 7.0 does not use the code.
         _ if code == "NOPERM" || detail.contains("can't run this command") => {
             "; the user needs +@all on the stream and the keys beside it, or another one"
         }
-        "ERR" if detail.contains("DB index") => "; see the number behind the port in the URL",
+        "ERR" if detail.contains("DB index") => {
+            "; check the database number after the port in the URL"
+        }
         "ERR" if detail.contains("cluster mode") => "; a cluster has database 0 only",
         _ => "",
     };

@@ -1,4 +1,4 @@
-//! What the batches of a commit are divided into: by sender, and into runs of the script.
+//! Divides the batches of a commit by sender, and into calls of the script.
 
 use std::ops::Range;
 
@@ -6,24 +6,24 @@ use crate::message::Batch;
 use crate::wire::ack::{RefusalCode, checksum as checksum_of};
 use crate::wire::sender_id::SenderId;
 
-/// How many messages one run of the script takes at most: while it runs, Redis does nothing else. A
-/// judgement; a thousand take 2 to 3 ms.
+/// The most messages in one call of the script, during which Redis does nothing else. Chosen by judgement:
+/// a thousand take 2 to 3 ms.
 const PORTION: usize = 1000;
 
-/// How many bytes of payload one run of the script takes at most, unless one message alone is longer.
+/// The most bytes of payload in one call of the script, unless a single message is longer.
 const PORTION_BYTES: usize = 1 << 20;
 
-/// The batches of a commit that one sender has sent, or all of those without one.
+/// The batches of one sender in a commit, or all batches without a sender.
 pub(super) struct Group<'a> {
     pub(super) sender: Option<SenderId>,
     pub(super) epoch: i64,
     pub(super) batches: Vec<&'a Batch>,
-    /// By which number the first message of each batch is counted.
+    /// The number of the first message of each batch, as Redis counts them.
     pub(super) first: Vec<u64>,
     pub(super) refused: bool,
 }
 
-/// What one run of the script takes of a group.
+/// The part of a group in one call of the script.
 pub(super) struct Portion {
     pub(super) group: usize,
     pub(super) parts: Vec<Part>,
@@ -31,7 +31,7 @@ pub(super) struct Portion {
     pub(super) done: bool,
 }
 
-/// Messages of a batch.
+/// Consecutive messages of a batch.
 pub(super) struct Part {
     pub(super) batch: usize,
     pub(super) messages: Range<usize>,
@@ -42,7 +42,7 @@ impl Group<'_> {
         self.batches.iter().map(|batch| batch.len() as u64).sum()
     }
 
-    /// Divides it into what one run of the script takes.
+    /// Divides the group into calls of the script.
     pub(super) fn divide(&self, group: usize, portions: &mut Vec<Portion>) {
         let (mut parts, mut messages, mut bytes) = (Vec::new(), 0, 0);
         for (batch, of_batch) in self.batches.iter().enumerate() {
@@ -69,7 +69,7 @@ impl Group<'_> {
         }
     }
 
-    /// Returns by which number the first message of a portion is counted.
+    /// Returns the number of the first message of a portion, as Redis counts them.
     pub(super) fn first_of(&self, portion: &Portion) -> u64 {
         let part = &portion.parts[0];
         self.first[part.batch].saturating_add(part.messages.start as u64)

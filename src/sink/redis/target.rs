@@ -1,28 +1,28 @@
-//! Which Redis, and which keys of it.
+//! The parsed URL of a Redis stream.
 
 use std::io;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
-/// What a URL names: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
+/// The contents of a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
 pub(super) struct Target {
     pub(super) node: Node,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: i64,
     pub(super) keys: Keys,
-    /// To about how many messages the stream is trimmed, in digits; nothing if it is not.
+    /// The approximate number of entries to keep, in digits; empty for all.
     pub(super) maxlen: String,
 }
 
-/// Where a Redis listens.
+/// The address of a Redis server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-/// The keys of one stream. All of them are in one slot of a cluster.
+/// The keys of one stream, all in the same slot of a cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Keys {
     pub(super) stream: String,
@@ -30,14 +30,14 @@ pub(super) struct Keys {
     pub(super) senders: String,
     /// A hash of which server may commit messages of each sender.
     pub(super) claims: String,
-    /// A sorted set of which senders were seen later than which.
+    /// A sorted set of senders, in the order of their latest messages.
     pub(super) seen: String,
 }
 
 impl Target {
     /// # Errors
     ///
-    /// What is wrong with the URL, without what may be a secret.
+    /// What is wrong with the URL, without secrets in it.
     pub(super) fn parse(text: &str) -> io::Result<Target> {
         const FORM: &str = "write redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]";
         let wrong = |what: &str| io::Error::other(format!("cannot use Redis: {what}; {FORM}"));
@@ -49,13 +49,13 @@ impl Target {
         for (key, value) in url.query_pairs() {
             match &*key {
                 "stream" if !value.is_empty() => stream = Some(value.into_owned()),
-                // Redis has signed numbers.
+                // Redis uses signed numbers.
                 "maxlen" => match value.parse::<i64>() {
                     Ok(most @ 1..) => maxlen = most.to_string(),
-                    _ => return Err(wrong("maxlen is no number of messages")),
+                    _ => return Err(wrong("maxlen must be a positive number of messages")),
                 },
                 "stream" => return Err(wrong("the name of the stream is empty")),
-                _ => return Err(wrong("there is no parameter but stream and maxlen")),
+                _ => return Err(wrong("the only parameters are stream and maxlen")),
             }
         }
         let stream = stream.ok_or_else(|| wrong("the name of the stream is missing"))?;
@@ -66,7 +66,7 @@ impl Target {
         bare.set_query(None);
         let info = bare.into_connection_info();
         let info =
-            info.map_err(|_| wrong("the host, the port or the number of the database is none"))?;
+            info.map_err(|_| wrong("the host, the port or the database number is invalid"))?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
             return Err(wrong("only TCP without TLS is possible"));
         };
@@ -83,7 +83,7 @@ impl Target {
 }
 
 impl Keys {
-    /// Returns `None` where no other key could be in the slot of `stream`.
+    /// Returns `None` if no other key can be in the same slot as `stream`.
     pub(super) fn of(stream: String) -> Option<Keys> {
         let tag = stream.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
         let base = match tag {
@@ -105,7 +105,7 @@ impl Keys {
 }
 
 impl Node {
-    /// Reads `HOST:PORT` as a cluster writes it; without a host it is the one that was asked.
+    /// Parses `HOST:PORT` as a cluster reports it; without a host, it is the host that was asked.
     pub(super) fn parse(text: &str, asked: &Node) -> Option<Node> {
         let (host, port) = text.rsplit_once(':')?;
         let host = if matches!(host, "" | "?") { &asked.host } else { host };
@@ -138,15 +138,15 @@ mod tests {
             ("redis:x", "HOST"),
             ("redis://h", "the stream is missing"),
             ("redis://h?stream=", "the stream is empty"),
-            ("redis://h?stream=a&maxlen=0", "maxlen is no number"),
-            ("redis://h?stream=a&maxlen=9223372036854775808", "maxlen is no number"),
-            ("redis://h?stream=a&limit=3", "no parameter but stream and maxlen"),
-            ("redis://:secret@h/one?stream=a", "number of the database"),
+            ("redis://h?stream=a&maxlen=0", "maxlen must be a positive number"),
+            ("redis://h?stream=a&maxlen=9223372036854775808", "maxlen must be a positive number"),
+            ("redis://h?stream=a&limit=3", "the only parameters are stream and maxlen"),
+            ("redis://:secret@h/one?stream=a", "the database number is invalid"),
             ("redis://h?stream=a}b", "needs a {TAG}"),
             ("rediss://:secret@h?stream=a", "without TLS"),
             ("valkeys://:secret@h?stream=a", "without TLS"),
             ("redis+unix:///secret?stream=a", "without TLS"),
-            ("redis://:secret@h?stream=a&secret=1", "no parameter"),
+            ("redis://:secret@h?stream=a&secret=1", "the only parameters"),
             ("redis://:secret@h:x?stream=a", "no URL of one"),
             ("redis-sentinel://:secret@h?stream=a", "no URL of one"),
         ] {

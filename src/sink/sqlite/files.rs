@@ -1,7 +1,6 @@
-//! Whether the files of a database are still where it was opened.
+//! Checks that the files of a database are still in place.
 //!
-//! SQLite keeps writing into files that were deleted or moved, and nobody would ever find there what it
-//! wrote.
+//! SQLite keeps writing to files that were deleted or moved; what it writes there would be lost.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,26 +12,26 @@ use std::time::{Duration, Instant};
 use crate::sink::SinkError;
 use crate::wire::io_error::Plain;
 
-/// How old the answer may be before a commit is made, and before it is acknowledged: so that nothing is
-/// acknowledged a second after a file is gone, and looking costs nothing. The second is longer, so that it
-/// only counts after a commit that took long: what the first finds can still be taken back.
+/// How old the last check may be before a commit, and before its acknowledgement: so nothing is
+/// acknowledged more than a second after a file is gone, at almost no cost. The second limit is longer, so
+/// that it only matters after a slow commit: a failure of the first check can still be rolled back.
 pub(super) const BEFORE_COMMIT: Duration = Duration::from_millis(250);
 pub(super) const BEFORE_ACKNOWLEDGEMENT: Duration = Duration::from_millis(500);
 
-/// The files that one database consists of while it is open.
+/// The files of one open database.
 #[derive(Debug)]
 pub(super) struct Files {
     names: Vec<(PathBuf, Identity)>,
     checked: Instant,
 }
 
-/// Device and inode.
+/// Device and inode number.
 type Identity = (u64, u64);
 
 impl Files {
-    /// Returns the files of an open database: the one at `path`, the log and the index of the log.
+    /// Returns the files of an open database: the one at `path`, its log and the index of the log.
     pub(super) fn of(path: &Path) -> io::Result<Files> {
-        // The others are beside the file itself, and not beside a symbolic link to it.
+        // SQLite puts the others beside the file itself, not beside a symbolic link to it.
         let beside = |ending: &str| -> io::Result<PathBuf> {
             let mut name = fs::canonicalize(path)?.into_os_string();
             name.push(OsStr::new(ending));
@@ -46,11 +45,11 @@ impl Files {
         Ok(Files { names, checked: Instant::now() })
     }
 
-    /// Checks that all files are still there, unless that is known and not older than `age`.
+    /// Checks that all files are still in place, unless the last check was less than `age` ago.
     ///
     /// # Errors
     ///
-    /// Which one is not; or that it cannot be told for now.
+    /// Fatal: a file that was moved, deleted or replaced. Transient: a file that cannot be checked now.
     pub(super) fn check(&mut self, age: Duration) -> Result<(), SinkError> {
         if self.checked.elapsed() < age {
             return Ok(());
@@ -76,7 +75,7 @@ impl Files {
         Ok(())
     }
 
-    /// Has the next check look, however short ago the last one was.
+    /// Forces the next check, however recent the last one was.
     #[cfg(test)]
     pub(super) fn look_at_once(&mut self) {
         self.checked -= BEFORE_ACKNOWLEDGEMENT;

@@ -178,6 +178,7 @@ impl Pool {
         }
         let held = add(&self.0.held, self.0.limit);
         if !held {
+            // Undo the first count, since both limits must hold.
             self.0.held_for_peers.fetch_sub(bytes, Ordering::Relaxed);
         }
         held

@@ -62,7 +62,7 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// [`CountFault`] if nobody can have sent so many.
+    /// [`CountFault`] if no sender can have sent that many.
     pub(crate) fn new(
         committed: u64,
         most_messages: usize,

@@ -60,11 +60,11 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
         first.contains("before it answered: it may") && first.ends_with("; retrying"),
         "{said}"
     );
-    assert!(last.contains("this server gives no acknowledgements"), "{said}");
+    assert!(last.contains("this server seems to give no acknowledgements"), "{said}");
     assert!(accepted.load(Ordering::SeqCst) > 6, "it did not try on");
     let (address, accepted) = closing_server(usize::MAX);
     let output = send(address, &["--retry", "0s"], b"a\n");
-    check(&output, 3, &["this server gives no acknowledgements"]);
+    check(&output, 3, &["this server seems to give no acknowledgements"]);
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
     let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
     let output = send(address, &["--timeout", "200ms", "--retry", "0s"], b"a\n");
@@ -77,7 +77,11 @@ fn a_server_without_acknowledgements_is_not_sent_anything() {
         stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
         let _ = io::copy(&mut stream, &mut io::sink());
     });
-    check(&send(address, &[], b"a\n"), 3, &["this server gives no acknowledgements", "SSH"]);
+    check(
+        &send(address, &[], b"a\n"),
+        3,
+        &["this server seems to give no acknowledgements", "SSH"],
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Where the server puts messages.
+//! Stores the messages of a server.
 //!
 //! A [`MessageSink`] is plain blocking code. It runs on a thread of its own, the writer thread, so a full
 //! pipe or a slow disk never blocks a socket. A bounded queue leads to that thread; when the queue is full,

@@ -586,7 +586,7 @@ fn a_server_that_has_forgotten_is_found_out() {
             matches!(error, AckError::Behind { server: 1, committed: 2, sent: 2, .. }),
             "{error:?}"
         );
-        let words = "the server has 1 message of this sender, the client goes on with 3: was the";
+        let words = "the server has 1 message of this sender, the client continues with 3: was the";
         assert!(error.to_string().contains(words), "{error}");
     });
 }

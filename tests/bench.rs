@@ -254,7 +254,7 @@ fn more_than_was_sent_is_a_wrong_reply() {
 fn a_server_that_closes_in_front_of_a_reply_is_an_error() {
     let address = odd_server(|mut stream| drop(read_frame(&mut stream)));
     let output = bench(&address, &["--echo", "--connections", "1"]);
-    check(&output, 1, &["connection 1: the server closed the connection in front of a reply"]);
+    check(&output, 1, &["connection 1: the server closed the connection before a reply"]);
     let text = text(&output);
     assert!(text.contains("errors      1\n            connection 1: the server closed"), "{text}");
 }
@@ -507,7 +507,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
     for (arguments, words) in [
         (&["--rate", "5"][..], "--rate: goes with --echo only"),
         (&["--echo", "--rate", "0"], "--rate: must be from 1 to 1000000000"),
-        (&["--count", "1", "--duration", "1s"], "--count: takes the place of --duration"),
+        (&["--count", "1", "--duration", "1s"], "--count: replaces --duration"),
         (&["--count", "0"], "--count: cannot be zero"),
         (&["--duration", "0s"], "--duration: cannot be zero"),
         (&["--duration", "5"], "not a duration"),

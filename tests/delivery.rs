@@ -407,7 +407,7 @@ fn messages_can_follow_those_of_another_database_than_the_one_that_was_acknowled
     let resume = [&sender[..], &["--resume"]].concat();
     for _ in 0..2 {
         let words = [
-            "the server has 0 messages of this sender, the client goes on with 5: was the database",
+            "the server has 0 messages of this sender, the client continues with 5: was the database",
             "or the sender forgotten? `--renumber` sends what follows as message 1 and up; without",
         ];
         check(&send(address, &resume, 8).wait(), 1, &words);

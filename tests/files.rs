@@ -206,7 +206,7 @@ fn a_file_that_was_renamed_is_written_to_until_the_server_is_told() {
     client.wait(200);
     assert_eq!(lines(&old), numbers(1..=200));
     server.signal(Signal::HUP);
-    server.wait_for_log("again", 1);
+    server.wait_for_log("reopened", 1);
     client.send(100);
     client.wait(300);
     assert!(server.stop().status.success());

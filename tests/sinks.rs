@@ -168,7 +168,7 @@ fn rotation_under_load_loses_nothing_and_cuts_no_message() {
             wait_for_len(&path, 10_000);
             fs::rename(&path, directory.path().join(format!("old{turn}"))).unwrap();
             server.signal(Signal::HUP);
-            server.wait_for_log("again", turn);
+            server.wait_for_log("reopened", turn);
         }
         rotated.store(true, Ordering::SeqCst);
         sent = senders.into_iter().map(|sender| sender.join().unwrap()).sum();

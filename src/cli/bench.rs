@@ -145,7 +145,7 @@ impl Bench {
         };
         let length = match (self.duration, self.count) {
             (Some(_), Some(_)) => {
-                return Err(usage("--count", "takes the place of --duration; give one of them"));
+                return Err(usage("--count", "replaces --duration; give only one of them"));
             }
             (_, Some(0)) => return Err(usage("--count", "cannot be zero")),
             (_, Some(messages)) => Length::Messages(messages),

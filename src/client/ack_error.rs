@@ -91,7 +91,7 @@ impl AnswerError {
         match self {
             AnswerError::Io(error) if error.kind() == io::ErrorKind::TimedOut => self.to_string(),
             AnswerError::Io(_) => format!("{self} before it answered"),
-            _ => format!("its answer is not one: {self}"),
+            _ => format!("its answer is invalid: {self}"),
         }
     }
 }
@@ -145,7 +145,7 @@ impl fmt::Display for AckError {
             }
             AckError::NoAcknowledgements(error) => write!(
                 f,
-                "this server gives no acknowledgements, as far as can be seen: {}; nothing was sent; \
+                "this server seems to give no acknowledgements: {}; nothing was sent; \
                  send without acknowledgements, or to a server that gives them",
                 error.before_an_answer()
             ),
@@ -154,7 +154,7 @@ impl fmt::Display for AckError {
                 let (server, next) = (Count(*server, "message"), committed.saturating_add(1));
                 write!(f, "the server has {server} of this sender, the client ")?;
                 match sent.saturating_sub(*committed) {
-                    0 => write!(f, "goes on with {next}")?,
+                    0 => write!(f, "continues with {next}")?,
                     1 => write!(f, "offers {next}")?,
                     _ => write!(f, "offers {next} to {sent}")?,
                 }
@@ -167,7 +167,7 @@ impl fmt::Display for AckError {
             AckError::Lost { error, sent, committed, sender } => write!(
                 f,
                 "the connection to the server was lost: {}; {committed} of {sent} messages are committed, \
-                 the others may or may not be: go on as the same sender ({})",
+                 the others may or may not be; resume as the same sender ({})",
                 Plain(error),
                 sender.short()
             ),

@@ -86,7 +86,7 @@ pub enum RequestError {
 pub enum FinishError {
     /// What was queued could not be sent.
     Write(WriteError),
-    /// The server did not close the stream in an orderly way; it may not have read everything.
+    /// The server did not close the stream cleanly; it may not have read everything.
     Read(ReadError),
 }
 
@@ -332,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.framed.send(payload).await
     }
 
-    /// Receives the next message; `None` if the server has closed the stream in an orderly way. Replies to
+    /// Receives the next message; `None` if the server has closed the stream cleanly. Replies to
     /// requests that were given up are dropped.
     ///
     /// # Errors

@@ -23,15 +23,15 @@ use crate::wire::count::Count;
 pub(crate) struct Window {
     /// The frames, from the first one that is not acknowledged.
     bytes: VecDeque<u8>,
-    /// Where each of these frames ends; places are counted in bytes since the very first frame.
+    /// Where each of these frames ends; positions are counted in bytes from the very first frame.
     ends: VecDeque<u64>,
     most_messages: usize,
     most_bytes: usize,
     /// How many messages are acknowledged.
     committed: u64,
-    /// Where the first frame that is not acknowledged starts.
+    /// The start of the first frame that is not acknowledged.
     start: u64,
-    /// Where the bytes start that this connection has not taken yet.
+    /// The start of the bytes that this connection has not taken yet.
     next_to_send: u64,
     /// How many messages any connection has taken whole.
     ever_taken: u64,
@@ -62,7 +62,7 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// [`CountFault`] if nobody can have sent so many.
+    /// [`CountFault`] if no sender can have sent that many.
     pub(crate) fn new(
         committed: u64,
         most_messages: usize,
@@ -127,7 +127,7 @@ impl Window {
         self.ever_taken = self.ever_taken.max(self.taken());
     }
 
-    /// Notes that the server has committed `count` messages, and drops them.
+    /// Records that the server has committed `count` messages, and drops them.
     ///
     /// # Errors
     ///

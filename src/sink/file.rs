@@ -369,7 +369,7 @@ fn take_over(
     if sync == FileSync::Always
         && let Err(error) = syncs.name_of(path)
     {
-        warn!("cannot make the name of {} safe: {}", path.display(), Plain(&error));
+        warn!("cannot sync the directory of {}: {}", path.display(), Plain(&error));
     }
     let regular = Regular { file: file.try_clone()?, note, whole: true, found: None };
     Ok((regular, senders.unwrap_or_default()))

@@ -22,7 +22,7 @@ pub(crate) fn refuses_another_input(start: impl Fn() -> Server, restarts: bool) 
     check(&send(&server, "lines", &[], b"1\n2\n3\n"), 0, &["sent 3, committed 3"]);
     let server = again(server);
     // Logs that were rotated, of as many lines or more.
-    let other = "the input is another one: its message 3 is not the one that was committed; nothing was sent; \
+    let other = "the input is different: its message 3 is not the one that was committed; nothing was sent; \
                  use another --sender for another input";
     for input in [&b"4\n5\n6\n"[..], b"2\n3\n4\n5\n", b"1\n2\n33\n3\n", b"1\n2\n\n"] {
         check(&send(&server, "lines", &["--resume"], input), 2, &[other]);

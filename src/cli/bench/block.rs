@@ -5,17 +5,17 @@ use std::ops::RangeInclusive;
 use framelet::Layout;
 use framelet::wire::{MAX_PAYLOAD, TooLong, append_frame};
 
-/// How many bytes a block has at least: few enough for the cache of a core, and more than a socket
-/// usually takes at once.
+/// The minimum size of a block, in bytes: small enough for a core's cache, and more than a socket usually
+/// takes at once.
 const LEAST: usize = 256 * 1024;
 
-/// How many frames of differing sizes make a block, unless it gets too large.
+/// How many frames of different sizes make a block, unless it becomes too large.
 const VARIETY: usize = 1024;
 
-/// From this size on a block needs no more variety.
+/// A block of this size needs no more variety.
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// How much more noise than the longest payload there is at most, so that payloads differ.
+/// By how much the noise may exceed the longest payload, so that payloads differ.
 const NOISE: usize = 1024 * 1024;
 
 /// The same sizes and bytes in every run, so that runs can be compared.
@@ -27,18 +27,18 @@ pub(super) struct Block {
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<usize>,
-    /// How many bytes of payload are in front of each frame, and in all of them.
+    /// The number of payload bytes before each frame, and in all frames.
     payload: Vec<u64>,
 }
 
-/// A place in the stream that a block makes when it is sent over and over.
+/// A position in the endless stream of a repeated block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
-    /// How often the whole block was passed.
+    /// How often the block has been repeated.
     round: u64,
-    /// The frame in the block that this place is in.
+    /// The frame in the block that contains this position.
     frame: usize,
-    /// The byte in the block.
+    /// The byte offset in the block.
     at: usize,
 }
 
@@ -46,8 +46,8 @@ impl Block {
     /// Prepares frames with payloads of random sizes within `sizes`.
     pub(super) fn new(layout: Layout, sizes: RangeInclusive<usize>) -> Result<Block, TooLong> {
         let mut random = fastrand::Rng::with_seed(SEED);
-        // Each payload is a piece of this, so that no two neighbours are alike. It is text: servers
-        // that print what they receive are measured on what they usually print.
+        // Each payload is a piece of this noise, so that no two neighbours are alike. It is text, because
+        // servers that print what they receive usually print text.
         let letters = sizes.end().saturating_add(NOISE.min(sizes.end() + 256));
         let letters = (0..letters).map(|_| random.alphanumeric());
         let noise = letters.collect::<String>().into_bytes();
@@ -65,13 +65,13 @@ impl Block {
         Ok(block)
     }
 
-    /// Returns the place where one of several connections begins: each one elsewhere.
+    /// Returns the start position of a connection: each connection has another one.
     pub(super) fn beginning(&self, connection: usize) -> Cursor {
         let frame = connection % self.ends.len();
         Cursor { round: 0, frame, at: self.start(frame) }
     }
 
-    /// Returns the bytes from a place on, as far as they lie together and not beyond `until`.
+    /// Returns the bytes from a position on, as far as they are contiguous and before `until`.
     pub(super) fn bytes(&self, from: Cursor, until: Option<Cursor>) -> &[u8] {
         match until {
             Some(until) if until.round == from.round => &self.bytes[from.at..until.at],
@@ -79,7 +79,7 @@ impl Block {
         }
     }
 
-    /// Moves on by some of what [`Block::bytes`] has returned; returns how many frames that ended.
+    /// Moves past some of the bytes that [`Block::bytes`] returned. Returns how many frames ended.
     pub(super) fn advance(&self, cursor: &mut Cursor, bytes: usize) -> u64 {
         cursor.at += bytes;
         let ended = self.ends[cursor.frame..].partition_point(|&end| end <= cursor.at);
@@ -90,37 +90,38 @@ impl Block {
         ended as u64
     }
 
-    /// Returns the place that is `frames` frames behind the one that begins at or in front of `from`.
+    /// Returns the position `frames` frames after the frame boundary at or before `from`.
     pub(super) fn skip(&self, from: Cursor, frames: u64) -> Cursor {
         let all = self.ends.len() as u64;
-        // So many that nobody ever gets there stay so many.
+        // Saturates: no run gets that far.
         let frame = (from.frame as u64).saturating_add(frames);
         let round = from.round.saturating_add(frame / all);
         let frame = usize::try_from(frame % all).expect("less than the length of a vector");
         Cursor { round, frame, at: self.start(frame) }
     }
 
-    /// Returns the end of the frame that a place lies in; the place itself if it is in between.
+    /// Returns the end of the frame that contains a position; the position itself if it is between two
+    /// frames.
     pub(super) fn round_up(&self, from: Cursor) -> Cursor {
         self.skip(from, u64::from(self.inside(from)))
     }
 
-    /// Returns how many frames ended up to a place.
+    /// Returns how many frames end before or at a position.
     pub(super) fn frames(&self, cursor: Cursor) -> u64 {
         cursor.round * self.ends.len() as u64 + cursor.frame as u64
     }
 
-    /// Returns how many frames began in front of a place.
+    /// Returns how many frames begin before a position.
     pub(super) fn begun(&self, cursor: Cursor) -> u64 {
         self.frames(cursor) + u64::from(self.inside(cursor))
     }
 
-    /// Returns how many bytes of payload the frames have that ended up to a place.
+    /// Returns the number of payload bytes in the frames that end before or at a position.
     pub(super) fn payload(&self, cursor: Cursor) -> u64 {
         cursor.round * self.payload[self.ends.len()] + self.payload[cursor.frame]
     }
 
-    /// Returns how far into its frame a place is.
+    /// Returns the offset of a position in its frame.
     pub(super) fn offset(&self, cursor: Cursor) -> usize {
         cursor.at - self.start(cursor.frame)
     }
@@ -140,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the length of the prefix and of the payload that a frame begins with.
+    /// Returns the lengths of a frame's prefix and payload.
     fn lengths(layout: Layout, frame: &[u8]) -> (usize, usize) {
         match layout.decode(frame).unwrap() {
             Decoded::Prefix { prefix, payload } => (prefix, payload.try_into().unwrap()),

@@ -1,4 +1,4 @@
-//! One connection of the load: its socket, how far it has written, and how it can fail.
+//! One connection of the load: its socket, its progress, and its errors.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -21,9 +21,9 @@ use crate::cli::failure::plain;
 pub(super) enum Kind {
     /// Reset, or another error of the system.
     Lost,
-    /// The server ended it before its time.
+    /// The server ended the connection too early.
     ClosedEarly,
-    /// A reply was not what was sent.
+    /// A reply differs from what was sent.
     WrongReply,
     /// Nothing happened for too long.
     TimedOut,
@@ -36,30 +36,30 @@ pub(super) struct Fault {
     pub(super) text: String,
 }
 
-/// A connected socket that does not block, and its place in the stream of frames.
+/// A connected, non-blocking socket, and its position in the stream of frames.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Which one it is, from 1 on.
+    /// The number of the connection, counted from 1.
     number: usize,
     socket: Socket,
-    /// What was written.
+    /// How much was written.
     pub(super) written: Cursor,
-    /// What is to be written for now; without a limit if there is none.
+    /// How far to write for now; `None` is no limit.
     pub(super) until: Option<Cursor>,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrote {
     /// There was nothing to write.
     Nothing,
-    /// The socket took all it was given; so many frames ended in it.
+    /// The socket took everything; this many frames ended.
     All(u64),
-    /// The socket is full now.
+    /// The socket is full; this many frames ended.
     Part(u64),
 }
 
-/// Finds out where to connect to.
+/// Resolves the address to connect to.
 pub(super) fn resolve(address: &Address, timeout: Option<Duration>) -> io::Result<Vec<SockAddr>> {
     let addresses: Vec<SockAddr> = match address {
         Address::Tcp { host, port } => {
@@ -76,7 +76,7 @@ pub(super) fn resolve(address: &Address, timeout: Option<Duration>) -> io::Resul
     Ok(addresses)
 }
 
-/// Connects to the first of several addresses that answers.
+/// Connects to the first address that answers.
 pub(super) fn connect(addresses: &[SockAddr], timeout: Option<Duration>) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
@@ -91,7 +91,7 @@ pub(super) fn connect(addresses: &[SockAddr], timeout: Option<Duration>) -> io::
 fn connect_to(address: &SockAddr, timeout: Option<Duration>) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     match timeout {
-        // Without blocking, a Unix socket would fail where the server is slow to accept.
+        // A non-blocking Unix socket would fail if the server accepts slowly.
         Some(_) if address.domain() == Domain::UNIX => {
             socket.set_write_timeout(timeout)?;
             socket.connect(address).map_err(|error| match error.kind() {
@@ -114,7 +114,7 @@ impl Connection {
         Connection { number, socket, written: begin, until: None }
     }
 
-    /// Lets the poller report each change of the socket, once and for all.
+    /// Makes the poller report every change of the socket.
     pub(super) fn register(&self, registry: &Registry, token: usize) -> io::Result<()> {
         let interests = Interest::READABLE | Interest::WRITABLE;
         registry.register(&mut SourceFd(&self.socket.as_raw_fd()), Token(token), interests)
@@ -136,7 +136,7 @@ impl Connection {
         Ok(if whole { Wrote::All(frames) } else { Wrote::Part(frames) })
     }
 
-    /// Reads once: `None` if there is nothing now, 0 bytes at the end of the stream.
+    /// Reads once: `None` if nothing is available, 0 bytes at the end of the stream.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
         match self.socket.read(buffer) {
             Ok(read) => Ok(Some(read)),
@@ -145,10 +145,10 @@ impl Connection {
         }
     }
 
-    /// Ends the direction to the server.
+    /// Closes the direction to the server.
     pub(super) fn half_close(&mut self) -> Result<(), Fault> {
         match self.socket.shutdown(Shutdown::Write) {
-            // The reset that caused it is read next.
+            // The reset that caused the error is read next.
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(self.lost(&error)),
             _ => Ok(()),
         }
@@ -164,8 +164,8 @@ impl Connection {
     }
 }
 
-/// Whether the same call may succeed later. With no handler that interrupts anything, the second case
-/// does not occur.
+/// Returns whether the same call may succeed later. An interruption cannot happen, as no signal handler is
+/// installed that interrupts.
 fn passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,7 +1,7 @@
 //! Round trips: closed loop, where each reply lets the next message go, or at a rate.
 //!
-//! An echo server sends back the very bytes it was sent, so that the replies are the same endless
-//! stream of frames as the messages.
+//! An echo server returns exactly the bytes it was sent, so the replies are the same endless stream of
+//! frames as the messages.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use super::load::{Ready, Traffic};
 use super::schedule::Schedule;
 use super::tally::{Tally, record};
 
-/// Takes all replies that are usually there at once.
+/// Large enough for the replies that usually arrive together.
 const BUFFER: usize = 64 * 1024;
 
-/// The poller counts in whole milliseconds and wakes up late rather than early: closer than this to a
-/// message that is due, it is asked without waiting.
+/// The poller counts in whole milliseconds and tends to wake up late. When a message is due sooner than
+/// this, the poller is called without waiting.
 const SPIN: Duration = Duration::from_millis(2);
 const EARLY: Duration = Duration::from_millis(1);
 
-/// How many messages are sent in a turn at most, before it is seen whether anything else is to be done. At a
-/// rate that is out of reach there are more and more of them due, and a turn would last for ever.
+/// The most messages sent in one turn before other work is checked. At a rate that cannot be reached, more
+/// and more messages are due, and a turn would never end.
 const AT_ONCE: usize = 4096;
 
 pub(super) struct Echo<'a> {
@@ -35,42 +35,42 @@ pub(super) struct Echo<'a> {
     measuring: bool,
     ending: bool,
     buffer: Vec<u8>,
-    /// The connections that have something to write, while it is found out what is due.
+    /// Connections with something to write, collected while due messages are assigned.
     touched: Vec<usize>,
     tally: Tally,
 }
 
-/// What one thread sends at a rate.
+/// The messages that one thread sends at a rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) schedule: Schedule,
     pub(super) start: Instant,
-    /// Its next message, and how far it is from there to the one after that: the messages in between
-    /// are those of the other threads.
+    /// Its next message, and the distance to the one after that: other threads send the messages in
+    /// between.
     pub(super) next: u64,
     pub(super) step: u64,
-    /// The first message that counts.
+    /// The first message that is measured.
     pub(super) first: u64,
-    /// The first message that is not sent any more.
+    /// The first message that is no longer sent.
     pub(super) end: u64,
-    /// The connection whose turn it is.
+    /// The connection that sends next.
     pub(super) turn: usize,
 }
 
 pub(super) struct Echoing {
     connection: Connection,
     begin: Cursor,
-    /// How many messages are still to be sent once it counts, if that decides.
+    /// How many more measured messages to send, if the run is limited by --count.
     left: Option<u64>,
-    /// Up to where the replies came.
+    /// How far the replies were read.
     read: Cursor,
     /// The messages without a reply, in order.
     waiting: VecDeque<Waiting>,
-    /// How many of them the socket has taken nothing of.
+    /// How many of them the socket has not begun to take.
     unsent: usize,
-    /// How many frames the socket has taken something of, as the block counts them.
+    /// How many frames the socket has begun to take, as counted by the block.
     begun: u64,
-    /// Where it began to count.
+    /// The position at which the measurement began.
     mark: Option<Cursor>,
 }
 
@@ -96,7 +96,7 @@ impl Echoing {
         }
     }
 
-    /// Adds a message to those that are to be written. Returns whether it is the only one.
+    /// Queues a message. Returns whether it is the only one.
     fn add(&mut self, block: &Block, due: Instant, counts: bool) -> bool {
         let until = self.connection.until.unwrap_or(self.connection.written);
         let only = until == self.connection.written;
@@ -109,7 +109,7 @@ impl Echoing {
         only
     }
 
-    /// Writes all there is to write, or as much as the socket takes.
+    /// Writes everything queued, or as much as the socket takes.
     fn write(&mut self, block: &Block, now: Instant) -> Result<(), Fault> {
         loop {
             let wrote = self.connection.write(block)?;
@@ -120,7 +120,7 @@ impl Echoing {
                 self.unsent -= 1;
                 self.begun += 1;
             }
-            // What was to be written may go round the end of the block.
+            // The queued bytes may wrap around the end of the block.
             if !matches!(wrote, Wrote::All(_))
                 || Some(self.connection.written) == self.connection.until
             {
@@ -129,7 +129,7 @@ impl Echoing {
         }
     }
 
-    /// Compares replies with what was sent. Returns how many ended.
+    /// Compares replies with what was sent. Returns how many were completed.
     fn compare(&mut self, block: &Block, mut replies: &[u8]) -> Result<u64, Fault> {
         let mut ended = 0;
         while !replies.is_empty() {
@@ -189,7 +189,7 @@ impl<'a> Echo<'a> {
         }
     }
 
-    /// Takes a connection out of the load: what it has measured counts, also if it failed later.
+    /// Removes a connection from the load. Its results count, even if it failed later.
     fn remove(&mut self, token: usize) {
         if let Some(echoing) = self.connections[token].take() {
             self.open -= 1;
@@ -206,7 +206,7 @@ impl<'a> Echo<'a> {
         self.tally.fail(fault);
     }
 
-    /// Lets the next message of a closed loop go, or ends the connection where there is none.
+    /// Sends the next message of a closed loop, or ends the connection if there is none.
     fn go_on(&mut self, token: usize, now: Instant) {
         let Some(echoing) = &mut self.connections[token] else { return };
         if !echoing.waiting.is_empty() {
@@ -245,7 +245,7 @@ impl<'a> Echo<'a> {
             let read = match echoing.connection.read(&mut self.buffer)? {
                 None => return Ok(last),
                 Some(0) => {
-                    let what = "the server closed the connection in front of a reply";
+                    let what = "the server closed the connection before a reply";
                     return Err(echoing.connection.fault(Kind::ClosedEarly, what));
                 }
                 Some(read) => read,
@@ -273,10 +273,11 @@ impl<'a> Echo<'a> {
         }
     }
 
-    /// Sends what is due by now.
+    /// Sends the messages that are due.
     fn send_due(&mut self, now: Instant) {
         let Some(mut rate) = self.rate else { return };
-        // Those that had nothing to write before: the others wait for their sockets, or are in here.
+        // Only connections that had nothing to write before: the others wait for their sockets, or are
+        // listed already.
         let mut touched = std::mem::take(&mut self.touched);
         for _ in 0..AT_ONCE {
             let due = rate.start + rate.schedule.due(rate.next);
@@ -311,7 +312,7 @@ impl<'a> Echo<'a> {
 impl Traffic for Echo<'_> {
     fn measure(&mut self, now: Instant) {
         self.measuring = true;
-        // At a rate, it is the schedule that decides.
+        // At a rate, the schedule decides.
         let began = match self.rate {
             Some(rate) => rate.start + rate.schedule.due(rate.first),
             None => now,
@@ -361,7 +362,7 @@ impl Traffic for Echo<'_> {
         if let Some(rate) = &mut self.rate {
             rate.end = rate.end.min(rate.next);
             if self.measuring {
-                // The time of the last message belongs to it, even if its reply comes sooner.
+                // The interval after the last message belongs to it, even if its reply arrives sooner.
                 let planned = rate.start + rate.schedule.due(rate.end);
                 self.tally.ended = self.tally.ended.max(planned);
             }

@@ -7,13 +7,13 @@ use super::connection::{Connection, Fault, Kind, Wrote};
 use super::load::{Ready, Traffic};
 use super::tally::Tally;
 
-/// For what a server sends that should not send anything.
+/// For data from a server that should not send any.
 const BUFFER: usize = 64 * 1024;
 
 pub(super) struct Flood<'a> {
     block: &'a Block,
     connections: Vec<Option<Flooding>>,
-    /// Those whose socket is not full.
+    /// The connections whose socket is not full.
     ready: Vec<usize>,
     open: usize,
     buffer: Vec<u8>,
@@ -22,14 +22,14 @@ pub(super) struct Flood<'a> {
 
 pub(super) struct Flooding {
     connection: Connection,
-    /// How many messages are to be sent once it counts, if that decides.
+    /// How many measured messages to send, if the run is limited by --count.
     share: Option<u64>,
-    /// Where it began to count.
+    /// The position at which the measurement began.
     mark: Option<Cursor>,
-    /// Whether it is among those whose socket is not full.
+    /// Whether the socket is not full.
     ready: bool,
     half_closed: bool,
-    /// How many bytes the server has sent, and the last one.
+    /// How many bytes the server has sent, and the last of them.
     unasked: u64,
     last: u8,
 }
@@ -47,8 +47,8 @@ impl Flooding {
         }
     }
 
-    /// Writes once, or ends the direction to the server. Returns how many frames ended, and whether
-    /// the socket may take more.
+    /// Writes once, or closes the direction to the server. Returns how many frames ended, and whether the
+    /// socket may take more.
     fn write(&mut self, block: &Block) -> Result<(u64, bool), Fault> {
         match self.connection.write(block)? {
             Wrote::All(frames) => Ok((frames, true)),
@@ -61,8 +61,8 @@ impl Flooding {
         }
     }
 
-    /// Reads up to the end of the stream, or until there is nothing more for now. Returns whether the
-    /// server has ended the connection as it should.
+    /// Reads until the end of the stream or until nothing more is available. Returns whether the server has
+    /// closed the connection cleanly.
     fn read(&mut self, buffer: &mut [u8], over: bool) -> Result<bool, Fault> {
         loop {
             match self.connection.read(buffer)? {
@@ -81,7 +81,8 @@ impl Flooding {
 
     fn closed(&self) -> Result<(), Fault> {
         if self.unasked == 1 && self.last == 0xff {
-            // How a framelet server ends a connection where there is no reset: on a Unix socket.
+            // Half a frame: this is how a framelet server aborts a connection that has no reset, such as a
+            // Unix socket.
             return Err(self.connection.fault(Kind::Lost, "the server cut the connection"));
         }
         if !self.half_closed {
@@ -112,7 +113,7 @@ impl<'a> Flood<'a> {
         }
     }
 
-    /// The server has closed a connection in good order: its messages count.
+    /// Handles a clean end of the connection: its messages count.
     fn finish(&mut self, token: usize) {
         if let Some(flooding) = self.connections[token].take() {
             self.tally.unasked += flooding.unasked;
@@ -180,7 +181,7 @@ impl Traffic for Flood<'_> {
     }
 
     fn end(&mut self, _: Instant) {
-        // What was begun is sent to its end: the server shall see whole frames.
+        // Started frames are sent to their end, so that the server sees only whole ones.
         for flooding in self.connections.iter_mut().flatten() {
             let written = flooding.connection.written;
             flooding.connection.until = Some(self.block.round_up(written));

@@ -1,4 +1,4 @@
-//! The event loop of one thread of the generator: its phases, its waits and its clocks.
+//! The event loop of one thread: its phases, waits and clocks.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,33 +12,33 @@ use super::tally::Tally;
 /// How many sockets are reported at once.
 const EVENTS: usize = 256;
 
-/// How long it takes at most until the end of the run or a signal is noticed.
+/// The longest delay until the end of the run or a signal is noticed.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What goes over the connections of one thread.
+/// The traffic on the connections of one thread.
 pub(super) trait Traffic {
-    /// From now on it counts.
+    /// Starts measuring.
     fn measure(&mut self, now: Instant);
 
-    /// Does what is to be done without waiting for anything.
+    /// Does everything that can be done without waiting.
     fn act(&mut self, now: Instant);
 
-    /// Returns how long there is nothing to do unless a socket is reported.
+    /// Returns how long to wait if no socket is reported.
     fn rest(&self, now: Instant) -> Duration;
 
-    /// A socket was reported.
+    /// Handles a reported socket.
     fn event(&mut self, token: usize, ready: Ready, now: Instant);
 
-    /// Nothing new is to be begun.
+    /// Stops starting anything new.
     fn end(&mut self, now: Instant);
 
-    /// Returns whether all is done.
+    /// Returns whether everything is done.
     fn is_done(&self) -> bool;
 
-    /// Returns whether something has to come from the server.
+    /// Returns whether anything is awaited from the server.
     fn awaits(&self) -> bool;
 
-    /// What is still awaited has not come within `timeout`.
+    /// Handles a timeout: what is awaited has not arrived within `timeout`.
     fn give_up(&mut self, timeout: Duration);
 
     fn tally(&mut self) -> &mut Tally;
@@ -46,29 +46,29 @@ pub(super) trait Traffic {
     fn into_tally(self) -> Tally;
 }
 
-/// What a socket was reported for.
+/// The readiness of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ready {
     pub(super) read: bool,
     pub(super) write: bool,
-    /// It has come to its end, perhaps behind bytes that were not read yet: a read that does not fill
-    /// the buffer was not the last one.
+    /// The stream has ended, perhaps after unread bytes: a read that does not fill the buffer may not be
+    /// the last one.
     pub(super) over: bool,
 }
 
-/// When what happens, for all threads alike.
+/// The times of a run, the same for all threads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) start: Instant,
-    /// What happens before this does not count.
+    /// Nothing before this is measured.
     pub(super) measure: Instant,
-    /// When nothing new is begun, if it is time that decides.
+    /// When to stop starting anything new, if the run is limited by time.
     pub(super) end: Option<Instant>,
-    /// How long nothing may happen while something is awaited.
+    /// How long the server may be silent while something is awaited.
     pub(super) timeout: Option<Duration>,
 }
 
-/// Drives the traffic until all is done. `seen` shows how many messages there were so far.
+/// Drives the traffic until everything is done. `seen` is set to the number of messages so far.
 pub(super) fn drive(
     traffic: &mut impl Traffic,
     poll: &mut Poll,
@@ -77,7 +77,7 @@ pub(super) fn drive(
     seen: &AtomicU64,
 ) -> io::Result<()> {
     let mut events = Events::with_capacity(EVENTS);
-    // Set once it counts: when that began, and the processor time used until then.
+    // Set when measuring starts: the time, and the processor time used until then.
     let mut measuring = None;
     let mut ending = false;
     loop {
@@ -126,7 +126,7 @@ pub(super) fn drive(
     Ok(())
 }
 
-/// Returns the processor time that this thread has used.
+/// Returns the processor time used by this thread.
 fn cpu() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }

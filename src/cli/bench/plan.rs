@@ -1,11 +1,11 @@
-//! What is to be measured.
+//! The checked options of a run.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use framelet::{Address, Layout};
 
-/// What is to be done, with nothing contradictory in it.
+/// The checked options of a run.
 pub(super) struct Plan {
     pub(super) address: Address,
     pub(super) layout: Layout,
@@ -26,7 +26,7 @@ pub(super) enum Mode {
     Rate(u64),
 }
 
-/// How much is measured.
+/// The length of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Length {
     Time(Duration),

@@ -1,4 +1,4 @@
-//! The line on a terminal that shows how it goes.
+//! The progress line on a terminal.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::progress::Line;
 use super::report::whole;
 
-/// How often it is shown.
+/// How often the line is updated.
 const EVERY: Duration = Duration::from_millis(500);
 
 pub(super) struct Progress {
@@ -20,8 +20,8 @@ impl Progress {
         Progress { warm_up, start, last: (start, 0) }
     }
 
-    /// Shows the line until all senders of `running` are gone. `seen` returns how
-    /// many messages there were so far.
+    /// Shows the line until all senders of `running` are gone. `seen` returns the number of messages so
+    /// far.
     pub(super) fn show_until_done(&mut self, running: &Receiver<()>, seen: impl Fn() -> u64) {
         let line = Line::new(None, Duration::ZERO);
         while let Err(RecvTimeoutError::Timeout) = running.recv_timeout(EVERY) {

@@ -1,4 +1,4 @@
-//! What is printed at the end, as text and as JSON.
+//! The final report, as text and as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use super::super::grouped::grouped;
 use super::plan::{Mode, Plan};
 use super::tally::Tally;
 
-/// The share of the time from which on a thread of the generator counts as the limit.
+/// If a thread is busy for at least this share of the time, the generator may be the limit.
 const BUSY: f64 = 0.95;
 
-/// The lateness of sends, and the share of the rate, from which on the generator fell behind.
+/// If sends are at least this late, or less than this share of the rate is reached, the generator fell
+/// behind.
 const LATE: Duration = Duration::from_millis(1);
 const SHARE: f64 = 0.99;
 
-/// How many kinds of errors are shown.
+/// How many kinds of errors are listed.
 const FAULTS: usize = 4;
 
-/// The parts of a latency that are shown; the last one is the longest of all.
+/// The quantiles of latency that are shown; the last one is the maximum.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
@@ -75,7 +76,7 @@ impl Report<'_> {
         lines.0
     }
 
-    /// What one has to know to read the figures.
+    /// Returns remarks needed to interpret the results.
     fn remarks(&self) -> Vec<String> {
         let tally = self.tally;
         let mut remarks = Vec::new();
@@ -178,17 +179,17 @@ impl Report<'_> {
         ratio(1e9 * self.tally.cpu.as_secs_f64(), self.tally.messages as f64)
     }
 
-    /// Whether the figures may say more about the generator than about the server.
+    /// Returns whether the results may describe the generator rather than the server.
     fn fell_behind(&self) -> bool {
         let tally = self.tally;
         match self.plan.mode {
             Mode::Flood | Mode::Echo => tally.busiest > BUSY,
-            // Only what the generator is to blame for: replies that are slow to come are the server's.
+            // Only lateness caused by the generator: slow replies are the server's.
             Mode::Rate(target) => {
                 let late = Duration::from_nanos(tally.lateness.value_at_quantile(0.99)) > LATE;
                 let sending = tally.last_send.saturating_duration_since(tally.began);
                 let sent = tally.lateness.len() as f64;
-                // The first message is sent at the beginning, hence one less.
+                // The first message is sent at the start, hence one less.
                 late || (sent - 1.0) < SHARE * target as f64 * sending.as_secs_f64()
             }
         }
@@ -200,7 +201,7 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, name: &str, value: String) {
-        // A text that grows cannot fail.
+        // Cannot fail: a String takes everything.
         let _ = match name.len() < 12 {
             true => writeln!(self.0, "{name:<12}{value}"),
             false => writeln!(self.0, "{name}: {value}"),
@@ -220,12 +221,12 @@ fn size(plan: &Plan) -> String {
     }
 }
 
-/// Divides, unless by zero.
+/// Divides; the result is 0 if the divisor is.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Shows a number without what is behind its point.
+/// Shows a number without decimals.
 pub(super) fn whole(number: f64) -> String {
     grouped(format!("{number:.0}"))
 }
@@ -234,7 +235,7 @@ fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1000.0
 }
 
-/// Shows a time with three digits or more, in the unit that suits it.
+/// Shows a time with at least three digits, in a suitable unit.
 fn time(nanos: u64) -> String {
     match micros(nanos) {
         micros if micros < 1000.0 => format!("{micros:.1} µs"),

@@ -1,9 +1,9 @@
-//! When the messages of an open loop are due.
+//! The schedule of an open loop.
 
 use std::time::Duration;
 
-/// A rate, from the beginning of the run on: message 0 is due at once, and each further one a
-/// constant time later, whatever became of those in front of it.
+/// A rate, from the start of the run: message 0 is due at once, and each later one a constant time after
+/// the previous one, whatever became of earlier messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     /// Messages per second, from 1 to [`FASTEST`].
@@ -23,11 +23,11 @@ impl Schedule {
     /// Returns when a message is due.
     pub(super) fn due(self, message: u64) -> Duration {
         let (seconds, rest) = (message / self.rate, message % self.rate);
-        // Below a second, and the product fits: both factors are at most 10⁹.
+        // Below one second, and the product fits: both factors are at most 10⁹.
         Duration::from_secs(seconds) + Duration::from_nanos(rest * NANOS / self.rate)
     }
 
-    /// Returns the first message that is due at this time or later.
+    /// Returns the first message that is due at or after this time.
     pub(super) fn first(self, from: Duration) -> u64 {
         let rest = u64::from(from.subsec_nanos()) * self.rate;
         from.as_secs().saturating_mul(self.rate).saturating_add(rest.div_ceil(NANOS))

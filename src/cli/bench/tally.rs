@@ -1,4 +1,4 @@
-//! What a thread of the generator has measured.
+//! The results of one thread.
 
 use std::time::{Duration, Instant};
 
@@ -6,40 +6,40 @@ use hdrhistogram::Histogram;
 
 use super::connection::{Fault, Kind};
 
-/// Times are kept in nanoseconds with three digits, up to an hour.
+/// Times are recorded in nanoseconds with three significant digits, up to an hour.
 const LONGEST: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 
-/// Counts and times; those of several threads can be added up.
+/// Counts and times; those of several threads can be merged.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// When the first and the last thing happened that was measured.
+    /// When the first and the last measured event happened.
     pub(super) began: Instant,
     pub(super) ended: Instant,
-    /// When anything last happened at all, measured or not.
+    /// When the last event happened, measured or not.
     pub(super) moved: Instant,
-    /// Messages, warm-up and failed connections included: for the eye only.
+    /// Messages including warm-up and failed connections; only for the progress line.
     pub(super) seen: u64,
     pub(super) messages: u64,
-    /// Of payload.
+    /// Bytes of payload.
     pub(super) bytes: u64,
     /// From the time a message was due to its reply.
     pub(super) latency: Histogram<u64>,
     /// From the time a message was sent to its reply.
     pub(super) from_send: Histogram<u64>,
-    /// From the time a message was due to the time the generator turned to it.
+    /// From the time a message was due to the time the generator handled it.
     pub(super) lateness: Histogram<u64>,
     /// When the last message was sent.
     pub(super) last_send: Instant,
     pub(super) errors: u64,
     /// The first error of each kind.
     pub(super) faults: Vec<Fault>,
-    /// Bytes that a server sent which was not to send any.
+    /// How many bytes a server sent that should not send any.
     pub(super) unasked: u64,
-    /// The processor time and the time that went by while it was measured.
+    /// The processor time and the elapsed time of the measurement.
     pub(super) cpu: Duration,
     pub(super) wall: Duration,
-    /// The share of its time that the busiest thread was busy.
+    /// The share of time for which the busiest thread was busy.
     pub(super) busiest: f64,
 }
 
@@ -72,13 +72,13 @@ impl Tally {
     }
 
     fn keep(&mut self, fault: Fault) {
-        // The first one of a kind says what there is to say.
+        // The first error of a kind is enough.
         if self.faults.iter().all(|kept| kept.kind != fault.kind) {
             self.faults.push(fault);
         }
     }
 
-    /// Adds what another thread has measured.
+    /// Merges the results of another thread.
     pub(super) fn add(&mut self, other: Tally) {
         self.began = self.began.min(other.began);
         self.ended = self.ended.max(other.ended);
@@ -102,12 +102,12 @@ impl Tally {
         self.busiest = self.busiest.max(other.busiest);
     }
 
-    /// Returns for how long it was measured.
+    /// Returns the duration of the measurement.
     pub(super) fn time(&self) -> Duration {
         self.ended.saturating_duration_since(self.began)
     }
 
-    /// Returns whether it failed only because something did not come in time.
+    /// Returns whether it failed only because of timeouts.
     pub(super) fn only_timed_out(&self) -> bool {
         self.faults.iter().all(|fault| fault.kind == Kind::TimedOut)
     }

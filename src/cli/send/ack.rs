@@ -134,7 +134,7 @@ pub(super) async fn run(
     let (committed, sent) = (client.committed(), client.sent() - resume_from);
     if let Err(Unfinished::OtherInput(what)) = result {
         let message = format!(
-            "the input is another one: {what} committed; nothing was sent; use another {} for another \
+            "the input is different: {what} committed; nothing was sent; use another {} for another \
              input",
             identity.option()
         );

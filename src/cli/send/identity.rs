@@ -258,7 +258,7 @@ impl<'a> Notes<'a> {
             // Logged once: the file has the id, and the server knows the rest.
             Err(_) if self.failed.replace(true) => {}
             Err(error) => warn!(
-                "cannot keep in {} what is committed: {}; --resume will not notice another input",
+                "cannot write the progress to {}: {}; --resume will not notice a different input",
                 self.file.path.display(),
                 plain(&error)
             ),

@@ -361,7 +361,7 @@ pub(super) fn move_aside(
         cannot_move(&aside, &error)
     })?;
     let what = match beginning.iter().all(|&byte| byte == 0) {
-        true => "zeros, as a failure of the machine leaves them".to_owned(),
+        true => "zeros, as left by a power failure".to_owned(),
         false => format!(
             "part of a message that was not committed, beginning with \"{}\"",
             Escaped(&beginning)
@@ -408,7 +408,7 @@ mod tests {
         for (number, torn, what) in [
             (1, &b"tw"[..], "beginning with \"tw\"".to_owned()),
             (2, &[b'x'; 100], format!("beginning with \"{shown}\"")),
-            (3, &[0; 100], "zeros, as a failure of the machine leaves them".to_owned()),
+            (3, &[0; 100], "zeros, as left by a power failure".to_owned()),
         ] {
             fs::write(&path, [b"one\n", torn].concat()).unwrap();
             let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::sink::SinkError;
+use crate::sink::message_sink::SinkError;
 use crate::wire::io_error::Plain;
 
 /// How old the last check may be before a commit, and before its acknowledgement: so nothing is

@@ -86,8 +86,13 @@ send() {
     exec "$FRAMELET" send "$1" --ack --sender "$SENDER" "${@:2}" --retry 1s --input lines <"$WORK/messages"
 }
 
+# The count, without the checksum that follows it.
+committed() {
+    redis HGET '{log}:senders' "$SENDER" | cut -d ' ' -f 1
+}
+
 has_some() {
-    [ "$(redis HGET '{log}:senders' "$SENDER")" -ge $((COUNT / 10)) ] 2>/dev/null
+    [ "$(committed)" -ge $((COUNT / 10)) ] 2>/dev/null
 }
 
 start sender send "$first_address"
@@ -98,8 +103,7 @@ stop "$first" KILL || true
 say "the first server is killed (kill -9)"
 wait_for_exit "$sender" || die "$WHY"
 [ "$STATUS" != 0 ] || die "everything was sent before the server was killed: set a larger COUNT"
-committed=$(redis HGET '{log}:senders' "$SENDER")
-say "the sender ends with exit code $STATUS; redis has $committed of its messages"
+say "the sender ends with exit code $STATUS; redis has $(committed) of its messages"
 say "it starts again, at the second server:  framelet send --ack --sender $SENDER --resume"
 start sender send "$second_address" --resume
 wait_for_exit "$PID" || die "$WHY"

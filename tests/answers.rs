@@ -88,12 +88,15 @@ fn replies_leave_in_the_order_of_the_requests_whichever_is_ready_first() {
             }
         }));
         let client = &mut clients[0];
+        // Once replies are known to be short, several requests are answered at once.
+        client.send(&["first"]).await;
+        assert_eq!(client.replies(1).await, ["FIRST"]);
         client.send(&["slow", "quick", "quicker"]).await;
         assert!(future::poll_once(client.0.read()).await.is_none());
         drop(go);
         assert_eq!(client.replies(3).await, ["SLOW", "QUICK", "QUICKER"]);
         drop(clients);
-        assert_eq!(soon("the end", server).await.messages, 3);
+        assert_eq!(soon("the end", server).await.messages, 4);
     });
 }
 
@@ -169,12 +172,15 @@ fn a_handler_that_fails_or_panics_ends_its_connection_and_no_other() {
 }
 
 #[test]
-fn a_reply_that_is_too_long_ends_the_connection() {
+fn a_reply_that_is_too_long_ends_the_connection_after_those_before_it() {
     future::block_on(async {
         let (server, mut clients) = pipes(1);
         let server = server.max_message(10);
-        let server = start(server.answer(|_: Request| async { "eleven bytes" }));
-        clients[0].send(&["x"]).await;
+        let server = start(server.answer(|request: Request| async move {
+            if request.payload() == b"x" { "eleven bytes" } else { "short" }
+        }));
+        clients[0].send(&["a", "b", "x"]).await;
+        assert_eq!(clients[0].replies(2).await, ["short", "short"]);
         assert!(soon("the end", clients[0].0.read()).await.is_err());
         soon("the end", server).await;
     });
@@ -375,5 +381,92 @@ fn a_stream_of_tokio_serves_through_its_compatibility_layer() {
         assert_eq!(replies, [b"tokio", b"tokio"]);
         drop(client);
         soon("the end", server).await;
+    });
+}
+
+#[test]
+fn streams_that_end_are_not_asked_again() {
+    future::block_on(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        // It panics if it is polled after its end.
+        let streams = stream::unfold(Some(theirs), |stream| async {
+            stream.map(|stream| (Ok((stream, Peer::named("test"))), None))
+        });
+        let (stop, stopped) = bounded::<()>(1);
+        let server = Server::accept_from(streams).answer(Echo).run(async move {
+            let _ = stopped.recv().await;
+        });
+        let server = smol::spawn(server);
+        let mut client = End::new(ours);
+        client.send(&["x"]).await;
+        assert_eq!(client.reply().await.as_deref(), Some("x"));
+        drop(stop);
+        assert_eq!(soon("the end", server).await.unwrap().connections, 1);
+    });
+}
+
+/// A future that never ends, and panics when it is dropped.
+struct PanicsInDrop;
+
+impl Future for PanicsInDrop {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        panic!("as the test wants it");
+    }
+}
+
+#[test]
+fn handlers_that_panic_while_they_are_dropped_end_their_connection_only() {
+    future::block_on(async {
+        let (server, mut clients) = pipes(2);
+        let server = server.grace(Duration::from_secs(1));
+        let server = server.answer(|request: Request| async move {
+            if request.payload() == b"never" {
+                PanicsInDrop.await;
+            }
+            request
+        });
+        let server = start(server);
+        let [bad, good] = &mut clients[..] else { unreachable!() };
+        bad.send(&["first"]).await;
+        assert_eq!(bad.reply().await.as_deref(), Some("first"));
+        bad.send(&["never", "never"]).await;
+        // It sends no message, and so ends the connection while both are at work.
+        bad.1.get_mut().write_all(&[0xff; 4]).await.unwrap();
+        good.send(&["fine"]).await;
+        assert_eq!(good.reply().await.as_deref(), Some("fine"));
+        server.cancel().await;
+        assert!(soon("the end", bad.0.read()).await.is_err());
+    });
+}
+
+#[test]
+fn large_replies_reach_a_peer_that_reads_while_the_server_ends() {
+    const LEN: usize = 4 << 20;
+    future::block_on(async {
+        let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
+        let address = listener.address().unwrap();
+        let (stop, stopped) = bounded::<()>(1);
+        let (begun, begins) = bounded::<()>(1);
+        let server = Server::new(listener).answer(move |_: Request| {
+            let _ = begun.try_send(());
+            async { vec![b'x'; LEN] }
+        });
+        let server = smol::spawn(server.run(async move {
+            let _ = stopped.recv().await;
+        }));
+        let mut client = End::new(address.connect().await.unwrap());
+        client.send(&["x"]).await;
+        soon("the handler", begins.recv()).await.unwrap();
+        drop(stop);
+        assert_eq!(client.reply().await.map(|reply| reply.len()), Some(LEN));
+        assert_eq!(soon("the end", server).await.unwrap().cut, 0);
     });
 }

@@ -1,7 +1,7 @@
 //! Accepts connections and starts a task for each.
 
 use std::io;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,16 +36,12 @@ pub(crate) async fn accept(
     queue: Option<&CommitQueue>,
 ) {
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    let mut turn = 0;
+    let mut turn = 0_u32;
     while let Some(accepted) = incoming.next().await {
         match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
                 admit(shared, stream, peer, queue);
-                turn += 1;
-                if turn % ACCEPTS_A_TURN == 0 {
-                    future::yield_now().await;
-                }
             }
             // The peer left before it was accepted; there is no need to wait.
             Err(error) if is_peers_own(&error) => debug!("a peer left early: {}", Plain(&error)),
@@ -62,6 +58,10 @@ pub(crate) async fn accept(
                 };
                 wait.or(freed).await;
             }
+        }
+        turn = turn.wrapping_add(1);
+        if turn.is_multiple_of(ACCEPTS_A_TURN) {
+            future::yield_now().await;
         }
     }
 }
@@ -116,7 +116,10 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
         let outcome = AssertUnwindSafe(serving.run()).catch_unwind().await;
         let messages = serving.received();
         end(&shared, &connection, messages, outcome.ok().as_ref());
-        drop(serving);
+        // A handler or a stream may panic while it is dropped; the connection must not stay counted.
+        if catch_unwind(AssertUnwindSafe(|| drop(serving))).is_err() {
+            end(&shared, &connection, messages, None);
+        }
         shared.remove(connection.number, messages);
     })
     .detach();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
@@ -128,6 +128,10 @@ impl Connection {
         }
         match &outcome {
             Outcome::Closed => self.receiver.close().await,
+            // A reset would destroy replies that are on their way.
+            Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
+                Box::pin(self.receiver.close_after_replies()).await;
+            }
             _ => self.receiver.reader.get_ref().mark_aborted(),
         }
         outcome
@@ -334,6 +338,10 @@ impl Receiver {
                     self.connection.state.enter(Phase::Busy, 0);
                     match read {
                         Ok(payloads) => return Poll::Ready(Ok(Arc::new(payloads))),
+                        // Nobody is left to reply to.
+                        Err(Outcome::Read(error)) if matches!(*error, ReadError::Io { .. }) => {
+                            return Poll::Ready(Err(Outcome::Read(error)));
+                        }
                         Err(outcome) => {
                             *ended = Some(outcome);
                             // Poll again: all requests may already be answered.
@@ -461,8 +469,7 @@ impl Receiver {
     /// Returns what a pending read waits for.
     fn reading_phase(&self) -> Phase {
         // Waiting for memory is not the sender's fault, unless it also owes the rest of the message.
-        let stalls =
-            || self.reader.waits_for_bytes() && self.reader.get_ref().unread().unwrap_or(0) == 0;
+        let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread() == Some(0);
         match self.reader.in_message() {
             _ if self.reader.waits_for_memory() && !stalls() => match self.reader.starves() {
                 true => Phase::Starving,
@@ -609,6 +616,24 @@ impl Receiver {
             })
             .await;
         }
+    }
+
+    /// Ends the direction to the peer, and gives it a moment to read the replies that are on their way.
+    async fn close_after_replies(&mut self) {
+        let stream = self.reader.get_mut();
+        stream.disable_reset_on_close();
+        let read = async {
+            stream.close().await?;
+            let mut rest = [0; 4096];
+            while stream.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let too_late = async {
+            Timer::after(CLOSING).await;
+            Ok(())
+        };
+        // If it fails, the peer is gone.
+        let _ = read.or(too_late).await;
     }
 
     /// Ends the connection cleanly.

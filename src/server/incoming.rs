@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 
+use futures_lite::stream::Fuse;
 use futures_lite::{Stream, StreamExt};
 
 use crate::net::byte_stream::{ByteStream, Peer};
@@ -29,14 +30,15 @@ impl fmt::Debug for Incoming {
 /// The source of connections of a running server.
 pub(crate) enum Accepting {
     Listener(ResettingListener),
-    Streams(Pin<Box<dyn Stream<Item = Accepted> + Send>>),
+    Streams(Fuse<Pin<Box<dyn Stream<Item = Accepted> + Send>>>),
 }
 
 impl Incoming {
     pub(crate) fn accept(self) -> io::Result<Accepting> {
         Ok(match self {
             Incoming::Listener(listener) => Accepting::Listener(ResettingListener::new(listener)?),
-            Incoming::Streams(streams) => Accepting::Streams(streams),
+            // Once it has ended, it must not be asked again.
+            Incoming::Streams(streams) => Accepting::Streams(streams.fuse()),
         })
     }
 }

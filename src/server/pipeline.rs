@@ -39,6 +39,9 @@ pub(crate) struct Pipeline {
     written: usize,
     /// Whether the stream may keep some of what has left.
     unflushed: bool,
+    /// Whether the latest reply was a large one, or there was none: then the next request waits until its
+    /// reply has been encoded, so that a peer that reads nothing makes the server hold one reply and not many.
+    large: bool,
     /// Counts the memory of the replies in the pool.
     charge: Charge,
 }
@@ -80,6 +83,7 @@ impl Pipeline {
             replies: Vec::new(),
             written: 0,
             unflushed: false,
+            large: true,
             charge,
         }
     }
@@ -96,8 +100,9 @@ impl Pipeline {
     }
 
     fn may_begin(&self) -> bool {
-        let failed = matches!(self.working.back(), Some(Work::Failed(_)));
-        !failed && self.working.len() < self.shared.pipeline && self.unsent() < HIGH_WATER
+        let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
+        let most = if self.large { 1 } else { self.shared.pipeline };
+        !failed && self.working.len() < most && self.unsent() < HIGH_WATER
     }
 
     fn unsent(&self) -> usize {
@@ -187,11 +192,18 @@ impl Pipeline {
             self.working.pop_front();
             for reply in replies {
                 let (layout, limit) = (self.shared.layout, self.shared.max_message);
-                append_frame(&mut self.replies, layout, limit, reply.as_ref())
-                    .map_err(|error| Outcome::HandlerFailed(format!("of its reply: {error}")))?;
+                let appended = append_frame(&mut self.replies, layout, limit, reply.as_ref());
+                self.large = reply.as_ref().len() > HIGH_WATER;
+                if let Err(error) = appended {
+                    // The replies before it are still sent.
+                    let why = format!("the handler's reply is too long: {error}");
+                    self.working.push_front(Work::Failed(why));
+                    break;
+                }
             }
         }
-        self.charge.set(self.replies.capacity());
+        // More than that would keep the memory from the messages of others.
+        self.charge.set(self.replies.capacity().min(HIGH_WATER));
         Ok(())
     }
 
@@ -221,7 +233,7 @@ impl Pipeline {
             self.written = 0;
             self.replies.clear();
             self.replies.shrink_to(KEPT);
-            self.charge.set(self.replies.capacity());
+            self.charge.set(self.replies.capacity().min(HIGH_WATER));
         }
         if self.unflushed {
             match Pin::new(&mut *stream).poll_flush(cx) {
@@ -232,6 +244,15 @@ impl Pipeline {
             }
         }
         Poll::Ready(Ok(total))
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // If two of them panicked while they are dropped together, the process would abort.
+        for work in self.working.drain(..) {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(work)));
+        }
     }
 }
 

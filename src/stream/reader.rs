@@ -311,14 +311,17 @@ impl<R> FrameReader<R> {
         }
         // If the failing frame is the first one, its bytes are also those from the start of the stream.
         let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
-        let suspect = diagnosis::diagnose(&Evidence {
+        let evidence = Evidence {
             layout: self.layout,
             limit: self.limit,
             frame: &frame,
             stream,
             missing,
             has_worked: self.has_worked(),
-        });
+        };
+        // What comes slowly is not wrong.
+        let is_wrong = !matches!(fault, Fault::Slow { .. });
+        let suspect = is_wrong.then(|| diagnosis::diagnose(&evidence)).flatten();
         let error = ProtocolError { at: self.at(), prefix, fault, suspect };
         self.end_with(ReadError::Protocol(error))
     }

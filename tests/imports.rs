@@ -60,6 +60,10 @@ fn paths(code: &str) -> Vec<Vec<&str>> {
     let mut before = "";
     for word in code.split(|c: char| !is_path(c)) {
         // Also `use child::Name;`.
+        assert!(
+            !word.ends_with("crate::"),
+            "imports in braces after crate:: are not followed: name each file"
+        );
         let starts = ["crate::", "super::", "self::"].iter().any(|start| word.starts_with(start));
         if starts || before == "use" && word.contains("::") {
             paths.push(word.split("::").filter(|part| !part.is_empty()).collect());

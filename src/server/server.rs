@@ -81,7 +81,7 @@ pub struct Summary {
 /// let server = Server::new(listener)
 ///     .answer(|request: Request| async move { request.payload().to_ascii_uppercase() });
 /// let (stop, stopped) = smol::channel::bounded::<()>(1);
-/// let server = smol::spawn(server.run(async move { drop(stopped.recv().await) }));
+/// let server = smol::spawn(server.run(async move { let _ = stopped.recv().await; }));
 ///
 /// let mut client = Client::connect(&address).await?;
 /// assert_eq!(client.request(b"hello").await?, b"HELLO");
@@ -203,6 +203,9 @@ impl Server {
     /// of it, and the longer a message is, the smaller its part: so shorter messages get through beside
     /// stalled longer ones. Once a message has waited for its part, connections that use it are ended if
     /// they are slower than [`Server::message_timeout`] (or 30 s) allows.
+    ///
+    /// It does not bound what handlers reply: of each connection whose replies are over 64 KiB, one reply at a
+    /// time is held until the peer has taken it.
     ///
     /// Default: 64 MiB or twice the longest message, whichever is more. Less than twice the longest message
     /// is an error. The effective minimum is 1 MiB plus the longest message.

@@ -10,6 +10,16 @@ use crate::wire::ack::{RefusalCode, checksum};
 use crate::wire::sender_id::SenderId;
 
 /// A received payload with its origin.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Message;
+///
+/// let message = Message::new(b"21.5");
+/// assert_eq!((message.number, message.payload), (1, &b"21.5"[..]));
+/// assert!(message.sender.is_none() && message.peer.is_none());
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Message<'a> {
@@ -82,6 +92,18 @@ impl Origin {
 }
 
 /// Messages of one connection that were read together.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Batch;
+///
+/// let batch: Batch = ["21.5", "21.7", "21.9"].into_iter().collect();
+/// assert_eq!((batch.len(), batch.last_number()), (3, 3));
+/// let rest = batch.after(2).expect("the third message is new");
+/// assert_eq!((rest.len(), rest.first_number()), (1, 3));
+/// assert!(batch.after(3).is_none());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Batch {
     payloads: Arc<Payloads>,
@@ -128,6 +150,21 @@ impl Batch {
     ///
     /// Does nothing for a batch without a [`Batch::sender`]: its client waits for no answer. A sink that
     /// cannot take such a batch must return an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::message::Origin;
+    /// use framelet::net::Peer;
+    /// use framelet::wire::{RefusalCode, SenderId};
+    /// use framelet::Batch;
+    /// use std::sync::Arc;
+    ///
+    /// let origin = Origin::new(1, Peer::Unix).with_sender(SenderId::from_bytes([1; 16]), 0);
+    /// let origin = Arc::new(origin);
+    /// Batch::new(Arc::clone(&origin), ["21.5"]).refuse(RefusalCode::Fenced);
+    /// assert_eq!(origin.refusal(), Some(RefusalCode::Fenced));
+    /// ```
     pub fn refuse(&self, code: RefusalCode) {
         if let Some(origin) = self.origin.as_deref().filter(|origin| origin.sender.is_some()) {
             let _ = origin.refusal.set(code);
@@ -191,6 +228,17 @@ impl<'a> IntoIterator for &'a Batch {
 }
 
 /// The messages of a [`Batch`].
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Batch;
+///
+/// let batch: Batch = ["21.5", "21.7"].into_iter().collect();
+/// for message in batch.messages() {
+///     println!("{}: {}", message.number, String::from_utf8_lossy(message.payload));
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     payloads: Skip<payloads::Iter<'a>>,

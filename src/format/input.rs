@@ -65,6 +65,20 @@ struct Records<R> {
 /// Input that cannot be read or is not valid in its format.
 ///
 /// All messages before it have been passed on.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::{Composer, InputFormat};
+///
+/// let mut composer = Composer::new(&b"00ff\nxy\n"[..], InputFormat::Hex, 1024);
+/// let mut messages = Vec::new();
+/// match composer.read(|message| messages.push(message.to_vec())) {
+///     Ok(_) => panic!("xy is not hexadecimal"),
+///     Err(error) => assert_eq!(error.record, Some(2)),
+/// }
+/// assert_eq!(messages, [b"\0\xff"]);
+/// ```
 #[derive(Debug)]
 pub struct InputError {
     /// The number of the line or record, counted from 1, in formats that have them.
@@ -74,6 +88,18 @@ pub struct InputError {
 }
 
 /// What is wrong with the input.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::{Composer, InputFault, InputFormat};
+///
+/// let mut composer = Composer::new(&b"hello\n"[..], InputFormat::Lines, 4);
+/// match composer.read(|_| {}).map_err(|error| error.fault) {
+///     Err(InputFault::TooLong { limit }) => assert_eq!(limit, 4),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InputFault {

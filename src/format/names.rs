@@ -20,6 +20,17 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How messages are read from text or bytes.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::{Composer, InputFormat};
+///
+/// let format: InputFormat = "base64".parse()?;
+/// let mut composer = Composer::new(&b"aGVsbG8=\n"[..], format, 1024);
+/// composer.read(|message| assert_eq!(message, b"hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum InputFormat {
@@ -44,6 +55,15 @@ pub enum InputFormat {
 }
 
 /// How messages are written as text or bytes.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::OutputFormat;
+///
+/// assert_eq!("json".parse(), Ok(OutputFormat::Json));
+/// assert_eq!(OutputFormat::default().to_string(), "lines");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OutputFormat {
@@ -93,6 +113,17 @@ pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
 ];
 
 /// Not the name of a format.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::OutputFormat;
+///
+/// match "xml".parse::<OutputFormat>() {
+///     Ok(format) => panic!("{format}"),
+///     Err(error) => assert!(error.to_string().contains("the formats are text lines nul hex")),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseFormatError {
     known: Vec<&'static str>,

@@ -8,6 +8,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 /// A file whose calls block, even if it is non-blocking: some parents make the standard streams of their
 /// children non-blocking.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::BlockingFile;
+/// use std::io::Write;
+///
+/// let mut output = BlockingFile::stdout()?;
+/// output.write_all(b"hello\n")?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct BlockingFile(File);
 

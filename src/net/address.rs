@@ -34,6 +34,17 @@ pub enum Address {
 }
 
 /// Not a valid address.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Address;
+///
+/// match "localhost".parse::<Address>() {
+///     Ok(address) => panic!("{address}"),
+///     Err(error) => assert!(error.to_string().starts_with("a port is missing; write HOST:PORT")),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseAddressError(&'static str);
 

@@ -25,6 +25,22 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LONGEST_PATH: usize = 107;
 
 /// The other end of a connection.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::net::Peer;
+/// use framelet::Address;
+///
+/// # smol::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let _client = listener.address()?.connect().await?;
+/// match listener.accept().await?.1 {
+///     Peer::Tcp(address) => assert!(address.ip().is_loopback()),
+///     other => panic!("{other}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Peer {
@@ -48,6 +64,22 @@ impl Peer {
 /// TCP and Unix sockets are used directly. Anything else that implements [`AsyncRead`] and [`AsyncWrite`]
 /// (TLS, a pipe in memory, a tokio stream in its compatibility layer) can be wrapped with
 /// [`ByteStream::new`], which costs a lock and an indirect call for each read and write.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::net::ByteStream;
+/// use framelet::{FrameReader, FrameWriter};
+/// use std::os::unix::net::UnixStream;
+///
+/// # smol::block_on(async {
+/// let (near, far) = UnixStream::pair()?;
+/// let mut writer = FrameWriter::new(ByteStream::try_from(near)?);
+/// let mut reader = FrameReader::new(ByteStream::try_from(far)?);
+/// writer.send(b"hello").await?;
+/// assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct ByteStream {
     pub(super) kind: Kind,

@@ -33,6 +33,20 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 const LOCKING: Duration = Duration::from_secs(5);
 
 /// A socket that accepts connections. Dropping it stops listening and removes a Unix socket's file.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::{Address, FrameReader, FrameWriter};
+///
+/// # smol::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let mut writer = FrameWriter::new(listener.address()?.connect().await?);
+/// let (stream, _peer) = listener.accept().await?;
+/// writer.send(b"hello").await?;
+/// assert_eq!(FrameReader::new(stream).read().await?, Some(b"hello".to_vec()));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Listener(Listening);
 

@@ -11,6 +11,22 @@ use crate::wire::layout::TooLong;
 /// Why no more messages can be read.
 ///
 /// It is final: every later read returns the same error again.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::ReadError;
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"\0\0\0\x05hel"[..]);
+/// match reader.read().await {
+///     Ok(message) => panic!("{message:?}"),
+///     Err(ReadError::Protocol(error)) => assert_eq!(error.at.message, 1),
+///     Err(error) => panic!("the stream failed: {error}"),
+/// }
+/// # });
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -28,6 +44,22 @@ pub enum ReadError {
 }
 
 /// Why a message was not written.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::WriteError;
+/// use framelet::FrameWriter;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut writer = FrameWriter::new(Vec::new()).max_message(4)?;
+/// match writer.send(b"hello").await {
+///     Err(WriteError::TooLong(error)) => assert_eq!((error.length, error.limit), (5, 4)),
+///     other => panic!("{other:?}"),
+/// }
+/// writer.send(b"hi").await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WriteError {

@@ -7,6 +7,20 @@ use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 /// Messages that were read together, in the order in which they were sent.
 ///
 /// They lie in one buffer, as they were received; messages are not allocated one by one.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"\0\0\0\x04ping\0\0\0\x04pong"[..]);
+/// while let Some(payloads) = reader.read_batch().await? {
+///     assert_eq!((payloads.len(), payloads.payload_bytes()), (2, 8));
+///     assert!(payloads.iter().eq([b"ping", b"pong"]));
+/// }
+/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Payloads {
     pub(crate) layout: Layout,

@@ -83,6 +83,18 @@ const LONGEST_TEXT: usize = 1024;
 pub(crate) const LONGEST_ANSWER: usize = 8 + 1 + LONGEST_TEXT;
 
 /// The first bytes of a client that wants acknowledgements.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{Hello, SenderId};
+/// use framelet::Layout;
+///
+/// let hello = Hello { sender: SenderId::random()?, first: 1 };
+/// assert!(Hello::fits(Layout::U32BE));
+/// assert_eq!(hello.encode(Layout::U32BE)?.len(), 33);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The sender's id.
@@ -93,6 +105,18 @@ pub struct Hello {
 }
 
 /// What the first bytes of a connection mean.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{FirstBytes, Hello};
+/// use framelet::Layout;
+///
+/// let decode = |bytes| Hello::decode(Layout::U32BE, bytes);
+/// assert_eq!(decode(b"\0\0\0\x02hi"), FirstBytes::Plain);
+/// assert_eq!(decode(b"\xff\xff"), FirstBytes::Incomplete { need: 8 });
+/// assert_eq!(decode(b"\xff\xff\xff\xff\0\0\0\x01\x09"), FirstBytes::Unsupported { version: 9 });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FirstBytes {
@@ -122,6 +146,18 @@ pub enum FirstBytes {
 }
 
 /// A layout in which a hello cannot be told from a frame.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{Hello, SenderId, UnsupportedLayout};
+/// use framelet::Layout;
+///
+/// let layout: Layout = "u16be".parse()?;
+/// let hello = Hello { sender: SenderId::from_bytes([7; 16]), first: 1 };
+/// assert_eq!(hello.encode(layout), Err(UnsupportedLayout { layout }));
+/// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnsupportedLayout {
     /// The layout.
@@ -129,6 +165,18 @@ pub struct UnsupportedLayout {
 }
 
 /// A server's answer to a client that sent a hello: the payload of a frame.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::Answer;
+///
+/// let payload = Answer::Acknowledgement(42).encode();
+/// assert_eq!(payload, [0, 0, 0, 0, 0, 0, 0, 42]);
+/// assert_eq!(Answer::decode(&payload)?, Answer::Acknowledgement(42));
+/// assert_eq!(Answer::decode(b"")?, Answer::Heartbeat);
+/// # Ok::<(), framelet::wire::InvalidAnswer>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// How many messages of this sender are committed, in total.
@@ -147,6 +195,21 @@ pub enum Answer {
 }
 
 /// Why a server refuses to continue.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{Answer, RefusalCode};
+///
+/// match Answer::decode(b"\0\0\0\0\0\0\0\x2a\x05back at 9\n")? {
+///     Answer::Refusal(refusal) => {
+///         assert_eq!((refusal.committed, refusal.code), (42, RefusalCode::Shutdown));
+///         assert_eq!(refusal.to_string(), r"back at 9\n");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), framelet::wire::InvalidAnswer>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// How many messages of this sender are committed, in total; 0 if that is not known.
@@ -159,6 +222,16 @@ pub struct Refusal {
 }
 
 /// Why a server refuses to continue, for programs.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::RefusalCode;
+///
+/// let code = RefusalCode::from_byte(5);
+/// assert_eq!(code, RefusalCode::Shutdown);
+/// assert!(code.is_passing()); // connect again a little later
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalCode {
@@ -185,6 +258,14 @@ pub enum RefusalCode {
 }
 
 /// A payload that is not a valid answer.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{Answer, InvalidAnswer};
+///
+/// assert_eq!(Answer::decode(b"hello"), Err(InvalidAnswer { length: 5 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidAnswer {
     /// Its length in bytes; an answer has at least 8, or none.

@@ -13,6 +13,23 @@ use crate::wire::layout::{Decoded, Layout};
 /// What a failed stream most likely is, which shows what to do.
 ///
 /// Its text form is a clause that can follow an error message.
+///
+/// # Examples
+///
+/// A sender whose lengths have the other byte order:
+///
+/// ```
+/// use framelet::stream::ReadError;
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"\x05\0\0\0hello"[..]);
+/// let Err(ReadError::Protocol(error)) = reader.read().await else { panic!("it was valid") };
+/// let suspect = error.suspect.expect("the bytes are valid in another layout");
+/// assert_eq!(suspect.layout(), Some("u32le".parse()?));
+/// assert_eq!(suspect.to_string(), "as u32le it would be 5");
+/// # Ok::<(), framelet::wire::ParseLayoutError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Suspect {

@@ -9,6 +9,20 @@ use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::layout::Malformed;
 
 /// A position on a stream.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"\0\0\0\x02hi\0\0\0\x02yo"[..]);
+/// reader.read().await?;
+/// let next = reader.at();
+/// assert_eq!((next.message, next.offset), (2, 6));
+/// assert_eq!(next.to_string(), "message 2 at byte 6");
+/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The number of the message on this stream, counted from 1.
@@ -25,6 +39,21 @@ pub struct Position {
 /// message 1 at byte 0: length 1195725856 is over the limit of 8388608; prefix 47 45 54 20 "GET ";
 /// this looks like an HTTP request: the peer is a web client and does not frame its messages
 /// ```
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::ReadError;
+/// use framelet::wire::Suspect;
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"GET / HTTP/1.1\r\n\r\n"[..]);
+/// let Err(ReadError::Protocol(error)) = reader.read().await else { panic!("it was valid") };
+/// assert_eq!((error.at.message, &error.prefix[..]), (1, &b"GET "[..]));
+/// assert_eq!(error.suspect, Some(Suspect::HttpRequest));
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProtocolError {
@@ -39,6 +68,23 @@ pub struct ProtocolError {
 }
 
 /// What is wrong with a frame. All lengths are in bytes.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::ReadError;
+/// use framelet::wire::Fault;
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::new(&b"\0\0\0\x05hel"[..]);
+/// let Err(ReadError::Protocol(error)) = reader.read().await else { panic!("it was valid") };
+/// match error.fault {
+///     Fault::TruncatedPayload { got, want } => assert_eq!((got, want), (3, 5)),
+///     other => panic!("{other}"),
+/// }
+/// # });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

@@ -82,6 +82,18 @@ const NAMES: [(&str, Field); 10] = [
 ];
 
 /// What the first bytes of a frame mean.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::Decoded;
+/// use framelet::Layout;
+///
+/// let layout = Layout::U32BE;
+/// assert_eq!(layout.decode(b"\0\0")?, Decoded::Incomplete { need: 4 });
+/// assert_eq!(layout.decode(b"\0\0\0\x02hi")?, Decoded::Prefix { prefix: 4, payload: 2 });
+/// # Ok::<(), framelet::wire::Malformed>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// A whole prefix.
@@ -99,6 +111,18 @@ pub enum Decoded {
 }
 
 /// A prefix that is not a valid length.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::Malformed;
+/// use framelet::Layout;
+///
+/// let layout: Layout = "u16be+self".parse()?;
+/// let smaller = Malformed::SmallerThanItself { length: 1, prefix: 2 };
+/// assert_eq!(layout.decode(b"\0\x01"), Err(smaller));
+/// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -116,6 +140,18 @@ pub enum Malformed {
 }
 
 /// A payload longer than the prefix can express, or than the limit.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::TooLong;
+/// use framelet::Layout;
+///
+/// let layout: Layout = "u8".parse()?;
+/// let too_long = TooLong { length: 300, limit: 255, field: Some(layout) };
+/// assert_eq!(layout.encode(300), Err(too_long));
+/// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
     /// The payload's length in bytes.
@@ -127,6 +163,18 @@ pub struct TooLong {
 }
 
 /// A limit that no frame of the layout can reach. It is an error since longer messages could not be sent.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::LimitError;
+/// use framelet::Layout;
+///
+/// let layout: Layout = "u8".parse()?;
+/// assert_eq!(layout.limit(Some(300)), Err(LimitError { limit: 300, layout }));
+/// assert_eq!(layout.limit(None), Ok(255));
+/// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitError {
     /// The limit asked for, in bytes.
@@ -136,6 +184,16 @@ pub struct LimitError {
 }
 
 /// An encoded prefix; dereferences to its bytes.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Layout;
+///
+/// let prefix = Layout::U32BE.encode(5)?;
+/// assert_eq!([&prefix[..], b"hello"].concat(), b"\0\0\0\x05hello");
+/// # Ok::<(), framelet::wire::TooLong>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     bytes: [u8; LONGEST_PREFIX],
@@ -359,6 +417,17 @@ impl fmt::Debug for Layout {
 }
 
 /// Not the name of a layout.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Layout;
+///
+/// match "u32".parse::<Layout>() {
+///     Ok(layout) => panic!("{layout}"),
+///     Err(error) => assert!(error.to_string().starts_with("which byte order? write u32be")),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseLayoutError(String);
 

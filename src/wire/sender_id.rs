@@ -75,6 +75,14 @@ impl fmt::Debug for SenderId {
 }
 
 /// Not a valid sender id.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{ParseSenderIdError, SenderId};
+///
+/// assert_eq!("42".parse::<SenderId>(), Err(ParseSenderIdError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseSenderIdError;
 

@@ -51,6 +51,21 @@ const SETTLED: Duration = Duration::from_secs(1);
 ///
 /// The file is locked: one program at a time may write to it. Devices and pipes are written to like
 /// standard output.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::OutputFormat;
+/// use framelet::sink::{FileSink, FileSync, MessageSink};
+/// use framelet::Batch;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("messages");
+/// let mut sink = FileSink::open(&path, OutputFormat::Lines, FileSync::Always)?;
+/// sink.commit(&[Batch::from_iter(["21.5", "21.7"])])?;
+/// assert_eq!(std::fs::read(&path)?, b"21.5\n21.7\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FileSink {
     path: PathBuf,

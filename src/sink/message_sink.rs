@@ -127,6 +127,21 @@ impl<S: MessageSink + ?Sized> MessageSink for Box<S> {
 /// Why a sink could not do what was asked.
 ///
 /// An [`io::Error`] converts to a fatal error.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::SinkError;
+/// use std::io;
+///
+/// fn failed(error: io::Error) -> SinkError {
+///     match error.kind() {
+///         io::ErrorKind::StorageFull => SinkError::Transient(error),
+///         _ => SinkError::Fatal(error),
+///     }
+/// }
+/// assert!(matches!(failed(io::ErrorKind::StorageFull.into()), SinkError::Transient(_)));
+/// ```
 #[derive(Debug)]
 pub enum SinkError {
     /// The same call may succeed later, for example once the disk has room again. The server waits and

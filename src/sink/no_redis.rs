@@ -7,6 +7,18 @@ use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
 /// Adds messages to a Redis stream. This build has no Redis support, so opening it fails.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::RedisSink;
+/// use std::io::ErrorKind;
+///
+/// match RedisSink::open("redis://127.0.0.1:6379/0?stream=readings") {
+///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+///     Ok(sink) => panic!("{sink:?}"),
+/// }
+/// ```
 #[derive(Debug)]
 pub struct RedisSink(Infallible);
 

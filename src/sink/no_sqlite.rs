@@ -8,6 +8,18 @@ use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
 /// Stores messages in a SQLite database. This build has no SQLite support, so opening it fails.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::SqliteSink;
+/// use std::io::ErrorKind;
+///
+/// match SqliteSink::open("messages.db") {
+///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+///     Ok(sink) => panic!("{sink:?}"),
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SqliteSink(Infallible);
 

@@ -31,6 +31,18 @@ const KEPT: usize = 2 * WRITE;
 ///
 /// A full disk is a [`SinkError::Transient`] for a regular file. The next commit resumes where this one
 /// stopped, so it must be called with the same batches, as a server does.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::format::OutputFormat;
+/// use framelet::sink::{MessageSink, OutputSink};
+/// use framelet::Batch;
+///
+/// let mut sink = OutputSink::stdout(OutputFormat::Hex)?;
+/// sink.commit(&[Batch::from_iter(["hi"])])?; // writes the line 6869
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct OutputSink {
     file: BlockingFile,

@@ -53,6 +53,17 @@ const FIRST_EPOCH: i64 = 1;
 ///
 /// While Redis is unreachable or refuses writes (for example because it is out of memory), a commit returns
 /// [`SinkError::Transient`]; the same commit can be repeated. Redis may take 30 s to answer.
+///
+/// # Examples
+///
+/// ```no_run
+/// use framelet::sink::{MessageSink, RedisSink};
+/// use framelet::Batch;
+///
+/// let mut sink = RedisSink::open("redis://127.0.0.1:6379/0?stream=readings&maxlen=1000000")?;
+/// sink.commit(&[Batch::from_iter(["21.5", "21.7"])])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RedisSink {
     target: Target,
     nodes: Nodes,

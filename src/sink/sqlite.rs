@@ -113,6 +113,25 @@ const FORGET: &str = "DELETE FROM senders WHERE sender IN \
 /// While another program locks the database, the disk is full or fails, a commit returns
 /// [`SinkError::Transient`] and stores nothing. Once one of the database's files is deleted, moved or
 /// replaced, anything written would be lost: then a commit returns [`SinkError::Fatal`].
+///
+/// # Examples
+///
+/// ```
+/// use framelet::message::Origin;
+/// use framelet::net::Peer;
+/// use framelet::sink::{MessageSink, SqliteSink};
+/// use framelet::wire::SenderId;
+/// use framelet::Batch;
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("messages.db");
+/// let mut sink = SqliteSink::open(&path)?;
+/// let sender = SenderId::random()?;
+/// let origin = Origin::new(1, Peer::Unix).with_sender(sender, 0);
+/// sink.commit(&[Batch::new(origin, ["21.5", "21.7"])])?;
+/// assert_eq!(sink.committed(sender)?, Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SqliteSink {
     path: PathBuf,

@@ -35,6 +35,17 @@ pub enum SinkTarget {
 }
 
 /// Not a valid target.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::{ParseSinkTargetError, SinkTarget};
+///
+/// match "messages.db".parse::<SinkTarget>() {
+///     Err(ParseSinkTargetError::Unknown { path }) => assert!(path), // file: or sqlite:?
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseSinkTargetError {

@@ -4,6 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 /// When a file's messages are synced to the disk.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::FileSync;
+///
+/// assert_eq!("never".parse(), Ok(FileSync::Never));
+/// assert_eq!(FileSync::default(), FileSync::Always);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum FileSync {
     /// At each commit, with `fdatasync`.
@@ -14,6 +23,14 @@ pub enum FileSync {
 }
 
 /// Neither `always` nor `never`.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::{FileSync, ParseFileSyncError};
+///
+/// assert_eq!("sometimes".parse::<FileSync>(), Err(ParseFileSyncError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseFileSyncError;
 

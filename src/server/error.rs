@@ -9,6 +9,21 @@ use crate::wire::io_error::Plain;
 use crate::wire::layout::LimitError;
 
 /// Why a server did not start, or did not end as it should.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::ServeError;
+/// use framelet::{Address, Server};
+///
+/// # futures_lite::future::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// match Server::new(listener).max_message(8 << 20).memory(1 << 20).check() {
+///     Err(ServeError::Memory { max_message, .. }) => assert_eq!(max_message, 8 << 20),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {

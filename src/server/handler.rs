@@ -12,6 +12,24 @@ use crate::stream::payloads::{Location, Payloads};
 ///
 /// Its payload lies in the buffer in which it was received; that counts against the server's memory until
 /// the request is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::Request;
+/// use framelet::{Address, Client, Server};
+/// use futures_lite::future;
+///
+/// async fn count(request: Request) -> String {
+///     format!("message {}: {} bytes", request.number(), request.payload().len())
+/// }
+/// # future::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let mut client = Client::connect(listener.address()?).await?;
+/// let server = smol::spawn(Server::new(listener).answer(count).run(future::pending()));
+/// assert_eq!(client.request(b"hello").await?, b"message 1: 5 bytes");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Request {
     payloads: Arc<Payloads>,
@@ -54,12 +72,50 @@ impl Request {
 }
 
 /// The error of a handler.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::{HandlerError, Request};
+/// use framelet::Server;
+/// # use framelet::{Address, Client};
+/// use futures_lite::future;
+///
+/// async fn increment(request: Request) -> Result<String, HandlerError> {
+///     let number: u32 = std::str::from_utf8(request.payload())?.parse()?;
+///     Ok((number + 1).to_string())
+/// }
+/// # future::block_on(async {
+/// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// # let mut client = Client::connect(listener.address()?).await?;
+/// let server = smol::spawn(Server::new(listener).answer(increment).run(future::pending()));
+/// assert_eq!(client.request(b"41").await?, b"42");
+/// assert!(client.request(b"x").await.is_err()); // the connection has ended
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
 /// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
 /// the message back), for vectors and options of these, and for results of all of them.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::{HandlerError, IntoReplies, Reply};
+///
+/// struct Celsius(f32);
+///
+/// impl IntoReplies for Celsius {
+///     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
+///         format!("{} °C", self.0).append_to(replies)
+///     }
+/// }
+/// # let mut replies = Vec::new();
+/// # Celsius(21.5).append_to(&mut replies).unwrap();
+/// # assert_eq!(replies[0].as_ref(), "21.5 °C".as_bytes());
+/// ```
 pub trait IntoReplies {
     /// Appends the replies to `replies`, in order.
     ///
@@ -70,6 +126,17 @@ pub trait IntoReplies {
 }
 
 /// The payload of a reply.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::IntoReplies;
+///
+/// let mut replies = Vec::new();
+/// vec!["21.5", "21.7"].append_to(&mut replies)?;
+/// assert_eq!(replies[1].as_ref(), b"21.7");
+/// # Ok::<(), framelet::server::HandlerError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply(Payload);
 
@@ -167,6 +234,22 @@ impl<R: IntoReplies, E: Into<HandlerError>> IntoReplies for Result<R, E> {
 /// [`Echo`].
 ///
 /// Replies are sent in the order of their requests, whichever is ready first.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::Request;
+/// use framelet::{Address, Client, Server};
+/// use futures_lite::future;
+///
+/// # future::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let mut client = Client::connect(listener.address()?).await?;
+/// let handler = |request: Request| async move { request.payload().to_ascii_uppercase() };
+/// let server = smol::spawn(Server::new(listener).answer(handler).run(future::pending()));
+/// assert_eq!(client.request(b"hello").await?, b"HELLO");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub trait Handler: Send + Sync + 'static {
     /// Not part of the public interface.
     #[doc(hidden)]
@@ -192,6 +275,21 @@ where
 }
 
 /// A handler that sends each message back, directly from the buffer in which it was received.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::Echo;
+/// use framelet::{Address, Client, Server};
+/// use futures_lite::future;
+///
+/// # future::block_on(async {
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let mut client = Client::connect(listener.address()?).await?;
+/// let server = smol::spawn(Server::new(listener).answer(Echo).run(future::pending()));
+/// assert_eq!(client.request(b"hello").await?, b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Echo;
 

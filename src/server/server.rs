@@ -35,6 +35,20 @@ const GRACE_FOR_SINK: u32 = 5;
 const CUTTING_OFF: Duration = Duration::from_secs(1);
 
 /// What a server did, returned at its end.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::net::Peer;
+/// use framelet::Server;
+/// use futures_lite::{future, io::Cursor, stream};
+///
+/// # future::block_on(async {
+/// let streams = stream::once(Ok((Cursor::new(b"\0\0\0\x02hi".to_vec()), Peer::Unix)));
+/// let summary = Server::accept_from(streams).run(future::pending()).await?;
+/// assert_eq!((summary.messages, summary.connections, summary.cut), (1, 1, 0));
+/// # Ok::<(), framelet::server::ServeError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {

@@ -299,6 +299,26 @@ impl AckClient {
 }
 
 /// The progress of an [`AckClient`]. It does not keep the client's connection open.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::client::AckOptions;
+/// use framelet::AckClient;
+///
+/// # use framelet::{format::OutputFormat, sink::OutputSink, Address, Server};
+/// # smol::block_on(async {
+/// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// # let address = listener.address()?;
+/// # let server = Server::new(listener).collect(OutputSink::stdout(OutputFormat::None)?);
+/// # let server = smol::spawn(server.run(std::future::pending()));
+/// let mut client = AckClient::connect(address, AckOptions::new()).await?;
+/// let progress = client.progress(); // for another task
+/// client.send(b"21.5").await?;
+/// client.finish().await?;
+/// assert_eq!((progress.committed(), progress.sent()), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct AckProgress(Arc<Shared>);
 

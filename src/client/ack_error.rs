@@ -14,6 +14,21 @@ use crate::wire::layout::{LimitError, TooLong};
 use crate::wire::sender_id::SenderId;
 
 /// Why messages are not known to be committed.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::client::{AckError, AckOptions};
+/// use framelet::AckClient;
+///
+/// # smol::block_on(async {
+/// match AckClient::connect("localhost", AckOptions::new()).await {
+///     Err(AckError::Refused { refusal, .. }) => panic!("the server refuses: {refusal}"),
+///     Err(AckError::Address(error)) => assert!(error.to_string().contains("a port is missing")),
+///     other => panic!("{other:?}"),
+/// }
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AckError {
@@ -72,6 +87,30 @@ pub enum AckError {
 }
 
 /// What a client got instead of an acknowledgement.
+///
+/// # Examples
+///
+/// A server of another kind:
+///
+/// ```
+/// use framelet::client::{AckError, AckOptions, AnswerError};
+/// use framelet::AckClient;
+///
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let stream = listener.accept().await.unwrap().0;
+/// #     framelet::FrameWriter::new(stream.clone()).send(b"hi").await.unwrap();
+/// #     smol::io::copy(stream, smol::io::sink()).await
+/// # })
+/// # .detach();
+/// match AckClient::connect(address, AckOptions::new()).await {
+///     Err(AckError::NoAcknowledgements(AnswerError::Payload(error))) => assert_eq!(error.length, 2),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AnswerError {

@@ -64,6 +64,24 @@ pub struct Client<S = ByteStream> {
 }
 
 /// Why a request has no reply.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::client::RequestError;
+/// use framelet::Client;
+/// use std::time::Duration;
+///
+/// # smol::block_on(async {
+/// # let silent = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = silent.local_addr()?;
+/// let mut client = Client::connect(address).await?.timeout(Duration::from_millis(1));
+/// match client.request(b"ping").await {
+///     Err(RequestError::TimedOut { timeout }) => assert_eq!(timeout.as_millis(), 1),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -81,6 +99,22 @@ pub enum RequestError {
 }
 
 /// Why a client could not finish.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::client::FinishError;
+/// use framelet::Client;
+/// use futures_lite::io::Cursor;
+///
+/// # futures_lite::future::block_on(async {
+/// let client = Client::new(Cursor::new(b"\0\0\0\x05hel".to_vec())); // ends inside a message
+/// match client.finish().await {
+///     Err(FinishError::Read(error)) => eprintln!("some messages may be lost: {error}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # });
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FinishError {

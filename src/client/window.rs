@@ -38,6 +38,34 @@ pub(crate) struct Window {
 }
 
 /// A count that the server cannot have committed.
+///
+/// # Examples
+///
+/// A server that acknowledges what was never sent:
+///
+/// ```
+/// use framelet::client::{AckError, AckOptions, AnswerError, CountFault};
+/// use framelet::AckClient;
+///
+/// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
+/// # smol::spawn(async move {
+/// #     let mut stream = listener.accept().await.unwrap().0;
+/// #     smol::io::AsyncReadExt::read_exact(&mut stream, &mut [0; 33]).await.unwrap();
+/// #     let mut server = framelet::Framed::new(stream, framelet::Layout::U32BE);
+/// #     server.send(&0_u64.to_be_bytes()).await.unwrap();
+/// #     server.read().await.unwrap();
+/// #     server.send(&9_u64.to_be_bytes()).await.unwrap();
+/// #     server.read().await
+/// # })
+/// # .detach();
+/// let mut client = AckClient::connect(address, AckOptions::new()).await?;
+/// client.send(b"21.5").await?;
+/// let Err(AckError::Protocol { error, .. }) = client.finish().await else { panic!("it was valid") };
+/// assert!(matches!(error, AnswerError::Count(CountFault::Beyond { count: 9, sent: 1 })));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CountFault {

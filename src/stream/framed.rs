@@ -106,6 +106,23 @@ impl<S> Framed<S> {
     ///
     /// A clone of the stream must be the same connection, as with sockets. For other streams, use
     /// [`futures_lite::io::split`] first and wrap its halves in a [`FrameReader`] and a [`FrameWriter`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Framed, Layout};
+    /// use smol::net::unix::UnixStream;
+    ///
+    /// # smol::block_on(async {
+    /// let (near, far) = UnixStream::pair()?;
+    /// let (mut reader, mut writer) = Framed::new(near, Layout::U32BE).split();
+    /// let echo = smol::spawn(async move { smol::io::copy(far.clone(), &mut far.clone()).await });
+    ///
+    /// let writing = smol::spawn(async move { writer.send(b"hello").await });
+    /// assert_eq!(reader.read().await?, Some(b"hello".to_vec()));
+    /// writing.await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn split(self) -> (FrameReader<S>, FrameWriter<S>)
     where
         S: Clone,

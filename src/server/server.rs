@@ -147,6 +147,27 @@ impl Server {
     }
 
     /// Stores messages in a sink.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::OutputFormat;
+    /// use framelet::sink::{FileSink, FileSync};
+    /// use framelet::{Address, Client, Server};
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let mut client = Client::connect(listener.address()?).await?;
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("messages");
+    /// let sink = FileSink::open(&path, OutputFormat::Lines, FileSync::Always)?;
+    /// let server = smol::spawn(Server::new(listener).collect(sink).run(future::pending()));
+    /// client.send(b"21.5").await?;
+    /// client.finish().await?; // waits until the server has committed everything
+    /// assert_eq!(std::fs::read(&path)?, b"21.5\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn collect(self, sink: impl MessageSink + 'static) -> Server {
         Server { sink: Some(Box::new(sink)), ..self }
     }
@@ -169,6 +190,33 @@ impl Server {
 
     /// Prepares each connection before messages travel on it, such as by a TLS handshake. That runs in the
     /// connection's own task and must finish within [`Server::message_timeout`].
+    ///
+    /// # Examples
+    ///
+    /// A password before the first message:
+    ///
+    /// ```
+    /// use framelet::net::ByteStream;
+    /// use framelet::server::Echo;
+    /// # use framelet::{Address, Client, Server};
+    /// use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let mut stream = listener.address()?.connect().await?;
+    /// let server = Server::new(listener).answer(Echo).upgrade(|mut stream: ByteStream| async move {
+    ///     let mut password = [0; 6];
+    ///     stream.read_exact(&mut password).await?;
+    ///     match &password {
+    ///         b"sesame" => Ok(stream),
+    ///         _ => Err(std::io::ErrorKind::PermissionDenied.into()),
+    ///     }
+    /// });
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// stream.write_all(b"sesame").await?;
+    /// assert_eq!(Client::new(stream).request(b"hello").await?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn upgrade<F, Fut, S>(mut self, upgrade: F) -> Server
     where
         F: Fn(ByteStream) -> Fut + Send + Sync + 'static,

@@ -282,8 +282,8 @@ impl ByteStream {
         self.would_block = false;
     }
 
-    /// Returns whether the stream is carried by another one, and so has an end of its own.
-    pub(crate) fn is_upgraded(&self) -> bool {
+    /// Returns whether the stream is no plain socket, and so may have an end of its own, as TLS has.
+    pub(crate) fn has_own_end(&self) -> bool {
         matches!(&self.kind, Kind::Other(_))
     }
 

@@ -640,7 +640,7 @@ impl Receiver {
     async fn close(&mut self) {
         let stream = self.reader.get_mut();
         stream.disable_reset_on_close();
-        if stream.is_upgraded() {
+        if stream.has_own_end() {
             let too_late = async {
                 Timer::after(CLOSING).await;
                 Ok(())

@@ -174,7 +174,6 @@ impl Pool {
         };
         if !add(&self.0.held_for_peers, share) {
             return false;
-            // Undo the first count, since both limits must hold.
         }
         let held = add(&self.0.held, self.0.limit);
         if !held {

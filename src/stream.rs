@@ -2,7 +2,7 @@
 
 mod counted_reader; // the reader's buffered source
 pub(crate) mod error;
-mod frame_queue; // frames waiting to be written
+pub(crate) mod frame_queue; // frames waiting to be written
 pub(crate) mod framed; // both directions of one stream
 pub(crate) mod payloads; // messages that were read together
 pub(crate) mod pool; // all memory that holds received bytes

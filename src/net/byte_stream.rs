@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use rustix::io::ioctl_fionread;
 use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, Type};
@@ -280,6 +280,27 @@ impl ByteStream {
     /// Makes the next read try the socket at once, even if the kernel has not reported it readable.
     pub(crate) fn assume_readable(&mut self) {
         self.would_block = false;
+    }
+
+    /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close
+    /// its own: data that it still sends would turn the end into a reset, which destroys the rest in flight.
+    pub(crate) async fn close_and_wait(&mut self, limit: Duration) {
+        // Only here: elsewhere their names are those of the socket's own calls.
+        use futures_lite::{AsyncReadExt, AsyncWriteExt};
+
+        self.disable_reset_on_close();
+        let closed = async {
+            self.close().await?;
+            let mut rest = [0; 4096];
+            while AsyncReadExt::read(self, &mut rest).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let too_late = async {
+            Timer::after(limit).await;
+            Ok(())
+        };
+        // If it fails, the peer is already gone.
+        let _ = closed.or(too_late).await;
     }
 
     /// Returns whether the stream is no plain socket, and so may have an end of its own, as TLS has.

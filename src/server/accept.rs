@@ -18,6 +18,7 @@ use super::rate_limited_log::Kind;
 use super::shared::Shared;
 use crate::net::backoff::Backoff;
 use crate::net::byte_stream::{ByteStream, Peer};
+use crate::net::listener::BACKLOG;
 use crate::wire::count::Count;
 use crate::wire::io_error::Plain;
 
@@ -72,7 +73,7 @@ pub(crate) async fn accept_the_last(
     incoming: &mut Accepting,
     queue: Option<&CommitQueue>,
 ) {
-    for _ in 0..incoming.backlog() {
+    for _ in 0..BACKLOG {
         match future::poll_once(incoming.next()).await.flatten() {
             Some(Ok((stream, peer))) => admit(shared, stream, peer, queue),
             Some(Err(error)) if is_peers_own(&error) => {}

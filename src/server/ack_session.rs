@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncWriteExt, FutureExt, future};
 use smol::{Task, Timer};
 
 use super::ack_state::{AckState, REPEATED};
@@ -200,20 +200,16 @@ impl AckSession {
         let mut last = self.connection.acks().map_or_else(Vec::new, AckState::take_unsent);
         last.extend(refusal.frame(self.shared.layout));
         let stream = &mut self.stream;
-        stream.disable_reset_on_close();
-        let saying = async {
-            stream.write_all(&last).await?;
-            stream.close().await?;
-            let mut rest = [0; 4096];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
+        let refusing = async {
+            // If this fails, the client is already gone.
+            if stream.write_all(&last).await.is_ok() {
+                stream.close_and_wait(PARTING).await;
+            }
         };
         let enough = async {
             Timer::after(PARTING).await;
-            Ok(())
         };
-        // If this fails, the client is already gone.
-        let _ = saying.or(enough).await;
+        refusing.or(enough).await;
     }
 }
 

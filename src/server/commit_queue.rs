@@ -194,7 +194,7 @@ pub(super) fn wait_for_next(
             (Err(TryRecvError::Empty), Some(spin)) => {
                 spin.until(|| has_next(commands));
             }
-            // Cannot miss a command: whoever queued one since the check has unparked this thread.
+            // Cannot miss a command: a sender that queued one since the check has unparked this thread.
             (Err(TryRecvError::Empty), None) => thread::park(),
         }
     }

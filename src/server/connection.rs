@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
 use super::commit_queue::CommitQueue;
 use super::connection_state::{Phase, Signal, Snapshot};
-use super::handler::Answering;
+use super::handler::{Answering, EachHandler};
 use super::open_connection::OpenConnection;
 use super::options::MESSAGE_TIMEOUT;
 use super::outcome::Outcome;
@@ -130,7 +130,7 @@ impl Connection {
             Outcome::Closed => self.receiver.close().await,
             // A reset would destroy replies that are on their way.
             Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
-                Box::pin(self.receiver.close_after_replies()).await;
+                Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
             }
             _ => self.receiver.reader.get_ref().mark_aborted(),
         }
@@ -237,10 +237,13 @@ impl Receiver {
 
     /// Receives messages and passes them on, until there are no more.
     async fn receive(&mut self) -> Outcome {
-        match self.shared.answering {
+        match &self.shared.answering {
             Answering::Nothing | Answering::Echo => self.receive_or_echo().await,
             // Boxed, so that idle connections of other servers do not reserve space for it.
-            Answering::Each(_) => Box::pin(self.receive_and_answer()).await,
+            Answering::Each(handler) => {
+                let handler = Arc::clone(handler);
+                Box::pin(self.receive_and_answer(handler)).await
+            }
         }
     }
 
@@ -291,9 +294,9 @@ impl Receiver {
 
     /// Receives requests while others are being answered, until there are no more and all have their
     /// replies.
-    async fn receive_and_answer(&mut self) -> Outcome {
-        let (shared, connection) = (Arc::clone(&self.shared), Arc::clone(&self.connection));
-        let mut pipeline = Pipeline::new(shared, connection);
+    async fn receive_and_answer(&mut self, handler: EachHandler) -> Outcome {
+        let connection = Arc::clone(&self.connection);
+        let mut pipeline = Pipeline::new(&self.shared, connection, handler);
         let mut ended = None;
         loop {
             let read = poll_fn(|cx| self.poll_answering(cx, &mut pipeline, &mut ended)).await;
@@ -616,24 +619,6 @@ impl Receiver {
             })
             .await;
         }
-    }
-
-    /// Ends the direction to the peer, and gives it a moment to read the replies that are on their way.
-    async fn close_after_replies(&mut self) {
-        let stream = self.reader.get_mut();
-        stream.disable_reset_on_close();
-        let read = async {
-            stream.close().await?;
-            let mut rest = [0; 4096];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
-        let too_late = async {
-            Timer::after(CLOSING).await;
-            Ok(())
-        };
-        // If it fails, the peer is gone.
-        let _ = read.or(too_late).await;
     }
 
     /// Ends the connection cleanly.

@@ -300,6 +300,9 @@ impl Handler for Echo {
 }
 
 /// A future that answers one message.
+/// Begins to answer a message.
+pub(crate) type EachHandler = Arc<dyn Fn(Request) -> Replying + Send + Sync>;
+
 pub(crate) type Replying = Pin<Box<dyn Future<Output = Result<Vec<Reply>, HandlerError>> + Send>>;
 
 /// How a server answers messages.
@@ -312,7 +315,7 @@ pub enum Answering {
     Echo,
     /// With what a handler returns.
     #[allow(private_interfaces)]
-    Each(Arc<dyn Fn(Request) -> Replying + Send + Sync>),
+    Each(EachHandler),
 }
 
 impl Answering {

@@ -8,7 +8,7 @@ use futures_lite::stream::Fuse;
 use futures_lite::{Stream, StreamExt};
 
 use crate::net::byte_stream::{ByteStream, Peer};
-use crate::net::listener::{BACKLOG, Listener, ResettingListener};
+use crate::net::listener::{Listener, ResettingListener};
 
 type Accepted = io::Result<(ByteStream, Peer)>;
 
@@ -50,10 +50,5 @@ impl Accepting {
             Accepting::Listener(listener) => Some(listener.accept().await),
             Accepting::Streams(streams) => streams.next().await,
         }
-    }
-
-    /// Returns how many connections may be waiting to be accepted.
-    pub(crate) fn backlog(&self) -> i32 {
-        BACKLOG
     }
 }

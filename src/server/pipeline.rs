@@ -1,44 +1,35 @@
 //! The requests of one connection that are being answered, and the replies waiting to be sent.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_lite::AsyncWrite;
-
-use super::handler::{Answering, Reply, Replying, Request};
+use super::handler::{EachHandler, Reply, Replying, Request};
 use super::open_connection::OpenConnection;
 use super::outcome::Outcome;
 use super::shared::Shared;
 use crate::net::byte_stream::ByteStream;
+use crate::stream::frame_queue::FrameQueue;
 use crate::stream::payloads::{Locations, Payloads};
 use crate::stream::pool::Charge;
-use crate::wire::frame::append_frame;
 
 /// With this many bytes of unsent replies, no more requests are answered.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// How much capacity for replies is kept when all are sent.
-const KEPT: usize = 1024;
-
 /// Answers requests, several at once, and sends the replies in the order of the requests.
 pub(crate) struct Pipeline {
-    shared: Arc<Shared>,
+    handler: EachHandler,
     connection: Arc<OpenConnection>,
+    /// How many requests are answered at once.
+    most: usize,
     /// Requests that were read but not started.
     waiting: VecDeque<Requests>,
     /// Started requests, the oldest first.
     working: VecDeque<Work>,
-    /// Whole frames, of which the first `written` bytes have been sent.
-    replies: Vec<u8>,
-    written: usize,
-    /// Whether the stream may keep some of what has left.
-    unflushed: bool,
+    /// Replies that are encoded and not yet sent.
+    replies: FrameQueue,
     /// Whether the latest reply was a large one, or there was none: then the next request waits until its
     /// reply has been encoded, so that a peer that reads nothing makes the server hold one reply and not many.
     large: bool,
@@ -72,19 +63,20 @@ pub(crate) enum Waits {
 }
 
 impl Pipeline {
-    pub(crate) fn new(shared: Arc<Shared>, connection: Arc<OpenConnection>) -> Pipeline {
-        let charge = shared.pool.charge_nothing();
-        let (waiting, working) = (VecDeque::new(), VecDeque::new());
+    pub(crate) fn new(
+        shared: &Shared,
+        connection: Arc<OpenConnection>,
+        handler: EachHandler,
+    ) -> Pipeline {
         Pipeline {
-            shared,
+            handler,
             connection,
-            waiting,
-            working,
-            replies: Vec::new(),
-            written: 0,
-            unflushed: false,
+            most: shared.pipeline,
+            waiting: VecDeque::new(),
+            working: VecDeque::new(),
+            replies: FrameQueue::with_limit(shared.layout, shared.max_message),
             large: true,
-            charge,
+            charge: shared.pool.charge_nothing(),
         }
     }
 
@@ -101,12 +93,8 @@ impl Pipeline {
 
     fn may_begin(&self) -> bool {
         let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
-        let most = if self.large { 1 } else { self.shared.pipeline };
-        !failed && self.working.len() < most && self.unsent() < HIGH_WATER
-    }
-
-    fn unsent(&self) -> usize {
-        self.replies.len() - self.written
+        let most = if self.large { 1 } else { self.most };
+        !failed && self.working.len() < most && self.replies.len() < HIGH_WATER
     }
 
     /// Makes as much progress as possible, answering and sending. Calls `taken` when the peer takes data.
@@ -125,17 +113,23 @@ impl Pipeline {
             }
             self.poll_handlers(cx);
             self.collect()?;
-            match self.poll_write(cx, stream) {
-                Poll::Ready(Ok(0)) => {}
-                Poll::Ready(Ok(_)) => {
-                    taken();
-                    continue;
-                }
-                Poll::Ready(Err(error)) => return Err(Outcome::Write(error)),
+            let unsent = self.replies.len();
+            let sent = self.replies.poll_flush(stream, cx);
+            self.charge();
+            if self.replies.len() < unsent {
+                taken();
+            }
+            match sent {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(Outcome::Write(error.into())),
+                // What it took may have made room for more replies.
+                Poll::Pending if self.replies.len() < unsent => continue,
                 Poll::Pending => return Ok(Waits::Peer),
             }
             let begins = self.may_begin() && !self.waiting.is_empty();
             return match self.working.front() {
+                // Their replies, or the failure after them, are next.
+                Some(Work::Done(_) | Work::Failed(_)) => continue,
                 _ if begins => continue,
                 None => Ok(Waits::Requests),
                 Some(_) => Ok(Waits::Handlers),
@@ -159,10 +153,7 @@ impl Pipeline {
     }
 
     fn begin(&self, request: Request) -> Work {
-        let Answering::Each(handler) = &self.shared.answering else {
-            return Work::Done(Vec::new());
-        };
-        let begun = catch_unwind(AssertUnwindSafe(|| handler(request)));
+        let begun = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
         begun.map_or_else(|_| panicked(), Work::Answering)
     }
 
@@ -180,8 +171,8 @@ impl Pipeline {
 
     /// Encodes the replies that are ready, in the order of their requests.
     fn collect(&mut self) -> Result<(), Outcome> {
-        while self.unsent() < HIGH_WATER {
-            let all_sent = self.unsent() == 0;
+        while self.replies.len() < HIGH_WATER {
+            let all_sent = self.replies.len() == 0;
             let replies = match self.working.front_mut() {
                 Some(Work::Done(replies)) => mem::take(replies),
                 Some(Work::Failed(why)) if all_sent => {
@@ -191,10 +182,8 @@ impl Pipeline {
             };
             self.working.pop_front();
             for reply in replies {
-                let (layout, limit) = (self.shared.layout, self.shared.max_message);
-                let appended = append_frame(&mut self.replies, layout, limit, reply.as_ref());
                 self.large = reply.as_ref().len() > HIGH_WATER;
-                if let Err(error) = appended {
+                if let Err(error) = self.replies.append(reply.as_ref()) {
                     // The replies before it are still sent.
                     let why = format!("the handler's reply is too long: {error}");
                     self.working.push_front(Work::Failed(why));
@@ -202,48 +191,13 @@ impl Pipeline {
                 }
             }
         }
-        // More than that would keep the memory from the messages of others.
-        self.charge.set(self.replies.capacity().min(HIGH_WATER));
+        self.charge();
         Ok(())
     }
 
-    /// Sends replies. Returns how many bytes the stream took.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut ByteStream,
-    ) -> Poll<io::Result<usize>> {
-        let mut total = 0;
-        while self.unsent() > 0 {
-            match Pin::new(&mut *stream).poll_write(cx, &self.replies[self.written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(bytes)) => {
-                    self.written += bytes;
-                    self.unflushed = true;
-                    total += bytes;
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if total > 0 => return Poll::Ready(Ok(total)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if total > 0 {
-            // An idle connection keeps almost no memory.
-            self.written = 0;
-            self.replies.clear();
-            self.replies.shrink_to(KEPT);
-            self.charge.set(self.replies.capacity().min(HIGH_WATER));
-        }
-        if self.unflushed {
-            match Pin::new(&mut *stream).poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.unflushed = false,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending if total > 0 => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(total))
+    /// Counts the memory of the replies, but no more than would keep it from the messages of others.
+    fn charge(&mut self) {
+        self.charge.set(self.replies.capacity().min(HIGH_WATER));
     }
 }
 
@@ -253,12 +207,6 @@ impl Drop for Pipeline {
         for work in self.working.drain(..) {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(work)));
         }
-    }
-}
-
-impl fmt::Debug for Pipeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipeline").field("working", &self.working.len()).finish_non_exhaustive()
     }
 }
 

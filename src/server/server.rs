@@ -76,6 +76,9 @@ pub struct Summary {
 /// unclean end with one byte, `ff`, which is half a frame in every layout. A server that was killed cannot
 /// do that.
 ///
+/// One exception: at shutdown, a server with a handler of your own closes its connections cleanly, after the
+/// replies to everything it has read, since a reset would destroy replies in flight.
+///
 /// # Acknowledgements
 ///
 /// A client that starts with a [`Hello`](crate::wire::Hello) is told how many messages of its sender are

@@ -79,7 +79,7 @@ impl WriterThread {
     pub(crate) async fn failed(&self) -> io::Error {
         match self.ended.recv().await {
             Ok(Err(error)) => error,
-            Ok(Ok(())) | Err(_) => io::Error::other("the sink panicked"),
+            Ok(Ok(())) | Err(_) => panicked(),
         }
     }
 
@@ -88,7 +88,7 @@ impl WriterThread {
         self.commands.close();
         match self.ended.recv().await {
             Ok(result) => result,
-            Err(_) => Err(io::Error::other("the sink panicked")),
+            Err(_) => Err(panicked()),
         }
     }
 
@@ -101,6 +101,10 @@ impl WriterThread {
     pub(crate) fn uncommitted(&self) -> u64 {
         self.commands.counts.uncommitted()
     }
+}
+
+fn panicked() -> io::Error {
+    io::Error::other("the sink panicked")
 }
 
 /// Executes the commands of the queue, in order, until it is closed.

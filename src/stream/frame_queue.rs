@@ -22,7 +22,7 @@ const KEPT: usize = 1024;
 
 /// The state of a writer without its stream. Each call is given the stream, because a
 /// [`Framed`](super::framed::Framed) reads from the same one.
-pub(super) struct FrameQueue {
+pub(crate) struct FrameQueue {
     layout: Layout,
     limit: usize,
     /// Whole frames, of which the first `written` bytes have been written.
@@ -33,31 +33,41 @@ pub(super) struct FrameQueue {
 }
 
 impl FrameQueue {
-    pub(super) fn new(layout: Layout) -> FrameQueue {
+    pub(crate) fn new(layout: Layout) -> FrameQueue {
         let limit = layout.default_limit();
         FrameQueue { layout, limit, bytes: Vec::new(), written: 0, failed: None }
     }
 
+    /// Returns a queue of payloads of at most `limit` bytes, which the layout can say.
+    pub(crate) fn with_limit(layout: Layout, limit: usize) -> FrameQueue {
+        FrameQueue { limit, ..FrameQueue::new(layout) }
+    }
+
     /// Sets the layout, and resets the limit to its default.
-    pub(super) fn set_layout(&mut self, layout: Layout) {
+    pub(crate) fn set_layout(&mut self, layout: Layout) {
         (self.layout, self.limit) = (layout, layout.default_limit());
     }
 
-    pub(super) fn set_max_message(&mut self, limit: usize) -> Result<(), LimitError> {
+    pub(crate) fn set_max_message(&mut self, limit: usize) -> Result<(), LimitError> {
         self.limit = self.layout.limit(Some(limit))?;
         Ok(())
     }
 
     /// Returns how many queued bytes are not yet written.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.written
     }
 
-    pub(super) fn layout(&self) -> Layout {
+    /// Returns how many bytes of memory the queue takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
         self.layout
     }
 
-    pub(super) fn max_message(&self) -> usize {
+    pub(crate) fn max_message(&self) -> usize {
         self.limit
     }
 
@@ -79,7 +89,7 @@ impl FrameQueue {
     }
 
     /// Queues a message without waiting.
-    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
         self.usable()?;
         Ok(append_frame(&mut self.bytes, self.layout, self.limit, payload)?)
     }
@@ -94,7 +104,7 @@ impl FrameQueue {
         }
     }
 
-    pub(super) fn poll_feed<W: AsyncWrite + Unpin>(
+    pub(crate) fn poll_feed<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
         cx: &mut Context<'_>,
@@ -134,7 +144,7 @@ impl FrameQueue {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn poll_below_high_water<W: AsyncWrite + Unpin>(
+    pub(crate) fn poll_below_high_water<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
         cx: &mut Context<'_>,
@@ -162,7 +172,7 @@ impl FrameQueue {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn poll_flush<W: AsyncWrite + Unpin>(
+    pub(crate) fn poll_flush<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
         cx: &mut Context<'_>,
@@ -174,7 +184,7 @@ impl FrameQueue {
         }
     }
 
-    pub(super) fn poll_close<W: AsyncWrite + Unpin>(
+    pub(crate) fn poll_close<W: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut W,
         cx: &mut Context<'_>,

@@ -398,7 +398,10 @@ impl Running {
             let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
             let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
             let caught = u64::from_str_radix(field("SigCgt:").unwrap().trim(), 16).unwrap();
-            caught & 1 << (15 - 1) != 0 || field("State:").unwrap().trim().starts_with('Z')
+            // A shell that is about to become the program handles it, too, and forgets it then.
+            let is_shell = field("Name:").unwrap().trim() == "bash";
+            let handled = caught & 1 << (15 - 1) != 0 && !is_shell;
+            handled || field("State:").unwrap().trim().starts_with('Z')
         });
     }
 

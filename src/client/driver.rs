@@ -313,9 +313,19 @@ impl Driver {
     fn resume(&mut self, server: u64, checksum: Option<u64>) -> Result<(), Disconnected> {
         self.connected();
         let server = self.in_own_numbers(server)?;
-        let committed = self.committed();
+        let (committed, lost) = (self.committed(), self.lost_messages());
+        // Servers with different databases use the same numbers for different messages. A checksum cannot
+        // tell: payloads may repeat. Only acknowledgements on a connection are sure to be of its messages.
+        if lost > 0 && server > committed {
+            let in_its_numbers = |count: u64| count.saturating_sub(lost);
+            return Err(self.miscounted(CountFault::Unclear {
+                count: in_its_numbers(server),
+                committed: in_its_numbers(committed),
+                sent: in_its_numbers(self.sent()),
+            }));
+        }
         // If the server has lost messages, its last message is not the one that the checksum is for.
-        let checksum = checksum.filter(|_| server >= committed && self.lost_messages() == 0);
+        let checksum = checksum.filter(|_| server >= committed && lost == 0);
         let from = match server < committed {
             // No need to reconnect: from here on, both sides use the same numbers.
             true if self.options.renumber => {

@@ -13,7 +13,7 @@ use framelet::{Address, Layout, Server};
 use futures_lite::future;
 
 use super::exit_code::Exit;
-use super::failure::{Failure, plain};
+use super::failure::{Failure, missing_directory, plain};
 use super::flags;
 use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
@@ -117,9 +117,8 @@ impl Serve {
             (false, true) => LevelFilter::Error,
             (false, false) => LevelFilter::Info,
         };
-        check_threads()?;
         // Done first, while nothing would be lost by a restart of the program.
-        self.threads.map_or(Ok(()), set_threads)?;
+        self.threads.map_or_else(check_threads, set_threads)?;
         if self.log_time {
             log::show_times();
         }
@@ -131,7 +130,14 @@ impl Serve {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let address = address(&self.addr)?;
+        let address = address(&self.addr).map_err(|failure| {
+            let is_sink = self.addr.parse::<SinkTarget>().is_ok();
+            failure.advise(if is_sink {
+                "; to put messages there, write it after --to"
+            } else {
+                ""
+            })
+        })?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(
                 Exit::Network,
@@ -189,6 +195,7 @@ impl Serve {
 /// Why it cannot listen, with advice for the usual causes.
 fn why(address: &Address, error: &io::Error) -> String {
     let hint = match (address, error.kind()) {
+        (Address::Unix(path), io::ErrorKind::NotFound) => &missing_directory(path),
         (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {
             "; another server may be running there (port 0 picks a free port)"
         }

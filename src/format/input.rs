@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Read};
+use std::slice;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64, DecodeError, DecodeKind, HEXLOWER_PERMISSIVE};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
@@ -13,6 +14,7 @@ use super::names::InputFormat;
 use crate::stream::error::ReadError;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
+use crate::wire::escape::Escaped;
 use crate::wire::io_error::Plain;
 use crate::wire::layout::Layout;
 
@@ -236,11 +238,11 @@ impl<R: Read> Records<R> {
             InputFormat::Hex => HEXLOWER_PERMISSIVE
                 .decode(&without_spaces(record))
                 .map(Cow::Owned)
-                .map_err(|error| format!("not hexadecimal: {error}")),
+                .map_err(|error| not_hex(error, record)),
             InputFormat::Base64 => BASE64
                 .decode(record.trim_ascii())
                 .map(Cow::Owned)
-                .map_err(|error| format!("not Base64: {error}")),
+                .map_err(|error| not_base64(error, record)),
             // An empty line contains no object, so it is skipped and not an error.
             InputFormat::Json if record.trim_ascii().is_empty() => return Ok(()),
             InputFormat::Json => payload_of_json(record),
@@ -307,6 +309,36 @@ impl<R: Read> Records<R> {
     fn error(&self, fault: InputFault) -> InputError {
         let counted = self.format != InputFormat::Whole;
         InputError { record: counted.then_some(self.record), fault }
+    }
+}
+
+/// Describes where and why hexadecimal digits cannot be decoded. They may have spaces in between.
+fn not_hex(error: DecodeError, line: &[u8]) -> String {
+    let digits = line.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace());
+    format!("not hexadecimal: {}", undecodable(error, digits, "odd"))
+}
+
+/// Describes where and why Base64 cannot be decoded. It may have spaces around it.
+pub(super) fn not_base64(error: DecodeError, line: &[u8]) -> String {
+    let digits = line.iter().enumerate().skip(line.len() - line.trim_ascii_start().len());
+    format!(
+        "not Base64: {}",
+        undecodable(error, digits, "no multiple of 4 (is = missing at the end?)")
+    )
+}
+
+fn undecodable<'a>(
+    error: DecodeError,
+    mut digits: impl Iterator<Item = (usize, &'a u8)>,
+    length: &str,
+) -> String {
+    let (index, byte) = digits.nth(error.position).unwrap_or((0, &0));
+    let (at, byte) = (index + 1, Escaped(slice::from_ref(byte)));
+    match error.kind {
+        DecodeKind::Length => format!("the number of digits is {length}"),
+        DecodeKind::Symbol => format!("byte {at} is '{byte}'"),
+        DecodeKind::Trailing => format!("byte {at} is '{byte}', whose last bits are not zero"),
+        DecodeKind::Padding => format!("the padding (=) is wrong at byte {at}"),
     }
 }
 
@@ -416,6 +448,37 @@ mod tests {
         check(b"\0\0\0\x01a\0\0\0\0", "frames", &[b"a", b""]);
         check(b"a\n\nb", "whole", &[b"a\n\nb"]);
         check(b"", "whole", &[b""]);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_said_with_its_place_in_the_line() {
+        for (line, format, words) in [
+            (" 0 0\t0x", "hex", "not hexadecimal: byte 7 is 'x'"),
+            ("00 0", "hex", "not hexadecimal: the number of digits is odd"),
+            ("\x1b0", "hex", r"byte 1 is '\u{1b}'"),
+            (" YQ-=", "base64", "not Base64: byte 4 is '-'"),
+            ("YQ= YQ==", "base64", "byte 3 is '='"),
+            (
+                "YQ==\nYQ",
+                "base64",
+                "2 of the input: not Base64: the number of digits is no multiple of 4 (is = ",
+            ),
+            ("YR==", "base64", "byte 2 is 'R', whose last bits are not zero"),
+            ("Y===", "base64", "the padding (=) is wrong at byte 2"),
+            (
+                "\n{\"payload\":}",
+                "json",
+                "record 2 of the input: not JSON: expected value at byte 12",
+            ),
+            (
+                "{\"payload_base64\":\"Y!==\"}",
+                "json",
+                "payload_base64 is not Base64: byte 2 is '!'",
+            ),
+        ] {
+            let error = compose(line.as_bytes(), format, 1000).1.unwrap();
+            assert!(error.contains(words), "{line}: {error}");
+        }
     }
 
     #[test]

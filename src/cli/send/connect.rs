@@ -41,11 +41,11 @@ impl Send {
 
     pub(super) fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
         let retry = self.retry.unwrap_or(if self.ack { ack::RETRY } else { Duration::ZERO });
-        let (tried, hint) = match retry.is_zero() {
-            true => (String::new(), "; is the server running? (--retry 10s keeps trying)"),
+        let (tried, retrying) = match retry.is_zero() {
+            true => (String::new(), " (--retry 10s keeps trying)"),
             false => (format!(" within {}", humantime::format_duration(retry)), ""),
         };
-        Failure::to_connect(address, &tried, error, hint)
+        Failure::to_connect(address, &tried, error, retrying)
     }
 
     /// Returns a timer for the longest silence of the server.

@@ -7,7 +7,7 @@ use framelet::format::OutputFormat;
 use framelet::sink::{FileSink, MessageSink, OutputSink, RedisSink, SinkTarget, SqliteSink};
 
 use super::super::exit_code::Exit;
-use super::super::failure::{Failure, plain};
+use super::super::failure::{Failure, missing_directory, plain};
 use super::Serve;
 
 /// The environment variable for a Redis password, to keep it out of process lists.
@@ -59,22 +59,7 @@ impl Serve {
     /// Opens the sink. Returns `None` if messages are only counted.
     pub(super) fn sink(&self) -> Result<Option<Box<dyn MessageSink>>, Failure> {
         let format = self.output.unwrap_or_default();
-        let unusable = |error: io::Error| {
-            let text = plain(&error);
-            let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
-            let hint = match (&self.to, error.kind()) {
-                (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
-                (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
-                    ", as cargo install --locked --path . does"
-                }
-                (SinkTarget::Redis(_), io::ErrorKind::Unsupported) => {
-                    ": cargo install --locked --features redis --path ."
-                }
-                (SinkTarget::Redis(_), _) if needs_password() => " (FRAMELET_REDIS_PASSWORD)",
-                _ => "",
-            };
-            Failure::new(Exit::Usage, text + hint)
-        };
+        let unusable = |error| self.unusable(&error);
         Ok(Some(match &self.to {
             SinkTarget::Stdout if format == OutputFormat::None => return Ok(None),
             SinkTarget::Stdout => {
@@ -91,6 +76,25 @@ impl Serve {
                 return Err(Failure::new(Exit::Usage, message));
             }
         }))
+    }
+
+    /// Returns why the sink cannot be opened, with advice.
+    fn unusable(&self, error: &io::Error) -> Failure {
+        let text = plain(error);
+        let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
+        let hint = match (&self.to, error.kind()) {
+            (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
+            (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
+                ", as cargo install --locked --path . does"
+            }
+            (SinkTarget::File(path) | SinkTarget::Sqlite(path), _) => &missing_directory(path),
+            (SinkTarget::Redis(_), io::ErrorKind::Unsupported) => {
+                ": cargo install --locked --features redis --path ."
+            }
+            (SinkTarget::Redis(_), _) if needs_password() => " (FRAMELET_REDIS_PASSWORD)",
+            _ => "",
+        };
+        Failure::new(Exit::Usage, format!("{text}{hint}"))
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -85,7 +85,11 @@ pub struct ByteStream {
     pub(super) kind: Kind,
     /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
+    first_read: Option<FirstRead>,
 }
+
+/// Whether the first read brought bytes, once there was one.
+pub(crate) type FirstRead = Arc<OnceLock<bool>>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -226,7 +230,20 @@ impl ByteStream {
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
-        ByteStream { kind, would_block: false }
+        ByteStream { kind, would_block: false, first_read: None }
+    }
+
+    /// Makes the first read known, for a server that hands the stream to code of others.
+    pub(crate) fn track_first_read(&mut self) -> FirstRead {
+        Arc::clone(self.first_read.get_or_insert_default())
+    }
+
+    fn read_done(&self, read: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if let Some(first_read) = &self.first_read {
+            // Fails for all reads but the first.
+            let _ = first_read.set(matches!(read, Ok(bytes) if bytes > 0));
+        }
+        Poll::Ready(read)
     }
 
     /// Lets a connection from a [`ResettingListener`](super::listener::ResettingListener) end cleanly.
@@ -364,11 +381,14 @@ impl AsyncRead for ByteStream {
                     }
                     (stream.get_ref().read(buf), buf.len())
                 }
-                Kind::Other(other) => return other.lock().as_mut().poll_read(cx, buf),
+                Kind::Other(other) => {
+                    let read = ready!(other.lock().as_mut().poll_read(cx, buf));
+                    return self.read_done(read);
+                }
             };
             self.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
-                return Poll::Ready(read);
+                return self.read_done(read);
             }
         }
     }

@@ -209,11 +209,16 @@ impl Receiver {
     async fn set_up(&mut self) -> Result<(), Outcome> {
         let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
         let stream = self.reader.get_mut();
-        let mut upgrading = upgrade.begin(stream.clone());
+        let mut accepted = stream.clone();
+        let first_read = accepted.track_first_read();
+        let mut upgrading = upgrade.begin(accepted);
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
         *stream = poll_fn(|cx| match upgrading.as_mut().poll(cx) {
-            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(Outcome::Setup)),
+            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(|error| {
+                let left_at_once = first_read.get() == Some(&false);
+                if left_at_once { Outcome::LeftAtOnce } else { Outcome::Setup(error) }
+            })),
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))

@@ -14,6 +14,7 @@ use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
 use crate::server::options::Options;
 use crate::server::server::Server;
+use crate::server::upgrade::Upgrade;
 use crate::server::writer_thread::WriterThread;
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::stream::pool::Buffer;
@@ -343,4 +344,42 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
         let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
         assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
     });
+}
+
+#[test]
+fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
+    let upgrade = |mut stream: ByteStream| async move {
+        let mut hello = [0; 2];
+        futures_lite::AsyncReadExt::read_exact(&mut stream, &mut hello).await?;
+        Ok(stream)
+    };
+    let upgrade = Some(Upgrade::new(upgrade));
+    let shared = server(&Options { upgrade, ..Options::default() });
+    for (sent, resets, is_probe) in
+        [(&b""[..], false, true), (b"", true, true), (b"x", false, false), (b"x", true, false)]
+    {
+        let (mut connection, mut client) = connection(&shared, None);
+        let socket = connection.receiver.reader.get_ref().clone();
+        client.write_all(sent).unwrap();
+        while socket.unread() < Some(sent.len() as u64) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let mut run = Box::pin(connection.run());
+        let outcome = block_on(async {
+            // A reset would destroy what is not read by then.
+            serve_until(&mut run, || socket.unread() == Some(0)).await;
+            if resets {
+                let linger = Some(Duration::ZERO);
+                socket2::SockRef::from(&client).set_linger(linger).unwrap();
+            }
+            drop(client);
+            run.await
+        });
+        let as_expected = match outcome {
+            Outcome::LeftAtOnce => is_probe,
+            Outcome::Setup(_) => !is_probe,
+            _ => false,
+        };
+        assert!(as_expected, "{sent:?}, reset: {resets}");
+    }
 }

@@ -262,20 +262,26 @@ impl ByteStream {
         }
     }
 
-    /// Marks an unclean end on streams that have no reset, by writing half a frame. In every layout, this
-    /// byte leaves the prefix or the payload incomplete.
-    pub(crate) fn mark_aborted(&self) {
+    /// Marks an unclean end on streams that have no reset, by writing half a frame after the `unsent` rest
+    /// of the last one. In every layout, this byte leaves the prefix or the payload incomplete; but a frame
+    /// that lacked only its last byte would be complete with it.
+    pub(crate) fn mark_aborted(&self, unsent: &[u8]) {
         const HALF_A_FRAME: &[u8] = &[0xff];
+        let mut bytes = &[unsent, HALF_A_FRAME].concat()[..];
         match &self.kind {
             Kind::Tcp(_) => {}
-            // If this fails, the peer is already gone.
-            Kind::Unix(stream) => drop(stream.get_ref().write(HALF_A_FRAME)),
+            // If this fails, the peer is already gone, or takes nothing.
+            Kind::Unix(stream) => drop(stream.get_ref().write_all(bytes)),
             Kind::Other(other) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 let mut stream = other.lock();
-                if let Poll::Ready(Ok(_)) = stream.as_mut().poll_write(cx, HALF_A_FRAME) {
-                    let _ = stream.as_mut().poll_flush(cx);
+                while let Poll::Ready(Ok(taken @ 1..)) = stream.as_mut().poll_write(cx, bytes) {
+                    bytes = &bytes[taken..];
+                    if bytes.is_empty() {
+                        break;
+                    }
                 }
+                let _ = stream.as_mut().poll_flush(cx);
             }
         }
     }

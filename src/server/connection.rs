@@ -15,6 +15,7 @@ use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
+use super::ack_state::AckState;
 use super::commit_queue::CommitQueue;
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::handler::{Answering, EachHandler};
@@ -132,7 +133,10 @@ impl Connection {
             Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
                 Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
             }
-            _ => self.receiver.reader.get_ref().mark_aborted(),
+            _ => {
+                let unsent = connection.acks().map_or_else(Vec::new, AckState::take_unsent);
+                self.receiver.reader.get_ref().mark_aborted(&unsent);
+            }
         }
         outcome
     }

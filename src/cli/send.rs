@@ -32,8 +32,8 @@ mod progress;
     subcommand,
     name = "send",
     help_triggers("-h", "--help", "help"),
-    note = "At the end of the input, send waits until the server closes the connection: it has then read everything, and a framelet server has also written it. Behind a proxy a close says nothing; only --ack tells.",
-    note = "The sender's id is that of --sender-file or --sender, else of the variable FRAMELET_SENDER, else a random one. Whoever knows it can take the sender's place; --sender shows it in the list of processes."
+    note = "At the end of the input, send waits until the server closes the connection: it has then read everything, and a framelet server has also written it. Through a proxy, a close proves nothing; only --ack proves delivery.",
+    note = "The sender's id is that of --sender-file or --sender, else of the variable FRAMELET_SENDER, else a random one. Anyone who knows it can take the sender's place; --sender shows it in the list of processes."
 )]
 pub(crate) struct Send {
     /// where to connect to (default: 127.0.0.1:4747)

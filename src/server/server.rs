@@ -73,8 +73,8 @@ pub struct Summary {
 /// committed. All other connections are reset, even idle ones at shutdown: data on its way from the peer
 /// will not be read, and the peer must not take the end for success. If the server is killed, its
 /// connections are reset as well. Unix sockets and other streams have no reset; there the server marks an
-/// unclean end with one byte, `ff`, which is half a frame in every layout. A server that was killed cannot
-/// do that.
+/// unclean end with one byte, `ff`, which is half a frame in every layout. It completes a reply that lacked only
+/// its last byte, but never an acknowledgement. A server that was killed cannot write it.
 ///
 /// One exception: at shutdown, a server with a handler of your own closes its connections cleanly, after the
 /// replies to everything it has read, since a reset would destroy replies in flight.

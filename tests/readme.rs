@@ -321,7 +321,7 @@ fn no_two_servers_in_the_docs_have_the_same_address_or_sink() {
                 continue;
             }
             servers += 1;
-            let address = words[0].contains(':').then_some(words[0]).unwrap_or(":4747");
+            let address = if words[0].contains(':') { words[0] } else { ":4747" };
             let to = words.windows(2).find(|pair| pair[0] == "--to").map(|pair| pair[1]);
             for what in [Some(address), to].into_iter().flatten() {
                 let before = seen.iter().find(|(other, _)| other == what);

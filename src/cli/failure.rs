@@ -26,7 +26,7 @@ impl Failure {
     /// A failed write to standard output.
     pub(crate) fn output(error: &io::Error) -> Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Whoever closed the pipe has seen enough.
+            // The reader closed the pipe, as `head` does: it needs no error.
             return Failure { exit: Exit::ClosedOutput, message: None };
         }
         Failure::new(Exit::Usage, format!("cannot write to standard output: {}", plain(error)))

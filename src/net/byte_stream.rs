@@ -85,6 +85,7 @@ pub struct ByteStream {
     pub(super) kind: Kind,
     /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
+    /// Set if the first read is to be recorded.
     first_read: Option<FirstRead>,
 }
 
@@ -233,7 +234,8 @@ impl ByteStream {
         ByteStream { kind, would_block: false, first_read: None }
     }
 
-    /// Makes the first read known, for a server that hands the stream to code of others.
+    /// Starts to record the first read, so that a server knows whether the peer has sent anything to an
+    /// upgrade that failed.
     pub(crate) fn track_first_read(&mut self) -> FirstRead {
         Arc::clone(self.first_read.get_or_insert_default())
     }

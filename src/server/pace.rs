@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The shortest time over which a speed is measured. Chosen by judgement: healthy senders pause for less.
 const SPAN: Duration = Duration::from_millis(400);
 
-/// How many bytes a message may be behind. So short messages, which hold little and arrive in few pieces,
+/// By how many bytes a message may lag. So short messages, which hold little and arrive in few pieces,
 /// get more time.
 const SLACK: u64 = 256;
 

@@ -103,9 +103,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
         Err(open) => {
             stream.mark_aborted(&[]);
             let open = Count(open as u64, "connection");
-            let line = format_args!(
-                "refused a connection from {peer}: {open} are open, which is the limit"
-            );
+            let line = format_args!("refused a connection from {peer}: {open} open, the limit");
             shared.log.say(Kind::OverLimit, line);
             return;
         }

@@ -1,7 +1,7 @@
 //! Sends messages, learns which of them are committed, and sends the others again if a connection is lost.
 //!
 //! A task of its own drives the connection: it sends messages, reads acknowledgements and reconnects,
-//! whatever the caller does meanwhile. Both share [`Shared`]: the caller adds messages to the window, the
+//! even while the caller does something else. Both share [`Shared`]: the caller adds messages to the window, the
 //! task sends them from it.
 
 use std::future::Future;

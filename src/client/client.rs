@@ -389,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;
     /// messages that arrive meanwhile are dropped. A framelet server closes once it has put everything
     /// into its sink; other servers usually once they have read everything. A proxy closes its side
-    /// whatever became of the messages: then only an [`AckClient`](crate::AckClient) can tell.
+    /// even if the messages are lost: then only an [`AckClient`](crate::AckClient) can tell.
     ///
     /// There is no time limit: use `futures_lite::FutureExt::or` with a timer.
     ///

@@ -82,7 +82,7 @@ impl OutputFormat {
     /// Returns what precedes and follows a payload if the format leaves the payload unchanged. Not for
     /// empty payloads.
     pub(crate) fn around(self, payload: &[u8]) -> Option<(Prefix, &'static [u8])> {
-        let behind: &[u8] = match self {
+        let after: &[u8] = match self {
             OutputFormat::Text => b"\n\n",
             OutputFormat::Lines => b"\n",
             OutputFormat::Nul => b"\0",
@@ -92,7 +92,7 @@ impl OutputFormat {
                 return None;
             }
         };
-        Some((Prefix::new(b""), behind))
+        Some((Prefix::new(b""), after))
     }
 }
 
@@ -252,8 +252,8 @@ mod tests {
     fn what_stands_around_a_payload_is_what_the_format_adds() {
         let payload = vec![b'a'; 70_000];
         for (name, format) in super::super::names::OUTPUT {
-            if let Some((before, behind)) = format.around(&payload) {
-                let whole = [&before[..], &payload, behind].concat();
+            if let Some((before, after)) = format.around(&payload) {
+                let whole = [&before[..], &payload, after].concat();
                 assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
             }
         }

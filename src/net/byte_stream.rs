@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -85,7 +85,12 @@ pub struct ByteStream {
     pub(super) kind: Kind,
     /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
+    /// Set if the first read is to be recorded.
+    first_read: Option<FirstRead>,
 }
+
+/// Whether the first read brought bytes, once there was one.
+pub(crate) type FirstRead = Arc<OnceLock<bool>>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -226,7 +231,21 @@ impl ByteStream {
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
-        ByteStream { kind, would_block: false }
+        ByteStream { kind, would_block: false, first_read: None }
+    }
+
+    /// Starts to record the first read, so that a server knows whether the peer has sent anything to an
+    /// upgrade that failed.
+    pub(crate) fn track_first_read(&mut self) -> FirstRead {
+        Arc::clone(self.first_read.get_or_insert_default())
+    }
+
+    fn read_done(&self, read: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if let Some(first_read) = &self.first_read {
+            // Fails for all reads but the first.
+            let _ = first_read.set(matches!(read, Ok(bytes) if bytes > 0));
+        }
+        Poll::Ready(read)
     }
 
     /// Lets a connection from a [`ResettingListener`](super::listener::ResettingListener) end cleanly.
@@ -245,20 +264,26 @@ impl ByteStream {
         }
     }
 
-    /// Marks an unclean end on streams that have no reset, by writing half a frame. In every layout, this
-    /// byte leaves the prefix or the payload incomplete.
-    pub(crate) fn mark_aborted(&self) {
+    /// Marks an unclean end on streams that have no reset, by writing half a frame after the `unsent` rest
+    /// of the last one. In every layout, this byte leaves the prefix or the payload incomplete; but a frame
+    /// that lacked only its last byte would be complete with it.
+    pub(crate) fn mark_aborted(&self, unsent: &[u8]) {
         const HALF_A_FRAME: &[u8] = &[0xff];
+        let mut bytes = &[unsent, HALF_A_FRAME].concat()[..];
         match &self.kind {
             Kind::Tcp(_) => {}
-            // If this fails, the peer is already gone.
-            Kind::Unix(stream) => drop(stream.get_ref().write(HALF_A_FRAME)),
+            // If this fails, the peer is already gone, or takes nothing.
+            Kind::Unix(stream) => drop(stream.get_ref().write_all(bytes)),
             Kind::Other(other) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 let mut stream = other.lock();
-                if let Poll::Ready(Ok(_)) = stream.as_mut().poll_write(cx, HALF_A_FRAME) {
-                    let _ = stream.as_mut().poll_flush(cx);
+                while let Poll::Ready(Ok(taken @ 1..)) = stream.as_mut().poll_write(cx, bytes) {
+                    bytes = &bytes[taken..];
+                    if bytes.is_empty() {
+                        break;
+                    }
                 }
+                let _ = stream.as_mut().poll_flush(cx);
             }
         }
     }
@@ -364,11 +389,14 @@ impl AsyncRead for ByteStream {
                     }
                     (stream.get_ref().read(buf), buf.len())
                 }
-                Kind::Other(other) => return other.lock().as_mut().poll_read(cx, buf),
+                Kind::Other(other) => {
+                    let read = ready!(other.lock().as_mut().poll_read(cx, buf));
+                    return self.read_done(read);
+                }
             };
             self.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
-                return Poll::Ready(read);
+                return self.read_done(read);
             }
         }
     }

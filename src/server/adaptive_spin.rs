@@ -74,7 +74,7 @@ fn commits_to_pay_for(lost: Duration) -> u32 {
     u32::try_from(lost.as_nanos() / PRICE.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// Busy-waits until `has_come` returns true, at low priority: whatever else wants this core goes first.
+/// Busy-waits until `has_come` returns true, at low priority: any other thread that wants this core goes first.
 fn look(has_come: impl Fn() -> bool) -> Outcome {
     let started = Instant::now();
     loop {

@@ -15,6 +15,7 @@ use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
+use super::ack_state::AckState;
 use super::commit_queue::CommitQueue;
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::handler::{Answering, EachHandler};
@@ -132,7 +133,10 @@ impl Connection {
             Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
                 Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
             }
-            _ => self.receiver.reader.get_ref().mark_aborted(),
+            _ => {
+                let unsent = connection.acks().map_or_else(Vec::new, AckState::take_unsent);
+                self.receiver.reader.get_ref().mark_aborted(&unsent);
+            }
         }
         outcome
     }
@@ -209,11 +213,16 @@ impl Receiver {
     async fn set_up(&mut self) -> Result<(), Outcome> {
         let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
         let stream = self.reader.get_mut();
-        let mut upgrading = upgrade.begin(stream.clone());
+        let mut accepted = stream.clone();
+        let first_read = accepted.track_first_read();
+        let mut upgrading = upgrade.begin(accepted);
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
         *stream = poll_fn(|cx| match upgrading.as_mut().poll(cx) {
-            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(Outcome::Setup)),
+            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(|error| {
+                let left_at_once = first_read.get() == Some(&false);
+                if left_at_once { Outcome::LeftAtOnce } else { Outcome::Setup(error) }
+            })),
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))

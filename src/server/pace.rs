@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 /// The shortest time over which a speed is measured. Chosen by judgement: healthy senders pause for less.
 const SPAN: Duration = Duration::from_millis(400);
 
-/// How many bytes a short message may be behind: it holds little and arrives in few pieces.
+/// By how many bytes a short message may lag: it holds little and arrives in few pieces.
 const SHORTEST_SLACK: u64 = 256;
 
-/// The share of a long message that may be behind: it may arrive in large steps. Chosen by judgement; a
-/// peer that sends nothing is found out after as large a share of the message timeout.
+/// By what share of itself a long message may lag: it may arrive in large steps. Chosen by judgement; a peer
+/// that sends nothing is found out after as large a share of the message timeout.
 const SLACK_SHARE: u64 = 64;
 
 /// How far a message or reply had got, and when.

@@ -530,7 +530,7 @@ mod tests {
                 question
             })
             .collect();
-        // Nobody waits for that one any more.
+        // Its caller has stopped waiting for the answer.
         drop(questions.remove(1));
         barrier.wait();
         let answers: Vec<_> =

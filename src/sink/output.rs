@@ -201,11 +201,11 @@ fn write_messages(
     for (messages, message) in (done + 1..).zip(rest) {
         let large = !escaped && message.payload.len() >= LARGE;
         match large.then(|| format.around(message.payload)).flatten() {
-            Some((before, behind)) => {
+            Some((before, after)) => {
                 before.append_to(buffer);
                 unwritten.payloads.push((buffer.len(), message.payload));
                 bytes += message.payload.len();
-                buffer.extend_from_slice(behind);
+                buffer.extend_from_slice(after);
             }
             None => format.append(&message, escaped, buffer, &mut |buffer| {
                 if buffer.len() >= WRITE { unwritten.write(file, buffer) } else { Ok(()) }
@@ -326,7 +326,7 @@ mod tests {
         for (count, len, writes, slices) in [
             (1000, 100, 1, 1),
             (3, 32 * 1024 - 1, 1, 1),
-            // The line feed behind each payload is in the buffer.
+            // The line feed after each payload is in the buffer.
             (3, 32 * 1024, 1, 6),
             (16, 64 * 1024, 1, 32),
             (17, 64 * 1024, 2, 32 + 2),

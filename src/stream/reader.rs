@@ -319,7 +319,7 @@ impl<R> FrameReader<R> {
             missing,
             has_worked: self.has_worked(),
         };
-        // What comes slowly is not wrong.
+        // A slow stream may still be a valid one.
         let is_wrong = !matches!(fault, Fault::Slow { .. });
         let suspect = is_wrong.then(|| diagnosis::diagnose(&evidence)).flatten();
         let error = ProtocolError { at: self.at(), prefix, fault, suspect };

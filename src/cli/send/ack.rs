@@ -11,17 +11,19 @@ use framelet::{AckClient, Address};
 use futures_lite::FutureExt;
 
 use super::super::exit_code::Exit;
-use super::super::failure::Failure;
+use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::log;
 use super::super::signals::stop_signal;
+use super::Send;
 use super::identity::{Identity, Notes};
-use super::{Messages, Progress, Send};
+use super::messages::Messages;
+use super::progress::Progress;
 
 /// How long to try to connect and reconnect by default.
 pub(super) const RETRY: Duration = Duration::from_secs(30);
 
-/// Checks that the options are consistent.
+/// Checks the options that belong to `--ack`.
 pub(super) fn check(send: &Send) -> Result<(), Failure> {
     let only_with_ack = [
         ("--window", send.window.is_some()),
@@ -248,7 +250,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
             return Failure::new(exit(error), behind(error, identity, false));
         }
         Unfinished::Failed(error @ AckError::Lost { error: io, .. }) => {
-            (exit(error), format!("the connection to the server was lost: {}", super::plain(io)))
+            (exit(error), format!("the connection to the server was lost: {}", plain(io)))
         }
         Unfinished::Failed(error) => (exit(error), flags::of_client(error)),
     };

@@ -166,14 +166,14 @@ impl<S> Client<S> {
     /// # Examples
     ///
     /// ```
-    /// use framelet::{Client, Layout};
+    /// use framelet::Client;
     /// use futures_lite::io::Cursor;
     ///
     /// let client = Client::new(Cursor::new(Vec::new())).max_message(100_000)?;
     /// assert!(client.layout("u16be".parse()?).is_err()); // up to 65535 bytes
     ///
-    /// let client = Client::new(Cursor::new(Vec::new())).max_message(100_000)?.layout(Layout::U32LE)?;
-    /// # let _ = client;
+    /// let client = Client::new(Cursor::new(Vec::new())).max_message(100_000)?;
+    /// assert!(client.layout("u32le".parse()?).is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn layout(mut self, layout: Layout) -> Result<Client<S>, LimitError> {

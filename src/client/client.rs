@@ -169,10 +169,10 @@ impl<S> Client<S> {
     /// use framelet::Client;
     /// use futures_lite::io::Cursor;
     ///
-    /// let client = Client::new(Cursor::new(Vec::new())).max_message(100_000)?;
+    /// let client = Client::new(Cursor::new(vec![0])).max_message(100_000)?;
     /// assert!(client.layout("u16be".parse()?).is_err()); // up to 65535 bytes
     ///
-    /// let client = Client::new(Cursor::new(Vec::new())).max_message(100_000)?;
+    /// let client = Client::new(Cursor::new(vec![0])).max_message(100_000)?;
     /// assert!(client.layout("u32le".parse()?).is_ok());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
-use crate::stream::payloads::{self, Payloads};
-use crate::wire::ack::{RefusalCode, checksum};
+use crate::stream::payloads::{PayloadIter, Payloads};
+use crate::wire::ack::checksum;
+use crate::wire::answer::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
 /// A received payload with its origin.
@@ -241,7 +242,7 @@ impl<'a> IntoIterator for &'a Batch {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
-    payloads: Skip<payloads::Iter<'a>>,
+    payloads: Skip<PayloadIter<'a>>,
     /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,

@@ -6,7 +6,6 @@ pub(crate) mod byte_stream;
 pub(crate) mod listener;
 
 pub use address::{Address, ParseAddressError};
-#[doc(hidden)]
 pub use backoff::Backoff;
 pub use byte_stream::{ByteStream, Peer};
 pub use listener::Listener;

@@ -22,7 +22,7 @@ use common::program::{
 use common::proxy::start_proxy;
 use framelet::client::{AckError, AckOptions, AnswerError, CountFault};
 use framelet::wire::{Hello, SenderId};
-use framelet::{Address, Client, Layout};
+use framelet::{AckClient, Address, Layout};
 use rustix::process::Signal;
 
 // ---- a server that is killed
@@ -217,7 +217,7 @@ fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
             let address = address.clone();
             smol::spawn(async move {
                 let options = AckOptions::new().server_timeout(None);
-                let mut sending = Client::connect_with_acks(&address, options).await?;
+                let mut sending = AckClient::connect(&address, options).await?;
                 for number in 0..MESSAGES {
                     sending.send(&message(client, number)).await?;
                 }

@@ -99,10 +99,10 @@ impl AckOptions {
         AckOptions { layout, ..self }
     }
 
-    /// Sets the longest payload to send, in bytes. `None`, the default, is
-    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE).
-    pub fn max_message(self, limit: impl Into<Option<usize>>) -> AckOptions {
-        AckOptions { max_message: limit.into(), ..self }
+    /// Sets the longest payload to send, in bytes. Default: 8 MiB. A limit that the layout cannot express is
+    /// an error of [`AckClient::connect`](crate::AckClient::connect).
+    pub fn max_message(self, limit: usize) -> AckOptions {
+        AckOptions { max_message: Some(limit), ..self }
     }
 }
 

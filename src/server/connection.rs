@@ -31,7 +31,12 @@ use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{FirstBytes, Hello, RefusalCode};
+use crate::wire::ack::{FirstBytes, Hello};
+use crate::wire::answer::RefusalCode;
+
+/// A read of [`FrameReader`].
+type PollRead<T> =
+    fn(&mut FrameReader<ByteStream>, &mut Context<'_>) -> Poll<Result<Option<T>, ReadError>>;
 
 /// How many reads a connection may do before other tasks get their turn: half a megabyte if all are full.
 /// Chosen by judgement: with four, throughput is one percent lower; with thirty, other tasks begin to wait
@@ -414,10 +419,7 @@ impl Receiver {
     fn poll_read<T>(
         &mut self,
         cx: &mut Context<'_>,
-        read: impl FnOnce(
-            &mut FrameReader<ByteStream>,
-            &mut Context<'_>,
-        ) -> Poll<Result<Option<T>, ReadError>>,
+        read: PollRead<T>,
     ) -> Poll<Result<T, Outcome>> {
         // Taken before the read: a verdict that arrives later wakes the task and is seen in the next poll.
         let before = self.connection.state.snapshot();
@@ -428,14 +430,7 @@ impl Receiver {
     }
 
     /// Reads, or returns what to wait for.
-    fn poll_reading<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        read: impl FnOnce(
-            &mut FrameReader<ByteStream>,
-            &mut Context<'_>,
-        ) -> Poll<Result<Option<T>, ReadError>>,
-    ) -> Reading<T> {
+    fn poll_reading<T>(&mut self, cx: &mut Context<'_>, read: PollRead<T>) -> Reading<T> {
         let draining = self.shared.is_draining();
         let expired = self.connection.state.snapshot().is_expired();
         if expired || draining || self.reader.waits_for_memory() {

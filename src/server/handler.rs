@@ -97,7 +97,7 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
-/// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
+/// Implemented for `()`, [`Reply`], byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
 /// the message back), for vectors and options of these, and for results of all of them.
 ///
 /// # Examples
@@ -125,17 +125,26 @@ pub trait IntoReplies {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
 }
 
-/// The payload of a reply.
+/// The payload of a reply, made from bytes, text, or the [`Request`] itself.
 ///
 /// # Examples
 ///
-/// ```
-/// use framelet::server::IntoReplies;
+/// A handler whose branches return different types:
 ///
-/// let mut replies = Vec::new();
-/// vec!["21.5", "21.7"].append_to(&mut replies)?;
-/// assert_eq!(replies[1].as_ref(), b"21.7");
-/// # Ok::<(), framelet::server::HandlerError>(())
+/// ```
+/// use framelet::server::{Reply, Request};
+///
+/// async fn answer(request: Request) -> Reply {
+///     match request.payload() {
+///         b"" => Reply::from("nothing to repeat"),
+///         b"number" => Reply::from(request.number().to_string()),
+///         _ => Reply::from(request),
+///     }
+/// }
+/// # let _ = framelet::Server::accept_from(futures_lite::stream::empty::<
+/// #     std::io::Result<(futures_lite::io::Cursor<Vec<u8>>, framelet::net::Peer)>,
+/// # >()).answer(answer);
+/// assert_eq!(Reply::from(b"21.5".to_vec()).as_ref(), b"21.5");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reply(Payload);
@@ -157,6 +166,37 @@ impl AsRef<[u8]> for Reply {
     }
 }
 
+impl From<Vec<u8>> for Reply {
+    fn from(payload: Vec<u8>) -> Reply {
+        Reply(Payload::Owned(payload))
+    }
+}
+
+impl From<String> for Reply {
+    fn from(payload: String) -> Reply {
+        payload.into_bytes().into()
+    }
+}
+
+impl From<&'static [u8]> for Reply {
+    fn from(payload: &'static [u8]) -> Reply {
+        Reply(Payload::Static(payload))
+    }
+}
+
+impl From<&'static str> for Reply {
+    fn from(payload: &'static str) -> Reply {
+        payload.as_bytes().into()
+    }
+}
+
+/// Sends the message back without copying it.
+impl From<Request> for Reply {
+    fn from(request: Request) -> Reply {
+        Reply(Payload::Same(request))
+    }
+}
+
 impl IntoReplies for () {
     fn append_to(self, _: &mut Vec<Reply>) -> Result<(), HandlerError> {
         Ok(())
@@ -172,7 +212,7 @@ impl IntoReplies for Reply {
 
 impl IntoReplies for Vec<u8> {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Owned(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -190,7 +230,7 @@ impl<const N: usize> IntoReplies for [u8; N] {
 
 impl IntoReplies for &'static [u8] {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Static(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -208,7 +248,7 @@ impl IntoReplies for &'static str {
 
 impl IntoReplies for Request {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Same(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -250,13 +290,18 @@ impl<R: IntoReplies, E: Into<HandlerError>> IntoReplies for Result<R, E> {
 /// assert_eq!(client.request(b"hello").await?, b"HELLO");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-pub trait Handler: Send + Sync + 'static {
-    /// Not part of the public interface.
-    #[doc(hidden)]
+///
+/// This trait is sealed: it cannot be implemented outside of this crate.
+pub trait Handler: IntoAnswering {}
+
+impl<H: IntoAnswering> Handler for H {}
+
+/// What a [`Handler`] is to a server. Its module is private, and so it seals that trait.
+pub trait IntoAnswering {
     fn into_answering(self) -> Answering;
 }
 
-impl<F, Fut> Handler for F
+impl<F, Fut> IntoAnswering for F
 where
     F: Fn(Request) -> Fut + Send + Sync + 'static,
     Fut: Future + Send + 'static,
@@ -293,20 +338,19 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct Echo;
 
-impl Handler for Echo {
+impl IntoAnswering for Echo {
     fn into_answering(self) -> Answering {
         Answering::Echo
     }
 }
 
-/// A future that answers one message.
 /// Begins to answer a message.
 pub(crate) type EachHandler = Arc<dyn Fn(Request) -> Replying + Send + Sync>;
 
+/// A future that answers one message.
 pub(crate) type Replying = Pin<Box<dyn Future<Output = Result<Vec<Reply>, HandlerError>> + Send>>;
 
 /// How a server answers messages.
-#[doc(hidden)]
 #[derive(Clone)]
 pub enum Answering {
     /// Not at all.
@@ -314,7 +358,6 @@ pub enum Answering {
     /// With the message itself.
     Echo,
     /// With what a handler returns.
-    #[allow(private_interfaces)]
     Each(EachHandler),
 }
 

@@ -9,7 +9,7 @@ use log::debug;
 use super::open_connection::OpenConnection;
 use super::rate_limited_log::{Kind, RateLimitedLog};
 use crate::stream::error::ReadError;
-use crate::wire::ack::RefusalCode;
+use crate::wire::answer::RefusalCode;
 use crate::wire::count::Count;
 use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, ProtocolError};

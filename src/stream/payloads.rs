@@ -63,8 +63,8 @@ impl Payloads {
     }
 
     /// Returns the payloads in the order in which they were sent.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter {
+    pub fn iter(&self) -> PayloadIter<'_> {
+        PayloadIter {
             layout: self.layout,
             head: self.head.as_ref().map(|(_, payload)| &payload[..]),
             run: &self.run[self.from..self.to],
@@ -130,9 +130,9 @@ impl Payloads {
 
 impl<'a> IntoIterator for &'a Payloads {
     type Item = &'a [u8];
-    type IntoIter = Iter<'a>;
+    type IntoIter = PayloadIter<'a>;
 
-    fn into_iter(self) -> Iter<'a> {
+    fn into_iter(self) -> PayloadIter<'a> {
         self.iter()
     }
 }
@@ -156,16 +156,26 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
     }
 }
 
-/// The payloads of [`Payloads`].
+/// The payloads of [`Payloads`], in the order in which they were sent.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::{PayloadIter, Payloads};
+///
+/// let payloads: Payloads = ["21.5", "21.7"].into_iter().collect();
+/// let mut iter: PayloadIter<'_> = payloads.iter();
+/// assert_eq!(iter.next(), Some(&b"21.5"[..]));
+/// ```
 #[derive(Clone, Debug)]
-pub struct Iter<'a> {
+pub struct PayloadIter<'a> {
     layout: Layout,
     head: Option<&'a [u8]>,
     /// Whole frames.
     run: &'a [u8],
 }
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for PayloadIter<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {

@@ -70,8 +70,10 @@ pub(super) async fn run(
         .renumber(send.renumber)
         .retry(send.retry.unwrap_or(RETRY))
         .server_timeout(send.timeout.0)
-        .layout(send.layout)
-        .max_message(send.max_message);
+        .layout(send.layout);
+    if let Some(max) = send.max_message {
+        options = options.max_message(max);
+    }
     if let Some(window) = send.window {
         options = options.window(window);
     }
@@ -316,7 +318,7 @@ fn exit(error: &AckError) -> Exit {
         AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
         AckError::Refused { refusal, .. } => match refusal.code {
             RefusalCode::Late => Exit::Timeout,
-            RefusalCode::Echo
+            RefusalCode::Replies
             | RefusalCode::NoSink
             | RefusalCode::Version
             | RefusalCode::TooLong => Exit::Protocol,

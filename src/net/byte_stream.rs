@@ -16,6 +16,7 @@ use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::address::Address;
+use super::low_water::LowWater;
 use crate::wire::escape::Escaped;
 
 /// How often to retry an operation that sends no wake-up when it can succeed.
@@ -85,6 +86,7 @@ pub struct ByteStream {
     pub(super) kind: Kind,
     /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
+    low_water: LowWater,
 }
 
 #[derive(Clone, Debug)]
@@ -226,7 +228,7 @@ impl ByteStream {
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
-        ByteStream { kind, would_block: false }
+        ByteStream { kind, would_block: false, low_water: LowWater::default() }
     }
 
     /// Lets a connection from a [`ResettingListener`](super::listener::ResettingListener) end cleanly.
@@ -280,6 +282,13 @@ impl ByteStream {
     /// Makes the next read try the socket at once, even if the kernel has not reported it readable.
     pub(crate) fn assume_readable(&mut self) {
         self.would_block = false;
+    }
+
+    /// Lets reads into large buffers sleep until many bytes have arrived, on sockets that can. Only for a reader
+    /// that never asks for more than its peer has announced, and while no other clone reads: any other reader
+    /// could wait for bytes that nobody sends.
+    pub(crate) fn gather_large_reads(&mut self) {
+        self.low_water.enable();
     }
 
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close
@@ -343,17 +352,19 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
 
 impl AsyncRead for ByteStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
         loop {
             // A read that did not fill the buffer has emptied the socket: another attempt would only return
             // `WouldBlock`.
-            let wait = self.would_block;
-            let (read, size) = match &self.kind {
+            let wait = this.would_block;
+            let (read, size) = match &this.kind {
                 Kind::Tcp(stream) => {
                     if wait {
+                        this.low_water.prepare(stream, buf.len());
                         ready!(stream.poll_readable(cx))?;
                     }
                     (stream.get_ref().read(buf), buf.len())
@@ -366,7 +377,7 @@ impl AsyncRead for ByteStream {
                 }
                 Kind::Other(other) => return other.lock().as_mut().poll_read(cx, buf),
             };
-            self.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
+            this.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
                 return Poll::Ready(read);
             }

@@ -44,3 +44,54 @@ impl LowWater {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::ioctl_fionread;
+
+    use super::*;
+
+    fn is_readable(socket: &TcpStream) -> bool {
+        let mut sockets = [PollFd::new(socket, PollFlags::IN)];
+        poll(&mut sockets, Some(&Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn a_socket_is_readable_once_it_has_what_a_large_read_is_owed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = listener.accept().unwrap().0;
+        let (mut mark, mut sent) = (LowWater::default(), 0);
+        let mut send = |bytes: usize| {
+            client.write_all(&vec![0; bytes]).unwrap();
+            sent += bytes as u64;
+            while ioctl_fionread(&socket).unwrap() < sent {
+                std::thread::yield_now();
+            }
+        };
+        send(1);
+        mark.prepare(&socket, 1 << 20);
+        assert!(is_readable(&socket), "it was not enabled");
+        mark.enable();
+        for (len, has) in [(LARGE - 1, true), (LARGE, false), (1, true), (usize::MAX, false)] {
+            mark.prepare(&socket, len);
+            assert_eq!(is_readable(&socket), has, "{len}");
+        }
+        send(LARGE - 2);
+        mark.prepare(&socket, LARGE);
+        assert!(!is_readable(&socket), "{LARGE} bytes less one");
+        send(1);
+        assert!(is_readable(&socket), "{LARGE} bytes");
+        mark.prepare(&socket, LARGE + 1);
+        assert!(!is_readable(&socket));
+        drop(client);
+        let started = std::time::Instant::now();
+        while !is_readable(&socket) {
+            assert!(started.elapsed() < std::time::Duration::from_secs(30), "its end");
+        }
+    }
+}

@@ -29,9 +29,18 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
+/// Sends the start of a large message, and the rest of `bytes` after the server has most likely begun to wait.
+fn send_start(stream: &mut TcpStream, bytes: &[u8]) {
+    let (start, rest) = bytes.split_at(1000);
+    stream.write_all(start).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    stream.write_all(rest).unwrap();
+}
+
 #[test]
 fn a_large_message_in_small_pieces_is_read_whole_and_the_next_one_at_once() {
-    let server = Server::start(&["--output", "frames"]);
+    // At the deadline, all that has arrived would be read.
+    let server = Server::start(&["--output", "frames", "--message-timeout", "1h"]);
     let mut stream = connect(&server);
     let mut expected = frame(&payload(MIB));
     // Those that end in one piece, in a large one, and in a small one.
@@ -56,7 +65,7 @@ fn a_large_message_in_small_pieces_is_read_whole_and_the_next_one_at_once() {
 fn unfinished(arguments: &[&str], given: usize, end: impl FnOnce(&TcpStream)) -> String {
     let server = Server::start(&[&["--output", "none"], arguments].concat());
     let mut stream = connect(&server);
-    stream.write_all(&frame(&payload(MIB))[..given]).unwrap();
+    send_start(&mut stream, &frame(&payload(MIB))[..given]);
     end(&stream);
     server.wait_for_log("message 2 at byte 1048580", 1);
     drop(stream);
@@ -85,7 +94,7 @@ fn what_was_sent_before_a_signal_is_read_though_nobody_was_woken_for_it() {
     server.wait_for_output(MIB + 4);
     let message = frame(&payload(MIB));
     let (start, rest) = message.split_at(300_000);
-    stream.write_all(start).unwrap();
+    send_start(&mut stream, start);
     // On this machine, what was written has arrived.
     server.signal(Signal::TERM);
     wait_until("the end of the listener", || TcpStream::connect(server.address).is_err());

@@ -18,7 +18,8 @@ const LARGE: usize = 128 << 10;
 /// reader longer.
 const HIGHEST: libc::c_int = 512 << 10;
 
-// The code of this macro is nix's.
+// The macro expands to an unsafe call of nix's, the only one in this crate: `forbid(unsafe_code)` does not look into
+// the macros of other crates.
 sockopt_impl!(ReceiveLowWater, SetOnly, libc::SOL_SOCKET, libc::SO_RCVLOWAT, libc::c_int);
 
 /// The mark of a socket: what the kernel was told last, in bytes, or zero if the mark is not used.

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod backoff; // how long to wait between two attempts
 pub(crate) mod byte_stream;
 pub(crate) mod listener;
+mod low_water; // how many bytes make a socket readable
 
 pub use address::{Address, ParseAddressError};
 pub use backoff::Backoff;

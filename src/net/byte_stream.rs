@@ -16,6 +16,7 @@ use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::address::Address;
+use super::low_water::LowWater;
 use crate::wire::escape::Escaped;
 
 /// How often to retry an operation that sends no wake-up when it can succeed.
@@ -87,6 +88,7 @@ pub struct ByteStream {
     would_block: bool,
     /// Set if the first read is to be recorded.
     first_read: Option<FirstRead>,
+    low_water: LowWater,
 }
 
 /// Whether the first read brought bytes, once there was one.
@@ -231,7 +233,8 @@ impl ByteStream {
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
-        ByteStream { kind, would_block: false, first_read: None }
+        let low_water = LowWater::default();
+        ByteStream { kind, would_block: false, low_water, first_read: None }
     }
 
     /// Starts to record the first read, so that a server knows whether the peer has sent anything to an
@@ -307,6 +310,13 @@ impl ByteStream {
         self.would_block = false;
     }
 
+    /// Lets reads into large buffers sleep until many bytes have arrived, on sockets that can. Only for a reader
+    /// that never asks for more than its peer has announced, and while no other clone reads: any other reader
+    /// could wait for bytes that nobody sends.
+    pub(crate) fn gather_large_reads(&mut self) {
+        self.low_water.enable();
+    }
+
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close
     /// its own: data that it still sends would turn the end into a reset, which destroys the rest in flight.
     pub(crate) async fn close_and_wait(&mut self, limit: Duration) {
@@ -368,17 +378,19 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
 
 impl AsyncRead for ByteStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
         loop {
             // A read that did not fill the buffer has emptied the socket: another attempt would only return
             // `WouldBlock`.
-            let wait = self.would_block;
-            let (read, size) = match &self.kind {
+            let wait = this.would_block;
+            let (read, size) = match &this.kind {
                 Kind::Tcp(stream) => {
                     if wait {
+                        this.low_water.prepare(stream, buf.len());
                         ready!(stream.poll_readable(cx))?;
                     }
                     (stream.get_ref().read(buf), buf.len())
@@ -394,7 +406,7 @@ impl AsyncRead for ByteStream {
                     return self.read_done(read);
                 }
             };
-            self.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
+            this.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
                 return self.read_done(read);
             }

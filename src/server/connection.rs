@@ -152,6 +152,8 @@ impl Connection {
         {
             return outcome;
         }
+        // The reader has a large buffer only for a payload, and reads no more than that.
+        self.receiver.reader.get_mut().gather_large_reads();
         if let Err(outcome) = self.open().await {
             return outcome;
         }
@@ -433,10 +435,11 @@ impl Receiver {
     fn poll_reading<T>(&mut self, cx: &mut Context<'_>, read: PollRead<T>) -> Reading<T> {
         let draining = self.shared.is_draining();
         let expired = self.connection.state.snapshot().is_expired();
-        if expired || draining || self.reader.waits_for_memory() {
-            // What the kernel has received counts, even if the reactor has not reported it yet. A reader in
-            // the line for memory is there because data has arrived; it must not lose its place because the
-            // reactor has not reported that data again.
+        let judged = self.pace.is_some();
+        if expired || draining || judged || self.reader.waits_for_memory() {
+            // What the kernel has received counts, even if the reactor has not reported it yet, or will not
+            // before there is more. A reader in the line for memory is there because data has arrived; it
+            // must not lose its place because the reactor has not reported that data again.
             self.reader.get_mut().assume_readable();
         }
         if draining && self.read_until.is_none() {

@@ -454,3 +454,44 @@ fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
         assert_eq!(narrow.0.lock().unwrap().written, expected, "{taken} taken before");
     }
 }
+
+/// The kernel does not report the middle of a large message before there is much of it, or all.
+#[test]
+fn what_the_log_says_of_a_message_includes_what_the_kernel_has_not_reported() {
+    let server = server(&Options::default());
+    for gives_way in [true, false] {
+        server.set_shortage(None);
+        let (mut connection, mut client) = connection(&server, None);
+        let origin = Arc::clone(&connection.receiver.connection);
+        let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
+        let message = frame(&vec![b'm'; 1 << 20]);
+        // The second one has a buffer for all of it, that of the first one.
+        let (start, rest) = ([&message[..], &message[..1000]].concat(), message[1000..].to_vec());
+        let started = thread::spawn(move || client.write_all(&start).map(|()| client));
+        block_on(async {
+            let mut run = Box::pin(connection.run());
+            let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
+            serve_until(&mut run, || started.is_finished() && is_read()).await;
+            let mut client = started.join().unwrap().unwrap();
+            client.write_all(&rest[..100_000]).unwrap();
+            let started = Instant::now();
+            while socket.unread() < Some(100_000) {
+                assert!(started.elapsed() < PATIENCE, "it did not come");
+            }
+            match gives_way {
+                true => {
+                    server.set_shortage(Some(STARVED));
+                    assert!(poll_once(&mut run).await.is_none());
+                    assert_eq!(socket.unread(), Some(100_000));
+                    Timer::after(Duration::from_millis(600)).await;
+                }
+                false => state.expire(state.snapshot()),
+            }
+            let Some(Outcome::Read(error)) = poll_once(&mut run).await else { panic!("not ended") };
+            let error = error.to_string();
+            let why = if gives_way { "nothing came in " } else { "not complete within 30s" };
+            assert!(error.contains(why), "{error}");
+            assert!(error.contains("got 101000 of 1048580 bytes"), "{error}");
+        });
+    }
+}

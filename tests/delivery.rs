@@ -554,7 +554,7 @@ fn after_a_renumbering_no_server_with_another_database_is_believed() {
     });
     smol::block_on(async {
         let options = AckOptions::new().renumber(true);
-        let mut client = Client::connect_with_acks(&address, options).await.unwrap();
+        let mut client = AckClient::connect(&address, options).await.unwrap();
         for _ in 0..4 {
             client.send(b"21.5").await.unwrap();
         }

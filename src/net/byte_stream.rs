@@ -403,12 +403,12 @@ impl AsyncRead for ByteStream {
                 }
                 Kind::Other(other) => {
                     let read = ready!(other.lock().as_mut().poll_read(cx, buf));
-                    return self.read_done(read);
+                    return this.read_done(read);
                 }
             };
             this.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
-                return self.read_done(read);
+                return this.read_done(read);
             }
         }
     }

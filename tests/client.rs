@@ -141,7 +141,7 @@ fn a_request_that_is_too_long_is_the_only_one_that_fails() {
     let asking = async {
         for _ in 0..2 {
             let error = client.request(&[0; 11]).await.unwrap_err();
-            assert!(matches!(error, RequestError::Write(WriteError::TooLong(_))), "{error:?}");
+            assert!(matches!(error, RequestError::Write(WriteError::Encode(_))), "{error:?}");
         }
         // Those before it are sent, so their replies arrive.
         client.request_all([&b"a"[..], b"b", &[0; 11]]).await.unwrap_err();

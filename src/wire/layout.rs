@@ -1,25 +1,38 @@
-//! How a prefix is written: its width, its byte order, and what it counts.
+//! How a message is framed: what stands before and behind its payload, and what the length counts.
 //!
 //! ```text
-//!   u32be                          u32be+self
-//!  ┌──────┬────────────┐          ┌──────┬────────────┐
-//!  │ n    │ n bytes    │          │ n+4  │ n bytes    │
-//!  └──────┴────────────┘          └──────┴────────────┘
-//!   prefix  payload                prefix  payload
+//!   u32be                          h1:u32be+self
+//!  ┌──────┬────────────┐          ┌────────┬──────┬────────────┐
+//!  │ n    │ n bytes    │          │ 1 byte │ n+4  │ n bytes    │
+//!  └──────┴────────────┘          └────────┴──────┴────────────┘
+//!   prefix  payload                prefix           payload
 //! ```
 //!
 //! `"hello"` as `u32be` is `00 00 00 05  68 65 6c 6c 6f`, as `u32le` it is
 //! `05 00 00 00  68 65 6c 6c 6f`, as `u16be+self` it is `00 07  68 65 6c 6c 6f`.
 //!
-//! This module is pure: no I/O, no allocation.
+//! This module is pure: no I/O.
+
+mod field; // the length field: how a number is written
+mod header; // the bytes that a message has beside its payload
+mod items; // layouts with more than a length in front of the payload
+mod lsp; // header lines with Content-Length
+mod notation; // the text form of layouts
+mod preset; // names for the layouts of known protocols
 
 use std::fmt;
-use std::str::FromStr;
 
 use crate::wire::count::Count;
+use field::{Field, LONGEST_FIELD, Number};
+use items::Items;
 
-/// The longest prefix of any layout, in bytes.
-pub(crate) const LONGEST_PREFIX: usize = 8;
+pub use header::Header;
+pub use lsp::LineFault;
+pub use notation::ParseLayoutError;
+pub use preset::{PRESETS, Preset};
+
+/// The longest prefix that needs no memory of its own, in bytes. Most layouts have shorter ones.
+pub(crate) const SHORT_PREFIX: usize = LONGEST_FIELD;
 
 /// The longest payload of any layout, in bytes: 2³¹ − 1.
 ///
@@ -32,17 +45,28 @@ pub const MAX_PAYLOAD: usize = 0x7fff_ffff;
 /// tokio-util's codec has the same default, so each accepts what the other sends.
 pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
 
-/// A varint prefix holds 32 bits, seven to a byte: five bytes at most.
-const LONGEST_VARINT: usize = 5;
-
-/// How a prefix is written.
+/// How a message is framed.
 ///
-/// Layouts have the same text form everywhere: `u8 u16be u16le u24be u24le u32be u32le u64be u64le varint`,
-/// with `+self` appended if the length includes the prefix itself.
+/// A layout has one text form everywhere: its items in the order of the bytes on the wire, joined by colons.
+/// Exactly one of them is the length. The payload comes last, unless `data` says where it is.
 ///
-/// `varint` is the base-128 integer of Protocol Buffers (LEB128): seven bits per byte, least significant
-/// first, the top bit set on all bytes but the last. It holds 32 bits in at most five bytes, and only the
-/// shortest form is accepted.
+/// | item | bytes |
+/// |---|---|
+/// | `u8 u16be u16le u24be u24le u32be u32le u64be u64le` | a length of that many bits, most (`be`) or least (`le`) significant byte first |
+/// | `varint` | a length as the base-128 integer of Protocol Buffers, in its shortest form, of at most 32 bits |
+/// | `ber` | a length as in ASN.1: one byte, or 0x80 + n and then n bytes |
+/// | `decN` `hexN` | a length of N decimal or hexadecimal digits |
+/// | `bcdN` | a length of N decimal digits, two to a byte |
+/// | `dec/HEX` | a length in decimal digits that ends with these bytes, such as `dec/0d0a` |
+/// | `hN` | N bytes of the message's [header](Header) |
+/// | `xHEX` | exactly these bytes |
+/// | `data` | the payload |
+///
+/// A length counts the payload, or with `+self` the payload and the length field, with `+all` the whole
+/// frame, with `+N` or `-N` that many more or fewer than the payload.
+///
+/// Instead of items, the text can be the name of a protocol in [`PRESETS`], or `lsp`: header lines with
+/// `Content-Length`, an empty line, and the payload.
 ///
 /// # Examples
 ///
@@ -51,35 +75,25 @@ const LONGEST_VARINT: usize = 5;
 ///
 /// let layout: Layout = "u32le+self".parse()?;
 /// assert_eq!(layout.to_string(), "u32le+self");
-/// assert_eq!(&*layout.encode(5)?, [9, 0, 0, 0]);
+/// assert_eq!(layout.encode(5)?, [9, 0, 0, 0]);
+/// assert_eq!("h1:u32be".parse::<Layout>()?.encode(5)?, [0, 0, 0, 0, 5]);
 /// assert!("u32".parse::<Layout>().is_err()); // which byte order?
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Layout {
-    field: Field,
-    counts_itself: bool,
-}
+pub struct Layout(Kind);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Field {
-    Fixed { width: u8, little: bool },
-    Varint,
+enum Kind {
+    /// A binary length and the payload.
+    Plain {
+        field: Field,
+        counts_itself: bool,
+    },
+    Items(&'static Items),
+    /// Header lines with `Content-Length`.
+    Lsp,
 }
-
-/// The name of every layout without `+self`, in the order of the help texts.
-const NAMES: [(&str, Field); 10] = [
-    ("u8", Field::Fixed { width: 1, little: false }),
-    ("u16be", Field::Fixed { width: 2, little: false }),
-    ("u16le", Field::Fixed { width: 2, little: true }),
-    ("u24be", Field::Fixed { width: 3, little: false }),
-    ("u24le", Field::Fixed { width: 3, little: true }),
-    ("u32be", Field::Fixed { width: 4, little: false }),
-    ("u32le", Field::Fixed { width: 4, little: true }),
-    ("u64be", Field::Fixed { width: 8, little: false }),
-    ("u64le", Field::Fixed { width: 8, little: true }),
-    ("varint", Field::Varint),
-];
 
 /// What the first bytes of a frame mean.
 ///
@@ -98,19 +112,19 @@ const NAMES: [(&str, Field); 10] = [
 pub enum Decoded {
     /// A whole prefix.
     Prefix {
-        /// The length of the prefix in bytes.
+        /// The length of the prefix in bytes: of all that precedes the payload.
         prefix: usize,
         /// The payload length that it announces, in bytes; not yet checked against a limit.
         payload: u64,
     },
     /// More bytes are needed.
     Incomplete {
-        /// How many bytes are needed, counted from the start of the frame.
+        /// How many bytes are needed at least, counted from the start of the frame.
         need: usize,
     },
 }
 
-/// A prefix that is not a valid length.
+/// A frame that is not valid in its layout.
 ///
 /// # Examples
 ///
@@ -126,31 +140,114 @@ pub enum Decoded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// The length includes the prefix but is smaller than the prefix.
+    /// The length includes the length field but is smaller than the field.
     SmallerThanItself {
         /// The number in the field.
         length: u64,
         /// The width of the field in bytes.
         prefix: usize,
     },
+    /// The length is smaller than what it counts beside the payload.
+    SmallerThanCounted {
+        /// The number in the field.
+        length: u64,
+        /// The smallest number that makes sense.
+        least: u64,
+    },
+    /// A byte that is fixed by the layout has another value.
+    WrongByte {
+        /// The offset of the byte in the frame.
+        at: usize,
+        /// The value that the layout has there.
+        expected: u8,
+        /// The value that is there.
+        found: u8,
+    },
     /// A varint that does not end within five bytes, or does not fit 32 bits.
     VarintTooLong,
     /// A varint with a needless trailing zero byte.
     VarintNotShortest,
+    /// A BER length of the indefinite form, which says nothing.
+    BerIndefinite,
+    /// A BER length of more than eight bytes.
+    BerTooWide {
+        /// How many bytes it would have.
+        bytes: usize,
+    },
+    /// A byte of a length in text that is no digit.
+    NotADigit {
+        /// The byte.
+        found: u8,
+    },
+    /// A byte of a length in BCD whose halves are not two decimal digits.
+    NotBcd {
+        /// The byte.
+        found: u8,
+    },
+    /// Digits are followed by something else than their terminator.
+    NotTheTerminator {
+        /// The byte of the terminator that should be there.
+        expected: u8,
+        /// The byte that is there.
+        found: u8,
+    },
+    /// A decimal length of variable width begins with a needless zero.
+    LeadingZero,
+    /// A decimal length of variable width has too many digits.
+    TooManyDigits {
+        /// The most digits allowed.
+        most: usize,
+    },
+    /// Header lines that are not valid.
+    Lines(LineFault),
 }
 
-/// A payload longer than the prefix can express, or than the limit.
+/// A message that cannot be framed.
 ///
 /// # Examples
 ///
 /// ```
-/// use framelet::wire::TooLong;
 /// use framelet::Layout;
+/// use framelet::wire::{EncodeError, TooLong};
 ///
 /// let layout: Layout = "u8".parse()?;
 /// let too_long = TooLong { length: 300, limit: 255, field: Some(layout) };
-/// assert_eq!(layout.encode(300), Err(too_long));
+/// assert_eq!(layout.encode(300), Err(EncodeError::TooLong(too_long)));
 /// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The payload is too long.
+    TooLong(TooLong),
+    /// The payload is shorter than the layout can say, which has a length of the form `-N`.
+    TooShort {
+        /// The payload's length in bytes.
+        length: usize,
+        /// The shortest payload of the layout, in bytes.
+        least: usize,
+        /// The layout.
+        layout: Layout,
+    },
+    /// The header is not one that the layout has.
+    Header {
+        /// The header's length in bytes.
+        length: usize,
+        /// The layout.
+        layout: Layout,
+    },
+}
+
+/// A payload longer than the layout can say, or than the limit.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{EncodeError, TooLong, append_frame};
+/// use framelet::Layout;
+///
+/// let error = append_frame(&mut Vec::new(), Layout::U32BE, 4, b"hello").unwrap_err();
+/// assert_eq!(error, EncodeError::TooLong(TooLong { length: 5, limit: 4, field: None }));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
@@ -183,75 +280,115 @@ pub struct LimitError {
     pub layout: Layout,
 }
 
-/// An encoded prefix; dereferences to its bytes.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::Layout;
-///
-/// let prefix = Layout::U32BE.encode(5)?;
-/// assert_eq!([&prefix[..], b"hello"].concat(), b"\0\0\0\x05hello");
-/// # Ok::<(), framelet::wire::TooLong>(())
-/// ```
+/// An encoded length field; dereferences to its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    bytes: [u8; LONGEST_PREFIX],
+pub(crate) struct Prefix {
+    bytes: [u8; LONGEST_FIELD],
     len: usize,
 }
 
 impl Layout {
     /// Four bytes, most significant first: the format of Erlang's `{packet, 4}`, Twisted's
     /// `Int32StringReceiver` and many others, and framelet's default.
-    pub const U32BE: Layout =
-        Layout { field: Field::Fixed { width: 4, little: false }, counts_itself: false };
+    pub const U32BE: Layout = Layout::plain(Field::Fixed { width: 4, little: false }, false);
 
-    /// Returns every layout, plain ones first.
+    const fn plain(field: Field, counts_itself: bool) -> Layout {
+        Layout(Kind::Plain { field, counts_itself })
+    }
+
+    /// Returns every layout that is a binary length and the payload; those without `+self` first.
     pub fn all() -> impl Iterator<Item = Layout> {
         [false, true].into_iter().flat_map(|counts_itself| {
-            NAMES
+            notation::NAMES
                 .into_iter()
-                .map(move |(_, field)| Layout { field, counts_itself })
-                .filter(|layout| !(layout.counts_itself && layout.field == Field::Varint))
+                .filter(move |(_, field)| !(counts_itself && *field == Field::Varint))
+                .map(move |(_, field)| Layout::plain(field, counts_itself))
         })
     }
 
-    /// Encodes the prefix of a payload of `payload` bytes.
+    /// Encodes what precedes a payload of `payload` bytes; a header is zeros.
     ///
     /// # Errors
     ///
-    /// [`TooLong`] if the field cannot express that length. A length is never truncated to fit.
+    /// [`EncodeError`] if the layout cannot say that length. A length is never truncated to fit.
+    pub fn encode(self, payload: usize) -> Result<Vec<u8>, EncodeError> {
+        self.check(usize::MAX, &[], payload)?;
+        let mut prefix = Vec::new();
+        self.append_prefix(&[], payload, &mut prefix);
+        Ok(prefix)
+    }
+
+    /// Checks that a message can be framed.
     #[inline]
-    pub fn encode(self, payload: usize) -> Result<Prefix, TooLong> {
+    pub(crate) fn check(
+        self,
+        limit: usize,
+        header: &[u8],
+        payload: usize,
+    ) -> Result<(), EncodeError> {
         if payload > self.max_payload() {
-            return Err(TooLong { length: payload, limit: self.max_payload(), field: Some(self) });
+            let limit = self.max_payload();
+            return Err(EncodeError::TooLong(TooLong {
+                length: payload,
+                limit,
+                field: Some(self),
+            }));
         }
-        let mut bytes = [0; LONGEST_PREFIX];
-        let len = match self.field {
-            Field::Fixed { width, little } => {
-                let width = usize::from(width);
-                let number = payload as u64 + if self.counts_itself { width as u64 } else { 0 };
-                bytes = match little {
-                    true => number.to_le_bytes(),
-                    // Its last `width` bytes come first.
-                    false => (number << (64 - 8 * width)).to_be_bytes(),
-                };
-                width
+        if payload > limit {
+            return Err(EncodeError::TooLong(TooLong { length: payload, limit, field: None }));
+        }
+        match (self.0, header) {
+            (Kind::Plain { .. }, []) => Ok(()),
+            _ => self.check_header(header, payload),
+        }
+    }
+
+    #[inline(never)]
+    fn check_header(self, header: &[u8], payload: usize) -> Result<(), EncodeError> {
+        let fits = match self.0 {
+            Kind::Plain { .. } => header.is_empty(),
+            Kind::Lsp => lsp::is_header(header),
+            Kind::Items(items) if payload < items.min_payload() => {
+                let (length, least) = (payload, items.min_payload());
+                return Err(EncodeError::TooShort { length, least, layout: self });
             }
-            Field::Varint => {
-                let (mut rest, mut len) = (payload, 0);
-                loop {
-                    bytes[len] = rest.to_le_bytes()[0] & 0x7f;
-                    rest >>= 7;
-                    if rest == 0 {
-                        break len + 1;
-                    }
-                    bytes[len] |= 0x80;
-                    len += 1;
-                }
+            Kind::Items(items) if items.has_markers() => {
+                header.is_empty() || (payload == 0 && matches!(header, b"0000" | b"0001" | b"0002"))
             }
+            Kind::Items(items) => header.is_empty() || header.len() == items.header_len(),
         };
-        Ok(Prefix { bytes, len })
+        match fits {
+            true => Ok(()),
+            false => Err(EncodeError::Header { length: header.len(), layout: self }),
+        }
+    }
+
+    /// Appends what precedes a payload, and returns the part of `header` that belongs behind it. Both must
+    /// have been [checked](Layout::check).
+    #[inline]
+    pub(crate) fn append_prefix<'h>(
+        self,
+        header: &'h [u8],
+        payload: usize,
+        out: &mut Vec<u8>,
+    ) -> &'h [u8] {
+        match self.0 {
+            Kind::Plain { field, counts_itself } => {
+                let itself = if counts_itself { field.width().unwrap_or(0) } else { 0 };
+                field.encode((payload + itself) as u64).append_to(out);
+            }
+            Kind::Items(items) => return items.append_prefix(header, payload, out),
+            Kind::Lsp => lsp::append_prefix(header, payload, out),
+        }
+        &[]
+    }
+
+    /// Appends what follows a payload, with what [`append_prefix`](Layout::append_prefix) left of the header.
+    #[inline]
+    pub(crate) fn append_trailer(self, header: &[u8], out: &mut Vec<u8>) {
+        if let Kind::Items(items) = self.0 {
+            items.append_trailer(header, out);
+        }
     }
 
     /// Decodes the prefix at the start of `frame`, which may be shorter or longer than it.
@@ -271,34 +408,78 @@ impl Layout {
 
     #[inline(never)]
     fn decode_any(self, frame: &[u8]) -> Result<Decoded, Malformed> {
-        let (width, little) = match self.field {
-            Field::Fixed { width, little } => (usize::from(width), little),
-            Field::Varint => return decode_varint(frame),
+        let (field, counts_itself) = match self.0 {
+            Kind::Plain { field, counts_itself } => (field, counts_itself),
+            Kind::Items(items) => return items.decode(frame),
+            Kind::Lsp => return lsp::decode(frame),
         };
-        let Some(field) = frame.get(..width) else {
-            return Ok(Decoded::Incomplete { need: width });
-        };
-        let append = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
-        let number = match little {
-            false => field.iter().fold(0, append),
-            true => field.iter().rfold(0, append),
-        };
-        if !self.counts_itself {
-            return Ok(Decoded::Prefix { prefix: width, payload: number });
+        match field.decode(frame)? {
+            Number::Incomplete { need } => Ok(Decoded::Incomplete { need }),
+            Number::Whole { width, number } if !counts_itself => {
+                Ok(Decoded::Prefix { prefix: width, payload: number })
+            }
+            Number::Whole { width, number } => match number.checked_sub(width as u64) {
+                Some(payload) => Ok(Decoded::Prefix { prefix: width, payload }),
+                None => Err(Malformed::SmallerThanItself { length: number, prefix: width }),
+            },
         }
-        match number.checked_sub(width as u64) {
-            Some(payload) => Ok(Decoded::Prefix { prefix: width, payload }),
-            None => Err(Malformed::SmallerThanItself { length: number, prefix: width }),
+    }
+
+    /// Checks what follows the payload of a frame: `bytes`, which may be incomplete, at byte `at` of the frame.
+    #[inline]
+    pub(crate) fn check_trailer(self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
+        match self.0 {
+            Kind::Items(items) => items.check_trailer(bytes, at),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the number of bytes that follow each payload.
+    #[inline]
+    pub fn trailer_len(self) -> usize {
+        match self.0 {
+            Kind::Items(items) => items.trailer.len,
+            _ => 0,
+        }
+    }
+
+    /// Returns whether messages may have a [header](Header).
+    pub fn has_header(self) -> bool {
+        match self.0 {
+            Kind::Plain { .. } => false,
+            Kind::Items(items) => items.header_len() > 0 || items.has_markers(),
+            Kind::Lsp => true,
+        }
+    }
+
+    /// Returns the number of bytes in the [header](Header) of each message, if all have the same.
+    pub fn header_len(self) -> Option<usize> {
+        match self.0 {
+            Kind::Plain { .. } => Some(0),
+            Kind::Items(items) => (!items.has_markers()).then(|| items.header_len()),
+            Kind::Lsp => None,
+        }
+    }
+
+    /// Returns the header of a frame whose payload stands between `prefix` and `trailer`.
+    #[inline]
+    pub(crate) fn header<'a>(self, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
+        match self.0 {
+            Kind::Plain { .. } => Header::EMPTY,
+            Kind::Items(items) => Header::around(items, prefix, trailer),
+            Kind::Lsp => Header::lines(prefix),
         }
     }
 
     /// Returns the longest payload this layout can announce, in bytes; never above [`MAX_PAYLOAD`].
     #[inline]
     pub fn max_payload(self) -> usize {
-        match self.field {
-            Field::Fixed { width, .. } if width < 4 => {
-                (1 << (8 * width)) - 1 - if self.counts_itself { usize::from(width) } else { 0 }
+        match self.0 {
+            Kind::Plain { field: Field::Fixed { width, .. }, counts_itself } if width < 4 => {
+                (1 << (8 * width)) - 1 - if counts_itself { usize::from(width) } else { 0 }
             }
+            // A layout without one was refused when it was parsed.
+            Kind::Items(items) => items.max_payload().unwrap_or(0),
             _ => MAX_PAYLOAD,
         }
     }
@@ -323,9 +504,9 @@ impl Layout {
 
     /// Returns the layout with the other byte order, if it has one.
     pub(crate) fn other_order(self) -> Option<Layout> {
-        match self.field {
-            Field::Fixed { width, little } if width > 1 => {
-                Some(Layout { field: Field::Fixed { width, little: !little }, ..self })
+        match self.0 {
+            Kind::Plain { field: Field::Fixed { width, little }, counts_itself } if width > 1 => {
+                Some(Layout::plain(Field::Fixed { width, little: !little }, counts_itself))
             }
             _ => None,
         }
@@ -333,40 +514,31 @@ impl Layout {
 
     /// Returns the layout that differs only in whether the length includes the prefix.
     pub(crate) fn other_count(self) -> Option<Layout> {
-        (self.field != Field::Varint)
-            .then_some(Layout { counts_itself: !self.counts_itself, ..self })
+        match self.0 {
+            Kind::Plain { field: field @ Field::Fixed { .. }, counts_itself } => {
+                Some(Layout::plain(field, !counts_itself))
+            }
+            _ => None,
+        }
     }
 
     /// Returns whether the length includes the prefix.
     pub(crate) fn counts_itself(self) -> bool {
-        self.counts_itself
+        matches!(self.0, Kind::Plain { counts_itself: true, .. })
     }
 
-    /// Returns the width of the field in bytes, if it is fixed.
+    /// Returns the length of the prefix in bytes, if it is a binary integer of fixed width and nothing else.
     pub(crate) fn width(self) -> Option<usize> {
-        match self.field {
-            Field::Fixed { width, .. } => Some(usize::from(width)),
-            Field::Varint => None,
+        match self.0 {
+            Kind::Plain { field, .. } => field.width(),
+            _ => None,
         }
     }
 }
 
-fn decode_varint(frame: &[u8]) -> Result<Decoded, Malformed> {
-    let mut payload = 0;
-    for (index, &byte) in frame.iter().take(LONGEST_VARINT).enumerate() {
-        // The fifth byte has room for the top four of 32 bits.
-        if index == LONGEST_VARINT - 1 && byte > 0x0f {
-            return Err(Malformed::VarintTooLong);
-        }
-        payload |= u64::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            if byte == 0 && index > 0 {
-                return Err(Malformed::VarintNotShortest);
-            }
-            return Ok(Decoded::Prefix { prefix: index + 1, payload });
-        }
-    }
-    Ok(Decoded::Incomplete { need: frame.len() + 1 })
+/// Returns the decimal digits of `number`, which has at most ten.
+fn digits_of(number: u64) -> Prefix {
+    Prefix::new(number.to_string().as_bytes())
 }
 
 impl Default for Layout {
@@ -376,19 +548,27 @@ impl Default for Layout {
 }
 
 impl Prefix {
-    /// Returns a prefix with these bytes, at most [`LONGEST_PREFIX`] of them.
-    pub(crate) fn new(field: &[u8]) -> Prefix {
-        let mut bytes = [0; LONGEST_PREFIX];
+    /// Returns a prefix with these bytes, at most [`LONGEST_FIELD`] of them.
+    fn new(field: &[u8]) -> Prefix {
+        let mut bytes = [0; LONGEST_FIELD];
         bytes[..field.len()].copy_from_slice(field);
         Prefix { bytes, len: field.len() }
+    }
+
+    /// Returns a prefix with the first `len` bytes of an array.
+    #[inline]
+    fn from_array(array: [u8; 8], len: usize) -> Prefix {
+        let mut bytes = [0; LONGEST_FIELD];
+        bytes[..8].copy_from_slice(&array);
+        Prefix { bytes, len }
     }
 
     /// Appends the prefix to `out`: first the whole fixed array, then the surplus is truncated. That takes
     /// two instructions; copying a variable length would be a call.
     #[inline]
-    pub(crate) fn append_to(self, out: &mut Vec<u8>) {
+    fn append_to(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.bytes);
-        out.truncate(out.len() - (LONGEST_PREFIX - self.len));
+        out.truncate(out.len() - (LONGEST_FIELD - self.len));
     }
 }
 
@@ -401,78 +581,36 @@ impl std::ops::Deref for Prefix {
     }
 }
 
-impl fmt::Display for Layout {
+/// Shows a byte as it would be read in a dump, and as a character if it is one.
+struct Byte(u8);
+
+impl fmt::Display for Byte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name =
-            NAMES.iter().find(|(_, field)| *field == self.field).map_or("", |(name, _)| name);
-        f.write_str(name)?;
-        f.write_str(if self.counts_itself { "+self" } else { "" })
-    }
-}
-
-impl fmt::Debug for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Layout({self})")
-    }
-}
-
-/// Not the name of a layout.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::Layout;
-///
-/// match "u32".parse::<Layout>() {
-///     Ok(layout) => panic!("{layout}"),
-///     Err(error) => assert!(error.to_string().starts_with("which byte order? write u32be")),
-/// }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseLayoutError(String);
-
-impl FromStr for Layout {
-    type Err = ParseLayoutError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (name, counts_itself) = match text.strip_suffix("+self") {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
-        if let Some(&(_, field)) = NAMES.iter().find(|(known, _)| *known == name) {
-            if counts_itself && field == Field::Varint {
-                return Err(ParseLayoutError(
-                    "a varint cannot count itself: its own width depends on the length".into(),
-                ));
-            }
-            return Ok(Layout { field, counts_itself });
+        write!(f, "0x{:02x}", self.0)?;
+        match self.0.is_ascii_graphic() {
+            true => write!(f, " ({:?})", char::from(self.0)),
+            false => Ok(()),
         }
-        if NAMES.iter().any(|(known, _)| known.strip_suffix("be") == Some(name)) {
-            return Err(ParseLayoutError(format!(
-                "which byte order? write {name}be (most significant byte first, the usual one) or {name}le"
-            )));
-        }
-        let names = NAMES.map(|(name, _)| name).join(" ");
-        Err(ParseLayoutError(format!(
-            "no such layout; the layouts are {names}, with +self appended if the length counts its own prefix"
-        )))
     }
 }
-
-impl fmt::Display for ParseLayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ParseLayoutError {}
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Malformed::SmallerThanItself { length, prefix } => {
-                let prefix = Count(*prefix as u64, "byte");
+                let prefix = Count(prefix as u64, "byte");
                 write!(f, "length {length} is smaller than the {prefix} of the prefix it counts")
+            }
+            Malformed::SmallerThanCounted { length, least } => {
+                let least = Count(least, "byte");
+                write!(
+                    f,
+                    "length {length} is smaller than the {least} it counts beside the payload"
+                )
+            }
+            Malformed::WrongByte { at, expected, found } => {
+                let (expected, found) = (Byte(expected), Byte(found));
+                write!(f, "byte {at} of the frame is {found}, but the layout has {expected} there")
             }
             Malformed::VarintTooLong => {
                 f.write_str("varint does not end within 5 bytes and 32 bits")
@@ -480,11 +618,42 @@ impl fmt::Display for Malformed {
             Malformed::VarintNotShortest => {
                 f.write_str("varint is not in its shortest form (its last byte is zero)")
             }
+            Malformed::BerIndefinite => f.write_str("the BER length is indefinite (0x80)"),
+            Malformed::BerTooWide { bytes } => {
+                write!(f, "the BER length would have {bytes} bytes, more than 8")
+            }
+            Malformed::NotADigit { found } => {
+                write!(f, "the length should be digits, but has {}", Byte(found))
+            }
+            Malformed::NotBcd { found } => {
+                write!(f, "the length should be two decimal digits a byte, but has {}", Byte(found))
+            }
+            Malformed::NotTheTerminator { expected, found } => {
+                let (expected, found) = (Byte(expected), Byte(found));
+                write!(f, "the length should end with {expected}, but has {found}")
+            }
+            Malformed::LeadingZero => f.write_str("the length begins with a needless zero"),
+            Malformed::TooManyDigits { most } => write!(f, "the length has over {most} digits"),
+            Malformed::Lines(fault) => fault.fmt(f),
         }
     }
 }
 
 impl std::error::Error for Malformed {}
+
+impl fmt::Display for LineFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LineFault::NoLength => "the header lines have no Content-Length",
+            LineFault::TwoLengths => "the header lines have more than one Content-Length",
+            LineFault::NotANumber => "Content-Length is not a number of at most 10 digits",
+            LineFault::NoName => "a header line does not begin with a name and a colon",
+            LineFault::TooLong => "the header lines do not end within 4096 bytes",
+        })
+    }
+}
+
+impl std::error::Error for LineFault {}
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -501,6 +670,48 @@ impl fmt::Display for TooLong {
 
 impl std::error::Error for TooLong {}
 
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            EncodeError::TooLong(too_long) => too_long.fmt(f),
+            EncodeError::TooShort { length, least, layout } => {
+                let length = Count(length as u64, "byte");
+                write!(f, "message of {length} is less than a {layout} prefix can say ({least})")
+            }
+            EncodeError::Header { length, layout } => {
+                let length = Count(length as u64, "byte");
+                match (layout.0, layout.header_len()) {
+                    (_, Some(0)) => write!(f, "a header of {length}, but {layout} has none"),
+                    (_, Some(len)) => write!(f, "a header of {length}, but {layout} has {len}"),
+                    (Kind::Lsp, _) => f.write_str(
+                        "the header of an lsp message is lines, each with a name, a colon and CR LF, other \
+                         than Content-Length",
+                    ),
+                    _ => write!(
+                        f,
+                        "the header in {layout} is one of the markers 0000, 0001 and 0002, without a payload"
+                    ),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for EncodeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            EncodeError::TooLong(too_long) => Some(too_long),
+            _ => None,
+        }
+    }
+}
+
+impl From<TooLong> for EncodeError {
+    fn from(too_long: TooLong) -> EncodeError {
+        EncodeError::TooLong(too_long)
+    }
+}
+
 impl fmt::Display for LimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LimitError { limit, layout } = self;
@@ -513,72 +724,4 @@ impl fmt::Display for LimitError {
 impl std::error::Error for LimitError {}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layout(text: &str) -> Layout {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn every_layout_has_one_text_form_for_both_directions() {
-        assert_eq!(Layout::all().count(), 19);
-        for each in Layout::all() {
-            assert_eq!(layout(&each.to_string()), each);
-        }
-    }
-
-    #[test]
-    fn what_is_encoded_decodes_to_the_same_length() {
-        let mut random = fastrand::Rng::with_seed(1);
-        for layout in Layout::all() {
-            let max = layout.max_payload();
-            let edges =
-                [0, 1, 127, 128, 255, 256, 16_383, 16_384, 1 << 21, 3 << 21, 1 << 28, max - 1, max];
-            let lengths = edges.into_iter().chain((0..1000).map(|_| random.usize(..=max)));
-            for length in lengths.filter(|&length| length <= max) {
-                let prefix = layout.encode(length).unwrap();
-                let whole = Decoded::Prefix { prefix: prefix.len(), payload: length as u64 };
-                assert_eq!(layout.decode(&prefix), Ok(whole), "{layout} {length}");
-                for cut in 0..prefix.len() {
-                    let part = layout.decode(&prefix[..cut]).unwrap();
-                    assert!(
-                        matches!(part, Decoded::Incomplete { need } if need > cut && need <= prefix.len())
-                    );
-                }
-            }
-            assert!(layout.encode(max + 1).is_err(), "{layout}");
-        }
-    }
-
-    #[test]
-    fn a_length_is_refused_rather_than_shortened() {
-        let error = layout("u8").encode(300).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "message of 300 bytes is more than a u8 prefix can say (255)"
-        );
-        assert!(layout("u8+self").encode(255).is_err());
-        assert!(layout("u16be").encode(65_536).is_err());
-    }
-
-    #[test]
-    fn wide_numbers_do_not_wrap() {
-        for (bytes, number) in [
-            ([0, 0, 0, 1, 0, 0, 0, 3], (1 << 32) + 3),
-            ([0x80, 0, 0, 0, 0, 0, 0, 0], 1 << 63),
-            ([0xff; 8], u64::MAX),
-        ] {
-            let decoded = layout("u64be").decode(&bytes);
-            assert_eq!(decoded, Ok(Decoded::Prefix { prefix: 8, payload: number }));
-        }
-    }
-
-    #[test]
-    fn texts_that_name_no_layout_say_what_to_write() {
-        let say = |text: &str| text.parse::<Layout>().unwrap_err().to_string();
-        assert!(say("u32").contains("u32be"));
-        assert!(say("varint+self").contains("cannot count itself"));
-        assert!(say("u31be").contains("u8 u16be"));
-    }
-}
+mod tests;

@@ -1,0 +1,109 @@
+//! Header lines with `Content-Length`, an empty line, and the payload: the base protocol of LSP, which DAP
+//! and BSP share.
+
+use memchr::memmem;
+
+use super::{Decoded, Malformed, digits_of};
+
+/// The longest header, in bytes.
+const LONGEST: usize = 4096;
+
+const LENGTH: &[u8] = b"Content-Length";
+
+/// What is wrong with header lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LineFault {
+    /// There is no `Content-Length`.
+    NoLength,
+    /// There is more than one `Content-Length`.
+    TwoLengths,
+    /// The value of `Content-Length` is not a decimal number of at most ten digits.
+    NotANumber,
+    /// A line has no name before a colon.
+    NoName,
+    /// The lines do not end within 4096 bytes.
+    TooLong,
+}
+
+/// Returns the lines of `head`, without their ends, up to the empty one.
+fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let lines = head.split(|&byte| byte == b'\n');
+    lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).take_while(|line| !line.is_empty())
+}
+
+/// Returns the name and the value of a line.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    let is_name = colon > 0 && line[..colon].iter().all(u8::is_ascii_graphic);
+    is_name.then(|| (&line[..colon], line[colon + 1..].trim_ascii()))
+}
+
+fn is_length(line: &[u8]) -> bool {
+    field(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case(LENGTH))
+}
+
+/// Returns the length of the header at the start of `frame`, its empty line included, if it is whole.
+fn head_len(frame: &[u8]) -> Option<usize> {
+    let frame = &frame[..frame.len().min(LONGEST)];
+    let ends = [&b"\n\r\n"[..], b"\n\n"].map(|end| Some(memmem::find(frame, end)? + end.len()));
+    ends.into_iter().flatten().min()
+}
+
+pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
+    let Some(prefix) = head_len(frame) else {
+        let first = memchr::memchr(b'\n', frame).map_or(frame, |end| &frame[..end]);
+        let of_name = first.split(|&byte| byte == b':').next().unwrap_or_default();
+        if of_name.iter().any(|byte| !byte.is_ascii_graphic()) || first.first() == Some(&b':') {
+            return Err(Malformed::Lines(LineFault::NoName));
+        }
+        if frame.len() >= LONGEST {
+            return Err(Malformed::Lines(LineFault::TooLong));
+        }
+        return Ok(Decoded::Incomplete { need: frame.len() + 1 });
+    };
+    let mut length = None;
+    for line in lines(&frame[..prefix]) {
+        let (name, value) = field(line).ok_or(Malformed::Lines(LineFault::NoName))?;
+        if name.eq_ignore_ascii_case(LENGTH) {
+            let digits = (1..=10).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+            let value = std::str::from_utf8(value).ok().filter(|_| digits);
+            let number = value.and_then(|value| value.parse::<u64>().ok());
+            let number = number.ok_or(Malformed::Lines(LineFault::NotANumber))?;
+            if length.replace(number).is_some() {
+                return Err(Malformed::Lines(LineFault::TwoLengths));
+            }
+        }
+    }
+    let payload = length.ok_or(Malformed::Lines(LineFault::NoLength))?;
+    Ok(Decoded::Prefix { prefix, payload })
+}
+
+/// Returns whether `header` is nothing but lines that may precede or follow `Content-Length`.
+pub(super) fn is_header(header: &[u8]) -> bool {
+    let room = LONGEST - LENGTH.len() - b": 2147483647\r\n\r\n".len();
+    let whole = header.is_empty() || header.ends_with(b"\r\n");
+    let mut lines = header.strip_suffix(b"\r\n").unwrap_or(header).split(|&byte| byte == b'\n');
+    let is_line = |line: &[u8]| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        field(line).is_some() && !is_length(line) && !line.contains(&b'\r')
+    };
+    header.is_empty() || (whole && header.len() <= room && lines.all(is_line))
+}
+
+/// Calls `take` with the parts of the header of `head`: all lines but `Content-Length`, each with its end.
+pub(super) fn header_of<'a>(head: &'a [u8], take: &mut impl FnMut(&'a [u8])) {
+    for line in lines(head).filter(|line| !is_length(line)) {
+        take(line);
+        take(b"\r\n");
+    }
+}
+
+pub(super) fn append_prefix(header: &[u8], payload: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(LENGTH);
+    out.extend_from_slice(b": ");
+    digits_of(payload as u64).append_to(out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(header);
+    out.extend_from_slice(b"\r\n");
+}

@@ -85,7 +85,9 @@ pub struct Layout(Kind);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
-    /// A binary length and the payload.
+    /// `u32be`, of which there is no other form: one comparison tells the default from all others.
+    U32be,
+    /// Another binary length, and the payload.
     Plain {
         field: Field,
         counts_itself: bool,
@@ -280,6 +282,9 @@ pub struct LimitError {
     pub layout: Layout,
 }
 
+/// The length field of the default layout.
+const U32BE: Field = Field::Fixed { width: 4, little: false };
+
 /// An encoded length field; dereferences to its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix {
@@ -290,10 +295,29 @@ pub(crate) struct Prefix {
 impl Layout {
     /// Four bytes, most significant first: the format of Erlang's `{packet, 4}`, Twisted's
     /// `Int32StringReceiver` and many others, and framelet's default.
-    pub const U32BE: Layout = Layout::plain(Field::Fixed { width: 4, little: false }, false);
+    pub const U32BE: Layout = Layout(Kind::U32be);
 
-    const fn plain(field: Field, counts_itself: bool) -> Layout {
-        Layout(Kind::Plain { field, counts_itself })
+    /// Returns the layout of a binary length and the payload.
+    fn plain(field: Field, counts_itself: bool) -> Layout {
+        match (field, counts_itself) {
+            (U32BE, false) => Layout(Kind::U32be),
+            _ => Layout(Kind::Plain { field, counts_itself }),
+        }
+    }
+
+    /// Returns whether it is the default layout, with one comparison.
+    #[inline]
+    pub(crate) fn is_u32be(self) -> bool {
+        matches!(self.0, Kind::U32be)
+    }
+
+    /// Returns the field of a layout that is a binary length and the payload, and whether it counts itself.
+    fn as_plain(self) -> Option<(Field, bool)> {
+        match self.0 {
+            Kind::U32be => Some((U32BE, false)),
+            Kind::Plain { field, counts_itself } => Some((field, counts_itself)),
+            Kind::Items(_) | Kind::Lsp => None,
+        }
     }
 
     /// Returns every layout that is a binary length and the payload; those without `+self` first.
@@ -338,7 +362,7 @@ impl Layout {
             return Err(EncodeError::TooLong(TooLong { length: payload, limit, field: None }));
         }
         match (self.0, header) {
-            (Kind::Plain { .. }, []) => Ok(()),
+            (Kind::U32be | Kind::Plain { .. }, []) => Ok(()),
             _ => self.check_header(header, payload),
         }
     }
@@ -346,7 +370,7 @@ impl Layout {
     #[inline(never)]
     fn check_header(self, header: &[u8], payload: usize) -> Result<(), EncodeError> {
         let fits = match self.0 {
-            Kind::Plain { .. } => header.is_empty(),
+            Kind::U32be | Kind::Plain { .. } => header.is_empty(),
             Kind::Lsp => lsp::is_header(header),
             Kind::Items(items) if payload < items.min_payload() => {
                 let (length, least) = (payload, items.min_payload());
@@ -372,15 +396,29 @@ impl Layout {
         payload: usize,
         out: &mut Vec<u8>,
     ) -> &'h [u8] {
+        if self.is_u32be() {
+            let [.., a, b, c, d] = (payload as u64).to_be_bytes();
+            out.extend_from_slice(&[a, b, c, d]);
+            return &[];
+        }
+        self.append_prefix_in(header, payload, out)
+    }
+
+    #[inline(never)]
+    fn append_prefix_in<'h>(self, header: &'h [u8], payload: usize, out: &mut Vec<u8>) -> &'h [u8] {
         match self.0 {
+            Kind::U32be => self.append_prefix(header, payload, out),
             Kind::Plain { field, counts_itself } => {
                 let itself = if counts_itself { field.width().unwrap_or(0) } else { 0 };
                 field.encode((payload + itself) as u64).append_to(out);
+                &[]
             }
-            Kind::Items(items) => return items.append_prefix(header, payload, out),
-            Kind::Lsp => lsp::append_prefix(header, payload, out),
+            Kind::Items(items) => items.append_prefix(header, payload, out),
+            Kind::Lsp => {
+                lsp::append_prefix(header, payload, out);
+                &[]
+            }
         }
-        &[]
     }
 
     /// Appends what follows a payload, with what [`append_prefix`](Layout::append_prefix) left of the header.
@@ -396,19 +434,9 @@ impl Layout {
     /// # Errors
     ///
     /// [`Malformed`] if no valid frame starts with these bytes.
-    #[inline]
     pub fn decode(self, frame: &[u8]) -> Result<Decoded, Malformed> {
-        // The default layout has a fast path: one load instead of a loop, small enough to be inlined.
-        if let (Layout::U32BE, &[a, b, c, d, ..]) = (self, frame) {
-            let number = u32::from_be_bytes([a, b, c, d]);
-            return Ok(Decoded::Prefix { prefix: 4, payload: u64::from(number) });
-        }
-        self.decode_any(frame)
-    }
-
-    #[inline(never)]
-    fn decode_any(self, frame: &[u8]) -> Result<Decoded, Malformed> {
         let (field, counts_itself) = match self.0 {
+            Kind::U32be => (U32BE, false),
             Kind::Plain { field, counts_itself } => (field, counts_itself),
             Kind::Items(items) => return items.decode(frame),
             Kind::Lsp => return lsp::decode(frame),
@@ -446,7 +474,7 @@ impl Layout {
     /// Returns whether messages may have a [header](Header).
     pub fn has_header(self) -> bool {
         match self.0 {
-            Kind::Plain { .. } => false,
+            Kind::U32be | Kind::Plain { .. } => false,
             Kind::Items(items) => items.header_len() > 0 || items.has_markers(),
             Kind::Lsp => true,
         }
@@ -455,7 +483,7 @@ impl Layout {
     /// Returns the number of bytes in the [header](Header) of each message, if all have the same.
     pub fn header_len(self) -> Option<usize> {
         match self.0 {
-            Kind::Plain { .. } => Some(0),
+            Kind::U32be | Kind::Plain { .. } => Some(0),
             Kind::Items(items) => (!items.has_markers()).then(|| items.header_len()),
             Kind::Lsp => None,
         }
@@ -465,7 +493,7 @@ impl Layout {
     #[inline]
     pub(crate) fn header<'a>(self, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
         match self.0 {
-            Kind::Plain { .. } => Header::EMPTY,
+            Kind::U32be | Kind::Plain { .. } => Header::EMPTY,
             Kind::Items(items) => Header::around(items, prefix, trailer),
             Kind::Lsp => Header::lines(prefix),
         }
@@ -504,8 +532,8 @@ impl Layout {
 
     /// Returns the layout with the other byte order, if it has one.
     pub(crate) fn other_order(self) -> Option<Layout> {
-        match self.0 {
-            Kind::Plain { field: Field::Fixed { width, little }, counts_itself } if width > 1 => {
+        match self.as_plain() {
+            Some((Field::Fixed { width, little }, counts_itself)) if width > 1 => {
                 Some(Layout::plain(Field::Fixed { width, little: !little }, counts_itself))
             }
             _ => None,
@@ -514,11 +542,9 @@ impl Layout {
 
     /// Returns the layout that differs only in whether the length includes the prefix.
     pub(crate) fn other_count(self) -> Option<Layout> {
-        match self.0 {
-            Kind::Plain { field: field @ Field::Fixed { .. }, counts_itself } => {
-                Some(Layout::plain(field, !counts_itself))
-            }
-            _ => None,
+        match self.as_plain() {
+            Some((Field::Varint, _)) | None => None,
+            Some((field, counts_itself)) => Some(Layout::plain(field, !counts_itself)),
         }
     }
 
@@ -529,10 +555,7 @@ impl Layout {
 
     /// Returns the length of the prefix in bytes, if it is a binary integer of fixed width and nothing else.
     pub(crate) fn width(self) -> Option<usize> {
-        match self.0 {
-            Kind::Plain { field, .. } => field.width(),
-            _ => None,
-        }
+        self.as_plain()?.0.width()
     }
 }
 

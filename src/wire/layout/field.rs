@@ -82,7 +82,7 @@ impl Field {
             Field::Ber => u64::MAX,
             Field::Decimal(digits) | Field::Bcd(digits) => 10_u64.pow(u32::from(digits)) - 1,
             Field::Hex(digits) => u64::MAX >> (64 - 4 * u32::from(digits)),
-            Field::Until(_) => 10_u64.pow(MOST_DIGITS as u32) - 1,
+            Field::Until(_) => 9_999_999_999,
         }
     }
 
@@ -177,7 +177,10 @@ fn append_byte(number: u64, &byte: &u8) -> u64 {
 fn last_digits<const BASE: u64>(mut number: u64, count: usize) -> Prefix {
     let mut text = [0; LONGEST_FIELD];
     for digit in text[..count].iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number % BASE) as usize];
+        *digit = match (number % BASE).to_le_bytes()[0] {
+            value @ ..10 => b'0' + value,
+            value => b'a' + value - 10,
+        };
         number /= BASE;
     }
     Prefix::new(&text[..count])

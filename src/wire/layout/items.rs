@@ -121,11 +121,13 @@ impl Items {
     /// Returns how much larger than the payload's length the number is. A field that counts itself or the
     /// frame has a fixed width.
     pub(super) fn surplus(&self) -> i64 {
-        let field = self.field.width().unwrap_or(0) as i64;
+        let field = self.field.width().unwrap_or(0);
+        let around = self.before.len + self.between.len + self.trailer.len;
         match self.counts {
             Counts::Payload => 0,
-            Counts::Itself => field,
-            Counts::All => field + (self.before.len + self.between.len + self.trailer.len) as i64,
+            // Cannot fail: these are at most 255 bytes and a field.
+            Counts::Itself => i64::try_from(field).unwrap_or(0),
+            Counts::All => i64::try_from(field + around).unwrap_or(0),
             Counts::More(more) => i64::from(more),
             Counts::Less(less) => -i64::from(less),
         }

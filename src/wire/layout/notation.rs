@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::field::{Field, Terminator};
 use super::items::{Counts, Item, Items, MOST_AROUND, Region};
-use super::{Kind, Layout, preset};
+use super::{Kind, Layout, U32BE, preset};
 
 /// The longest header or fixed item, in bytes.
 const LONGEST_ITEM: usize = 64;
@@ -160,9 +160,7 @@ fn field(name: &str) -> Result<Field, String> {
             )),
         };
     }
-    let kinds: [(&str, fn(u8) -> Field); 3] =
-        [("dec", Field::Decimal), ("hex", Field::Hex), ("bcd", Field::Bcd)];
-    for (kind, of_digits) in kinds {
+    for kind in ["dec", "hex", "bcd"] {
         let Some(number) = name.strip_prefix(kind).filter(|number| is_number(number)) else {
             continue;
         };
@@ -170,7 +168,9 @@ fn field(name: &str) -> Result<Field, String> {
             (Ok(digits), "bcd") if digits % 2 == 1 => {
                 Err(format!("bcd{digits} would end within a byte; write an even number of digits"))
             }
-            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(of_digits(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "dec") => Ok(Field::Decimal(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "hex") => Ok(Field::Hex(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(Field::Bcd(digits)),
             _ => Err(format!("{kind} has 1 to {MOST_DIGITS} digits")),
         };
     }
@@ -243,6 +243,7 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Kind::Lsp => f.write_str("lsp"),
+            Kind::U32be => U32BE.fmt(f),
             Kind::Plain { field, counts_itself } => {
                 write!(f, "{field}{}", if counts_itself { "+self" } else { "" })
             }

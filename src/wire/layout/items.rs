@@ -1,7 +1,11 @@
 //! Layouts with more than a length in front of the payload: header bytes, fixed bytes, a trailer.
 
+use std::fmt;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::decoded::{Decoded, MAX_PAYLOAD, Malformed};
 use super::field::{Field, Number};
-use super::{Decoded, MAX_PAYLOAD, Malformed};
 
 /// The most bytes of all items but the payload.
 pub(super) const MOST_AROUND: usize = 255;
@@ -218,5 +222,40 @@ impl Items {
     /// Checks the fixed bytes of the trailer `bytes`, which may be incomplete, at byte `at` of the frame.
     pub(super) fn check_trailer(&self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
         self.trailer.check(bytes, at)
+    }
+}
+
+impl fmt::Display for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.before.items {
+            write!(f, "{item}:")?;
+        }
+        self.field.fmt(f)?;
+        match self.counts {
+            Counts::Payload => {}
+            Counts::Itself => f.write_str("+self")?,
+            Counts::All => f.write_str("+all")?,
+            Counts::More(more) => write!(f, "+{more}")?,
+            Counts::Less(less) => write!(f, "-{less}")?,
+        }
+        for item in &self.between.items {
+            write!(f, ":{item}")?;
+        }
+        if self.trailer.len > 0 {
+            f.write_str(":data")?;
+        }
+        for item in &self.trailer.items {
+            write!(f, ":{item}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Item::Header(len) => write!(f, "h{len}"),
+            Item::Fixed(bytes) => write!(f, "x{}", HEXLOWER_PERMISSIVE.encode(bytes)),
+        }
     }
 }

@@ -1,28 +1,13 @@
 //! Header lines with `Content-Length`, an empty line, and the payload: the base protocol of LSP, which DAP
 //! and BSP share.
 
-use super::{Decoded, Malformed, digits_of};
+use super::decoded::{Decoded, LineFault, Malformed};
+use super::field::Prefix;
 
 /// The longest header, in bytes.
 const LONGEST: usize = 4096;
 
 const LENGTH: &[u8] = b"Content-Length";
-
-/// What is wrong with header lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LineFault {
-    /// There is no `Content-Length`.
-    NoLength,
-    /// There is more than one `Content-Length`.
-    TwoLengths,
-    /// The value of `Content-Length` is not a decimal number of at most ten digits.
-    NotANumber,
-    /// A line has no name before a colon.
-    NoName,
-    /// The lines do not end within 4096 bytes.
-    TooLong,
-}
 
 /// Returns the lines of `head`, without their ends, up to the empty one.
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -101,7 +86,7 @@ pub(super) fn header_of<'a>(head: &'a [u8], take: &mut impl FnMut(&'a [u8])) {
 pub(super) fn append_prefix(header: &[u8], payload: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(LENGTH);
     out.extend_from_slice(b": ");
-    digits_of(payload as u64).append_to(out);
+    Prefix::new(payload.to_string().as_bytes()).append_to(out);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(header);
     out.extend_from_slice(b"\r\n");

@@ -4,6 +4,7 @@ mod counted_reader; // the reader's buffered source
 pub(crate) mod error;
 pub(crate) mod frame_queue; // frames waiting to be written
 pub(crate) mod framed; // both directions of one stream
+mod framing; // room for the bytes around a payload
 pub(crate) mod payloads; // messages that were read together
 pub(crate) mod pool; // all memory that holds received bytes
 pub(crate) mod reader; // from bytes to messages
@@ -11,6 +12,6 @@ pub(crate) mod writer; // from messages to bytes
 
 pub use error::{ReadError, WriteError};
 pub use framed::Framed;
-pub use payloads::{PayloadIter, Payloads};
+pub use payloads::{Messages, PayloadIter, Payloads};
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

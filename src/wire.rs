@@ -8,7 +8,7 @@ pub(crate) mod error;
 pub(crate) mod escape; // text that is safe to show
 pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
-pub(crate) mod layout; // how a prefix is written
+pub(crate) mod layout; // how a message is framed
 pub(crate) mod sender_id; // who sends, across reconnections
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
@@ -17,10 +17,10 @@ pub use count::Count;
 pub use diagnosis::Suspect;
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::{Escaped, WithoutPassword};
-pub use frame::append_frame;
+pub use frame::{append_frame, append_frame_with_header};
 pub use io_error::Plain;
 pub use layout::{
-    DEFAULT_MAX_MESSAGE, Decoded, Layout, LimitError, MAX_PAYLOAD, Malformed, ParseLayoutError,
-    Prefix, TooLong,
+    DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault, MAX_PAYLOAD,
+    Malformed, PRESETS, ParseLayoutError, Preset, TooLong,
 };
 pub use sender_id::{ParseSenderIdError, SenderId};

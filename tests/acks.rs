@@ -244,7 +244,7 @@ fn a_message_larger_than_the_window_is_sent_alone() {
             client.send(&vec![7; len]).await.unwrap();
         }
         let error = client.send(&vec![7; 300_001]).await.unwrap_err();
-        assert!(matches!(error, AckError::TooLong(_)), "{error}");
+        assert!(matches!(error, AckError::Encode(_)), "{error}");
         client.finish().await.unwrap();
     });
     assert_eq!(committed.all().iter().map(Vec::len).sum::<usize>(), 300_212);

@@ -8,6 +8,7 @@ use common::pipe::{Pipe, pipe};
 use common::program::PATIENCE;
 use framelet::client::RequestError;
 use framelet::stream::WriteError;
+use framelet::wire::EncodeError;
 use framelet::{Client, Framed, Layout};
 use futures_lite::FutureExt;
 use futures_lite::future::{block_on, poll_once, yield_now, zip};
@@ -71,7 +72,7 @@ fn a_layout_and_a_limit_can_be_set_in_either_order() {
             if let Ok(mut client) = set {
                 let sent = block_on(in_time(client.request(&vec![0; limit + 1])));
                 match sent {
-                    Err(RequestError::Write(WriteError::TooLong(error))) => {
+                    Err(RequestError::Write(WriteError::Encode(EncodeError::TooLong(error)))) => {
                         assert_eq!(error.limit, limit);
                     }
                     other => panic!("{name} {limit}: {other:?}"),
@@ -167,7 +168,7 @@ fn a_request_that_is_too_long_is_the_only_one_that_fails() {
     let asking = async {
         for _ in 0..2 {
             let error = client.request(&[0; 11]).await.unwrap_err();
-            assert!(matches!(error, RequestError::Write(WriteError::TooLong(_))), "{error:?}");
+            assert!(matches!(error, RequestError::Write(WriteError::Encode(_))), "{error:?}");
         }
         // Those before it are sent, so their replies arrive.
         client.request_all([&b"a"[..], b"b", &[0; 11]]).await.unwrap_err();

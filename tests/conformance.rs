@@ -372,7 +372,7 @@ fn feed_all<W: AsyncWrite + Unpin>(writer: &mut FrameWriter<W>, case: &WriteCase
         let queued = writer.queued();
         match (block_on(writer.feed(&payload.bytes)), &payload.refused) {
             (Ok(()), None) => {}
-            (Err(WriteError::TooLong(error)), Some(says)) => {
+            (Err(WriteError::Encode(error)), Some(says)) => {
                 let error = error.to_string();
                 assert!(says.iter().all(|part| error.contains(part)), "{case}: {error}");
                 assert_eq!(writer.queued(), queued, "{case}");

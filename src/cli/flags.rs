@@ -6,7 +6,7 @@
 use framelet::client::AckError;
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
-use framelet::wire::{Fault, ProtocolError, RefusalCode, Suspect, TooLong};
+use framelet::wire::{EncodeError, Fault, ProtocolError, RefusalCode, Suspect, TooLong};
 
 /// Returns the advice to append to a log line with this target.
 pub(crate) fn of_target(target: &str) -> Option<String> {
@@ -43,8 +43,11 @@ pub(crate) fn of_length(error: &ReadError) -> &'static str {
 }
 
 /// Returns the error of a message that cannot be sent, with advice.
-pub(crate) fn of_message(error: &TooLong) -> String {
-    let flag = if error.field.is_some() { " (--layout)" } else { " (--max-message)" };
+pub(crate) fn of_message(error: &EncodeError) -> String {
+    let flag = match error {
+        EncodeError::TooLong(TooLong { field: None, .. }) => " (--max-message)",
+        _ => " (--layout)",
+    };
     format!("{error}{flag}")
 }
 
@@ -64,7 +67,7 @@ pub(crate) fn of_server(error: &ServeError) -> String {
 /// Returns the error of a client that asks for acknowledgements, with advice.
 pub(crate) fn of_client(error: &AckError) -> String {
     match error {
-        AckError::TooLong(too_long) => of_message(too_long),
+        AckError::Encode(error) => of_message(error),
         AckError::Random(_) => format!("{error} (--sender)"),
         AckError::Limit(_) => format!("--max-message: {error}"),
         AckError::Layout(_) => format!("{error} (--layout)"),

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use framelet::Layout;
 use framelet::format::{BlockingFile, Composer, InputError, InputFault, InputFormat};
-use framelet::wire::{TooLong, append_frame};
+use framelet::wire::{EncodeError, TooLong, append_frame};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
@@ -58,11 +58,11 @@ impl Chunk {
         layout: Layout,
         limit: usize,
         message: &[u8],
-    ) -> Result<(), TooLong> {
+    ) -> Result<(), EncodeError> {
         match &mut self.ends {
             None => append_frame(&mut self.bytes, layout, limit, message)?,
             Some(_) if message.len() > limit => {
-                return Err(TooLong { length: message.len(), limit, field: None });
+                return Err(TooLong { length: message.len(), limit, field: None }.into());
             }
             Some(ends) => {
                 self.bytes.extend_from_slice(message);

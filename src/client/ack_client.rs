@@ -19,7 +19,6 @@ use super::driver::{Connector, Driver};
 use super::window::Window;
 use crate::net::address::{Address, ParseAddressError};
 use crate::wire::ack::{Hello, checksum};
-use crate::wire::frame::checked_prefix;
 use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
 
@@ -67,6 +66,8 @@ pub struct AckClient {
     sender: SenderId,
     layout: Layout,
     limit: usize,
+    /// The prefix of the last message; kept for its memory.
+    prefix: Vec<u8>,
     /// How many messages were committed when this client began.
     resume_from: u64,
     /// Drives the connection; ends when it is dropped.
@@ -154,7 +155,15 @@ impl AckClient {
         let driver = Driver::new(Arc::clone(&shared), server, options, sender);
         let driver = smol::spawn(driver.run(connector));
         let resume_from = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
-        Ok(AckClient { shared, sender, layout, limit, resume_from, _driver: driver })
+        Ok(AckClient {
+            shared,
+            sender,
+            layout,
+            limit,
+            prefix: Vec::new(),
+            resume_from,
+            _driver: driver,
+        })
     }
 
     /// Returns the sender id.
@@ -205,15 +214,17 @@ impl AckClient {
     ///
     /// # Errors
     ///
-    /// [`AckError::TooLong`] concerns this message alone; [`AckError::Finished`] if the client was told to
+    /// [`AckError::Encode`] concerns this message alone; [`AckError::Finished`] if the client was told to
     /// finish. All others are final, and every later call returns the same one.
     ///
     /// # Cancel safety
     ///
     /// A dropped `send` has not taken its message.
     pub async fn send(&mut self, payload: &[u8]) -> Result<u64, AckError> {
-        let prefix =
-            checked_prefix(self.layout, self.limit, payload.len()).map_err(AckError::TooLong)?;
+        self.layout.check(self.limit, &[], payload.len()).map_err(AckError::Encode)?;
+        self.prefix.clear();
+        self.layout.append_prefix(&[], payload.len(), &mut self.prefix);
+        let (shared, prefix) = (&self.shared, &self.prefix);
         let len = prefix.len() + payload.len();
         let push = |state: &mut State| {
             if state.finishing {
@@ -227,9 +238,9 @@ impl AckClient {
                 // From now on the silence of the server counts.
                 state.last_heard = Some(Instant::now());
             }
-            Some(Ok(window.push(&prefix, payload)))
+            Some(Ok(window.push(prefix, payload)))
         };
-        let number = self.shared.wait(push).await??;
+        let number = shared.wait(push).await??;
         self.shared.work.notify(1);
         Ok(number)
     }

@@ -11,7 +11,7 @@ use crate::wire::answer::{InvalidAnswer, Refusal};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
-use crate::wire::layout::{LimitError, TooLong};
+use crate::wire::layout::{EncodeError, LimitError};
 use crate::wire::sender_id::SenderId;
 
 /// Why messages are not known to be committed.
@@ -34,7 +34,7 @@ use crate::wire::sender_id::SenderId;
 #[non_exhaustive]
 pub enum AckError {
     /// The message is too long. Nothing of it was sent, and the client can still be used.
-    TooLong(TooLong),
+    Encode(EncodeError),
     /// Not a valid address.
     Address(ParseAddressError),
     /// There are no acknowledgements in this layout.
@@ -175,7 +175,7 @@ impl std::error::Error for AnswerError {
 impl fmt::Display for AckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AckError::TooLong(error) => error.fmt(f),
+            AckError::Encode(error) => error.fmt(f),
             AckError::Address(error) => error.fmt(f),
             AckError::Layout(error) => error.fmt(f),
             AckError::Limit(error) => error.fmt(f),
@@ -218,7 +218,7 @@ impl fmt::Display for AckError {
 impl std::error::Error for AckError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            AckError::TooLong(error) => Some(error),
+            AckError::Encode(error) => Some(error),
             AckError::Address(error) => Some(error),
             AckError::Layout(error) => Some(error),
             AckError::Limit(error) => Some(error),

@@ -87,7 +87,7 @@ pub struct Client<S = ByteStream> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The request could not be sent. After [`WriteError::TooLong`] the client can still be used.
+    /// The request could not be sent. After [`WriteError::Encode`] the client can still be used.
     Write(WriteError),
     /// The reply could not be read.
     Read(ReadError),
@@ -307,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ) -> Poll<Result<Vec<u8>, RequestError>> {
         let mut failed = None;
         while let Some(payload) = unsent {
-            match self.framed.poll_feed(cx, payload.as_ref()) {
+            match self.framed.poll_feed(cx, &[], payload.as_ref()) {
                 Poll::Ready(Ok(())) => {
                     // From here on there will be a reply, whatever becomes of the future that asks for it.
                     self.unanswered += 1;

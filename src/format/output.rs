@@ -11,7 +11,7 @@ use super::names::OutputFormat;
 use crate::message::Message;
 use crate::wire::escape::Escaped;
 use crate::wire::frame::append_frame;
-use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
+use crate::wire::layout::{Layout, MAX_PAYLOAD};
 
 /// How much of a payload is encoded at once, in bytes, so that a long one needs no second buffer of its
 /// size. A multiple of three, for Base64.
@@ -81,7 +81,7 @@ impl OutputFormat {
 
     /// Returns what precedes and follows a payload if the format leaves the payload unchanged. Not for
     /// empty payloads.
-    pub(crate) fn around(self, payload: &[u8]) -> Option<(Prefix, &'static [u8])> {
+    pub(crate) fn around(self, payload: &[u8]) -> Option<(Vec<u8>, &'static [u8])> {
         let after: &[u8] = match self {
             OutputFormat::Text => b"\n\n",
             OutputFormat::Lines => b"\n",
@@ -92,7 +92,7 @@ impl OutputFormat {
                 return None;
             }
         };
-        Some((Prefix::new(b""), after))
+        Some((Vec::new(), after))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::net::byte_stream::Peer;
 use crate::stream::payloads::{Location, Payloads};
+use crate::wire::layout::Header;
 
 /// A message for a [`Handler`] to answer.
 ///
@@ -33,7 +34,7 @@ use crate::stream::payloads::{Location, Payloads};
 #[derive(Clone, Debug)]
 pub struct Request {
     payloads: Arc<Payloads>,
-    payload: Location,
+    location: Location,
     number: u64,
     connection: u64,
     peer: Peer,
@@ -42,17 +43,22 @@ pub struct Request {
 impl Request {
     pub(crate) fn new(
         payloads: Arc<Payloads>,
-        payload: Location,
+        location: Location,
         number: u64,
         connection: u64,
         peer: Peer,
     ) -> Request {
-        Request { payloads, payload, number, connection, peer }
+        Request { payloads, location, number, connection, peer }
     }
 
     /// Returns the payload.
     pub fn payload(&self) -> &[u8] {
-        self.payloads.at(self.payload)
+        self.payloads.at(self.location).1
+    }
+
+    /// Returns the header, which is empty unless the layout has one.
+    pub fn header(&self) -> Header<'_> {
+        self.payloads.at(self.location).0
     }
 
     /// Returns the message's number on its connection, counted from 1.

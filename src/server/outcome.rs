@@ -154,7 +154,9 @@ fn kind(error: &ReadError) -> Kind {
         ReadError::Io { .. } => Kind::Lost,
         ReadError::Protocol(error) => match error.fault {
             Fault::TooLarge { .. } | Fault::Malformed(_) => Kind::NoMessage,
-            Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => Kind::Truncated,
+            Fault::TruncatedPrefix { .. }
+            | Fault::TruncatedPayload { .. }
+            | Fault::TruncatedTrailer { .. } => Kind::Truncated,
             Fault::TimedOut { .. } => Kind::Late,
             Fault::Slow { .. } => Kind::Slow,
         },

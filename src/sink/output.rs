@@ -202,7 +202,7 @@ fn write_messages(
         let large = !escaped && message.payload.len() >= LARGE;
         match large.then(|| format.around(message.payload)).flatten() {
             Some((before, after)) => {
-                before.append_to(buffer);
+                buffer.extend_from_slice(&before);
                 unwritten.payloads.push((buffer.len(), message.payload));
                 bytes += message.payload.len();
                 buffer.extend_from_slice(after);

@@ -6,7 +6,7 @@ use std::io;
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::io_error::{Plain, same_again};
-use crate::wire::layout::TooLong;
+use crate::wire::layout::EncodeError;
 
 /// Why no more messages can be read.
 ///
@@ -50,11 +50,12 @@ pub enum ReadError {
 /// ```
 /// use framelet::stream::WriteError;
 /// use framelet::FrameWriter;
+/// use framelet::wire::EncodeError;
 ///
 /// # futures_lite::future::block_on(async {
 /// let mut writer = FrameWriter::new(Vec::new()).max_message(4)?;
 /// match writer.send(b"hello").await {
-///     Err(WriteError::TooLong(error)) => assert_eq!((error.length, error.limit), (5, 4)),
+///     Err(WriteError::Encode(EncodeError::TooLong(error))) => assert_eq!(error.limit, 4),
 ///     other => panic!("{other:?}"),
 /// }
 /// writer.send(b"hi").await?;
@@ -63,8 +64,9 @@ pub enum ReadError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The message is too long. Nothing of it was written, and the stream can still be used.
-    TooLong(TooLong),
+    /// The message cannot be framed: it is too long, say. Nothing of it was written, and the stream can still
+    /// be used.
+    Encode(EncodeError),
     /// The stream failed. This is final: every later call returns the same error.
     Io(io::Error),
 }
@@ -106,9 +108,9 @@ impl From<ReadError> for io::Error {
         let kind = match &error {
             ReadError::Io { error, .. } => error.kind(),
             ReadError::Protocol(ProtocolError { fault, .. }) => match fault {
-                Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. } => {
-                    io::ErrorKind::UnexpectedEof
-                }
+                Fault::TruncatedPrefix { .. }
+                | Fault::TruncatedPayload { .. }
+                | Fault::TruncatedTrailer { .. } => io::ErrorKind::UnexpectedEof,
                 Fault::TimedOut { .. } | Fault::Slow { .. } => io::ErrorKind::TimedOut,
                 Fault::TooLarge { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
             },
@@ -120,7 +122,7 @@ impl From<ReadError> for io::Error {
 impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WriteError::TooLong(too_long) => too_long.fmt(f),
+            WriteError::Encode(error) => error.fmt(f),
             WriteError::Io(error) => Plain(error).fmt(f),
         }
     }
@@ -129,22 +131,22 @@ impl fmt::Display for WriteError {
 impl std::error::Error for WriteError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            WriteError::TooLong(too_long) => Some(too_long),
+            WriteError::Encode(error) => Some(error),
             WriteError::Io(error) => Some(error),
         }
     }
 }
 
-impl From<TooLong> for WriteError {
-    fn from(too_long: TooLong) -> Self {
-        WriteError::TooLong(too_long)
+impl From<EncodeError> for WriteError {
+    fn from(error: EncodeError) -> Self {
+        WriteError::Encode(error)
     }
 }
 
 impl From<WriteError> for io::Error {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::TooLong(too_long) => io::Error::new(io::ErrorKind::InvalidInput, too_long),
+            WriteError::Encode(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
             WriteError::Io(error) => error,
         }
     }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::AsyncWrite;
 
 use super::error::WriteError;
-use crate::wire::frame::{append_frame, checked_prefix};
+use crate::wire::frame::append_frame_with_header;
 use crate::wire::io_error::same_again;
 use crate::wire::layout::{Layout, LimitError};
 
@@ -89,9 +89,10 @@ impl FrameQueue {
     }
 
     /// Queues a message without waiting.
-    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), WriteError> {
+    pub(crate) fn append(&mut self, header: &[u8], payload: &[u8]) -> Result<(), WriteError> {
         self.usable()?;
-        Ok(append_frame(&mut self.bytes, self.layout, self.limit, payload)?)
+        let (bytes, layout, limit) = (&mut self.bytes, self.layout, self.limit);
+        Ok(append_frame_with_header(bytes, layout, limit, header, payload)?)
     }
 
     /// Notes that the stream took the first `bytes` queued bytes.
@@ -108,18 +109,18 @@ impl FrameQueue {
         &mut self,
         stream: &mut W,
         cx: &mut Context<'_>,
+        header: &[u8],
         payload: &[u8],
     ) -> Poll<Result<(), WriteError>> {
-        let prefix = match checked_prefix(self.layout, self.limit, payload.len()) {
-            Ok(prefix) => prefix,
-            Err(too_long) => return Poll::Ready(Err(WriteError::TooLong(too_long))),
-        };
+        let layout = self.layout;
+        layout.check(self.limit, header, payload.len())?;
         if !self.has_room() {
             ready!(self.poll_write(stream, cx))?;
         }
-        prefix.append_to(&mut self.bytes);
+        let of_trailer = layout.append_prefix(header, payload.len(), &mut self.bytes);
         if payload.len() < LARGE {
             self.bytes.extend_from_slice(payload);
+            layout.append_trailer(of_trailer, &mut self.bytes);
             return Poll::Ready(Ok(()));
         }
         // No await from here on, so a drop cannot leave half a frame behind: what the stream does not take
@@ -141,6 +142,7 @@ impl FrameQueue {
             }
         }
         self.bytes.extend_from_slice(rest);
+        layout.append_trailer(of_trailer, &mut self.bytes);
         Poll::Ready(Ok(()))
     }
 

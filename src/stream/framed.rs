@@ -172,14 +172,32 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
     ///
     /// # Errors
     ///
-    /// [`WriteError::TooLong`] if the message is over the limit; nothing else is affected.
+    /// [`WriteError::Encode`] if the message cannot be framed, because it is over the limit, say; nothing else is
+    /// affected.
     /// [`WriteError::Io`] if the stream failed.
     ///
     /// # Cancel safety
     ///
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        poll_fn(|cx| self.poll_feed(cx, payload)).await
+        poll_fn(|cx| self.poll_feed(cx, &[], payload)).await
+    }
+
+    /// Queues a message with a header, as [`feed`](Framed::feed) does. An empty one stands for zeros.
+    ///
+    /// # Errors
+    ///
+    /// As for `feed`, and [`WriteError::Encode`] if the layout has no such header.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `feed_with_header` has not queued its message.
+    pub async fn feed_with_header(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), WriteError> {
+        poll_fn(|cx| self.poll_feed(cx, header, payload)).await
     }
 
     /// Queues a message and writes everything that is queued.
@@ -226,9 +244,10 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
     pub(crate) fn poll_feed(
         &mut self,
         cx: &mut Context<'_>,
+        header: &[u8],
         payload: &[u8],
     ) -> Poll<Result<(), WriteError>> {
-        self.queue.poll_feed(self.reader.get_mut(), cx, payload)
+        self.queue.poll_feed(self.reader.get_mut(), cx, header, payload)
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {

@@ -1,8 +1,9 @@
 //! Messages that were read together.
 
+use super::framing::Framing;
 use crate::stream::pool::{Buffer, Pool, PooledBytes};
-use crate::wire::frame::{append_frame, whole_frame};
-use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
+use crate::wire::frame::{Extent, append_frame, split_payload, whole_frame};
+use crate::wire::layout::{Header, Layout, MAX_PAYLOAD};
 
 /// Messages that were read together, in the order in which they were sent.
 ///
@@ -24,8 +25,8 @@ use crate::wire::layout::{Layout, MAX_PAYLOAD, Prefix};
 #[derive(Debug)]
 pub struct Payloads {
     pub(crate) layout: Layout,
-    /// The message that was incomplete before this read: its prefix and its payload.
-    pub(crate) head: Option<(Prefix, PooledBytes)>,
+    /// The message that was incomplete before this read.
+    pub(crate) head: Option<Head>,
     /// Whole frames, one after the other, from `from` to `to`.
     pub(crate) run: PooledBytes,
     pub(crate) from: usize,
@@ -48,7 +49,7 @@ impl Payloads {
 
     /// Returns how many bytes of memory are charged to the pool for them.
     pub(crate) fn held(&self) -> usize {
-        self.run.counted() + self.head.as_ref().map_or(0, |(_, payload)| payload.counted())
+        self.run.counted() + self.head.as_ref().map_or(0, |head| head.payload.counted())
     }
 
     /// Returns the total length of all payloads, in bytes.
@@ -64,36 +65,65 @@ impl Payloads {
 
     /// Returns the payloads in the order in which they were sent.
     pub fn iter(&self) -> PayloadIter<'_> {
-        PayloadIter {
+        PayloadIter(self.messages())
+    }
+
+    /// Returns the headers and the payloads in the order in which they were sent.
+    pub fn messages(&self) -> Messages<'_> {
+        Messages {
             layout: self.layout,
-            head: self.head.as_ref().map(|(_, payload)| &payload[..]),
+            head: self.head.as_ref(),
             run: &self.run[self.from..self.to],
         }
     }
 
     /// Returns the frames as they were received, in consecutive parts; parts may be empty.
-    pub fn frames(&self) -> [&[u8]; 3] {
-        let (prefix, payload) = match &self.head {
-            Some((prefix, payload)) => (&prefix[..], &payload[..]),
-            None => (&[][..], &[][..]),
+    pub fn frames(&self) -> [&[u8]; 4] {
+        let [prefix, payload, trailer] = match &self.head {
+            Some(head) => [head.prefix(), &head.payload, head.trailer()],
+            None => [&[][..]; 3],
         };
-        [prefix, payload, &self.run[self.from..self.to]]
+        [prefix, payload, trailer, &self.run[self.from..self.to]]
     }
 }
 
-/// Where a payload lies.
+/// The message that was incomplete before a read.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) framing: Framing,
+    /// The length of its prefix.
+    pub(crate) prefix: usize,
+    /// The length of its trailer.
+    pub(crate) trailer: usize,
+    pub(crate) payload: PooledBytes,
+}
+
+impl Head {
+    fn prefix(&self) -> &[u8] {
+        self.framing.first(self.prefix)
+    }
+
+    fn trailer(&self) -> &[u8] {
+        &self.framing.first(self.prefix + self.trailer)[self.prefix..]
+    }
+
+    fn header(&self, layout: Layout) -> Header<'_> {
+        layout.header(self.prefix(), self.trailer())
+    }
+}
+
+/// Where a message lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Location {
     Head,
     Run {
-        /// The offset of its first byte.
-        from: usize,
-        /// The offset of the first byte after it.
-        to: usize,
+        /// The offset of its frame.
+        at: usize,
+        extent: Extent,
     },
 }
 
-/// The locations of payloads, in order, without borrowing them.
+/// The locations of messages, in order, without borrowing them.
 #[derive(Debug)]
 pub(crate) struct Locations {
     head: bool,
@@ -101,16 +131,15 @@ pub(crate) struct Locations {
 }
 
 impl Locations {
-    /// Returns the location of the next payload.
+    /// Returns the location of the next message.
     pub(crate) fn next(&mut self, payloads: &Payloads) -> Option<Location> {
         if std::mem::take(&mut self.head) {
             return Some(Location::Head);
         }
-        let rest = &payloads.run[self.next..payloads.to];
-        let (prefix, len) = whole_frame(payloads.layout, MAX_PAYLOAD, rest)?;
-        let from = self.next + prefix;
-        self.next += len;
-        Some(Location::Run { from, to: self.next })
+        let at = self.next;
+        let extent = whole_frame(payloads.layout, MAX_PAYLOAD, &payloads.run[at..payloads.to])?;
+        self.next += extent.len;
+        Some(Location::Run { at, extent })
     }
 }
 
@@ -119,11 +148,15 @@ impl Payloads {
         Locations { head: self.head.is_some(), next: self.from }
     }
 
-    pub(crate) fn at(&self, location: Location) -> &[u8] {
+    /// Returns the header and the payload of the message at `location`.
+    pub(crate) fn at(&self, location: Location) -> (Header<'_>, &[u8]) {
         match (location, &self.head) {
-            (Location::Head, Some((_, payload))) => payload,
-            (Location::Head, None) => &[],
-            (Location::Run { from, to }, _) => &self.run[from..to],
+            (Location::Head, Some(head)) => (head.header(self.layout), &head.payload),
+            (Location::Head, None) => (Header::EMPTY, &[]),
+            (Location::Run { at, extent }, _) => {
+                let frame = &self.run[at..];
+                (extent.header(self.layout, frame), extent.payload(frame))
+            }
         }
     }
 }
@@ -168,23 +201,42 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
 /// assert_eq!(iter.next(), Some(&b"21.5"[..]));
 /// ```
 #[derive(Clone, Debug)]
-pub struct PayloadIter<'a> {
-    layout: Layout,
-    head: Option<&'a [u8]>,
-    /// Whole frames.
-    run: &'a [u8],
-}
+pub struct PayloadIter<'a>(Messages<'a>);
 
 impl<'a> Iterator for PayloadIter<'a> {
     type Item = &'a [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        if let Some(head) = self.head.take() {
-            return Some(head);
+        if let Some(head) = self.0.head.take() {
+            return Some(&head.payload);
         }
-        let (prefix, len) = whole_frame(self.layout, MAX_PAYLOAD, self.run)?;
-        let (frame, rest) = self.run.split_at(len);
+        let (payload, rest) = split_payload(self.0.layout, MAX_PAYLOAD, self.0.run)?;
+        self.0.run = rest;
+        Some(payload)
+    }
+}
+
+/// The headers and payloads of [`Payloads`].
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    layout: Layout,
+    head: Option<&'a Head>,
+    /// Whole frames.
+    run: &'a [u8],
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (Header<'a>, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<(Header<'a>, &'a [u8])> {
+        if let Some(head) = self.head.take() {
+            return Some((head.header(self.layout), &head.payload));
+        }
+        let extent = whole_frame(self.layout, MAX_PAYLOAD, self.run)?;
+        let (frame, rest) = self.run.split_at(extent.len);
         self.run = rest;
-        Some(&frame[prefix..])
+        Some((extent.header(self.layout, frame), extent.payload(frame)))
     }
 }

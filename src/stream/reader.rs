@@ -22,13 +22,14 @@ use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
 use crate::stream::counted_reader::CountedReader;
 use crate::stream::error::ReadError;
-use crate::stream::payloads::Payloads;
+use crate::stream::framing::Framing;
+use crate::stream::payloads::{Head, Payloads};
 use crate::stream::pool::{Place, Pool, PooledBytes};
 use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::frame::whole_frame;
-use crate::wire::layout::{Decoded, LONGEST_PREFIX, Layout, LimitError, Prefix};
+use crate::wire::layout::{Decoded, Layout, LimitError};
 
 /// Reads whole messages from a stream of bytes.
 ///
@@ -58,7 +59,8 @@ pub struct FrameReader<R> {
     complete: u64,
     /// The offset at which the current frame starts.
     start: u64,
-    prefix: [u8; LONGEST_PREFIX],
+    /// The prefix of the current frame, then its trailer, as far as they have been taken from the buffer.
+    framing: Framing,
     /// The decoded prefix of the current frame, once it is complete and valid.
     announced: Option<Announced>,
     /// The current payload; its first bytes are those that have arrived. Boxed to keep idle readers small:
@@ -76,7 +78,8 @@ pub struct FrameReader<R> {
 /// As small as possible, since each idle connection has space for one.
 #[derive(Clone, Copy)]
 struct Announced {
-    prefix: u8,
+    prefix: u16,
+    trailer: u8,
     payload: u32,
 }
 
@@ -89,15 +92,21 @@ impl Announced {
         self.payload as usize
     }
 
+    fn trailer(self) -> usize {
+        usize::from(self.trailer)
+    }
+
     /// Returns the length of the whole frame.
     fn frame(self) -> u64 {
-        (self.prefix() + self.payload()) as u64
+        (self.prefix() + self.payload() + self.trailer()) as u64
     }
 
     /// Returns the announced frame, if its payload is within `limit`.
-    fn within(limit: usize, prefix: usize, payload: u64) -> Option<Announced> {
-        let (prefix, payload) = (u8::try_from(prefix).ok()?, u32::try_from(payload).ok()?);
-        Some(Announced { prefix, payload }).filter(|announced| announced.payload() <= limit)
+    fn within(limit: usize, prefix: usize, payload: u64, trailer: usize) -> Option<Announced> {
+        let (prefix, trailer) = (u16::try_from(prefix).ok()?, u8::try_from(trailer).ok()?);
+        let payload = u32::try_from(payload).ok()?;
+        let announced = Announced { prefix, trailer, payload };
+        Some(announced).filter(|announced| announced.payload() <= limit)
     }
 }
 
@@ -133,7 +142,7 @@ impl<R> FrameReader<R> {
             limit,
             complete: 0,
             start: 0,
-            prefix: [0; LONGEST_PREFIX],
+            framing: Framing::new(),
             announced: None,
             payload: None,
             place: None,
@@ -191,8 +200,9 @@ impl<R> FrameReader<R> {
     pub fn into_parts(self) -> (R, Vec<u8>) {
         let mut read_ahead = Vec::new();
         if self.failed.is_none() {
-            read_ahead.extend_from_slice(&self.prefix[..self.prefix_got()]);
+            read_ahead.extend_from_slice(self.framing.first(self.prefix_got()));
             read_ahead.extend_from_slice(self.payload_got());
+            read_ahead.extend_from_slice(self.trailer_got());
             read_ahead.extend_from_slice(self.source.buffered());
         }
         (self.source.into_inner(), read_ahead)
@@ -259,20 +269,28 @@ impl<R> FrameReader<R> {
         self.source.offset() - self.start
     }
 
-    fn got_of_prefix(&self) -> usize {
-        usize::try_from(self.got()).map_or(LONGEST_PREFIX, |got| got.min(LONGEST_PREFIX))
+    /// Returns how many bytes of the current frame have arrived after its first `start`.
+    fn got_after(&self, start: usize) -> usize {
+        // Cannot fail: no frame is longer than memory.
+        usize::try_from(self.got()).map_or(0, |got| got.saturating_sub(start))
     }
 
     /// Returns how many bytes of the current prefix have arrived.
     fn prefix_got(&self) -> usize {
-        self.announced.map_or_else(|| self.got_of_prefix(), Announced::prefix)
+        self.announced.map_or_else(|| self.got_after(0), Announced::prefix)
     }
 
     /// Returns the part of the current payload that has arrived.
     fn payload_got(&self) -> &[u8] {
         let (Some(payload), Some(announced)) = (&self.payload, self.announced) else { return &[] };
-        let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
-        &payload[..got]
+        &payload[..self.got_after(announced.prefix()).min(announced.payload())]
+    }
+
+    /// Returns the part of the current trailer that has arrived.
+    fn trailer_got(&self) -> &[u8] {
+        let Some(announced) = self.announced else { return &[] };
+        let (prefix, payload) = (announced.prefix(), announced.payload());
+        &self.framing.first(prefix + self.got_after(prefix + payload))[prefix..]
     }
 
     /// Counts complete messages; the next one starts here.
@@ -302,11 +320,11 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream with `fault`; `missing` is how many bytes of the payload did not arrive.
     fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
-        let prefix = self.prefix[..self.prefix_got()].to_vec();
+        let prefix = self.framing.first(self.prefix_got()).to_vec();
         // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
         // the read buffer.
         let mut frame = prefix.clone();
-        for part in [self.payload_got(), self.source.buffered()] {
+        for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
             frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
         }
         // If the failing frame is the first one, its bytes are also those from the start of the stream.
@@ -428,16 +446,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         // The common case: the whole frame is in the buffer, so no payload of its own is needed.
         if !self.under_way()
-            && let Some((prefix, len)) =
-                whole_frame(self.layout, self.limit, self.source.buffered())
+            && let Some(extent) = whole_frame(self.layout, self.limit, self.source.buffered())
         {
-            let payload = self.source.buffered()[prefix..len].to_vec();
-            self.source.consume(len);
+            let payload = extent.payload(self.source.buffered()).to_vec();
+            self.source.consume(extent.len);
             self.completed(1);
             return Poll::Ready(Ok(Some(payload)));
         }
         let frame = ready!(self.poll_frame(cx))?;
-        Poll::Ready(Ok(frame.map(|(_, payload)| payload.into_vec())))
+        Poll::Ready(Ok(frame.map(|frame| frame.payload.into_vec())))
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.
@@ -476,11 +493,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.got() > 0
     }
 
-    /// Reads one frame in steps: the prefix, then the payload.
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<(Prefix, PooledBytes)>, ReadError>> {
+    /// Reads one frame in steps: the prefix, the payload, the trailer.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, ReadError>> {
         let announced = match self.announced {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {
@@ -492,21 +506,25 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             },
         };
         ready!(self.poll_payload(cx, announced))?;
+        ready!(self.poll_trailer(cx, announced))?;
         let mut payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
         payload.hold_for_sink(1);
-        let prefix = Prefix::new(&self.prefix[..announced.prefix()]);
+        let framing = std::mem::replace(&mut self.framing, Framing::new());
+        let (prefix, trailer) = (announced.prefix(), announced.trailer());
         self.completed(1);
-        Poll::Ready(Ok(Some((prefix, payload))))
+        Poll::Ready(Ok(Some(Head { framing, prefix, trailer, payload })))
     }
 
     fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
         loop {
-            let got = self.got_of_prefix();
-            let need = match self.layout.decode(&self.prefix[..got]) {
+            let got = self.got_after(0);
+            let need = match self.layout.decode(self.framing.first(got)) {
                 Ok(Decoded::Incomplete { need }) => need,
                 Ok(Decoded::Prefix { prefix, payload }) => {
-                    return Poll::Ready(match Announced::within(self.limit, prefix, payload) {
+                    let trailer = self.layout.trailer_len();
+                    let announced = Announced::within(self.limit, prefix, payload, trailer);
+                    return Poll::Ready(match announced {
                         Some(announced) => Ok(Some(announced)),
                         None => {
                             let fault = Fault::TooLarge { length: payload, limit: self.limit };
@@ -521,18 +539,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     );
                 }
             };
-            let mut read = self.source.read_exact(&mut self.prefix[got..need]);
-            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
-                return Poll::Ready(match (self.source.at_end(), self.got_of_prefix()) {
-                    (true, 0) => {
-                        self.ended = true;
-                        Ok(None)
-                    }
-                    (true, got) => {
-                        Err(self.protocol_error(Fault::TruncatedPrefix { got, want: need }, None))
-                    }
-                    (false, _) => Err(self.io_error(error)),
-                });
+            // Not `read_exact`: the bytes that have arrived may already be wrong.
+            let rest = &mut self.framing.first_mut(need)[got..];
+            match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
+                Ok(0) if got == 0 => {
+                    self.ended = true;
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(0) => {
+                    let fault = Fault::TruncatedPrefix { got, want: need };
+                    return Poll::Ready(Err(self.protocol_error(fault, None)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
             }
         }
     }
@@ -553,9 +572,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ) -> Poll<Result<(), ReadError>> {
         let want = announced.payload();
         loop {
-            // Cannot fail: a frame is no longer than LONGEST_PREFIX + MAX_PAYLOAD.
-            let got = usize::try_from(self.got()).unwrap_or(usize::MAX) - announced.prefix();
-            if got == want {
+            let got = self.got_after(announced.prefix());
+            if got >= want {
                 return Poll::Ready(Ok(()));
             }
             let payload = self.payload.get_or_insert_with(|| Box::new(self.source.pool().empty()));
@@ -579,6 +597,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    fn poll_trailer(
+        &mut self,
+        cx: &mut Context<'_>,
+        announced: Announced,
+    ) -> Poll<Result<(), ReadError>> {
+        let (start, want) = (announced.prefix() + announced.payload(), announced.trailer());
+        loop {
+            let got = self.got_after(start);
+            if let Err(malformed) = self.layout.check_trailer(self.trailer_got(), start) {
+                return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed), None)));
+            }
+            if got == want {
+                return Poll::Ready(Ok(()));
+            }
+            let around = announced.prefix() + want;
+            let rest = &mut self.framing.first_mut(around)[announced.prefix() + got..];
+            match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
+                Ok(0) => {
+                    let fault = Fault::TruncatedTrailer { got, want };
+                    return Poll::Ready(Err(self.protocol_error(fault, None)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+            }
+        }
+    }
+
     /// Counts the whole frames in the buffer, up to the first incomplete or invalid one.
     #[inline]
     fn whole_frames(&self) -> Whole {
@@ -587,8 +632,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.under_way() {
             return whole;
         }
-        while let Some((_, len)) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
-            whole.bytes += len;
+        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
+            whole.bytes += extent.len;
             whole.count += 1;
         }
         whole

@@ -102,14 +102,32 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     ///
     /// # Errors
     ///
-    /// [`WriteError::TooLong`] if the message is over the limit; nothing else is affected.
+    /// [`WriteError::Encode`] if the message cannot be framed, because it is over the limit, say; nothing else is
+    /// affected.
     /// [`WriteError::Io`] if the stream failed.
     ///
     /// # Cancel safety
     ///
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        poll_fn(|cx| self.queue.poll_feed(&mut self.inner, cx, payload)).await
+        poll_fn(|cx| self.queue.poll_feed(&mut self.inner, cx, &[], payload)).await
+    }
+
+    /// Queues a message with a header, as [`feed`](FrameWriter::feed) does. An empty one stands for zeros.
+    ///
+    /// # Errors
+    ///
+    /// As for `feed`, and [`WriteError::Encode`] if the layout has no such header.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `feed_with_header` has not queued its message.
+    pub async fn feed_with_header(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), WriteError> {
+        poll_fn(|cx| self.queue.poll_feed(&mut self.inner, cx, header, payload)).await
     }
 
     /// Queues a message and writes everything that is queued.
@@ -162,7 +180,7 @@ impl<W: AsyncWrite + Unpin, T: AsRef<[u8]>> Sink<T> for FrameWriter<W> {
     }
 
     fn start_send(mut self: Pin<&mut Self>, message: T) -> Result<(), Self::Error> {
-        self.queue.append(message.as_ref())
+        self.queue.append(&[], message.as_ref())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

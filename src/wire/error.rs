@@ -111,6 +111,13 @@ pub enum Fault {
         /// How many were announced.
         want: u64,
     },
+    /// The stream ended inside the trailer, the bytes of the layout that follow the payload.
+    TruncatedTrailer {
+        /// How many bytes of the trailer arrived.
+        got: usize,
+        /// How many it has.
+        want: usize,
+    },
     /// The message was not complete in time.
     TimedOut {
         /// How many bytes of the frame arrived, its prefix included.
@@ -153,6 +160,10 @@ impl fmt::Display for Fault {
             Fault::TruncatedPayload { got, want } => {
                 let want = Count(*want, "byte");
                 write!(f, "the stream ended inside the payload: got {got} of {want}")
+            }
+            Fault::TruncatedTrailer { got, want } => {
+                let want = Count(*want as u64, "byte");
+                write!(f, "the stream ended inside the trailer: got {got} of {want}")
             }
             Fault::TimedOut { got, want: Some(want), timeout } => write!(
                 f,

@@ -1,12 +1,13 @@
 //! Frames as plain bytes.
 
-use super::layout::{Decoded, LONGEST_PREFIX, Layout, Prefix, TooLong};
+use super::layout::{Decoded, EncodeError, Header, Layout, SHORT_PREFIX};
 
-/// Appends the frame of `payload` to `out`, for writing without a stream.
+/// Appends the frame of `payload` to `out`, for writing without a stream. If the layout has a header, it is
+/// zeros.
 ///
 /// # Errors
 ///
-/// [`TooLong`] if `payload` is longer than `limit` bytes or than `layout` can express; `out` is unchanged.
+/// [`EncodeError`] if `payload` is longer than `limit` bytes or than `layout` can express; `out` is unchanged.
 ///
 /// # Examples
 ///
@@ -17,7 +18,7 @@ use super::layout::{Decoded, LONGEST_PREFIX, Layout, Prefix, TooLong};
 /// let mut out = Vec::new();
 /// append_frame(&mut out, Layout::U32BE, MAX_PAYLOAD, b"hi")?;
 /// assert_eq!(out, b"\0\0\0\x02hi");
-/// # Ok::<(), framelet::wire::TooLong>(())
+/// # Ok::<(), framelet::wire::EncodeError>(())
 /// ```
 #[inline]
 pub fn append_frame(
@@ -25,32 +26,100 @@ pub fn append_frame(
     layout: Layout,
     limit: usize,
     payload: &[u8],
-) -> Result<(), TooLong> {
-    let prefix = checked_prefix(layout, limit, payload.len())?;
-    out.reserve(LONGEST_PREFIX + payload.len());
-    prefix.append_to(out);
+) -> Result<(), EncodeError> {
+    append_frame_with_header(out, layout, limit, &[], payload)
+}
+
+/// Appends the frame of `payload` with `header` to `out`, for writing without a stream.
+///
+/// # Errors
+///
+/// [`EncodeError`] as for [`append_frame`], or if `header` is neither empty nor one that the layout has; `out`
+/// is unchanged.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{MAX_PAYLOAD, append_frame_with_header};
+///
+/// let mut out = Vec::new();
+/// append_frame_with_header(&mut out, "h1:u32be+self".parse()?, MAX_PAYLOAD, b"Q", b"SELECT 1\0")?;
+/// assert_eq!(out, b"Q\0\0\0\x0dSELECT 1\0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[inline]
+pub fn append_frame_with_header(
+    out: &mut Vec<u8>,
+    layout: Layout,
+    limit: usize,
+    header: &[u8],
+    payload: &[u8],
+) -> Result<(), EncodeError> {
+    layout.check(limit, header, payload.len())?;
+    out.reserve(SHORT_PREFIX + payload.len());
+    let rest = layout.append_prefix(header, payload.len(), out);
     out.extend_from_slice(payload);
+    layout.append_trailer(rest, out);
     Ok(())
 }
 
-#[inline]
-pub(crate) fn checked_prefix(
-    layout: Layout,
-    limit: usize,
-    length: usize,
-) -> Result<Prefix, TooLong> {
-    let prefix = layout.encode(length)?;
-    if length > limit {
-        return Err(TooLong { length, limit, field: None });
-    }
-    Ok(prefix)
+/// Where the parts of a whole frame end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    /// The length of the prefix.
+    pub(crate) prefix: usize,
+    /// Where the payload ends.
+    pub(crate) payload_end: usize,
+    /// The length of the whole frame.
+    pub(crate) len: usize,
 }
 
-/// Returns the lengths of the prefix and of the whole frame if `bytes` starts with a whole, valid one.
+impl Extent {
+    /// Returns the payload of the frame at the start of `bytes`.
+    #[inline]
+    pub(crate) fn payload(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.prefix..self.payload_end]
+    }
+
+    /// Returns the header of the frame at the start of `bytes`.
+    #[inline]
+    pub(crate) fn header(self, layout: Layout, bytes: &[u8]) -> Header<'_> {
+        layout.header(&bytes[..self.prefix], &bytes[self.payload_end..self.len])
+    }
+}
+
+/// Returns the payload of the frame at the start of `bytes`, and what follows the frame, if it is whole and
+/// valid.
 #[inline]
-pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn split_payload(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    if !layout.is_u32be() {
+        let extent = whole_frame_in(layout, limit, bytes)?;
+        return Some((extent.payload(bytes), &bytes[extent.len..]));
+    }
+    let (prefix, rest) = bytes.split_first_chunk()?;
+    let payload = usize::try_from(u32::from_be_bytes(*prefix)).ok().filter(|&len| len <= limit)?;
+    rest.split_at_checked(payload)
+}
+
+/// Returns the extent of the frame at the start of `bytes` if it is whole and valid.
+#[inline]
+pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<Extent> {
+    if !layout.is_u32be() {
+        return whole_frame_in(layout, limit, bytes);
+    }
+    // The fast path of the default layout.
+    let &[a, b, c, d, ..] = bytes else { return None };
+    let payload = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+    let len = 4 + payload;
+    (payload <= limit && len <= bytes.len()).then_some(Extent { prefix: 4, payload_end: len, len })
+}
+
+#[inline(never)]
+fn whole_frame_in(layout: Layout, limit: usize, bytes: &[u8]) -> Option<Extent> {
     let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
     let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
-    let len = prefix + payload;
-    (len <= bytes.len()).then_some((prefix, len))
+    let payload_end = prefix + payload;
+    let len = payload_end + layout.trailer_len();
+    layout.check_trailer(bytes.get(payload_end..len)?, payload_end).ok()?;
+    Some(Extent { prefix, payload_end, len })
 }

@@ -18,7 +18,30 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use framelet::Layout;
 use futures_lite::AsyncRead;
+
+/// Returns the plain layouts, and layouts of every other kind of item.
+pub(crate) fn layouts() -> Vec<Layout> {
+    let others = [
+        "h1:u32be+self",
+        "x0300:u16be+all",
+        "u24le:h1",
+        "h3:u32be:data:xce",
+        "dec/3a:data:x2c",
+        "x24:dec/0d0a:data:x0d0a",
+        "hex4+self",
+        "h1:ber",
+        "bcd4",
+        "dec6",
+        "h16:u16be+all",
+        "h2:u16le:h20:data:h3",
+        "u16be+4",
+        "varint+2",
+        "lsp",
+    ];
+    Layout::all().chain(others.into_iter().map(|text| text.parse().unwrap())).collect()
+}
 
 /// What a [`Pieces`] does when it is read next.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use framelet::Layout;
-use framelet::wire::{MAX_PAYLOAD, TooLong, append_frame};
+use framelet::wire::{EncodeError, MAX_PAYLOAD, append_frame};
 
 /// The minimum size of a block, in bytes: small enough for a core's cache, and more than a socket usually
 /// takes at once.
@@ -44,7 +44,7 @@ pub(super) struct Cursor {
 
 impl Block {
     /// Prepares frames with payloads of random sizes within `sizes`.
-    pub(super) fn new(layout: Layout, sizes: RangeInclusive<usize>) -> Result<Block, TooLong> {
+    pub(super) fn new(layout: Layout, sizes: RangeInclusive<usize>) -> Result<Block, EncodeError> {
         let mut random = fastrand::Rng::with_seed(SEED);
         // Each payload is a piece of this noise, so that no two neighbours are alike. It is text, because
         // servers that print what they receive usually print text.

@@ -1,0 +1,125 @@
+//! The header of a message: bytes that a layout keeps beside the payload.
+
+use std::fmt;
+
+use super::items::Items;
+use super::lsp;
+use crate::wire::escape::SpacedHex;
+
+/// The bytes of a message beside its payload: those of all `hN` items of the layout, in wire order.
+///
+/// It is empty if the layout has no such items. In the layout `lsp` it has all header lines but
+/// `Content-Length`, and for one of git's markers (`0000`, `0001`, `0002`) it is that marker.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::FrameReader;
+///
+/// # futures_lite::future::block_on(async {
+/// let mut reader = FrameReader::with_layout(&b"\x01\0\0\0\x02hi"[..], "h1:u32be".parse().unwrap());
+/// let batch = reader.read_batch().await?.unwrap();
+/// let (header, payload) = batch.messages().next().unwrap();
+/// assert_eq!((header.to_vec(), payload), (vec![1], &b"hi"[..]));
+/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy)]
+pub struct Header<'a>(Parts<'a>);
+
+#[derive(Clone, Copy)]
+enum Parts<'a> {
+    Bytes(&'a [u8]),
+    /// The header bytes among those before and behind a payload.
+    Around {
+        items: &'static Items,
+        prefix: &'a [u8],
+        trailer: &'a [u8],
+    },
+    /// The lines before a payload.
+    Lines(&'a [u8]),
+}
+
+impl<'a> Header<'a> {
+    /// A header without bytes.
+    pub const EMPTY: Header<'static> = Header(Parts::Bytes(&[]));
+
+    /// Returns a header of these bytes.
+    pub const fn new(bytes: &'a [u8]) -> Header<'a> {
+        Header(Parts::Bytes(bytes))
+    }
+
+    pub(super) fn around(items: &'static Items, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
+        match items.has_markers() {
+            true if matches!(prefix, b"0000" | b"0001" | b"0002") => Header::new(prefix),
+            true => Header::EMPTY,
+            false => Header(Parts::Around { items, prefix, trailer }),
+        }
+    }
+
+    pub(super) const fn lines(prefix: &'a [u8]) -> Header<'a> {
+        Header(Parts::Lines(prefix))
+    }
+
+    fn for_each(&self, mut take: impl FnMut(&'a [u8])) {
+        match self.0 {
+            Parts::Bytes(bytes) => take(bytes),
+            Parts::Around { items, prefix, trailer } => {
+                items.before.header_of(prefix, &mut take);
+                let between = prefix.len().saturating_sub(items.between.len);
+                items.between.header_of(&prefix[between..], &mut take);
+                items.trailer.header_of(trailer, &mut take);
+            }
+            Parts::Lines(prefix) => lsp::header_of(prefix, &mut take),
+        }
+    }
+
+    /// Returns the number of bytes.
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Parts::Bytes(bytes) => bytes.len(),
+            Parts::Around { items, .. } => items.header_len(),
+            Parts::Lines(_) => {
+                let mut len = 0;
+                self.for_each(|part| len += part.len());
+                len
+            }
+        }
+    }
+
+    /// Returns whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends the bytes to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        self.for_each(|part| out.extend_from_slice(part));
+    }
+
+    /// Returns the bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes);
+        bytes
+    }
+}
+
+impl Default for Header<'_> {
+    fn default() -> Self {
+        Header::EMPTY
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Header({})", SpacedHex(&self.to_vec()))
+    }
+}
+
+impl PartialEq for Header<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_vec() == other.to_vec()
+    }
+}
+
+impl Eq for Header<'_> {}

@@ -1,0 +1,246 @@
+//! The text form of layouts: items joined by colons, in the order of the bytes on the wire.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::field::{Field, NAMES, Terminator};
+use super::items::{Counts, Item, Items, MOST_AROUND, Region};
+use super::layout::{Kind, Layout, U32BE};
+use super::preset;
+
+/// The longest header or fixed item, in bytes.
+const LONGEST_ITEM: usize = 64;
+
+/// The most digits of a number of fixed width.
+const MOST_DIGITS: u8 = 16;
+
+/// Not a layout, and why.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::Layout;
+///
+/// match "u32".parse::<Layout>() {
+///     Ok(layout) => panic!("{layout}"),
+///     Err(error) => assert!(error.to_string().starts_with("which byte order? write u32be")),
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseLayoutError(String);
+
+impl fmt::Display for ParseLayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseLayoutError {}
+
+/// One item of the text.
+enum Token {
+    Around(Item),
+    Length(Field, Counts),
+    Payload,
+}
+
+impl FromStr for Layout {
+    type Err = ParseLayoutError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "lsp" {
+            return Ok(Layout(Kind::Lsp));
+        }
+        let notation = preset::find(text).map_or(text, |preset| preset.notation);
+        let several = notation.contains(':');
+        let mut tokens = Vec::new();
+        for item in notation.split(':') {
+            let token = token(item).map_err(|why| match several {
+                true => ParseLayoutError(format!("{item:?}: {why}")),
+                false => ParseLayoutError(why),
+            })?;
+            tokens.push(token);
+        }
+        assemble(tokens).map_err(|why| ParseLayoutError(format!("{text}: {why}")))
+    }
+}
+
+fn token(item: &str) -> Result<Token, String> {
+    if item == "data" {
+        return Ok(Token::Payload);
+    }
+    if let Some(hex) = item.strip_prefix('x') {
+        let bytes = hex_bytes(hex)?;
+        return Ok(Token::Around(Item::Fixed(bytes)));
+    }
+    if let Some(number) = item.strip_prefix('h').filter(|number| is_number(number)) {
+        return match number.parse() {
+            Ok(len @ 1..=LONGEST_ITEM) => Ok(Token::Around(Item::Header(len))),
+            _ => Err(format!("a header item has 1 to {LONGEST_ITEM} bytes")),
+        };
+    }
+    let (name, counts) = match item.find(['+', '-']) {
+        Some(sign) => (&item[..sign], counts(&item[sign..])?),
+        None => (item, Counts::Payload),
+    };
+    let field = field(name)?;
+    match (counts, field) {
+        (Counts::Itself | Counts::All, Field::Varint) => {
+            Err("a varint cannot count itself: its own width depends on the length".into())
+        }
+        (Counts::Itself | Counts::All, field) if field.width().is_none() => {
+            Err(format!("{name} cannot count itself: its own width depends on the length"))
+        }
+        _ => Ok(Token::Length(field, counts)),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn hex_bytes(hex: &str) -> Result<Vec<u8>, String> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+    match bytes.ok().filter(|bytes| (1..=LONGEST_ITEM).contains(&bytes.len())) {
+        Some(bytes) => Ok(bytes),
+        None => Err(format!(
+            "write 1 to {LONGEST_ITEM} bytes as pairs of hexadecimal digits, such as 0d0a"
+        )),
+    }
+}
+
+fn counts(text: &str) -> Result<Counts, String> {
+    let number = || {
+        let number = Some(&text[1..]).filter(|text| is_number(text))?;
+        number.parse().ok().filter(|&number| number > 0)
+    };
+    match (text, &text[..1], number()) {
+        ("+self", ..) => Ok(Counts::Itself),
+        ("+all", ..) => Ok(Counts::All),
+        (_, "+", Some(more)) => Ok(Counts::More(more)),
+        (_, "-", Some(less)) => Ok(Counts::Less(less)),
+        _ => Err(format!(
+            "{text} is not what a length counts; write +self (the payload and the length field), +all \
+             (the whole frame), or +N or -N (N more or fewer than the payload)"
+        )),
+    }
+}
+
+fn field(name: &str) -> Result<Field, String> {
+    if let Some(&(_, field)) = NAMES.iter().find(|(known, _)| *known == name) {
+        return Ok(field);
+    }
+    if name == "ber" {
+        return Ok(Field::Ber);
+    }
+    if let Some(hex) = name.strip_prefix("dec/") {
+        let terminator = hex_bytes(hex)?;
+        return match Terminator::new(&terminator) {
+            Some(terminator) => Ok(Field::Until(terminator)),
+            None => Err(format!(
+                "digits end with 1 to {} bytes that do not begin with a digit",
+                Terminator::LONGEST
+            )),
+        };
+    }
+    for kind in ["dec", "hex", "bcd"] {
+        let Some(number) = name.strip_prefix(kind).filter(|number| is_number(number)) else {
+            continue;
+        };
+        return match (number.parse(), kind) {
+            (Ok(digits), "bcd") if digits % 2 == 1 => {
+                Err(format!("bcd{digits} would end within a byte; write an even number of digits"))
+            }
+            (Ok(digits @ 1..=MOST_DIGITS), "dec") => Ok(Field::Decimal(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "hex") => Ok(Field::Hex(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(Field::Bcd(digits)),
+            _ => Err(format!("{kind} has 1 to {MOST_DIGITS} digits")),
+        };
+    }
+    if NAMES.iter().any(|(known, _)| known.strip_suffix("be") == Some(name)) {
+        return Err(format!(
+            "which byte order? write {name}be (most significant byte first, the usual one) or {name}le"
+        ));
+    }
+    let names = NAMES.map(|(name, _)| name).join(" ");
+    Err(format!(
+        "no such layout; the layouts are {names}, with +self appended if the length counts its own prefix"
+    ))
+}
+
+/// Makes a layout of its items, or says which of them contradict each other.
+fn assemble(tokens: Vec<Token>) -> Result<Layout, String> {
+    let (mut regions, mut length, mut payload) = ([(); 3].map(|()| Region::default()), None, false);
+    for token in tokens {
+        match token {
+            Token::Around(item) if payload => regions[2].push(item),
+            Token::Around(item) if length.is_some() => regions[1].push(item),
+            Token::Around(item) => regions[0].push(item),
+            Token::Length(..) if length.is_some() => return Err("it has two lengths".into()),
+            Token::Length(..) if payload => return Err("its length follows the payload".into()),
+            Token::Length(field, counts) => length = Some((field, counts)),
+            Token::Payload if payload => return Err("it has two payloads (data)".into()),
+            Token::Payload => payload = true,
+        }
+    }
+    let Some((field, counts)) = length else {
+        return Err("it has no length, such as u32be".into());
+    };
+    let around: usize = regions.iter().map(|region| region.len).sum();
+    if around > MOST_AROUND {
+        return Err(format!(
+            "it has {around} bytes beside the length and the payload, more than {MOST_AROUND}"
+        ));
+    }
+    let is_plain = matches!(field, Field::Fixed { .. } | Field::Varint) && around == 0;
+    match counts {
+        Counts::Payload if is_plain => return Ok(Layout::plain(field, false)),
+        Counts::Itself if is_plain => return Ok(Layout::plain(field, true)),
+        _ => {}
+    }
+    let [before, between, trailer] = regions;
+    let items = Items { before, field, counts, between, trailer };
+    if items.max_payload().is_none() {
+        let (max, surplus) = (items.field.max(), items.surplus());
+        return Err(format!(
+            "its length would have to be at least {surplus}, but the field ends at {max}"
+        ));
+    }
+    Ok(Layout(Kind::Items(interned(items))))
+}
+
+/// Returns a copy of `items` that lives as long as the program, so that layouts are cheap to copy. Equal
+/// ones share it.
+fn interned(items: Items) -> &'static Items {
+    static KNOWN: LazyLock<Mutex<HashSet<&'static Items>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(same) = known.get(&items) {
+        return same;
+    }
+    let items: &'static Items = Box::leak(Box::new(items));
+    known.insert(items);
+    items
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::Lsp => f.write_str("lsp"),
+            Kind::U32be => U32BE.fmt(f),
+            Kind::Plain { field, counts_itself } => {
+                write!(f, "{field}{}", if counts_itself { "+self" } else { "" })
+            }
+            Kind::Items(items) => items.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Layout({self})")
+    }
+}

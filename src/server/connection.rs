@@ -15,7 +15,7 @@ use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
-use super::commit_queue::CommitQueue;
+use super::commit_queue::{CommitQueue, Sending};
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::handler::{Answering, EachHandler};
 use super::open_connection::OpenConnection;
@@ -31,6 +31,7 @@ use crate::stream::payloads::Payloads;
 use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::{FirstBytes, Hello, RefusalCode};
+use crate::wire::error::Fault;
 
 /// How many reads a connection may do before other tasks get their turn: half a megabyte if all are full.
 /// Chosen by judgement: with four, throughput is one percent lower; with thirty, other tasks begin to wait
@@ -66,6 +67,33 @@ struct Receiver {
     reads: u32,
     /// While other connections wait for memory: how fast the current message arrives.
     pace: Option<Box<Pace>>,
+}
+
+/// Since which tick a connection that answers has waited for its peer. Both waits have the same limit, so the
+/// longer one is the one that expires first.
+#[derive(Default)]
+struct WaitsForPeer {
+    /// For the rest of a message.
+    message: Option<u64>,
+    /// To take replies.
+    replies: Option<u64>,
+}
+
+impl WaitsForPeer {
+    /// Returns the longer wait.
+    fn longer(&self) -> Option<(Phase, u64)> {
+        let message = self.message.map(|since| (Phase::InMessage, since));
+        let replies = self.replies.map(|since| (Phase::Writing, since));
+        message.into_iter().chain(replies).min_by_key(|(_, since)| *since)
+    }
+}
+
+/// What a connection does to answer requests.
+struct Answers {
+    pipeline: Pipeline,
+    waits: WaitsForPeer,
+    /// Why there are no more requests; those that were read are still answered.
+    ended: Option<Outcome>,
 }
 
 /// Progress of echoing one batch.
@@ -129,8 +157,12 @@ impl Connection {
         match &outcome {
             Outcome::Closed => self.receiver.close().await,
             // A reset would destroy replies that are on their way.
-            Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
-                Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
+            _ if self.receiver.may_have_replies_in_flight(&outcome) => {
+                let stream = self.receiver.reader.get_mut();
+                match outcome {
+                    Outcome::Drained => Box::pin(stream.close_and_wait(CLOSING)).await,
+                    _ => Box::pin(stream.abort_and_wait(CLOSING)).await,
+                }
             }
             _ => self.receiver.reader.get_ref().mark_aborted(),
         }
@@ -218,8 +250,10 @@ impl Receiver {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))
             }
-            // Nothing was read from the upgraded stream yet, so nothing can be lost.
-            Poll::Pending if shared.is_draining() => Poll::Ready(Err(Outcome::Drained)),
+            // What the peer has sent with or after its part of the setup is still read.
+            Poll::Pending if shared.is_draining() && !shared.may_have_unread(stream) => {
+                Poll::Ready(Err(Outcome::Drained))
+            }
             Poll::Pending => Poll::Pending,
         })
         .await?;
@@ -276,68 +310,79 @@ impl Receiver {
 
     /// Passes messages to the sink, if there is one.
     async fn hand_on(&mut self, payloads: &Arc<Payloads>) -> Result<(), Outcome> {
+        match self.begin_to_hand_on(payloads) {
+            Some(sending) => sending.await.map_err(|_| Outcome::SinkGone),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes messages to the sink, if there is one. If its queue is full, returns a future that waits for
+    /// room.
+    fn begin_to_hand_on(&mut self, payloads: &Arc<Payloads>) -> Option<Sending> {
         if let Some(acks) = self.connection.acks() {
             acks.set_received(self.received());
         }
-        if self.queue.is_none() {
-            return Ok(());
-        }
+        self.queue.as_ref()?;
         let batch = Batch::received_from(self.origin(), Arc::clone(payloads));
-        if let Some(queue) = &self.queue
-            && let Some(sending) = queue.send(batch, &self.connection)
-            && sending.await.is_err()
-        {
-            return Err(Outcome::SinkGone);
-        }
-        Ok(())
+        self.queue.as_ref()?.send(batch, &self.connection)
     }
 
     /// Receives requests while others are being answered, until there are no more and all have their
     /// replies.
     async fn receive_and_answer(&mut self, handler: EachHandler) -> Outcome {
         let connection = Arc::clone(&self.connection);
-        let mut pipeline = Pipeline::new(&self.shared, connection, handler);
-        let mut ended = None;
+        let pipeline = Pipeline::new(&self.shared, connection, handler);
+        let mut answers = Answers { pipeline, waits: WaitsForPeer::default(), ended: None };
         loop {
-            let read = poll_fn(|cx| self.poll_answering(cx, &mut pipeline, &mut ended)).await;
+            let read = poll_fn(|cx| self.poll_answering(cx, &mut answers, true)).await;
             let payloads = match read {
                 Ok(payloads) => payloads,
                 Err(outcome) => return outcome,
             };
-            if let Err(outcome) = self.hand_on(&payloads).await {
-                return outcome;
+            if let Some(mut sending) = self.begin_to_hand_on(&payloads) {
+                // While these requests wait for the sink, earlier ones are answered.
+                let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
+                    Poll::Ready(sent) => Poll::Ready(sent.map_err(|_| Outcome::SinkGone)),
+                    Poll::Pending => self.poll_answering(cx, &mut answers, false).map_ok(|_| ()),
+                });
+                if let Err(outcome) = sent.await {
+                    return outcome;
+                }
             }
-            pipeline.push(payloads);
+            answers.pipeline.push(payloads);
             if self.is_read_until_the_end() {
-                ended.get_or_insert(Outcome::Drained);
+                answers.ended.get_or_insert(Outcome::Drained);
             }
             self.end_turn().await;
         }
     }
 
-    /// Answers what can be answered, and reads while there is room for more requests. Ends when a batch was
-    /// read, or once the requests have `ended` and all are answered.
+    /// Answers what can be answered, and `reads` while there is room for more requests. Ends when a batch
+    /// was read, or once the requests have ended and all are answered.
     fn poll_answering(
         &mut self,
         cx: &mut Context<'_>,
-        pipeline: &mut Pipeline,
-        ended: &mut Option<Outcome>,
+        answers: &mut Answers,
+        reads: bool,
     ) -> Poll<Result<Arc<Payloads>, Outcome>> {
+        let Answers { pipeline, waits, ended } = answers;
         let before = self.connection.state.snapshot();
+        let now = self.shared.now();
         let mut taken = false;
-        let waits = pipeline.poll(cx, self.reader.get_mut(), || taken = true)?;
-        let mut wanted = match waits {
-            Waits::Peer => Phase::Writing,
-            Waits::Handlers | Waits::Requests => Phase::Busy,
-        };
-        if waits == Waits::Requests
+        let pending = pipeline.poll(cx, self.reader.get_mut(), || taken = true)?;
+        // When the peer takes data, its time limit starts anew.
+        let since = waits.replies.filter(|_| !taken).unwrap_or(now);
+        waits.replies = (pending == Waits::Peer).then_some(since);
+        if pending == Waits::Requests
             && let Some(outcome) = ended.take()
         {
             return Poll::Ready(Err(outcome));
         }
-        if ended.is_none() && pipeline.has_room() {
+        let mut reading = Phase::Busy;
+        if reads && ended.is_none() && pipeline.has_room() {
             match self.poll_reading(cx, FrameReader::poll_batch) {
                 Reading::Done(read) => {
+                    waits.message = None;
                     self.connection.state.enter(Phase::Busy, 0);
                     match read {
                         Ok(payloads) => return Poll::Ready(Ok(Arc::new(payloads))),
@@ -352,17 +397,16 @@ impl Receiver {
                         }
                     }
                 }
-                Reading::Waits(Phase::Idle) if waits != Waits::Requests => {}
-                Reading::Waits(phase) if waits != Waits::Peer => wanted = phase,
-                Reading::Waits(_) => {}
+                // A peer that waits for its replies is not idle.
+                Reading::Waits(Phase::Idle) if pending != Waits::Requests => {}
+                Reading::Waits(phase) => reading = phase,
             }
         }
-        if taken && wanted == Phase::Writing {
-            // The peer is taking data, so its time limit starts anew.
-            self.connection.state.enter(wanted, self.shared.now());
-            return Poll::Pending;
-        }
-        match ready!(self.poll_phase(before, wanted)) {
+        // Taking replies does not excuse a peer that has sent half a message.
+        let since = waits.message.unwrap_or(now);
+        waits.message = (reading == Phase::InMessage).then_some(since);
+        let (phase, since) = waits.longer().unwrap_or((reading, before.since_or(reading, now)));
+        match ready!(self.poll_phase(before, phase, since)) {
             Outcome::Drained => {
                 ended.get_or_insert(Outcome::Drained);
                 cx.waker().wake_by_ref();
@@ -414,7 +458,12 @@ impl Receiver {
         let before = self.connection.state.snapshot();
         match self.poll_reading(cx, read) {
             Reading::Done(read) => Poll::Ready(read),
-            Reading::Waits(phase) => self.poll_phase(before, phase).map(Err),
+            Reading::Waits(phase) => {
+                // The same phase means the same message, since the connection is busy between two messages.
+                // So the clock of a message starts once, unless the message has to wait for memory.
+                let since = before.since_or(phase, self.shared.now());
+                self.poll_phase(before, phase, since).map(Err)
+            }
         }
     }
 
@@ -437,6 +486,8 @@ impl Receiver {
         }
         if draining && self.read_until.is_none() {
             let unread = self.reader.get_ref().unread();
+            // A sender that never pauses would never get to the end of a stream that cannot say.
+            let unread = unread.or(self.shared.is_last_call().then_some(0));
             self.read_until = unread.map(|unread| self.reader.received() + unread);
         }
         let read = read(&mut self.reader, cx);
@@ -449,8 +500,8 @@ impl Receiver {
             Poll::Ready(Err(error)) => Reading::Done(Err(Outcome::Read(Box::new(error)))),
             Poll::Pending => {
                 self.admit_what_has_arrived(cx);
-                if draining {
-                    // If the kernel cannot say how much had arrived, read what could be read without
+                if draining && !self.shared.may_have_unread(self.reader.get_ref()) {
+                    // If the stream cannot say how much had arrived, read what could be read without
                     // waiting.
                     self.read_until.get_or_insert(self.reader.received());
                 }
@@ -483,21 +534,19 @@ impl Receiver {
         }
     }
 
-    /// Records what the connection waits for, unless that is unchanged since `before`. Ends the connection
-    /// if it has waited too long, or if the server is shutting down and everything was read.
-    fn poll_phase(&mut self, before: Snapshot, phase: Phase) -> Poll<Outcome> {
-        let (state, now) = (&self.connection.state, self.shared.now());
+    /// Records what the connection waits for and since when, unless that is unchanged since `before`. Ends the
+    /// connection if it has waited too long, or if the server is shutting down and everything was read.
+    fn poll_phase(&mut self, before: Snapshot, phase: Phase, since: u64) -> Poll<Outcome> {
+        let state = &self.connection.state;
         if matches!(phase, Phase::Busy | Phase::Starving) {
             // While this side makes the peer wait, the peer's pace cannot be measured.
             self.pace = None;
             if before.phase() != phase {
-                state.enter(phase, now);
+                state.enter(phase, since);
             }
             return Poll::Pending;
         }
-        // The same phase means the same message, since the connection is busy between two messages. So the
-        // clock of a message starts once, unless the message has to wait for memory.
-        let as_before = before.phase() == phase;
+        let as_before = before.phase() == phase && before.since() == since;
         if as_before && before.is_expired() {
             return Poll::Ready(self.expire(phase));
         }
@@ -505,7 +554,7 @@ impl Receiver {
             return Poll::Ready(Outcome::Drained);
         }
         if !as_before {
-            state.enter(phase, now);
+            state.enter(phase, since);
         }
         let announced = self.reader.announced().filter(|_| phase == Phase::InMessage);
         match announced.and_then(|len| self.falls_behind(len)) {
@@ -542,6 +591,22 @@ impl Receiver {
     /// read.
     fn is_read_until_the_end(&self) -> bool {
         self.read_until.is_some_and(|until| self.reader.at().offset >= until)
+    }
+
+    /// Returns whether all replies are sent, but may still be on their way to a peer that is there to take them.
+    fn may_have_replies_in_flight(&self, outcome: &Outcome) -> bool {
+        let takes_replies = match outcome {
+            Outcome::Drained | Outcome::HandlerFailed(_) => true,
+            Outcome::Read(error) => match &**error {
+                ReadError::Protocol(error) => {
+                    // A peer that was too slow is not waited for any longer.
+                    !matches!(error.fault, Fault::TimedOut { .. } | Fault::Slow { .. })
+                }
+                ReadError::Io { .. } => false,
+            },
+            _ => false,
+        };
+        takes_replies && matches!(self.shared.answering, Answering::Each(_))
     }
 
     fn expire(&mut self, phase: Phase) -> Outcome {

@@ -75,7 +75,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 /// P6, P7.
 #[test]
-fn a_judgement_of_what_a_connection_did_before_is_void() {
+fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
     let options = Options { idle_timeout: Some(Duration::from_secs(1)), ..Options::default() };
     let message = frame(b"message");
     let (start, rest) = message.split_at(5);

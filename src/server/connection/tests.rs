@@ -1,13 +1,17 @@
 //! One connection, polled step by step beside a sweep that is played by hand.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
 use std::sync::{Mutex, mpsc};
+use std::task::Context;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use futures_lite::future::{block_on, poll_once};
-use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWriteExt};
+use futures_lite::future::{self, block_on, poll_once};
+use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, FutureExt};
 use smol::Timer;
 
 use super::*;
@@ -15,8 +19,11 @@ use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
 use crate::net::listener::ResettingListener;
 use crate::server::commit_queue::CommandSender;
+use crate::server::connection_state::Phase;
+use crate::server::handler::Answering;
 use crate::server::handler::{Handler as _, Request};
 use crate::server::options::Options;
+use crate::server::receiver::STARVED;
 use crate::server::server::Server;
 use crate::server::upgrade::Upgrade;
 use crate::server::writer_thread::WriterThread;

@@ -81,12 +81,12 @@ impl Receiver {
     ) -> Poll<Result<Arc<Payloads>, Outcome>> {
         let Answers { pipeline, waits, ended } = answers;
         let before = self.connection.state.snapshot();
-        let now = self.shared.now();
         let mut taken = false;
         let pending = pipeline.poll(cx, self.reader.get_mut(), || taken = true)?;
         // When the peer takes data, its time limit starts anew.
-        let since = waits.replies.filter(|_| !taken).unwrap_or(now);
-        waits.replies = (pending == Waits::Peer).then_some(since);
+        let since = waits.replies.filter(|_| !taken);
+        waits.replies =
+            (pending == Waits::Peer).then(|| since.unwrap_or_else(|| self.shared.now()));
         if pending == Waits::Requests
             && let Some(outcome) = ended.take()
         {
@@ -117,9 +117,12 @@ impl Receiver {
             }
         }
         // Taking replies does not excuse a peer that has sent half a message.
-        let since = waits.message.unwrap_or(now);
-        waits.message = (reading == Phase::InMessage).then_some(since);
-        let (phase, since) = waits.longer().unwrap_or((reading, before.since_or(reading, now)));
+        let since = waits.message;
+        waits.message =
+            (reading == Phase::InMessage).then(|| since.unwrap_or_else(|| self.shared.now()));
+        let (phase, since) = waits
+            .longer()
+            .unwrap_or_else(|| (reading, before.since_or(reading, self.shared.now())));
         match ready!(self.poll_phase(before, phase, since)) {
             Outcome::Drained => {
                 ended.get_or_insert(Outcome::Drained);

@@ -18,6 +18,7 @@ mod header; // the bytes that a message has beside its payload
 mod items; // layouts with more than a length in front of the payload
 mod lsp; // header lines with Content-Length
 mod notation; // the text form of layouts
+mod part; // the parts of a frame
 mod preset; // names for the layouts of known protocols
 
 use std::fmt;
@@ -29,6 +30,7 @@ use items::Items;
 pub use header::Header;
 pub use lsp::LineFault;
 pub use notation::ParseLayoutError;
+pub use part::{Counts, Part};
 pub use preset::{PRESETS, Preset};
 
 /// The longest prefix that needs no memory of its own, in bytes. Most layouts have shorter ones.

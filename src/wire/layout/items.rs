@@ -1,6 +1,7 @@
 //! Layouts with more than a length in front of the payload: header bytes, fixed bytes, a trailer.
 
 use super::field::{Field, Number};
+use super::part::Counts;
 use super::{Decoded, MAX_PAYLOAD, Malformed};
 
 /// The most bytes of all items but the payload.
@@ -17,21 +18,6 @@ pub(super) struct Items {
     pub(super) between: Region,
     /// What follows the payload.
     pub(super) trailer: Region,
-}
-
-/// What the number in the length field counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Counts {
-    /// The payload.
-    Payload,
-    /// The payload and the field.
-    Itself,
-    /// The whole frame.
-    All,
-    /// This many more than the payload.
-    More(u32),
-    /// This many fewer than the payload.
-    Less(u32),
 }
 
 /// Neighbouring items other than the length and the payload.

@@ -26,7 +26,7 @@ use super::flags;
 use super::input::{Chunk, Framer};
 use super::log;
 use super::process::check_threads;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
 
 mod ack;
 mod identity; // the sender's id, and its state file
@@ -120,7 +120,7 @@ pub(crate) struct Send {
     renumber: bool,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// longest message to send or accept (default: 8MiB)

@@ -28,9 +28,10 @@ use field::{Field, LONGEST_FIELD, Number};
 use items::Items;
 
 pub use header::Header;
+pub use items::Counts;
 pub use lsp::LineFault;
 pub use notation::ParseLayoutError;
-pub use part::{Counts, Part};
+pub use part::Part;
 pub use preset::{PRESETS, Preset};
 
 /// The longest prefix that needs no memory of its own, in bytes. Most layouts have shorter ones.

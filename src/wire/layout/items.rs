@@ -1,7 +1,6 @@
 //! Layouts with more than a length in front of the payload: header bytes, fixed bytes, a trailer.
 
 use super::field::{Field, Number};
-use super::part::Counts;
 use super::{Decoded, MAX_PAYLOAD, Malformed};
 
 /// The most bytes of all items but the payload.
@@ -18,6 +17,21 @@ pub(super) struct Items {
     pub(super) between: Region,
     /// What follows the payload.
     pub(super) trailer: Region,
+}
+
+/// What the number in a length field counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counts {
+    /// The payload.
+    Payload,
+    /// The payload and the field.
+    Itself,
+    /// The whole frame.
+    All,
+    /// This many bytes more than the payload.
+    More(u32),
+    /// This many bytes fewer than the payload.
+    Less(u32),
 }
 
 /// Neighbouring items other than the length and the payload.

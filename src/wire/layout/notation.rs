@@ -8,9 +8,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::field::{Field, Terminator};
-use super::items::{Item, Items, MOST_AROUND, Region};
-use super::part::Counts;
-use super::{Kind, Layout, PRESETS, preset};
+use super::items::{Counts, Item, Items, MOST_AROUND, Region};
+use super::preset::{self, PRESETS};
+use super::{Kind, Layout};
 use crate::wire::similar::nearest;
 
 /// The longest header or fixed item, in bytes.

@@ -1,6 +1,6 @@
 //! The parts of a frame, one after the other, as a layout's text form has them.
 
-use super::items::Item;
+use super::items::{Counts, Item};
 use super::{Kind, Layout};
 
 /// A part of each frame in a layout.
@@ -26,21 +26,6 @@ pub enum Part {
     Lines,
     /// The payload.
     Payload,
-}
-
-/// What the number in a length field counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Counts {
-    /// The payload.
-    Payload,
-    /// The payload and the field.
-    Itself,
-    /// The whole frame.
-    All,
-    /// This many bytes more than the payload.
-    More(u32),
-    /// This many bytes fewer than the payload.
-    Less(u32),
 }
 
 impl Layout {

@@ -13,6 +13,7 @@ mod bench;
 mod bench;
 mod decode;
 mod encode;
+mod layouts;
 mod send;
 mod serve;
 

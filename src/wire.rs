@@ -10,6 +10,7 @@ pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod layout; // how a message is framed
 pub(crate) mod sender_id; // who sends, across reconnections
+pub(crate) mod similar; // the word that was probably meant
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
@@ -20,7 +21,9 @@ pub use escape::{Escaped, WithoutPassword};
 pub use frame::{append_frame, append_frame_with_header};
 pub use io_error::Plain;
 pub use layout::{
-    DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault, MAX_PAYLOAD,
-    Malformed, PRESETS, ParseLayoutError, Preset, TooLong,
+    Counts, DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault,
+    MAX_PAYLOAD, Malformed, PRESETS, ParseLayoutError, Part, Preset, TooLong,
 };
 pub use sender_id::{ParseSenderIdError, SenderId};
+#[doc(hidden)]
+pub use similar::nearest;

@@ -15,6 +15,8 @@ use common::program::{
     FRAMELET, PATIENCE, Server, check, closed, docs_show_help_of, frame, framelet, odd_server,
     read_frame, said, terminal, unframe, wait_until,
 };
+use data_encoding::HEXLOWER;
+use framelet::wire::PRESETS;
 use rustix::process::Signal;
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
@@ -763,6 +765,14 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["serve", "nonsense"][..], "a port is missing"),
         (&["serve", ":0", "--layout", "u32"], "which byte order? write u32be"),
         (
+            &["serve", ":0", "--layout", "postgress"],
+            "did you mean postgres? (framelet layouts lists",
+        ),
+        (&["send", ":1", "--layout", "Kafka"], "did you mean kafka?"),
+        (&["decode", "--layout", "h1:u23be"], "\"u23be\": no such item; did you mean u24be?"),
+        (&["layouts", "nestring"], "no such layout; did you mean netstring?"),
+        (&["layouts", "h1:h2"], "it has no length"),
+        (
             &["serve", ":0", "--layout", "u8", "--max-message", "300"],
             "more than a u8 message can have (255)",
         ),
@@ -784,7 +794,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["decode", "--max-message"], "no value provided for option '--max-message'"),
         (
             &["bake"],
-            "no such command `bake`; the commands are serve, send, encode, decode and bench",
+            "no such command `bake`; the commands are serve, send, encode, decode, layouts and bench",
         ),
         (&["snd"], "no such command `snd`; did you mean `send`? (see framelet --help)"),
         (&["Send", ":1"], "did you mean `send`?"),
@@ -874,6 +884,7 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
         &["send", "-h"],
         &["encode", "-h"],
         &["decode", "-h"],
+        &["layouts", "--help"],
     ] {
         let output = framelet(arguments, b"");
         check(&output, 0, &[]);
@@ -914,7 +925,7 @@ fn help_can_be_asked_for_before_and_after_a_command() {
 
 #[test]
 fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
-    for command in ["serve", "send", "encode", "decode", "bench"] {
+    for command in ["serve", "send", "encode", "decode", "layouts", "bench"] {
         let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
         let list = |title: &str| {
             let (_, rest) = help.split_once(&format!("\n{title}:\n"))?;
@@ -937,8 +948,90 @@ fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
 
 #[test]
 fn the_docs_show_the_help_as_it_is() {
-    for command in [&[][..], &["serve"], &["send"], &["encode"], &["decode"]] {
+    for command in [&[][..], &["serve"], &["send"], &["encode"], &["decode"], &["layouts"]] {
         docs_show_help_of(command);
+    }
+}
+
+// ---- layouts
+
+#[test]
+fn layouts_lists_each_preset_with_what_it_stands_for_on_eighty_columns() {
+    let output = framelet(&["layouts"], b"");
+    check(&output, 0, &[]);
+    let list = String::from_utf8(output.stdout).unwrap();
+    assert!(list.lines().all(|line| line.chars().count() <= 80), "{list}");
+    let output = framelet(&["layouts", "--json"], b"");
+    let json: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(json.len(), PRESETS.len());
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (preset, json) in PRESETS.iter().zip(json) {
+        let mark = if preset.checked { "" } else { "°" };
+        let row = format!("{}{mark} {} {}", preset.name, preset.notation, preset.about);
+        assert!(words(&list).contains(&row), "{row}");
+        assert_eq!(
+            (&json["name"], &json["layout"]),
+            (&preset.name.into(), &preset.notation.into())
+        );
+        assert_eq!(
+            (&json["about"], &json["source"]),
+            (&preset.about.into(), &preset.source.into())
+        );
+        assert_eq!(json["checked"], preset.checked);
+    }
+}
+
+#[test]
+fn layouts_shows_what_each_byte_of_a_frame_is() {
+    let shown = |layout: &str| {
+        let output = framelet(&["layouts", layout], b"");
+        check(&output, 0, &[]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let postgres = "\
+postgres: PostgreSQL; header: type, which the client's first message lacks
+layout   h1:u32be+self
+source   PostgreSQL, message formats
+
+  0  00              h1         header (zeros unless given)
+  1  00 00 00 09     u32be+self  length of itself and the payload: 9
+  5  68 65 6c 6c 6f  data       payload, \"hello\"
+";
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(words(&shown("postgres")), words(postgres));
+    for (layout, says) in [
+        ("netstring", "0 35 3a dec/3a length of the payload: 5, \"5:\""),
+        ("netstring", "7 2c x2c fixed, \",\""),
+        ("h1:u16be+all", "1 00 08 u16be+all length of the whole frame: 8"),
+        ("u16be", "same as dns, erlang2"),
+        ("u8+3", "0 08 u8+3 length of the payload, plus 3: 8"),
+        ("u8-9", "0 00 u8-9 length of the payload, minus 9: 0"),
+        ("u32le-2000000000", "data payload, 2000000000 bytes"),
+        ("h9:u8", "0 00 00 00 00 00 00 00 00 h9 header (zeros unless given) 00 9 05 u8"),
+        ("lsp", "header lines, \"Content-Length: 5\\r\\n\\r\\n\""),
+        ("drda", "source DRDA, volume 3, DSS (not compared)"),
+    ] {
+        assert!(words(&shown(layout)).contains(says), "{layout}: {}", shown(layout));
+    }
+}
+
+#[test]
+fn the_frame_that_layouts_shows_is_the_one_that_encode_writes() {
+    for layout in PRESETS.iter().map(|preset| preset.name).chain(["u8:h3:data:x00:h2", "dec1"]) {
+        let shown = framelet(&["layouts", layout, "--json"], b"").stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        let (mut bytes, mut at) = (Vec::new(), 0);
+        for part in shown["parts"].as_array().unwrap() {
+            assert_eq!(part["at"], at, "{layout}");
+            at += part["length"].as_u64().unwrap();
+            bytes.extend(HEXLOWER.decode(part["hex"].as_str().unwrap().as_bytes()).unwrap());
+        }
+        let encoded = framelet(&["encode", "--layout", layout, "--input", "whole"], b"hello");
+        assert_eq!(bytes, encoded.stdout, "{layout}");
     }
 }
 

@@ -13,6 +13,7 @@ use std::{fs, io};
 use common::vectors::{Failure, ReadCase, Vectors, WriteCase, folder, seams};
 use common::{Pieces, Step, Tail, random_pieces};
 use framelet::stream::{ReadError, WriteError};
+use framelet::wire::PRESETS;
 use framelet::{FrameReader, FrameWriter, Layout};
 use futures_lite::future::block_on;
 use futures_lite::{AsyncWrite, StreamExt};
@@ -21,7 +22,8 @@ use futures_lite::{AsyncWrite, StreamExt};
 const NUMBERS: &[&str] = &[
     "A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A9", "B1", "B2", "B3", "B5", "B6", "B8", "B9",
     "B10", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "D1", "D2", "D3", "D4", "D7", "D8", "E1",
-    "E2", "E3", "E4", "E5", "F1", "F2", "F3", "F4", "F5", "G1", "H1", "H2",
+    "E2", "E3", "E4", "E5", "F1", "F2", "F3", "F4", "F5", "G1", "H1", "H2", "I1", "I2", "I3", "I4",
+    "I5", "I6", "I7", "I8", "P1",
 ];
 
 /// Those of them that bytes alone cannot express.
@@ -118,8 +120,8 @@ fn what_the_bytes_decide_is_said_before_anything_more_has_come() {
         let Some(failure) = case.failure.as_ref().filter(|failure| failure.needs_no_end()) else {
             continue;
         };
-        // The failing prefix, and not one byte more: reading on is a panic.
-        let until = usize::try_from(failure.at.offset).unwrap() + failure.prefix.len();
+        // The bytes that decide it, and not one more: reading on is a panic.
+        let until = usize::try_from(failure.at.offset).unwrap() + failure.decided_by;
         for by in WAYS {
             let steps = [Step::Give(until - 1), Step::Pend];
             let pieces = Pieces::new(&case.input[..until], steps, Tail::Forbidden);
@@ -160,6 +162,11 @@ fn what_a_write_case_writes_is_read_again() {
             let outcome = outcome(pieces, case.layout, case.limit, by);
             assert!(outcome.error.is_none(), "{case}: {:?}", outcome.error);
             assert!(outcome.messages.iter().eq(accepted.clone().map(|payload| &payload.bytes)));
+            let headers = accepted.clone().map(|payload| match &payload.header[..] {
+                [] => vec![0; case.layout.header_len().unwrap_or(0)],
+                header => header.to_vec(),
+            });
+            assert!(outcome.headers.is_none_or(|read| read.into_iter().eq(headers)), "{case}");
         }
     }
 }
@@ -194,6 +201,18 @@ fn the_bytes_of_every_layout_are_among_the_cases() {
         .collect();
     let all: BTreeSet<_> = Layout::all().map(|layout| layout.to_string()).collect();
     assert_eq!(written, all);
+}
+
+#[test]
+fn the_bytes_of_every_preset_are_read_and_written() {
+    let vectors = Vectors::load();
+    let presets: BTreeSet<_> = PRESETS.iter().map(|preset| preset.name).collect();
+    let is_preset = |id: &str, messages: usize| number(id) == "P1" && messages > 0;
+    let reads = vectors.reads.iter().filter(|case| is_preset(&case.id, case.messages.len()));
+    let writes = vectors.writes.iter().filter(|case| is_preset(&case.id, case.payloads.len()));
+    let read: BTreeSet<_> = reads.map(|case| case.layout_name.as_str()).collect();
+    let written: BTreeSet<_> = writes.map(|case| case.layout_name.as_str()).collect();
+    assert_eq!((&read, &written), (&presets, &presets));
 }
 
 #[test]
@@ -264,6 +283,8 @@ fn cuts(case: &ReadCase, random: &mut fastrand::Rng) -> Vec<usize> {
 /// All that comes of a stream.
 struct Outcome {
     messages: Vec<Vec<u8>>,
+    /// Only a batch tells them.
+    headers: Option<Vec<Vec<u8>>>,
     error: Option<ReadError>,
 }
 
@@ -295,6 +316,9 @@ fn compare(case: &ReadCase, outcome: &Outcome, in_one_piece: bool) -> Result<(),
             lengths(&case.messages),
         ));
     }
+    if outcome.headers.as_ref().is_some_and(|headers| *headers != case.headers) {
+        return Err(format!("headers {:x?} instead of {:x?}", outcome.headers, case.headers));
+    }
     // A read buffer ends somewhere in a long input, so that it does not come in one piece.
     let in_one_piece = in_one_piece && case.input.len() <= MEDIUM;
     match (&case.failure, &outcome.error) {
@@ -307,7 +331,7 @@ fn compare(case: &ReadCase, outcome: &Outcome, in_one_piece: bool) -> Result<(),
 
 fn outcome(pieces: Pieces<'_>, layout: Layout, limit: usize, by: By) -> Outcome {
     let mut reader = FrameReader::with_layout(pieces, layout).max_message(limit).unwrap();
-    let mut messages = Vec::new();
+    let (mut messages, mut headers) = (Vec::new(), Vec::new());
     let error = block_on(async {
         loop {
             assert_eq!(reader.at().message, messages.len() as u64 + 1);
@@ -321,6 +345,7 @@ fn outcome(pieces: Pieces<'_>, layout: Layout, limit: usize, by: By) -> Outcome 
                     Ok(Some(batch)) => {
                         let before = messages.len();
                         messages.extend(batch.iter().map(<[u8]>::to_vec));
+                        headers.extend(batch.messages().map(|(header, _)| header.to_vec()));
                         assert_eq!(batch.first_number(), before as u64 + 1);
                         assert_eq!(batch.len(), messages.len() - before);
                         let bytes = messages[before..].iter().map(Vec::len).sum::<usize>();
@@ -339,7 +364,8 @@ fn outcome(pieces: Pieces<'_>, layout: Layout, limit: usize, by: By) -> Outcome 
         }
     });
     assert_same_again(&mut reader, error.as_ref());
-    Outcome { messages, error }
+    let headers = matches!(by, By::Batch).then_some(headers);
+    Outcome { messages, headers, error }
 }
 
 /// After its end, a reader gives the same answer for ever, and does not read.
@@ -370,7 +396,8 @@ fn writer<W>(output: W, case: &WriteCase) -> FrameWriter<W> {
 fn feed_all<W: AsyncWrite + Unpin>(writer: &mut FrameWriter<W>, case: &WriteCase) {
     for payload in &case.payloads {
         let queued = writer.queued();
-        match (block_on(writer.feed(&payload.bytes)), &payload.refused) {
+        let fed = block_on(writer.feed_with_header(&payload.header, &payload.bytes));
+        match (fed, &payload.refused) {
             (Ok(()), None) => {}
             (Err(WriteError::Encode(error)), Some(says)) => {
                 let error = error.to_string();

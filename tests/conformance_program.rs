@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::Shutdown;
 
 use common::program::{Server, closed, framelet, unframe};
-use common::vectors::{ReadCase, Vectors};
+use common::vectors::{ReadCase, Vectors, WriteCase};
 use data_encoding::BASE64;
 use serde_json::Value;
 
@@ -101,7 +101,9 @@ fn serve_gives_the_messages_and_says_what_is_wrong() {
 
 #[test]
 fn encode_writes_the_same_bytes_as_the_writer() {
-    for case in Vectors::load().writes {
+    // A frame in u32be, in which `encode` reads the messages, has no header.
+    let without = |case: &WriteCase| case.payloads.iter().all(|payload| payload.header.is_empty());
+    for case in Vectors::load().writes.into_iter().filter(without) {
         let (layout, limit) = (case.layout.to_string(), case.limit.to_string());
         let arguments =
             ["encode", "--layout", &layout, "--max-message", &limit, "--input", "frames"];

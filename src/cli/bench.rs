@@ -18,7 +18,7 @@ use super::failure::{Failure, plain};
 use super::log;
 use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
 use block::Block;
 use connection::Connection;
 use echo::{Echo, Echoing, Rate};
@@ -100,7 +100,7 @@ pub(crate) struct Bench {
     warm_up: Duration,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)

@@ -12,7 +12,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::flags;
 use super::input::{cannot_read, open_input};
-use super::values::size;
+use super::values::{layout, size};
 
 /// Turns frames into text or bytes on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -27,7 +27,7 @@ pub(crate) struct Decode {
     output: OutputFormat,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)

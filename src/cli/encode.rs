@@ -9,7 +9,7 @@ use framelet::format::{BlockingFile, InputFormat};
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{Chunk, Framer};
-use super::values::size;
+use super::values::{layout, size};
 
 /// Turns text or bytes into frames on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -24,7 +24,7 @@ pub(crate) struct Encode {
     input: InputFormat,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)

@@ -6,12 +6,13 @@ use argh::{CommandInfoWithArgs, FlagInfoKind};
 const WIDTH: usize = 80;
 
 /// An example for each command, and one for the program.
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
     ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
     ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
     ("decode", "framelet decode --output json < frames.bin"),
+    ("layouts", "framelet layouts postgres"),
     ("bench", "framelet serve :4852 --echo --output none &  framelet bench :4852 --echo"),
 ];
 
@@ -40,8 +41,8 @@ const VALUES: [(&str, &str, &str); 7] = [
     (
         "LAYOUT",
         "LAYOUT",
-        "u8 u16be u16le u24be u24le u32be u32le u64be u64le varint; append +self if the length counts \
-         its own prefix, as in u32be+self",
+        "u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, with +self if the length counts its \
+         own bytes; a protocol such as postgres; or items such as h1:u32be (see framelet layouts --help)",
     ),
     ("SIZE", "SIZE", "bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"),
     ("DURATION", "DURATION", "a number with ms, s, m or h, as in 30s; a timeout can be off"),
@@ -115,7 +116,7 @@ fn list(title: &str, rows: Vec<(String, &str)>) -> String {
 }
 
 /// Formats rows of a name and a text; the texts start at the same column and are wrapped.
-fn wrapped(indent: &str, rows: &[(&str, &str)], column: usize) -> String {
+pub(crate) fn wrapped(indent: &str, rows: &[(&str, &str)], column: usize) -> String {
     let mut text = String::new();
     for (name, what) in rows {
         let mut line = format!("{:column$}", format!("{indent}{name}"));

@@ -93,6 +93,8 @@ pub(crate) struct Framer {
     file: Option<String>,
     layout: Layout,
     limit: usize,
+    /// How many messages have been composed.
+    composed: u64,
 }
 
 impl Framer {
@@ -103,20 +105,28 @@ impl Framer {
         limit: usize,
     ) -> Result<Framer, Failure> {
         let composer = Composer::new(open_input(file.as_deref())?, format, limit);
-        Ok(Framer { composer, file, layout, limit })
+        Ok(Framer { composer, file, layout, limit, composed: 0 })
     }
 
     /// Reads once and appends the complete messages, at most `most`, to `chunk`. Returns `false` at the end
     /// of the input.
     pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
-        let (layout, limit) = (self.layout, self.limit);
+        let (layout, limit, composed) = (self.layout, self.limit, &mut self.composed);
+        let mut refused = None;
         let read = self.composer.read(|message| {
-            if chunk.messages < most {
-                // Cannot fail: the composer has the same limit, and the layout can express it.
-                let _ = chunk.append(layout, limit, message);
+            if chunk.messages < most && refused.is_none() {
+                *composed += 1;
+                refused = chunk.append(layout, limit, message).err();
             }
         });
-        read.map_err(|error| self.failure(error))
+        match refused {
+            // The composer keeps to the limit, but knows no shortest message, which u16be-4 has.
+            Some(error) => {
+                let message = format!("message {} of the input: {error}", self.composed);
+                Err(Failure::new(Exit::Protocol, message))
+            }
+            None => read.map_err(|error| self.failure(error)),
+        }
     }
 
     fn failure(&self, error: InputError) -> Failure {

@@ -16,7 +16,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::log;
 use super::process::check_threads;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
 use progress::{Input, Progress};
 
 mod ack; // the conversation with acknowledgements
@@ -99,7 +99,7 @@ pub(crate) struct Send {
     renumber: bool,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// longest message to send or accept (default: 8MiB)

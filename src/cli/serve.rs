@@ -18,7 +18,7 @@ use super::flags;
 use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
+use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
 
 mod sink;
 
@@ -58,7 +58,7 @@ pub(crate) struct Serve {
     require_ack: bool,
 
     /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
     /// longest message to accept (default: 8MiB)

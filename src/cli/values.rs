@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use framelet::Address;
-use framelet::wire::WithoutPassword;
+use framelet::wire::{ParseLayoutError, WithoutPassword};
+use framelet::{Address, Layout};
 use parse_size::parse_size;
 
 use super::exit_code::Exit;
@@ -17,6 +17,15 @@ pub(crate) fn address(text: &str) -> Result<Address, Failure> {
     text.parse().map_err(|error| {
         let text = WithoutPassword(text).to_string();
         Failure::new(Exit::Usage, format!("address {text:?}: {error}"))
+    })
+}
+
+/// Parses a layout.
+pub(crate) fn layout(text: &str) -> Result<Layout, String> {
+    text.parse().map_err(|error: ParseLayoutError| match error.is_unknown_name() {
+        true if text.contains(':') => format!("{error} (framelet layouts --help explains items)"),
+        true => format!("{error} (framelet layouts lists them)"),
+        false => error.to_string(),
     })
 }
 

@@ -21,13 +21,16 @@ mod items; // layouts with more than a length before the payload
 mod layout; // what a frame begins and ends with, and what its length counts
 mod lsp; // header lines with Content-Length
 mod notation; // the text form of layouts
+mod part; // the parts of a frame
 mod preset; // names for the layouts of known protocols
 #[cfg(test)]
 mod tests;
 
 pub use decoded::{Decoded, LineFault, MAX_PAYLOAD, Malformed};
 pub use header::Header;
+pub use items::Counts;
 pub(crate) use layout::SHORT_PREFIX;
 pub use layout::{DEFAULT_MAX_MESSAGE, EncodeError, Layout, LimitError, TooLong};
 pub use notation::ParseLayoutError;
+pub use part::Part;
 pub use preset::{PRESETS, Preset};

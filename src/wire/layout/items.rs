@@ -23,18 +23,18 @@ pub(super) struct Items {
     pub(super) trailer: Region,
 }
 
-/// What the number in the length field counts.
+/// What the number in a length field counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Counts {
+pub enum Counts {
     /// The payload.
     Payload,
     /// The payload and the field.
     Itself,
     /// The whole frame.
     All,
-    /// This many more than the payload.
+    /// This many bytes more than the payload.
     More(u32),
-    /// This many fewer than the payload.
+    /// This many bytes fewer than the payload.
     Less(u32),
 }
 

@@ -10,7 +10,9 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use super::field::{Field, NAMES, Terminator};
 use super::items::{Counts, Item, Items, MOST_AROUND, Region};
 use super::layout::{Kind, Layout, U32BE};
-use super::preset;
+use super::preset::{self, PRESETS};
+
+use crate::wire::similar::nearest;
 
 /// The longest header or fixed item, in bytes.
 const LONGEST_ITEM: usize = 64;
@@ -19,6 +21,8 @@ const LONGEST_ITEM: usize = 64;
 const MOST_DIGITS: u8 = 16;
 
 /// Not a layout, and why.
+///
+/// If a known name is similar to an unknown one, the error suggests it.
 ///
 /// # Examples
 ///
@@ -29,13 +33,30 @@ const MOST_DIGITS: u8 = 16;
 ///     Ok(layout) => panic!("{layout}"),
 ///     Err(error) => assert!(error.to_string().starts_with("which byte order? write u32be")),
 /// }
+/// let error = "postgress".parse::<Layout>().unwrap_err();
+/// assert_eq!(error.to_string(), "no such layout; did you mean postgres?");
+/// assert!(error.is_unknown_name());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseLayoutError(String);
+pub struct ParseLayoutError {
+    text: String,
+    unknown_name: bool,
+}
+
+impl ParseLayoutError {
+    fn new(text: String) -> ParseLayoutError {
+        ParseLayoutError { text, unknown_name: false }
+    }
+
+    /// Returns whether the text, or one of its items, has a name that is not known.
+    pub fn is_unknown_name(&self) -> bool {
+        self.unknown_name
+    }
+}
 
 impl fmt::Display for ParseLayoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -52,42 +73,68 @@ impl FromStr for Layout {
     type Err = ParseLayoutError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "lsp" {
+        let notation = preset::find(text).map_or(text, |preset| preset.notation);
+        if notation == "lsp" {
             return Ok(Layout(Kind::Lsp));
         }
-        let notation = preset::find(text).map_or(text, |preset| preset.notation);
         let several = notation.contains(':');
         let mut tokens = Vec::new();
         for item in notation.split(':') {
-            let token = token(item).map_err(|why| match several {
-                true => ParseLayoutError(format!("{item:?}: {why}")),
-                false => ParseLayoutError(why),
-            })?;
-            tokens.push(token);
+            match token(item) {
+                Ok(Some(token)) => tokens.push(token),
+                Ok(None) => return Err(unknown(item, several)),
+                Err(why) if several => {
+                    return Err(ParseLayoutError::new(format!("{item:?}: {why}")));
+                }
+                Err(why) => return Err(ParseLayoutError::new(why)),
+            }
         }
-        assemble(tokens).map_err(|why| ParseLayoutError(format!("{text}: {why}")))
+        assemble(tokens).map_err(|why| ParseLayoutError::new(format!("{text}: {why}")))
     }
 }
 
-fn token(item: &str) -> Result<Token, String> {
+/// Returns the error for a name that is not known, with the one that was probably meant.
+fn unknown(item: &str, several: bool) -> ParseLayoutError {
+    let nearest_to = |typed: &str| {
+        let binary = NAMES.into_iter().map(|(name, _)| name);
+        let presets = PRESETS.iter().filter(|_| !several).map(|preset| preset.name);
+        let others = [Some("ber"), several.then_some("data")].into_iter().flatten();
+        nearest(&typed.to_lowercase(), binary.chain(others).chain(presets))
+    };
+    let (name, suffix) = item.split_at(item.find(['+', '-']).unwrap_or(item.len()));
+    let meant = nearest_to(item).map(str::to_owned);
+    let meant = meant.or_else(|| nearest_to(name).map(|name| format!("{name}{suffix}")));
+    let what = match several {
+        true => format!("{item:?}: no such item"),
+        false => "no such layout".into(),
+    };
+    let text = match (meant, several) {
+        (Some(meant), _) => format!("{what}; did you mean {meant}?"),
+        (None, true) => format!("{what}, such as u32be, h1 or data"),
+        (None, false) => format!("{what}, such as u32be, h1:u32be or postgres"),
+    };
+    ParseLayoutError { text, unknown_name: true }
+}
+
+/// Parses an item; `None` if its name is not known.
+fn token(item: &str) -> Result<Option<Token>, String> {
     if item == "data" {
-        return Ok(Token::Payload);
+        return Ok(Some(Token::Payload));
     }
-    if let Some(hex) = item.strip_prefix('x') {
-        let bytes = hex_bytes(hex)?;
-        return Ok(Token::Around(Item::Fixed(bytes)));
+    if let Some(hex) =
+        item.strip_prefix('x').filter(|hex| hex.bytes().all(|c| c.is_ascii_hexdigit()))
+    {
+        return Ok(Some(Token::Around(Item::Fixed(hex_bytes(hex)?))));
     }
     if let Some(number) = item.strip_prefix('h').filter(|number| is_number(number)) {
         return match number.parse() {
-            Ok(len @ 1..=LONGEST_ITEM) => Ok(Token::Around(Item::Header(len))),
+            Ok(len @ 1..=LONGEST_ITEM) => Ok(Some(Token::Around(Item::Header(len)))),
             _ => Err(format!("a header item has 1 to {LONGEST_ITEM} bytes")),
         };
     }
-    let (name, counts) = match item.find(['+', '-']) {
-        Some(sign) => (&item[..sign], counts(&item[sign..])?),
-        None => (item, Counts::Payload),
-    };
-    let field = field(name)?;
+    let (name, suffix) = item.split_at(item.find(['+', '-']).unwrap_or(item.len()));
+    let Some(field) = field(name)? else { return Ok(None) };
+    let counts = if suffix.is_empty() { Counts::Payload } else { counts(suffix)? };
     match (counts, field) {
         (Counts::Itself | Counts::All, Field::Varint) => {
             Err("a varint cannot count itself: its own width depends on the length".into())
@@ -95,7 +142,7 @@ fn token(item: &str) -> Result<Token, String> {
         (Counts::Itself | Counts::All, field) if field.width().is_none() => {
             Err(format!("{name} cannot count itself: its own width depends on the length"))
         }
-        _ => Ok(Token::Length(field, counts)),
+        _ => Ok(Some(Token::Length(field, counts))),
     }
 }
 
@@ -130,17 +177,18 @@ fn counts(text: &str) -> Result<Counts, String> {
     }
 }
 
-fn field(name: &str) -> Result<Field, String> {
+/// Parses what precedes the `+` or `-` of a length; `None` if its name is not known.
+fn field(name: &str) -> Result<Option<Field>, String> {
     if let Some(&(_, field)) = NAMES.iter().find(|(known, _)| *known == name) {
-        return Ok(field);
+        return Ok(Some(field));
     }
     if name == "ber" {
-        return Ok(Field::Ber);
+        return Ok(Some(Field::Ber));
     }
     if let Some(hex) = name.strip_prefix("dec/") {
         let terminator = hex_bytes(hex)?;
         return match Terminator::new(&terminator) {
-            Some(terminator) => Ok(Field::Until(terminator)),
+            Some(terminator) => Ok(Some(Field::Until(terminator))),
             None => Err(format!(
                 "digits end with 1 to {} bytes that do not begin with a digit",
                 Terminator::LONGEST
@@ -155,9 +203,9 @@ fn field(name: &str) -> Result<Field, String> {
             (Ok(digits), "bcd") if digits % 2 == 1 => {
                 Err(format!("bcd{digits} would end within a byte; write an even number of digits"))
             }
-            (Ok(digits @ 1..=MOST_DIGITS), "dec") => Ok(Field::Decimal(digits)),
-            (Ok(digits @ 1..=MOST_DIGITS), "hex") => Ok(Field::Hex(digits)),
-            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(Field::Bcd(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "dec") => Ok(Some(Field::Decimal(digits))),
+            (Ok(digits @ 1..=MOST_DIGITS), "hex") => Ok(Some(Field::Hex(digits))),
+            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(Some(Field::Bcd(digits))),
             _ => Err(format!("{kind} has 1 to {MOST_DIGITS} digits")),
         };
     }
@@ -166,10 +214,7 @@ fn field(name: &str) -> Result<Field, String> {
             "which byte order? write {name}be (most significant byte first, the usual one) or {name}le"
         ));
     }
-    let names = NAMES.map(|(name, _)| name).join(" ");
-    Err(format!(
-        "no such layout; the layouts are {names}, with +self appended if the length counts its own prefix"
-    ))
+    Ok(None)
 }
 
 /// Makes a layout of its items, or says which of them contradict each other.

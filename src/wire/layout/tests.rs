@@ -282,8 +282,18 @@ fn texts_that_name_no_layout_say_what_to_write() {
         ("varint+self", "cannot count itself"),
         ("h1:dec/20+all", "\"dec/20+all\": dec/20 cannot count itself"),
         ("ber+self", "ber cannot count itself"),
-        ("u31be", "u8 u16be"),
-        ("", "no such layout"),
+        ("u31be", "no such layout; did you mean u32be?"),
+        ("", "no such layout, such as u32be, h1:u32be or postgres"),
+        ("postgress", "no such layout; did you mean postgres?"),
+        ("POSTGRES", "no such layout; did you mean postgres?"),
+        ("iso8583-asci", "no such layout; did you mean iso8583-ascii?"),
+        ("lspp", "no such layout; did you mean lsp?"),
+        ("xyzzy", "no such layout, such as"),
+        ("u32eb+self", "no such layout; did you mean u32be+self?"),
+        ("h1:u32eb+all", "\"u32eb+all\": no such item; did you mean u32be+all?"),
+        ("u8:dta", "\"dta\": no such item; did you mean data?"),
+        ("h1:lsp", "\"lsp\": no such item, such as u32be, h1 or data"),
+        ("h1:postgress", "\"postgress\": no such item, such as"),
         ("h1", "it has no length"),
         ("h1:data", "it has no length"),
         ("u8:u8", "it has two lengths"),
@@ -306,5 +316,81 @@ fn texts_that_name_no_layout_say_what_to_write() {
     ] {
         let error = text.parse::<Layout>().expect_err(text).to_string();
         assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_unknown_name_is_told_apart_from_a_contradiction() {
+    for (text, unknown) in
+        [("postgress", true), ("h1:u32eb", true), ("u32", false), ("u8:u8", false)]
+    {
+        assert_eq!(text.parse::<Layout>().unwrap_err().is_unknown_name(), unknown, "{text}");
+    }
+}
+
+#[test]
+fn presets_are_in_order_and_each_is_a_layout_in_its_text_form() {
+    assert!(PRESETS.is_sorted_by(|one, other| one.name < other.name));
+    for preset in PRESETS {
+        assert_eq!(layout(preset.name), layout(preset.notation));
+        assert_eq!(layout(preset.name).to_string(), preset.notation, "{}", preset.name);
+        // A name would hide a layout that is written the same.
+        let binary = Layout::all().any(|plain| plain.to_string() == preset.name);
+        assert!(!binary && preset.name != "ber" && !preset.name.contains([':', '+']));
+        assert!(!preset.about.is_empty() && !preset.source.is_empty());
+    }
+}
+
+#[test]
+fn the_parts_of_a_layout_are_its_items() {
+    for text in KINDS.into_iter().chain(PRESETS.iter().map(|preset| preset.notation)) {
+        let layout = layout(text);
+        let items = text.split(':').count();
+        let says_data = text.split(':').any(|item| item == "data");
+        assert_eq!(layout.parts().len(), items + usize::from(!says_data), "{text}");
+        let header = |part: &Part| if let Part::Header { len } = part { *len } else { 0 };
+        let sum: usize = layout.parts().iter().map(header).sum();
+        assert!(layout.header_len().is_none_or(|len| len == sum), "{text}");
+    }
+    let parts = layout("h1:u8+3:x0a:data:x0d0a").parts();
+    let length = Part::Length { counts: Counts::More(3) };
+    let (feed, end) = (Part::Fixed { bytes: b"\n" }, Part::Fixed { bytes: b"\r\n" });
+    assert_eq!(parts, [Part::Header { len: 1 }, length, feed, Part::Payload, end]);
+    for (text, counts) in [("u8", Counts::Payload), ("u8+self", Counts::Itself)] {
+        assert_eq!(layout(text).parts(), [Part::Length { counts }, Part::Payload]);
+    }
+}
+
+#[test]
+fn what_is_parsed_is_printed_as_a_text_that_says_the_same() {
+    const ITEMS: [&str; 28] = [
+        "h1", "h2", "h64", "h65", "h", "x", "x00", "x0D0a", "xf", "u8", "u16be", "u24le", "u32be",
+        "u64le", "u32", "varint", "ber", "dec4", "hex16", "bcd4", "bcd3", "dec/20", "dec/31",
+        "data", "data", "lsp", "postgres", "",
+    ];
+    const COUNTS: [&str; 8] =
+        ["+self", "+all", "+4", "-4", "+0", "+", "+4294967295", "-99999999999"];
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut parsed = 0;
+    for _ in 0..10_000 {
+        let mut item = || match random.u8(..4) {
+            0 => ITEMS[random.usize(..28)].to_owned() + COUNTS[random.usize(..8)],
+            _ => ITEMS[random.usize(..28)].to_owned(),
+        };
+        let items: Vec<String> = (0..5).map(|_| item()).collect();
+        let mut text = items[..random.usize(1..=5)].join(":");
+        if random.u8(..8) == 0 {
+            text.insert(random.usize(..=text.len()), ['é', ':', '0', '+'][random.usize(..4)]);
+        }
+        let Ok(layout) = text.parse::<Layout>() else { continue };
+        parsed += 1;
+        let printed = layout.to_string();
+        assert_eq!(printed.parse(), Ok(layout), "{text}, printed as {printed}");
+        assert_eq!(printed.parse::<Layout>().map(|again| again.to_string()), Ok(printed), "{text}");
+    }
+    assert!(parsed > 300, "only {parsed} of the texts were layouts");
+    for _ in 0..2_000 {
+        let bytes: Vec<u8> = (0..random.usize(0..20)).map(|_| random.u8(..)).collect();
+        let _ = String::from_utf8_lossy(&bytes).parse::<Layout>();
     }
 }

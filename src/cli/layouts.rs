@@ -1,0 +1,227 @@
+//! `framelet layouts`: the presets, and the bytes of a frame.
+
+use std::io::{self, Write};
+
+use argh::{ArgsInfo, FromArgs};
+use data_encoding::HEXLOWER;
+use framelet::Layout;
+use framelet::wire::{Counts, EncodeError, Escaped, PRESETS, Part, Preset};
+use serde_json::json;
+
+use super::exit_code::Exit;
+use super::failure::Failure;
+use super::help::wrapped;
+use super::values;
+
+/// The column in which descriptions start in the list.
+const ABOUT: usize = 40;
+
+/// How many bytes of a frame a line of the drawing has.
+const BYTES: usize = 8;
+
+/// How many characters of an item a line of the drawing has.
+const ITEM: usize = 12;
+
+/// The payload of the frame that is drawn.
+const PAYLOAD: &[u8] = b"hello";
+
+/// Lists the protocols whose layout has a name, or shows a frame of one byte by byte.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "layouts",
+    help_triggers("-h", "--help", "help"),
+    note = "LAYOUT is a name in the list, or items joined by colons in the order of the bytes on the wire: \
+            a length, and around it hN (N bytes of header), xHEX (exactly these bytes) and data (the \
+            payload, last unless it is written).",
+    note = "Lengths: u8 to u64le, varint, ber (ASN.1), decN, hexN and bcdN (N digits), dec/HEX (digits up \
+            to these bytes). A length counts the payload; with +self also its own bytes, with +all the \
+            whole frame, with +N or -N that many more or fewer."
+)]
+pub(crate) struct Layouts {
+    /// the layout whose frames to show
+    #[argh(positional, arg_name = "LAYOUT")]
+    layout: Option<String>,
+
+    /// print JSON: an object per line
+    #[argh(switch)]
+    json: bool,
+}
+
+impl Layouts {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let text = match &self.layout {
+            None => PRESETS.iter().map(|preset| listed(preset, self.json)).collect(),
+            Some(text) => {
+                let layout = values::layout(text)
+                    .map_err(|why| Failure::new(Exit::Usage, format!("layout {text:?}: {why}")))?;
+                let rows = rows(layout);
+                match self.json {
+                    true => json_of(layout, &rows),
+                    false => format!("{}\n{}", heading(text, layout), drawn(&rows)),
+                }
+            }
+        };
+        let text = match self.layout.is_none() && !self.json {
+            true => format!("{text}\n° not compared with the words of its specification\n"),
+            false => text,
+        };
+        io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
+    }
+}
+
+/// Returns the lines of a preset in the list.
+fn listed(preset: &Preset, json: bool) -> String {
+    let Preset { name, notation, about, source, checked, .. } = *preset;
+    if json {
+        let preset = json!({
+            "name": name, "layout": notation, "about": about, "source": source, "checked": checked
+        });
+        return format!("{preset}\n");
+    }
+    let name = format!("{name}{}", if checked { "" } else { "°" });
+    let start = format!("{name:<18}{notation}");
+    match start.chars().count() < ABOUT - 1 {
+        true => wrapped("", &[(&start, about)], ABOUT),
+        false => format!("{start}\n{}", wrapped("", &[("", about)], ABOUT)),
+    }
+}
+
+/// Returns what is known of a layout, and which protocols have it.
+fn heading(text: &str, layout: Layout) -> String {
+    let mut heading = String::new();
+    let preset = PRESETS.iter().find(|preset| preset.name == text);
+    if let Some(Preset { name, about, .. }) = preset {
+        heading += &wrapped("", &[("", &format!("{name}: {about}"))], 0);
+    }
+    heading += &format!("layout   {layout}\n");
+    if let Some(Preset { source, checked, .. }) = preset {
+        let unchecked = if *checked { "" } else { " (not compared)" };
+        heading += &format!("source   {source}{unchecked}\n");
+    }
+    let is_same = |preset: &&Preset| {
+        preset.name != text && preset.notation.parse().is_ok_and(|other: Layout| other == layout)
+    };
+    let same: Vec<&str> = PRESETS.iter().filter(is_same).map(|preset| preset.name).collect();
+    if !same.is_empty() {
+        heading += &wrapped("", &[("same as", &same.join(", "))], "layout   ".len());
+    }
+    heading
+}
+
+/// A part of a frame.
+struct Row {
+    /// The offset of its first byte.
+    at: usize,
+    /// Its length.
+    len: usize,
+    /// Its first bytes: all of them, unless it is a long payload.
+    bytes: Vec<u8>,
+    /// Its item in the text form of the layout.
+    item: String,
+    what: String,
+}
+
+/// Returns the parts of a frame with a payload of five bytes, or as near to that as the layout allows.
+fn rows(layout: Layout) -> Vec<Row> {
+    let payload = match layout.encode(PAYLOAD.len()) {
+        Ok(_) => PAYLOAD.len(),
+        Err(EncodeError::TooShort { least, .. }) => least,
+        Err(_) => layout.max_payload(),
+    };
+    let prefix = layout.encode(payload).unwrap_or_default();
+    let parts = layout.parts();
+    let width_of = |part: &Part| match part {
+        Part::Header { len } => *len,
+        Part::Fixed { bytes } => bytes.len(),
+        _ => 0,
+    };
+    let around: usize = parts.iter().map(width_of).sum();
+    // What is left of the prefix is the length, which may have any width.
+    let width = prefix.len() + layout.trailer_len() - around;
+    let frame = prefix.len() + payload + layout.trailer_len();
+    let text = layout.to_string();
+    let items = text.split(':').chain(["data"]);
+    let mut at = 0;
+    let row = |(part, item): (&Part, &str)| {
+        let here = prefix.get(at..).unwrap_or_default();
+        let (len, bytes, what) = match part {
+            Part::Header { len } => (*len, vec![0; *len], "header (zeros unless given)".into()),
+            Part::Fixed { bytes } => (bytes.len(), bytes.to_vec(), "fixed".into()),
+            Part::Payload => {
+                let shown: Vec<u8> =
+                    PAYLOAD.iter().copied().cycle().take(payload.min(BYTES)).collect();
+                (payload, shown, "payload".into())
+            }
+            Part::Lines => (width, here[..width].to_vec(), "header lines".into()),
+            Part::Length { counts } => {
+                (width, here[..width].to_vec(), counted(*counts, payload, width, frame))
+            }
+            _ => (0, Vec::new(), String::new()),
+        };
+        let row = Row { at, len, bytes, item: item.into(), what };
+        at += len;
+        row
+    };
+    parts.iter().zip(items).map(row).collect()
+}
+
+/// Returns what the number in a length field is.
+fn counted(counts: Counts, payload: usize, width: usize, frame: usize) -> String {
+    let length = payload as u64;
+    match counts {
+        Counts::Payload => format!("length of the payload: {payload}"),
+        Counts::Itself => format!("length of itself and the payload: {}", payload + width),
+        Counts::All => format!("length of the whole frame: {frame}"),
+        Counts::More(more) => {
+            format!("length of the payload, plus {more}: {}", length + u64::from(more))
+        }
+        Counts::Less(less) => {
+            format!("length of the payload, minus {less}: {}", length - u64::from(less))
+        }
+    }
+}
+
+/// Returns a table with a line per part, or more if it is long.
+fn drawn(rows: &[Row]) -> String {
+    let item_of = |row: &Row| match row.item.char_indices().nth(ITEM) {
+        Some((cut, _)) => format!("{}…", &row.item[..cut]),
+        None => row.item.clone(),
+    };
+    let widest = |column: &dyn Fn(&Row) -> usize| rows.iter().map(column).max().unwrap_or(0);
+    let (digits, items) =
+        (widest(&|row| row.at.to_string().len()), widest(&|row| item_of(row).chars().count()));
+    let hex = 3 * widest(&|row| row.bytes.len().min(BYTES)).max(2);
+    let column = 2 + digits + 2 + hex + 1 + items + 2;
+    let mut text = String::new();
+    for row in rows {
+        let hex_of = |byte: &u8| format!("{byte:02x}");
+        let line_of = |line: &[u8]| line.iter().map(hex_of).collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = row.bytes.chunks(BYTES).map(line_of).collect();
+        let first = lines.first().map_or("", String::as_str);
+        let first = format!("  {:>digits$}  {first:<hex$} {:<items$}", row.at, item_of(row));
+        let is_text = |byte: &u8| byte.is_ascii_graphic() || b" \r\n".contains(byte);
+        let what = match () {
+            () if row.bytes.len() < row.len => format!("{}, {} bytes", row.what, row.len),
+            () if !row.bytes.is_empty() && row.bytes.iter().all(is_text) => {
+                format!("{}, \"{}\"", row.what, Escaped(&row.bytes))
+            }
+            () => row.what.clone(),
+        };
+        text += &wrapped("", &[(&first, &what)], column);
+        for line in lines.iter().skip(1) {
+            text += &format!("  {:digits$}  {line}\n", "");
+        }
+    }
+    text
+}
+
+/// Returns a JSON object with the parts.
+fn json_of(layout: Layout, rows: &[Row]) -> String {
+    let part = |row: &Row| {
+        let hex = HEXLOWER.encode(&row.bytes);
+        json!({"at": row.at, "length": row.len, "hex": hex, "item": row.item, "what": row.what})
+    };
+    let parts: Vec<_> = rows.iter().map(part).collect();
+    format!("{}\n", json!({"layout": layout.to_string(), "parts": parts}))
+}

@@ -2,8 +2,8 @@
 
 use super::framing::Framing;
 use crate::stream::pool::{Buffer, Pool, PooledBytes};
-use crate::wire::frame::{Extent, append_frame, whole_frame};
-use crate::wire::layout::{Header, Layout, MAX_PAYLOAD};
+use crate::wire::frame::{Extent, append_frame_with_header, whole_frame};
+use crate::wire::layout::{EncodeError, Header, Layout, MAX_PAYLOAD};
 
 /// Messages that were read together, in the order in which they were sent.
 ///
@@ -107,7 +107,7 @@ impl Head {
         &self.framing.first(self.prefix + self.trailer)[self.prefix..]
     }
 
-    fn header(&self, layout: Layout) -> Header<'_> {
+    pub(crate) fn header(&self, layout: Layout) -> Header<'_> {
         layout.header(self.prefix(), self.trailer())
     }
 }
@@ -177,15 +177,26 @@ impl<'a> IntoIterator for &'a Payloads {
 /// If a payload is over [`MAX_PAYLOAD`].
 impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
     fn from_iter<I: IntoIterator<Item = P>>(payloads: I) -> Payloads {
-        let (layout, mut frames, mut count) = (Layout::U32BE, Vec::new(), 0);
-        for payload in payloads {
-            append_frame(&mut frames, layout, MAX_PAYLOAD, payload.as_ref())
-                .expect("a payload is at most MAX_PAYLOAD");
+        let messages = payloads.into_iter().map(|payload| (b"", payload));
+        Payloads::in_layout(Layout::U32BE, messages).expect("a payload is at most MAX_PAYLOAD")
+    }
+}
+
+impl Payloads {
+    /// Collects headers and payloads as if they had been received together in `layout`.
+    pub(crate) fn in_layout<H: AsRef<[u8]>, P: AsRef<[u8]>>(
+        layout: Layout,
+        messages: impl IntoIterator<Item = (H, P)>,
+    ) -> Result<Payloads, EncodeError> {
+        let (mut frames, mut count) = (Vec::new(), 0);
+        for (header, payload) in messages {
+            let (header, payload) = (header.as_ref(), payload.as_ref());
+            append_frame_with_header(&mut frames, layout, MAX_PAYLOAD, header, payload)?;
             count += 1;
         }
         let to = frames.len();
         let run = Pool::unbounded().lend(Buffer::Heap(frames));
-        Payloads { layout, head: None, run, from: 0, to, count, first: 1 }
+        Ok(Payloads { layout, head: None, run, from: 0, to, count, first: 1 })
     }
 }
 

@@ -133,7 +133,7 @@ impl Framer {
             InputFault::TooLong { .. } => {
                 Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
             }
-            InputFault::Frame(ref frame) => {
+            InputFault::Frame { error: ref frame, .. } => {
                 let mended_by = flags::of_length(frame);
                 Failure::new(Exit::Protocol, format!("{error}{mended_by}"))
             }

@@ -226,7 +226,7 @@ impl Send {
             InputFormat::Text => "type lines, an empty line sends them; Ctrl-D ends",
             InputFormat::Whole => "type a message; Ctrl-D sends it and ends",
             InputFormat::Nul => "a NUL byte (Ctrl-@) sends what was typed; Ctrl-D ends",
-            InputFormat::Frames => "waiting for u32be frames on standard input; Ctrl-D ends",
+            InputFormat::Frames(_) => "waiting for frames on standard input; Ctrl-D ends",
             _ => "each line is sent as a message; Ctrl-D ends",
         };
         log::say(format!("connected to {address}; {how}"));

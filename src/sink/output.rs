@@ -199,13 +199,15 @@ fn write_messages(
     buffer.clear();
     let rest = batches.iter().flat_map(Batch::messages).skip(done);
     for (messages, message) in (done + 1..).zip(rest) {
+        let unfit = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        format.check(&message).map_err(unfit)?;
         let large = !escaped && message.payload.len() >= LARGE;
-        match large.then(|| format.around(message.payload)).flatten() {
+        match large.then(|| format.around(&message)).flatten() {
             Some((before, behind)) => {
                 buffer.extend_from_slice(&before);
                 unwritten.payloads.push((buffer.len(), message.payload));
                 bytes += message.payload.len();
-                buffer.extend_from_slice(behind);
+                buffer.extend_from_slice(&behind);
             }
             None => format.append(&message, escaped, buffer, &mut |buffer| {
                 if buffer.len() >= WRITE { unwritten.write(file, buffer) } else { Ok(()) }

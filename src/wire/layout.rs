@@ -348,18 +348,18 @@ impl Layout {
         let fits = match self.0 {
             Kind::Plain { .. } => header.is_empty(),
             Kind::Lsp => lsp::is_header(header),
-            Kind::Items(items) if payload < items.min_payload() => {
-                let (length, least) = (payload, items.min_payload());
-                return Err(EncodeError::TooShort { length, least, layout: self });
-            }
             Kind::Items(items) if items.has_markers() => {
                 header.is_empty() || (payload == 0 && matches!(header, b"0000" | b"0001" | b"0002"))
             }
             Kind::Items(items) => header.is_empty() || header.len() == items.header_len(),
         };
-        match fits {
-            true => Ok(()),
-            false => Err(EncodeError::Header { length: header.len(), layout: self }),
+        match self.0 {
+            _ if !fits => Err(EncodeError::Header { length: header.len(), layout: self }),
+            Kind::Items(items) if payload < items.min_payload() => {
+                let (length, least) = (payload, items.min_payload());
+                Err(EncodeError::TooShort { length, least, layout: self })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -468,6 +468,16 @@ impl Layout {
             Kind::Plain { .. } => Header::EMPTY,
             Kind::Items(items) => Header::around(items, prefix, trailer),
             Kind::Lsp => Header::lines(prefix),
+        }
+    }
+
+    /// Returns all that was received before and after the payload of the message with this header, if it was
+    /// received in this layout.
+    pub(crate) fn around<'a>(self, header: Header<'a>) -> Option<(&'a [u8], &'a [u8])> {
+        match self.0 {
+            Kind::Plain { .. } => None,
+            Kind::Items(items) => header.received_around(items),
+            Kind::Lsp => header.received_lines().map(|lines| (lines, &[][..])),
         }
     }
 

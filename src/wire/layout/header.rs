@@ -1,5 +1,6 @@
 //! The header of a message: bytes that a layout keeps beside the payload.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::items::Items;
@@ -94,6 +95,30 @@ impl<'a> Header<'a> {
     /// Appends the bytes to `out`.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         self.for_each(|part| out.extend_from_slice(part));
+    }
+
+    /// Returns the bytes, copied only if they are in several places.
+    pub(crate) fn to_bytes(self) -> Cow<'a, [u8]> {
+        match self.0 {
+            Parts::Bytes(bytes) => Cow::Borrowed(bytes),
+            _ => Cow::Owned(self.to_vec()),
+        }
+    }
+
+    /// Returns what was received before and after the payload, if it was in this layout.
+    pub(super) fn received_around(&self, layout: &Items) -> Option<(&'a [u8], &'a [u8])> {
+        match self.0 {
+            Parts::Around { items, prefix, trailer } if items == layout => Some((prefix, trailer)),
+            _ => None,
+        }
+    }
+
+    /// Returns the lines that were received before the payload, `Content-Length` included.
+    pub(super) fn received_lines(&self) -> Option<&'a [u8]> {
+        match self.0 {
+            Parts::Lines(prefix) => Some(prefix),
+            _ => None,
+        }
     }
 
     /// Returns the bytes.

@@ -104,7 +104,7 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 /// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
 /// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
-/// the message back), for vectors and options of these, and for results of all of them.
+/// the message back, with its header), [`Reply`], for vectors and options of these, and for results of all of them.
 ///
 /// # Examples
 ///
@@ -131,20 +131,27 @@ pub trait IntoReplies {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
 }
 
-/// The payload of a reply.
+/// A reply: a payload, and a header if the layout has one.
 ///
 /// # Examples
 ///
 /// ```
-/// use framelet::server::IntoReplies;
+/// use framelet::server::{IntoReplies, Reply};
 ///
 /// let mut replies = Vec::new();
 /// vec!["21.5", "21.7"].append_to(&mut replies)?;
 /// assert_eq!(replies[1].as_ref(), b"21.7");
+///
+/// let ready = Reply::new("I").with_header("Z"); // in the layout h1:u32be+self of PostgreSQL
+/// assert_eq!((ready.header().to_vec(), ready.as_ref()), (b"Z".to_vec(), &b"I"[..]));
 /// # Ok::<(), framelet::server::HandlerError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Reply(Payload);
+pub struct Reply {
+    /// `None` for that of the request, or zeros.
+    header: Option<Vec<u8>>,
+    payload: Payload,
+}
 
 #[derive(Clone, Debug)]
 enum Payload {
@@ -153,9 +160,37 @@ enum Payload {
     Same(Request),
 }
 
+impl Reply {
+    /// Returns a reply with this payload. Its header is zeros if the layout has one.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Reply {
+        Reply::from(Payload::Owned(payload.into()))
+    }
+
+    /// Sets the header. If the layout has no such header, the reply cannot be sent, and the connection ends.
+    #[must_use]
+    pub fn with_header(self, header: impl Into<Vec<u8>>) -> Reply {
+        Reply { header: Some(header.into()), ..self }
+    }
+
+    /// Returns the header; an empty one stands for zeros.
+    pub fn header(&self) -> Header<'_> {
+        match (&self.header, &self.payload) {
+            (Some(header), _) => Header::new(header),
+            (None, Payload::Same(request)) => request.header(),
+            (None, _) => Header::EMPTY,
+        }
+    }
+}
+
+impl From<Payload> for Reply {
+    fn from(payload: Payload) -> Reply {
+        Reply { header: None, payload }
+    }
+}
+
 impl AsRef<[u8]> for Reply {
     fn as_ref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.payload {
             Payload::Owned(bytes) => bytes,
             Payload::Static(bytes) => bytes,
             Payload::Same(request) => request.payload(),
@@ -178,7 +213,7 @@ impl IntoReplies for Reply {
 
 impl IntoReplies for Vec<u8> {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Owned(self)).append_to(replies)
+        Reply::from(Payload::Owned(self)).append_to(replies)
     }
 }
 
@@ -196,7 +231,7 @@ impl<const N: usize> IntoReplies for [u8; N] {
 
 impl IntoReplies for &'static [u8] {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Static(self)).append_to(replies)
+        Reply::from(Payload::Static(self)).append_to(replies)
     }
 }
 
@@ -214,7 +249,7 @@ impl IntoReplies for &'static str {
 
 impl IntoReplies for Request {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply(Payload::Same(self)).append_to(replies)
+        Reply::from(Payload::Same(self)).append_to(replies)
     }
 }
 

@@ -221,7 +221,6 @@ fn could_be(format: OutputFormat, torn: &[u8]) -> bool {
         OutputFormat::Frames(Layout::U32BE) => !torn.first_chunk::<4>().is_some_and(|prefix| {
             prefix.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
         }),
-        OutputFormat::Frames(layout) => layout.decode(torn).is_ok(),
         _ => true,
     }
 }

@@ -1,4 +1,4 @@
-//! Sends lines, and ends once all of them are committed, whatever happened to connections meanwhile. Try
+//! Sends lines, and ends once all of them are committed, even if connections are lost meanwhile. Try
 //! `framelet serve --to file:messages.txt` and then `seq 5 | cargo run --example ack_client`.
 
 use std::error::Error;

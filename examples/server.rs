@@ -1,6 +1,6 @@
 //! The tutorial's server with the library: the same wire, and nothing left to luck.
 //!
-//! It prints messages as they come and ends in good order on Ctrl-C: `cargo run --example server`.
+//! It prints messages as they arrive and shuts down gracefully on Ctrl-C: `cargo run --example server`.
 
 use std::error::Error;
 

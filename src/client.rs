@@ -3,10 +3,13 @@
 pub(crate) mod ack_client; // sends until everything is committed
 pub(crate) mod ack_error;
 pub(crate) mod ack_options;
-mod ack_state; // what a caller and its driver share
+mod answers; // reads what the server answers
 #[allow(clippy::module_inception)]
 pub(crate) mod client;
+mod delivery; // what a caller and its driver share
 mod driver; // the connections of an `AckClient`
+mod handshake; // the first answer of a server
+mod sending; // writes what is in the window
 pub(crate) mod window; // messages that are not acknowledged yet
 
 pub use ack_client::{AckClient, AckProgress};

@@ -5,6 +5,7 @@ pub(crate) mod json; // the payload of an object
 pub(crate) mod names; // the formats, and what each is
 mod output;
 pub(crate) mod standard_streams;
+mod undecodable; // why a text cannot be decoded
 
 pub use input::{Composer, InputError, InputFault};
 pub use names::{InputFormat, OutputFormat, ParseFormatError};

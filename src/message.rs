@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
 use crate::stream::payloads::{self, Payloads};
-use crate::wire::ack::{RefusalCode, checksum};
+use crate::wire::ack::checksum;
+use crate::wire::answer::RefusalCode;
 use crate::wire::layout::{EncodeError, Header, Layout};
 use crate::wire::sender_id::SenderId;
 

@@ -4,9 +4,9 @@ pub(crate) mod address;
 pub(crate) mod backoff; // how long to wait between two attempts
 pub(crate) mod byte_stream;
 pub(crate) mod listener;
+mod low_water; // how many bytes make a socket readable
 
 pub use address::{Address, ParseAddressError};
-#[doc(hidden)]
 pub use backoff::Backoff;
 pub use byte_stream::{ByteStream, Peer};
 pub use listener::Listener;

@@ -1,6 +1,7 @@
 //! The wire: pure values, with no input or output. It imports nothing else of this crate.
 
-pub(crate) mod ack; // the hello and its answers
+pub(crate) mod ack; // the hello
+pub(crate) mod answer; // its answers
 pub(crate) mod count; // "1 message", "2 messages"
 pub(crate) mod diagnosis; // what an impossible prefix most likely is
 pub(crate) mod error;
@@ -10,16 +11,13 @@ pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod layout; // how a message is framed
 pub(crate) mod sender_id; // who sends, across reconnections
 
-pub use ack::{Answer, FirstBytes, Hello, InvalidAnswer, Refusal, RefusalCode, UnsupportedLayout};
-#[doc(hidden)]
+pub use ack::{FirstBytes, Hello, UnsupportedLayout};
+pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
 pub use count::Count;
 pub use diagnosis::Suspect;
 pub use error::{Fault, Position, ProtocolError};
-pub use escape::Escaped;
-#[doc(hidden)]
-pub use escape::WithoutPassword;
+pub use escape::{Escaped, WithoutPassword};
 pub use frame::{append_frame, append_frame_with_header};
-#[doc(hidden)]
 pub use io_error::Plain;
 pub use layout::{
     DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault, MAX_PAYLOAD,

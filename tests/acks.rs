@@ -17,7 +17,7 @@ use common::acks::{Connection, SENDER, read_hello, start, start_limited};
 use common::program::{PATIENCE, Server, frame, read_frame};
 use framelet::client::{AckError, AckOptions};
 use framelet::wire::{Answer, Refusal, RefusalCode, SenderId};
-use framelet::{AckClient, Address, Client};
+use framelet::{AckClient, Address};
 use futures_lite::future::{block_on, poll_once};
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -27,7 +27,7 @@ fn no_retry() -> AckOptions {
 }
 
 async fn connect(address: &Address, options: AckOptions) -> AckClient {
-    Client::connect_with_acks(address, options).await.unwrap()
+    AckClient::connect(address, options).await.unwrap()
 }
 
 // ---- whatever happens to connections
@@ -335,9 +335,8 @@ fn a_welcome_may_take_its_time_as_long_as_there_are_signs_of_life() {
     });
     block_on(async {
         let silence = Some(Duration::from_millis(800));
-        let error = Client::connect_with_acks(&address, no_retry().server_timeout(silence))
-            .await
-            .unwrap_err();
+        let error =
+            AckClient::connect(&address, no_retry().server_timeout(silence)).await.unwrap_err();
         assert!(matches!(error, AckError::Lost { .. }), "{error:?}");
         let mut client = connect(&address, no_retry().server_timeout(silence)).await;
         client.send(b"a").await.unwrap();
@@ -558,7 +557,7 @@ fn a_welcome_that_nobody_can_have_reached_is_an_error() {
         while connection.take().is_some() {}
     });
     block_on(async {
-        let error = Client::connect_with_acks(&address, AckOptions::new()).await.unwrap_err();
+        let error = AckClient::connect(&address, AckOptions::new()).await.unwrap_err();
         assert!(matches!(error, AckError::Protocol { .. }), "{error:?}");
     });
 }
@@ -713,7 +712,7 @@ fn a_server_that_always_misses_something_is_given_up() {
         }
     });
     let options = AckOptions::new().committed(60).renumber(true);
-    let error = block_on(Client::connect_with_acks(&address, options)).unwrap_err();
+    let error = block_on(AckClient::connect(&address, options)).unwrap_err();
     assert!(matches!(error, AckError::Behind { server: 40, .. }), "{error:?}");
 }
 
@@ -754,7 +753,7 @@ fn options_and_counts_may_be_as_large_or_small_as_there_are() {
             let (address, _) = start(Connection::serve);
             block_on(async {
                 // How it ends is up to the options; that it panics is not.
-                if let Ok(mut client) = Client::connect_with_acks(&address, options.clone()).await {
+                if let Ok(mut client) = AckClient::connect(&address, options.clone()).await {
                     let _ = client.send(b"a").await;
                     if let Err(error) = client.finish().await {
                         assert!(!error.to_string().contains("a bug"), "{options:?}: {error}");
@@ -783,7 +782,7 @@ fn options_and_counts_may_be_as_large_or_small_as_there_are() {
                     }
                 });
                 let error = block_on(async {
-                    let mut client = Client::connect_with_acks(&address, options.clone()).await?;
+                    let mut client = AckClient::connect(&address, options.clone()).await?;
                     client.send(b"a").await?;
                     client.finish().await
                 });

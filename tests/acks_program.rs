@@ -154,7 +154,7 @@ fn a_server_that_closes_at_first_may_be_just_starting() {
 #[test]
 fn a_refusal_is_shown_and_cannot_drive_the_terminal() {
     for (code, exit, text, words) in [
-        (RefusalCode::Echo, 3, "", "a server that replies gives no acknowledgements"),
+        (RefusalCode::Replies, 3, "", "a server that replies gives no acknowledgements"),
         (RefusalCode::Version, 3, "", "does not know this version"),
         (RefusalCode::Fenced, 1, "", "a newer connection of this sender has taken over"),
         (RefusalCode::Gap, 1, "message 7 was expected", "refuses: message 7 was expected"),

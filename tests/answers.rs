@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_net::unix::UnixStream;
 use framelet::client::AckOptions;
 use framelet::net::{ByteStream, Peer};
-use framelet::server::{Echo, Request, Summary};
+use framelet::server::{Echo, Reply, Request, Summary};
 use framelet::sink::{MessageSink, SinkError};
 use framelet::{AckClient, Address, Batch, Client, FrameReader, FrameWriter, Server};
 use futures_lite::io::BufWriter;
@@ -365,6 +365,31 @@ fn what_a_stream_keeps_until_it_is_flushed_is_flushed() {
         let mut client = soon("an answer", client).await.unwrap();
         client.send(b"sure").await.unwrap();
         soon("an acknowledgement", client.finish()).await.unwrap();
+        soon("the end", server).await;
+    });
+}
+
+#[test]
+fn branches_of_a_handler_may_reply_with_different_types() {
+    async fn answer(request: Request) -> Reply {
+        match request.payload() {
+            b"bytes" => Reply::from(vec![0xff]),
+            b"static" => Reply::from(&b"static bytes"[..]),
+            b"text" => Reply::from("text"),
+            b"number" => Reply::from(request.number().to_string()),
+            _ => Reply::from(request),
+        }
+    }
+    future::block_on(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let server = Server::accept_from(stream::once(Ok((theirs, Peer::named("test")))));
+        let server = start(server.answer(answer));
+        let mut client = Client::new(ours);
+        let requests = ["bytes", "static", "text", "number", "itself"];
+        let replies = soon("replies", client.request_all(requests)).await.unwrap();
+        let expected: [&[u8]; 5] = [&[0xff], b"static bytes", b"text", b"4", b"itself"];
+        assert_eq!(replies, expected);
+        drop(client);
         soon("the end", server).await;
     });
 }

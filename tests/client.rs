@@ -8,6 +8,7 @@ use common::pipe::{Pipe, pipe};
 use common::program::PATIENCE;
 use framelet::client::RequestError;
 use framelet::stream::WriteError;
+use framelet::wire::EncodeError;
 use framelet::{Client, Framed, Layout};
 use futures_lite::FutureExt;
 use futures_lite::future::{block_on, poll_once, yield_now, zip};
@@ -45,13 +46,39 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 fn a_request_gets_its_reply_in_every_layout() {
     for layout in Layout::all() {
         let (near, far) = pipe(100);
-        let mut client = Client::new(near).layout(layout).max_message(100).unwrap();
+        let mut client = Client::new(near).layout(layout).unwrap().max_message(100).unwrap();
         let asking = async {
             assert_eq!(client.request(b"one").await.unwrap(), b"re: one");
             assert_eq!(client.request(b"").await.unwrap(), b"re: ");
             client.finish().await.unwrap();
         };
         block_on(in_time(zip(asking, serve(Framed::new(far, layout)))));
+    }
+}
+
+#[test]
+fn a_layout_and_a_limit_can_be_set_in_either_order() {
+    let client = || Client::new(pipe(1000).0);
+    let layout = |name: &str| name.parse::<Layout>().unwrap();
+    for (name, limit, fits) in
+        [("u8", 255, true), ("u8", 256, false), ("u16le", 70_000, false), ("u32le", 70_000, true)]
+    {
+        let layout_first =
+            client().layout(layout(name)).and_then(|client| client.max_message(limit));
+        let limit_first =
+            client().max_message(limit).and_then(|client| client.layout(layout(name)));
+        for set in [layout_first, limit_first] {
+            assert_eq!(set.is_ok(), fits, "{name} {limit}: {:?}", set.as_ref().err());
+            if let Ok(mut client) = set {
+                let sent = block_on(in_time(client.request(&vec![0; limit + 1])));
+                match sent {
+                    Err(RequestError::Write(WriteError::Encode(EncodeError::TooLong(error)))) => {
+                        assert_eq!(error.limit, limit);
+                    }
+                    other => panic!("{name} {limit}: {other:?}"),
+                }
+            }
+        }
     }
 }
 

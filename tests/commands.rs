@@ -376,6 +376,70 @@ fn a_server_that_is_not_there_is_named_with_what_to_do() {
 }
 
 #[test]
+fn every_way_to_send_asks_whether_the_server_is_running() {
+    let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap().to_string();
+    drop(reserved);
+    for arguments in [
+        &["send", "--message", "x"][..],
+        &["send", "--message", "x", "--retry", "100ms"],
+        &["send", "--message", "x", "--ack", "--retry", "100ms"],
+        #[cfg(feature = "bench")]
+        &["bench"],
+    ] {
+        let output = framelet(&[arguments, &[&address]].concat(), b"");
+        check(&output, 1, &["connection refused; is the server running?"]);
+    }
+}
+
+#[test]
+fn a_file_in_place_of_a_unix_socket_is_said_not_to_be_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, "").unwrap();
+    let address = format!("unix:{}", path.display());
+    for arguments in [
+        &["send", "--message", "x"][..],
+        &["send", "--message", "x", "--ack", "--retry", "1ms"],
+        &["serve"],
+        #[cfg(feature = "bench")]
+        &["bench"],
+    ] {
+        let output = framelet(&[arguments, &[&address]].concat(), b"");
+        check(&output, 1, &["there is a file of that name that is not a socket"]);
+        assert!(!said(&output).contains("is the server running"), "{arguments:?}");
+    }
+    // One that is a socket, and on which nobody listens.
+    std::fs::remove_file(&path).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let output = framelet(&["send", &address, "--message", "x"], b"");
+    check(&output, 1, &["is the server running?"]);
+}
+
+#[test]
+fn a_directory_that_is_missing_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing").display().to_string();
+    let path = |before: &str| format!("{before}{missing}/file");
+    let mut tried = vec![
+        (vec!["serve".into(), ":0".into(), "--to".into(), path("file:")], 2),
+        (vec!["serve".into(), path("unix:")], 1),
+        (["send", "--ack", "--message", "x", "--sender-file"].map(String::from).to_vec(), 2),
+    ];
+    tried[2].0.push(path(""));
+    if cfg!(feature = "sqlite") {
+        tried.push((vec!["serve".into(), ":0".into(), "--to".into(), path("sqlite:")], 2));
+    }
+    for (arguments, code) in tried {
+        let words = format!("the directory {missing} does not exist (mkdir -p {missing})");
+        check(&framelet(&arguments, b""), code, &["no such file or directory", &words]);
+    }
+    // Another reason is not mistaken for that one.
+    let output = framelet(&["serve", ":0", "--to", "file:/"], b"");
+    assert!(!said(&output).contains("does not exist"));
+}
+
+#[test]
 fn a_name_that_does_not_resolve_is_named() {
     let arguments = ["send", "no-such-host.invalid:4747", "--message", "x", "--timeout", "50s"];
     check(&framelet(&arguments, b""), 1, &["cannot connect to no-such-host.invalid:4747"]);
@@ -703,6 +767,10 @@ fn what_makes_no_sense_is_refused_and_says_why() {
             "more than a u8 message can have (255)",
         ),
         (&["serve", ":0", "--memory", "1k"], "do not hold two messages"),
+        (
+            &["serve", ":0", "--memory", "3k", "--max-message", "2k"],
+            "at least 4000 are needed (--memory, --max-message)",
+        ),
         (&["serve", ":0", "--max-connections", "0"], "cannot be zero"),
         (&["serve", ":0", "--idle-timeout", "0s"], "write off to wait for ever"),
         (&["serve", ":0", "--message-timeout", "5"], "not a duration"),
@@ -723,6 +791,14 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["listen", ":1", "--output", "hex"], "did you mean `serve`?"),
         (&["serve", ":0", "--max-mesage", "1"], "--max-mesage; did you mean --max-message? (see"),
         (&["send", ":1", "lines.txt"], "framelet send ADDR < lines.txt (see framelet send --help)"),
+        (&["send", ":1", "hi"], "hi; to send it as a text, write --message \"hi\"; to send a file"),
+        (&["serve", "4747"], "a port is missing; write HOST:PORT"),
+        (&["serve", "4747"], "did you mean :4747?"),
+        (&["send", "4747"], "did you mean :4747?"),
+        (&["send", "/run/app.sock"], "did you mean unix:/run/app.sock?"),
+        (&["send", "tcp://[::1]:4747"], "has no scheme; write HOST:PORT"),
+        (&["send", "tcp://[::1]:4747"], "did you mean [::1]:4747?"),
+        (&["serve", "sqlite:messages.db"], "to put messages there, write it after --to"),
         (&["serve", "unix+redis:///a?pass=hidden"], "?pass=***\": "),
         (&["serve", ":0", "--to", "unix+redis:///a?pass=hidden"], "?pass=***'"),
         (&["serve", ":0", "--threads", "0"], "--threads: must be from 1 to 1024"),
@@ -736,6 +812,9 @@ fn what_makes_no_sense_is_refused_and_says_why() {
 fn no_thread_to_serve_on_is_refused_rather_than_waited_for() {
     let mut command = Command::new(FRAMELET);
     command.args(["serve", ":0"]).env("SMOL_THREADS", "0");
+    check(&common::program::run(command, b""), 2, &["SMOL_THREADS=0"]);
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", ":0"]).env("SMOL_THREADS", "+00");
     check(&common::program::run(command, b""), 2, &["SMOL_THREADS=0"]);
 }
 
@@ -757,6 +836,7 @@ fn connections_are_run_by_as_many_threads_as_asked_for_in_the_same_process() {
         (&["--threads", "3"], None, 3),
         (&["--threads", "2"], Some("3"), 2),
         (&["--threads", "1"], Some("3"), 1),
+        (&["--threads", "1"], Some("0"), 1),
         (&[], Some("2"), 2),
     ] {
         // The shell has a file open that the server inherits, and becomes the server.
@@ -816,6 +896,20 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
     ] {
         assert_eq!(features.contains(feature), built, "{features}");
     }
+}
+
+#[test]
+fn help_can_be_asked_for_before_and_after_a_command() {
+    for command in ["serve", "send", "encode", "decode"] {
+        let help = framelet(&[command, "--help"], b"").stdout;
+        assert!(String::from_utf8_lossy(&help).contains(&format!("Usage: framelet {command} ")));
+        for arguments in [["help", command], ["--help", command], [command, "help"]] {
+            let output = framelet(&arguments, b"");
+            check(&output, 0, &[]);
+            assert!(output.stdout == help, "{arguments:?}");
+        }
+    }
+    assert!(framelet(&["help"], b"").stdout == framelet(&["--help"], b"").stdout);
 }
 
 #[test]

@@ -7,8 +7,8 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use common::acks::read_answer;
 use common::delivery::{Database, check_file, committed, send, serve};
 use common::program::{
-    FRAMELET, PATIENCE, Running, Server, check, frame, said, unframe, wait_until,
+    FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe, wait_until,
 };
 use common::proxy::start_proxy;
-use framelet::client::AckOptions;
+use framelet::client::{AckError, AckOptions, AnswerError, CountFault};
 use framelet::wire::{Hello, SenderId};
-use framelet::{Address, Client, Layout};
+use framelet::{AckClient, Address, Layout};
 use rustix::process::Signal;
 
 // ---- a server that is killed
@@ -217,7 +217,7 @@ fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
             let address = address.clone();
             smol::spawn(async move {
                 let options = AckOptions::new().server_timeout(None);
-                let mut sending = Client::connect_with_acks(&address, options).await?;
+                let mut sending = AckClient::connect(&address, options).await?;
                 for number in 0..MESSAGES {
                     sending.send(&message(client, number)).await?;
                 }
@@ -509,6 +509,71 @@ fn a_client_under_way_goes_on_with_another_database_if_it_may() {
         }
         assert!(server.stop().status.success());
     }
+}
+
+/// A line that leads to the first of two servers, then to the second, which hears nothing but hellos, and then
+/// to the first again. All payloads are the same, so no checksum can tell messages apart.
+#[test]
+fn after_a_renumbering_no_server_with_another_database_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["1.db", "2.db"].map(|name| directory.path().join(name));
+    let [first, second] = paths
+        .each_ref()
+        .map(|path| serve("127.0.0.1:0", &format!("sqlite:{}", path.display()), &[]));
+    let line = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: Address = line.local_addr().unwrap().into();
+    // The second server refuses a client that offers message 5, and is offered message 1 next.
+    let servers = [&first, &second, &second, &first].map(|server| server.address);
+    let leading = thread::spawn(move || {
+        for (number, (server, swallowed)) in (1..).zip(servers.into_iter().zip([0, 0, 8, 0])) {
+            let mut client = line.accept().unwrap().0;
+            let mut server = TcpStream::connect(server).unwrap();
+            let mut hello = [0; 33];
+            client.read_exact(&mut hello).unwrap();
+            server.write_all(&hello).unwrap();
+            client.write_all(&frame(&read_frame(&mut server).unwrap())).unwrap();
+            if swallowed > 0 {
+                (0..swallowed).for_each(|_| drop(read_frame(&mut client).unwrap()));
+                continue;
+            }
+            // The client ends the connection to a server that refuses it or is not believed.
+            for _ in 0..4 {
+                let Some(message) = read_frame(&mut client) else { break };
+                server.write_all(&frame(&message)).unwrap();
+            }
+            if number > 1 {
+                let _ = server.shutdown(Shutdown::Write);
+            }
+            while let Some(answer) = read_frame(&mut server) {
+                let is_last = answer == 4_u64.to_be_bytes();
+                if client.write_all(&frame(&answer)).is_err() || is_last {
+                    break;
+                }
+            }
+        }
+    });
+    smol::block_on(async {
+        let options = AckOptions::new().renumber(true);
+        let mut client = AckClient::connect(&address, options).await.unwrap();
+        for _ in 0..4 {
+            client.send(b"21.5").await.unwrap();
+        }
+        client.wait_committed(4).await.unwrap();
+        for _ in 0..8 {
+            client.send(b"21.5").await.unwrap();
+        }
+        let ended = client.wait_committed(5).await;
+        assert_eq!((client.committed(), client.lost()), (4, 4));
+        let Err(AckError::Protocol { error: AnswerError::Count(fault), .. }) = &ended else {
+            panic!("{ended:?}")
+        };
+        assert_eq!(*fault, CountFault::Unclear { count: 4, committed: 0, sent: 8 });
+        let words = "the server has messages 1 to 4 of this sender, and the client, renumbered";
+        assert!(fault.to_string().starts_with(words), "{fault}");
+    });
+    leading.join().unwrap();
+    assert_eq!(paths.map(|path| Database::open(&path).committed()), [4, 0]);
+    assert!(first.stop().status.success() && second.stop().status.success());
 }
 
 /// The server of a file forgets its senders when it is killed; the file of the sender does not.

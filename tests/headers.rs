@@ -11,7 +11,7 @@ use common::layouts;
 use common::program::PATIENCE;
 use framelet::client::RequestError;
 use framelet::format::OutputFormat;
-use framelet::server::{Echo, Handler, HandlerError, IntoReplies, Reply, Request};
+use framelet::server::{Echo, Handler, Reply, Request};
 use framelet::sink::{FileSink, FileSync, MessageSink, SinkError};
 use framelet::stream::WriteError;
 use framelet::wire::{EncodeError, MAX_PAYLOAD, append_frame_with_header};
@@ -57,7 +57,7 @@ fn with_server<T, F: Future<Output = T>>(
         let running = smol::spawn(server.run(async move {
             let _ = stopped.recv().await;
         }));
-        let done = act(Client::connect(&address).await.unwrap().layout(layout)).await;
+        let done = act(Client::connect(&address).await.unwrap().layout(layout).unwrap()).await;
         drop(stop);
         running.await.unwrap();
         done
@@ -71,12 +71,11 @@ fn a_reply_has_the_header_that_its_handler_gave_it() {
             let header = request.header().to_vec();
             let mut replies = Vec::new();
             match request.payload() {
-                b"same" => replies.push(Reply::new("payload").with_header(header)),
-                // It keeps its header.
-                b"back" => request.append_to(&mut replies)?,
-                _ => replies.push(Reply::new("none")),
+                b"same" => replies.push(Reply::from("payload").with_header(header)),
+                b"back" => replies.push(Reply::from(request)),
+                _ => replies.push(Reply::from("none")),
             }
-            Ok::<_, HandlerError>(replies)
+            replies
         };
         with_server(layout, handler, |mut client| async move {
             let reply = client.request_with_header(&header, b"same").await.unwrap();
@@ -134,7 +133,7 @@ fn a_header_that_the_layout_does_not_have_fails_its_request_and_nothing_else() {
 
 #[test]
 fn a_reply_with_a_header_that_the_layout_does_not_have_ends_its_connection() {
-    let handler = |_: Request| async { Reply::new("payload").with_header("Q") };
+    let handler = |_: Request| async { Reply::from("payload").with_header("Q") };
     let error = with_server(Layout::U32BE, handler, |mut client| async move {
         client.request(b"one").await.unwrap_err()
     });

@@ -86,7 +86,7 @@ fn refused(arguments: &[&str], bytes: &[u8]) -> RefusalCode {
 #[test]
 fn a_refusal_says_why() {
     let good = hello(Layout::U32BE, 1);
-    assert_eq!(refused(&["--echo", "--output", "none"], &good), RefusalCode::Echo);
+    assert_eq!(refused(&["--echo", "--output", "none"], &good), RefusalCode::Replies);
     assert_eq!(refused(&["--output", "none"], &good), RefusalCode::NoSink);
     let mut newer = good;
     newer[8] = 3;

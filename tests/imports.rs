@@ -9,9 +9,9 @@ use std::path::Path;
 const MAY_IMPORT: [(&str, &[&str]); 9] = [
     // The program uses nothing that the library does not offer to everybody: `framelet::…`.
     ("cli", &[]),
-    ("server", &["sink", "format", "message", "stream", "net", "wire"]),
-    ("sink", &["format", "message", "stream", "wire"]),
-    ("client", &["message", "stream", "net", "wire"]),
+    ("server", &["sink", "message", "stream", "net", "wire"]),
+    ("sink", &["format", "message", "wire"]),
+    ("client", &["stream", "net", "wire"]),
     ("format", &["message", "stream", "wire"]),
     ("message", &["stream", "net", "wire"]),
     ("stream", &["wire"]),
@@ -109,6 +109,19 @@ fn faults(imports: &Imports, parents: bool) -> Vec<String> {
     faults
 }
 
+/// Returns the permissions that no import needs, in words.
+fn unused(imports: &Imports) -> Vec<String> {
+    let used: BTreeSet<(&str, &str)> = imports
+        .iter()
+        .flat_map(|(module, named)| named.iter().map(|named| (&*module[0], &*named[0])))
+        .collect();
+    let permissions = MAY_IMPORT.iter().flat_map(|(from, may)| may.iter().map(|to| (*from, *to)));
+    permissions
+        .filter(|permission| !used.contains(permission))
+        .map(|(from, to)| format!("nothing in {from} imports {to}"))
+        .collect()
+}
+
 /// Returns a circle of imports, if there is one: takes away what imports nothing until nothing is left.
 fn circle(imports: &Imports) -> Option<String> {
     let mut left = imports.clone();
@@ -173,6 +186,20 @@ fn imports_go_downward_and_in_no_circle() {
         .chain(faults(&imports(&program), false))
         .collect();
     assert_eq!(faults, Vec::<String>::new());
+}
+
+#[test]
+fn every_permission_is_used() {
+    assert_eq!(unused(&imports(&files())), Vec::<String>::new());
+}
+
+#[test]
+fn a_permission_that_nothing_uses_is_found() {
+    let module = |path: &str| path.split('/').map(str::to_owned).collect::<Module>();
+    let uses = BTreeMap::from([(module("net/a"), BTreeSet::from([module("wire/b")]))]);
+    let unused = unused(&uses);
+    assert!(unused.contains(&"nothing in stream imports wire".to_owned()), "{unused:?}");
+    assert!(!unused.contains(&"nothing in net imports wire".to_owned()), "{unused:?}");
 }
 
 #[test]

@@ -167,3 +167,15 @@ fn the_client_of_the_docs_ends_where_it_is_refused_for_good() {
     assert!(said(&output).starts_with("refused: "), "{}", said(&output));
     assert!(server.stop().output.is_empty());
 }
+
+#[test]
+fn the_client_of_the_docs_ends_if_the_server_has_more_messages_than_it() {
+    let server = Server::start(&[]);
+    let address = server.address.to_string();
+    let Some(output) = send_from_python(&address, b"a\nb\nc\n") else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    let output = send_from_python(&address, b"a\nb\n").unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said(&output), "the server has 3 messages, the input fewer\n");
+    assert_eq!(server.stop().output, b"a\nb\nc\n");
+}

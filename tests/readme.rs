@@ -25,8 +25,8 @@ const NOT_RUN: [(&str, &str); 8] = [
     ("cargo test", "it is what runs this"),
     ("scripts/bench.sh", "it takes minutes, and needs other servers"),
     ("cargo install --locked --features redis --path .", "it builds everything again"),
-    ("framelet serve --to 'redis://127.0.0.1:6379/0?stream=log' &", "it needs Redis"),
-    ("framelet send --ack --message hello", "it needs the server with Redis"),
+    ("framelet serve :4754 --to 'redis://127.0.0.1:6379/0?stream=log' &", "it needs Redis"),
+    ("framelet send :4754 --ack --message hello", "it needs the server with Redis"),
     ("redis-cli XRANGE log - +", "it needs Redis"),
     (
         "FRAMELET_REDIS_PASSWORD=\"$(cat /run/secrets/redis)\" framelet serve --to 'redis://USER@HOST/?stream=NAME'",
@@ -66,6 +66,8 @@ fn blocks(page: &str) -> Vec<Block> {
 /// Goes through a page in a shell, with all servers that were started so far.
 struct Reader {
     directory: tempfile::TempDir,
+    /// The database of the page, if it has one.
+    database: String,
     /// The ports in the page, and those that stand for them here.
     ports: Vec<(String, String)>,
     servers: Vec<Child>,
@@ -89,8 +91,11 @@ impl Reader {
                 ports.push((word.to_owned(), free_port()));
             }
         }
+        let names = page.split("--to sqlite:").skip(1).filter_map(|rest| rest.split(' ').next());
+        let database = names.filter(|name| name.ends_with(".db")).collect();
         let reader = Reader {
             directory,
+            database,
             ports,
             servers: Vec::new(),
             commands: 0,
@@ -221,7 +226,7 @@ impl Reader {
 
     /// Runs statements on the database, and returns the first column of the last result.
     fn query(&self, sql: &str) -> String {
-        let database = Connection::open(self.path("messages.db")).unwrap();
+        let database = Connection::open(self.path(&self.database)).unwrap();
         let mut result = String::new();
         let mut statements = Batch::new(&database, sql);
         while let Some(mut statement) = statements.next().unwrap() {
@@ -297,6 +302,35 @@ fn what_the_docs_show_runs_as_it_stands_there() {
             scope.spawn(move || run_page(&page));
         }
     });
+}
+
+/// A reader who goes from one page to another has the servers of the first one still running.
+#[test]
+fn no_two_servers_in_the_docs_have_the_same_address_or_sink() {
+    let mut pages = pages_of_docs();
+    pages.push("README.md".into());
+    let (mut seen, mut servers) = (Vec::new(), 0);
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        let commands = blocks(&text).into_iter().filter(|block| block.language != "text");
+        for line in commands.flat_map(|block| block.lines) {
+            let Some((_, arguments)) = line.split_once("framelet serve ") else { continue };
+            let words: Vec<&str> = arguments.split_whitespace().collect();
+            // The last one is an example of a password, and is never run as it stands.
+            if !words.contains(&"&") {
+                continue;
+            }
+            servers += 1;
+            let address = if words[0].contains(':') { words[0] } else { ":4747" };
+            let to = words.windows(2).find(|pair| pair[0] == "--to").map(|pair| pair[1]);
+            for what in [Some(address), to].into_iter().flatten() {
+                let before = seen.iter().find(|(other, _)| other == what);
+                assert_eq!(before, None, "{}: {line}", page.display());
+                seen.push((what.to_owned(), page.clone()));
+            }
+        }
+    }
+    assert!(servers > 10, "only {servers} servers were found");
 }
 
 #[test]

@@ -77,7 +77,9 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
     let typed = typed.skip(1).map(text).collect::<Result<Vec<_>, _>>()?;
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
     let program = Arguments::get_args_info();
-    let named = typed.iter().find(|argument| !argument.starts_with('-')).copied();
+    let mut words = typed.iter().filter(|argument| !argument.starts_with('-'));
+    // `framelet help send` is `framelet send --help`.
+    let named = words.find(|word| **word != "help").copied();
     let command = program.commands.iter().map(|sub| &sub.command);
     let command = command.clone().find(|command| Some(command.name) == named).unwrap_or(&program);
     match Arguments::from_args(&["framelet"], &typed) {
@@ -127,8 +129,9 @@ fn usage_error(output: &str, typed: &[&str], command: &CommandInfoWithArgs) -> S
             let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
             format!("unrecognized argument: {flag}{meant}")
         }
-        Some(file) if name == "send" => format!(
-            "unrecognized argument: {file}; send reads standard input, as in framelet send ADDR < {file}"
+        Some(word) if name == "send" => format!(
+            "unrecognized argument: {word}; to send it as a text, write --message {word:?}; to send a file, \
+             framelet send ADDR < {word}"
         ),
         _ => {
             let (first, rest) = what.split_at(what.chars().next().map_or(0, char::len_utf8));

@@ -178,8 +178,7 @@ impl Bench {
 
 impl Plan {
     fn connect(&self) -> Result<Vec<Socket>, Failure> {
-        let failed =
-            |error| Failure::to_connect(&self.address, "", &error, "; is the server running?");
+        let failed = |error| Failure::to_connect(&self.address, "", &error, "");
         let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
         (0..self.connections)
             .map(|_| connection::connect(&addresses, self.timeout).map_err(failed))

@@ -1,6 +1,8 @@
 //! Failures of the program: the message and the exit code.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use framelet::Address;
@@ -24,26 +26,40 @@ impl Failure {
     /// A failed write to standard output.
     pub(crate) fn output(error: &io::Error) -> Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Whoever closed the pipe has seen enough.
+            // The reader closed the pipe, as `head` does: it needs no error.
             return Failure { exit: Exit::ClosedOutput, message: None };
         }
         Failure::new(Exit::Usage, format!("cannot write to standard output: {}", plain(error)))
     }
 
-    /// A failure to connect. `tried` says for how long, `hint` what to do if nobody listens there.
+    /// A failure to connect. `tried` says for how long, `retrying` how to go on trying.
     pub(crate) fn to_connect(
         address: &Address,
         tried: &str,
         error: &io::Error,
-        hint: &str,
+        retrying: &str,
     ) -> Failure {
-        let (exit, hint) = match error.kind() {
-            io::ErrorKind::TimedOut => (Exit::Timeout, ""),
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => (Exit::Network, hint),
-            _ => (Exit::Network, ""),
+        let failure = |exit, hint: &str| {
+            let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
+            Failure::new(exit, message)
         };
-        let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
-        Failure::new(exit, message)
+        match (error.kind(), address) {
+            (io::ErrorKind::TimedOut, _) => failure(Exit::Timeout, ""),
+            // The system says the same of a socket on which nobody listens.
+            (io::ErrorKind::ConnectionRefused, Address::Unix(path)) if !is_socket(path) => {
+                failure(Exit::Network, "; there is a file of that name that is not a socket")
+            }
+            (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, _) => {
+                failure(Exit::Network, &format!("; is the server running?{retrying}"))
+            }
+            _ => failure(Exit::Network, ""),
+        }
+    }
+
+    /// Adds advice to the message.
+    pub(crate) fn advise(mut self, advice: &str) -> Failure {
+        self.message.iter_mut().for_each(|message| message.push_str(advice));
+        self
     }
 
     /// Adds another failure; the exit code stays.
@@ -67,6 +83,22 @@ impl Failure {
 impl From<LimitError> for Failure {
     fn from(error: LimitError) -> Self {
         Failure::new(Exit::Usage, format!("--max-message: {error}"))
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// Returns advice for a file that cannot be created, if the reason is that its directory is missing.
+pub(crate) fn missing_directory(path: &Path) -> String {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match directory.map(|directory| (directory, directory.try_exists())) {
+        Some((directory, Ok(false))) => {
+            let directory = directory.display();
+            format!("; the directory {directory} does not exist (mkdir -p {directory})")
+        }
+        _ => String::new(),
     }
 }
 

@@ -12,7 +12,7 @@ const EXAMPLES: [(&str, &str); 6] = [
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
     ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
     ("decode", "framelet decode --output json < frames.bin"),
-    ("bench", "framelet serve :4848 --echo --output none &  framelet bench :4848 --echo"),
+    ("bench", "framelet serve :4852 --echo --output none &  framelet bench :4852 --echo"),
 ];
 
 /// Descriptions of values, shown for commands that take such a value.

@@ -19,13 +19,18 @@ const MOST_THREADS: u64 = 1024;
 
 /// With no threads, the executor would wait forever.
 pub(crate) fn check_threads() -> Result<(), Failure> {
-    match env::var(THREADS).as_deref() {
-        Ok("0") => Err(Failure::new(
+    match threads_now() {
+        0 => Err(Failure::new(
             Exit::Usage,
             "SMOL_THREADS=0 leaves no thread to run on; unset it, or set it to 1 or more",
         )),
         _ => Ok(()),
     }
+}
+
+/// Returns the number in the environment, parsed as smol does.
+fn threads_now() -> u64 {
+    env::var(THREADS).ok().and_then(|now| now.parse().ok()).unwrap_or(1)
 }
 
 /// Sets the number of threads that run tasks.
@@ -37,9 +42,7 @@ pub(crate) fn set_threads(threads: u64) -> Result<(), Failure> {
         let message = format!("--threads: must be from 1 to {MOST_THREADS}");
         return Err(Failure::new(Exit::Usage, message));
     }
-    // Parsed as smol does.
-    let now = env::var(THREADS).ok().and_then(|now| now.parse().ok()).unwrap_or(1);
-    if now == threads {
+    if threads_now() == threads {
         return Ok(());
     }
     let error = start_again(&threads.to_string());

@@ -1,6 +1,5 @@
 //! `framelet serve`: receives messages and puts them into a sink.
 
-use std::env::{self, VarError};
 use std::io;
 use std::time::Duration;
 
@@ -8,27 +7,20 @@ use ::log::{LevelFilter, info, warn};
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::OutputFormat;
 use framelet::server::{Echo, Reopen, ServeError};
-use framelet::sink::{
-    FileSink, FileSync, MessageSink, OutputSink, RedisSink, SinkTarget, SqliteSink,
-};
+use framelet::sink::{FileSync, SinkTarget};
 use framelet::wire::Count;
 use framelet::{Address, Layout, Server};
 use futures_lite::future;
 
 use super::exit_code::Exit;
-use super::failure::{Failure, plain};
+use super::failure::{Failure, missing_directory, plain};
 use super::flags;
 use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
 
-/// The longest value in Redis, unless its proto-max-bulk-len differs.
-const LONGEST_IN_REDIS: usize = 512 << 20;
-
-/// The longest message for SQLite, in bytes: a row has at most 1,000,000,000, and the other columns need
-/// some of them.
-const LONGEST_IN_SQLITE: usize = 999_000_000;
+mod sink;
 
 /// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
 /// database or Redis.
@@ -125,9 +117,8 @@ impl Serve {
             (false, true) => LevelFilter::Error,
             (false, false) => LevelFilter::Info,
         };
-        check_threads()?;
         // Done first, while nothing would be lost by a restart of the program.
-        self.threads.map_or(Ok(()), set_threads)?;
+        self.threads.map_or_else(check_threads, set_threads)?;
         if self.log_time {
             log::show_times();
         }
@@ -139,7 +130,14 @@ impl Serve {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let address = address(&self.addr)?;
+        let address = address(&self.addr).map_err(|failure| {
+            let is_sink = self.addr.parse::<SinkTarget>().is_ok();
+            failure.advise(if is_sink {
+                "; to put messages there, write it after --to"
+            } else {
+                ""
+            })
+        })?;
         let listener = address.listen().await.map_err(|error| {
             Failure::new(
                 Exit::Network,
@@ -149,6 +147,7 @@ impl Serve {
         let bound = listener.address();
         let mut server = self.options(Server::new(listener));
         server.check().map_err(failure)?;
+        self.check_sink()?;
         if let Some(sink) = self.sink()? {
             server = server.collect(sink);
         }
@@ -191,90 +190,12 @@ impl Serve {
         }
         if self.echo { server.answer(Echo) } else { server }
     }
-
-    fn sink(&self) -> Result<Option<Box<dyn MessageSink>>, Failure> {
-        let format = self.output.unwrap_or_default();
-        let unusable = |error: io::Error| {
-            let text = plain(&error);
-            let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
-            let hint = match (&self.to, error.kind()) {
-                (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
-                (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
-                    ", as cargo install --locked --path . does"
-                }
-                (SinkTarget::Redis(_), io::ErrorKind::Unsupported) => {
-                    ": cargo install --locked --features redis --path ."
-                }
-                (SinkTarget::Redis(_), _) if needs_password() => " (FRAMELET_REDIS_PASSWORD)",
-                _ => "",
-            };
-            Failure::new(Exit::Usage, text + hint)
-        };
-        if self.sync.is_some() && !matches!(self.to, SinkTarget::File(_)) {
-            let message = match self.to {
-                SinkTarget::Redis(_) => {
-                    "--sync is for --to file:PATH only; for Redis see its appendfsync"
-                }
-                SinkTarget::Sqlite(_) => {
-                    "--sync is for --to file:PATH only; a database is always made safe"
-                }
-                _ => "--sync is for --to file:PATH only",
-            };
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        if self.output.is_some() && matches!(self.to, SinkTarget::Sqlite(_) | SinkTarget::Redis(_))
-        {
-            let message =
-                "--output is for stdout and files only; a database takes messages as they are";
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        let longest = match self.to {
-            SinkTarget::Redis(_) => Some((LONGEST_IN_REDIS, "512 MiB that Redis takes")),
-            SinkTarget::Sqlite(_) => {
-                Some((LONGEST_IN_SQLITE, "999,000,000 bytes that SQLite takes"))
-            }
-            _ => None,
-        };
-        if let Some((longest, what)) = longest
-            && self.max_message.is_some_and(|max| max > longest)
-        {
-            return Err(Failure::new(Exit::Usage, format!("--max-message is over the {what}")));
-        }
-        Ok(Some(match &self.to {
-            SinkTarget::Stdout if format == OutputFormat::None => return Ok(None),
-            SinkTarget::Stdout => {
-                Box::new(OutputSink::stdout(format).map_err(|error| Failure::output(&error))?)
-            }
-            SinkTarget::File(path) => {
-                let sync = self.sync.unwrap_or_default();
-                Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
-            }
-            SinkTarget::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
-            SinkTarget::Redis(url) => Box::new(open_redis(url).map_err(unusable)?),
-            place => {
-                let message = format!("no such sink: {place}");
-                return Err(Failure::new(Exit::Usage, message));
-            }
-        }))
-    }
-}
-
-/// The environment variable for a Redis password, to keep it out of process lists.
-const REDIS_PASSWORD: &str = "FRAMELET_REDIS_PASSWORD";
-
-fn open_redis(url: &str) -> io::Result<RedisSink> {
-    match env::var(REDIS_PASSWORD) {
-        Ok(password) if !password.is_empty() => RedisSink::open_with_password(url, &password),
-        Ok(_) | Err(VarError::NotPresent) => RedisSink::open(url),
-        Err(VarError::NotUnicode(_)) => {
-            Err(io::Error::other(format!("the password in {REDIS_PASSWORD} is not UTF-8")))
-        }
-    }
 }
 
 /// Why it cannot listen, with advice for the usual causes.
 fn why(address: &Address, error: &io::Error) -> String {
     let hint = match (address, error.kind()) {
+        (Address::Unix(path), io::ErrorKind::NotFound) => &missing_directory(path),
         (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {
             "; another server may be running there (port 0 picks a free port)"
         }

@@ -80,7 +80,7 @@ async fn next(signals: &mut (impl Stream<Item = io::Result<Signal>> + Unpin)) ->
         let why = match signals.next().await {
             Some(Ok(signal)) => return signal,
             Some(Err(error)) => plain(&error),
-            None => "the system reports no more of them".into(),
+            None => "the system reports no more signals".into(),
         };
         error!("cannot wait for signals: {why}; retrying");
         Timer::after(backoff.next_wait()).await;

@@ -1,7 +1,7 @@
 //! Sends messages, learns which of them are committed, and sends the others again if a connection is lost.
 //!
 //! A task of its own drives the connection: it sends messages, reads acknowledgements and reconnects,
-//! whatever the caller does meanwhile. Both share [`Shared`]: the caller adds messages to the window, the
+//! even while the caller does something else. Both share [`Delivery`]: the caller adds messages to the window, the
 //! task sends them from it.
 
 use std::future::Future;
@@ -14,8 +14,7 @@ use smol::Task;
 
 use super::ack_error::AckError;
 use super::ack_options::AckOptions;
-use super::ack_state::{Shared, State};
-use super::client::Client;
+use super::delivery::{Delivery, State};
 use super::driver::{Connector, Driver};
 use super::window::Window;
 use crate::net::address::{Address, ParseAddressError};
@@ -63,7 +62,7 @@ use crate::wire::sender_id::SenderId;
 /// ```
 #[derive(Debug)]
 pub struct AckClient {
-    shared: Arc<Shared>,
+    shared: Arc<Delivery>,
     sender: SenderId,
     layout: Layout,
     limit: usize,
@@ -73,27 +72,6 @@ pub struct AckClient {
     resume_from: u64,
     /// Drives the connection; ends when it is dropped.
     _driver: Task<()>,
-}
-
-impl Client {
-    /// Connects to a server that gives acknowledgements: [`AckClient::connect`].
-    ///
-    /// # Errors
-    ///
-    /// [`AckError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped, the attempt is given up.
-    pub async fn connect_with_acks<A>(
-        address: A,
-        options: AckOptions,
-    ) -> Result<AckClient, AckError>
-    where
-        A: TryInto<Address, Error: Into<ParseAddressError>>,
-    {
-        AckClient::connect(address, options).await
-    }
 }
 
 impl AckClient {
@@ -173,7 +151,7 @@ impl AckClient {
         let hello = Hello { sender, first: options.committed.saturating_add(1) };
         // Checked first, so that an unsuitable layout is reported before anything else happens.
         hello.encode(layout).map_err(AckError::Layout)?;
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<Delivery>::default();
         let driver = Driver::new(Arc::clone(&shared), server, options, sender);
         let driver = smol::spawn(driver.run(connector));
         let resume_from = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
@@ -331,7 +309,7 @@ impl AckClient {
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
-pub struct AckProgress(Arc<Shared>);
+pub struct AckProgress(Arc<Delivery>);
 
 impl AckProgress {
     /// Returns what [`AckClient::committed`] does.

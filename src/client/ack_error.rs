@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::window::CountFault;
 use crate::net::address::ParseAddressError;
-use crate::wire::ack::{InvalidAnswer, Refusal, UnsupportedLayout};
+use crate::wire::ack::UnsupportedLayout;
+use crate::wire::answer::{InvalidAnswer, Refusal};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;

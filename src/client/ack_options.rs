@@ -55,7 +55,9 @@ impl AckOptions {
     /// or it has forgotten the sender. With `false`, the default, the client ends with
     /// [`AckError::Behind`](crate::client::AckError::Behind). With `true` it sends what is not committed with the
     /// numbers after those of the server, and [`AckClient::lost`](crate::AckClient::lost) tells how many
-    /// messages are missing there.
+    /// messages are missing there. If a server then says on a new connection that it has more than was
+    /// acknowledged since, the client ends with
+    /// [`CountFault::Unclear`](crate::client::CountFault::Unclear): it cannot know whose messages these are.
     pub fn renumber(self, renumber: bool) -> AckOptions {
         AckOptions { renumber, ..self }
     }
@@ -97,10 +99,10 @@ impl AckOptions {
         AckOptions { layout, ..self }
     }
 
-    /// Sets the longest payload to send, in bytes. `None`, the default, is
-    /// [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE).
-    pub fn max_message(self, limit: impl Into<Option<usize>>) -> AckOptions {
-        AckOptions { max_message: limit.into(), ..self }
+    /// Sets the longest payload to send, in bytes. Default: 8 MiB. A limit that the layout cannot express is
+    /// an error of [`AckClient::connect`](crate::AckClient::connect).
+    pub fn max_message(self, limit: usize) -> AckOptions {
+        AckOptions { max_message: Some(limit), ..self }
     }
 }
 

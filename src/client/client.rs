@@ -58,6 +58,8 @@ use crate::wire::layout::{Header, Layout, LimitError};
 #[derive(Debug)]
 pub struct Client<S = ByteStream> {
     framed: Framed<S>,
+    /// The longest payload that was asked for; `None` is the layout's default.
+    max_message: Option<usize>,
     timeout: Option<Duration>,
     /// How many requests have no reply yet. Between two calls these are the ones that were given up.
     unanswered: u64,
@@ -150,23 +152,44 @@ impl<S> Client<S> {
     /// frames of at most [`DEFAULT_MAX_MESSAGE`](crate::wire::DEFAULT_MAX_MESSAGE) bytes and waits for replies
     /// without a time limit.
     pub fn new(stream: S) -> Client<S> {
-        Client { framed: Framed::new(stream, Layout::U32BE), timeout: None, unanswered: 0 }
+        let framed = Framed::new(stream, Layout::U32BE);
+        Client { framed, max_message: None, timeout: None, unanswered: 0 }
     }
 
-    /// Sets how lengths are written, and the longest payload to its default. Call it before the first
-    /// message, and before [`max_message`](Client::max_message).
-    pub fn layout(mut self, layout: Layout) -> Client<S> {
-        self.framed.set_layout(layout);
-        self
-    }
-
-    /// Sets the longest payload to send and to accept, in bytes.
+    /// Sets how lengths are written. Call it before the first message.
     ///
     /// # Errors
     ///
-    /// [`LimitError`] if no frame of the layout could ever reach that limit.
+    /// [`LimitError`] if no frame of the layout could reach the limit that
+    /// [`max_message`](Client::max_message) has set. Either can be called first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Client;
+    /// use futures_lite::io::Cursor;
+    ///
+    /// let client = Client::new(Cursor::new(vec![0])).max_message(100_000)?;
+    /// assert!(client.layout("u16be".parse()?).is_err()); // up to 65535 bytes
+    ///
+    /// let client = Client::new(Cursor::new(vec![0])).max_message(100_000)?;
+    /// assert!(client.layout("u32le".parse()?).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn layout(mut self, layout: Layout) -> Result<Client<S>, LimitError> {
+        self.framed.set_layout(layout, layout.limit(self.max_message)?);
+        Ok(self)
+    }
+
+    /// Sets the longest payload to send and to accept, in bytes. Default: 8 MiB, or the layout's maximum if
+    /// that is less.
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError`] if no frame of the layout could reach that limit.
     pub fn max_message(self, limit: usize) -> Result<Client<S>, LimitError> {
-        Ok(Client { framed: self.framed.max_message(limit)?, ..self })
+        let framed = self.framed.max_message(limit)?;
+        Ok(Client { framed, max_message: Some(limit), ..self })
     }
 
     /// Sets how long a request may wait for its reply. `None`, the default, waits without a limit.
@@ -243,12 +266,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// // The layout of Modbus: the reply carries the transaction id and the protocol id of its request.
     /// async fn read_registers(request: Request) -> Reply {
-    ///     Reply::new(b"\x01\x03\x02\0\x2a").with_header(request.header().to_vec())
+    ///     Reply::from(b"\x01\x03\x02\0\x2a".to_vec()).with_header(request.header().to_vec())
     /// }
     /// # future::block_on(async {
     /// let modbus: Layout = "h4:u16be".parse()?;
     /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
-    /// let mut client = Client::connect(listener.address()?).await?.layout(modbus);
+    /// let mut client = Client::connect(listener.address()?).await?.layout(modbus)?;
     /// let server = Server::new(listener).layout(modbus).answer(read_registers);
     /// # let server = smol::spawn(server.run(future::pending()));
     ///
@@ -474,7 +497,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;
     /// messages that arrive meanwhile are dropped. A framelet server closes once it has put everything
     /// into its sink; other servers usually once they have read everything. A proxy closes its side
-    /// whatever became of the messages: then only an [`AckClient`](crate::AckClient) can tell.
+    /// even if the messages are lost: then only an [`AckClient`](crate::AckClient) can tell.
     ///
     /// There is no time limit: use `futures_lite::FutureExt::or` with a timer.
     ///

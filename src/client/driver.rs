@@ -5,32 +5,30 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::mem;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use event_listener::EventListener;
-use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use log::{debug, info, warn};
 use smol::Timer;
 
 use super::ack_error::{AckError, AnswerError};
 use super::ack_options::AckOptions;
-use super::ack_state::Shared;
+use super::answers::{late, poll_answer, timed_out};
+use super::delivery::Delivery;
+use super::handshake::{self, Failure};
+use super::sending::Sending;
 use super::window::{CountFault, Window};
 use crate::net::backoff::Backoff;
-use crate::stream::error::ReadError;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{Answer, Hello, LONGEST_ANSWER, Refusal, RefusalCode};
+use crate::wire::ack::Hello;
+use crate::wire::answer::{Answer, LONGEST_ANSWER, Refusal, RefusalCode};
 use crate::wire::count::Count;
-use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
-
-/// How much is written at once, in bytes: as much as a `FrameWriter` queues.
-const CHUNK: usize = 64 * 1024;
 
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -71,7 +69,7 @@ where
 
 /// The task that drives the connection.
 pub(super) struct Driver {
-    shared: Arc<Shared>,
+    shared: Arc<Delivery>,
     /// The server, for the log.
     server: String,
     options: AckOptions,
@@ -104,7 +102,7 @@ enum Disconnected {
 
 impl Driver {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Delivery>,
         server: String,
         options: AckOptions,
         sender: SenderId,
@@ -250,43 +248,26 @@ impl Driver {
         let encode = if resuming { Hello::encode_resuming } else { Hello::encode };
         let hello = encode(&hello, self.options.layout)
             .map_err(|error| Disconnected::Final(AckError::Layout(error)))?;
-        let greeting = async {
-            let written = async {
-                reader.get_mut().write_all(&hello).await?;
-                reader.get_mut().flush().await
-            };
-            // A server that refuses may close before it has read the hello, but its answer can still be
-            // read.
-            let written = written.await;
-            match (read_answer(reader).await, written) {
-                (Err(AnswerError::Io(_)), Err(error)) => Err(error.into()),
-                (answer, _) => answer,
-            }
-        };
         let timeout = self.options.server_timeout;
-        let late = || async { Ok(timed_out("no answer", timeout).await?) };
-        let mut answer = greeting.or(late()).await;
-        // A server that answers at all gives acknowledgements, so later errors are those of a connection.
-        let mut gives_any = self.shared.lock().window.is_some();
-        let mut busy = false;
-        loop {
-            match answer {
-                Ok(Answer::Heartbeat) => {}
-                Ok(Answer::Acknowledgement(committed)) => return Ok((committed, None)),
-                Ok(Answer::Welcome { committed, checksum }) => {
-                    return Ok((committed, Some(checksum)));
-                }
-                Ok(Answer::Refusal(refusal)) => return Err(self.refused(refusal)),
-                Err(error) if gives_any => return Err(self.failed(error)),
-                Err(AnswerError::Io(error)) => return Err(self.handshake_failed(error)),
-                Err(error) => return Err(Disconnected::Final(AckError::NoAcknowledgements(error))),
+        let on_busy = || {
+            info!("{} is busy with earlier messages; waiting for its answer", self.server);
+            self.connected();
+        };
+        match handshake::greet(reader, &hello, timeout, on_busy).await {
+            Ok(welcome) => Ok(welcome),
+            Err(Failure::Refused(refusal)) => Err(self.refused(refusal)),
+            // A server that answers at all gives acknowledgements, so this is an error of a connection.
+            Err(Failure::Broken { error, answered })
+                if answered || self.shared.lock().window.is_some() =>
+            {
+                Err(self.failed(error))
             }
-            if !busy {
-                info!("{} is busy with earlier messages; waiting for its answer", self.server);
-                self.connected();
+            Err(Failure::Broken { error: AnswerError::Io(error), .. }) => {
+                Err(self.handshake_failed(error))
             }
-            (gives_any, busy) = (true, true);
-            answer = read_answer(reader).or(late()).await;
+            Err(Failure::Broken { error, .. }) => {
+                Err(Disconnected::Final(AckError::NoAcknowledgements(error)))
+            }
         }
     }
 
@@ -313,9 +294,19 @@ impl Driver {
     fn resume(&mut self, server: u64, checksum: Option<u64>) -> Result<(), Disconnected> {
         self.connected();
         let server = self.in_own_numbers(server)?;
-        let committed = self.committed();
+        let (committed, lost) = (self.committed(), self.lost_messages());
+        // Servers with different databases use the same numbers for different messages. A checksum cannot
+        // tell: payloads may repeat. Only acknowledgements on a connection are sure to be of its messages.
+        if lost > 0 && server > committed {
+            let in_its_numbers = |count: u64| count.saturating_sub(lost);
+            return Err(self.miscounted(CountFault::Unclear {
+                count: in_its_numbers(server),
+                committed: in_its_numbers(committed),
+                sent: in_its_numbers(self.sent()),
+            }));
+        }
         // If the server has lost messages, its last message is not the one that the checksum is for.
-        let checksum = checksum.filter(|_| server >= committed && self.lost_messages() == 0);
+        let checksum = checksum.filter(|_| server >= committed && lost == 0);
         let from = match server < committed {
             // No need to reconnect: from here on, both sides use the same numbers.
             true if self.options.renumber => {
@@ -463,7 +454,7 @@ impl Driver {
 }
 
 /// Waits until the server has been silent for too long while messages wait.
-async fn silent<T>(timeout: Option<Duration>, shared: &Shared) -> Result<T, AnswerError> {
+async fn silent<T>(timeout: Option<Duration>, shared: &Delivery) -> Result<T, AnswerError> {
     let Some(timeout) = timeout else { return pending().await };
     loop {
         // Checking from time to time is enough, and costs less than a timer for each message.
@@ -476,110 +467,6 @@ async fn silent<T>(timeout: Option<Duration>, shared: &Shared) -> Result<T, Answ
             state.last_heard = Some(Instant::now());
         } else if last_heard.elapsed() >= timeout {
             return Err(late("nothing came from the server", timeout).into());
-        }
-    }
-}
-
-/// Waits until the timeout, and returns the error.
-async fn timed_out<T>(what: &str, timeout: Option<Duration>) -> io::Result<T> {
-    let Some(timeout) = timeout else { return pending().await };
-    Timer::after(timeout).await;
-    Err(late(what, timeout))
-}
-
-fn late(what: &str, after: Duration) -> io::Error {
-    let after = humantime::format_duration(after);
-    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {after}"))
-}
-
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")
-}
-
-/// Reads an answer. The end of the stream is an error.
-///
-/// # Cancel safety
-///
-/// The same as that of [`FrameReader::read`].
-async fn read_answer(
-    reader: &mut FrameReader<impl AsyncRead + Unpin>,
-) -> Result<Answer, AnswerError> {
-    poll_fn(|cx| poll_answer(reader, cx)).await
-}
-
-fn poll_answer(
-    reader: &mut FrameReader<impl AsyncRead + Unpin>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Answer, AnswerError>> {
-    Poll::Ready(match ready!(reader.poll_message(cx)) {
-        Ok(Some(payload)) => Answer::decode(&payload).map_err(AnswerError::Payload),
-        Ok(None) => Err(closed().into()),
-        Err(ReadError::Io { error, .. }) => Err(error.into()),
-        Err(ReadError::Protocol(ProtocolError {
-            fault: Fault::TruncatedPrefix { .. } | Fault::TruncatedPayload { .. },
-            ..
-        })) => {
-            // Half a frame: this is how a server aborts a connection that has no reset.
-            let what = "the server cut the connection";
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, what).into())
-        }
-        Err(ReadError::Protocol(error)) => Err(AnswerError::Frame(Box::new(error))),
-    })
-}
-
-/// Writes what there is to send, and at last the end of the stream.
-#[derive(Default)]
-struct Sending {
-    /// Whole frames or parts of them, of which the stream has taken the first `taken` bytes.
-    chunk: Vec<u8>,
-    taken: usize,
-    /// Whether the stream had no room for the rest.
-    full: bool,
-    /// Hears of more work; listens since before the last look at the window.
-    work: Option<EventListener>,
-}
-
-impl Sending {
-    fn poll(
-        &mut self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        shared: &Shared,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            while self.taken < self.chunk.len() {
-                let written = Pin::new(&mut *stream).poll_write(cx, &self.chunk[self.taken..]);
-                self.full |= written.is_pending();
-                match ready!(written)? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    taken => self.taken += taken,
-                }
-                if mem::take(&mut self.full) {
-                    // There is room again, so the server has read something. If the write succeeds at once,
-                    // that proves nothing: the data may just fit into this system's buffers.
-                    shared.heard();
-                }
-            }
-            if !self.chunk.is_empty() {
-                ready!(Pin::new(&mut *stream).poll_flush(cx))?;
-                self.chunk.clear();
-                self.taken = 0;
-            }
-            let work = self.work.get_or_insert_with(|| shared.work.listen());
-            let finishing = {
-                let mut state = shared.lock();
-                if let Some(window) = &mut state.window {
-                    window.take_unsent(&mut self.chunk, CHUNK);
-                }
-                state.finishing
-            };
-            if self.chunk.is_empty() {
-                if finishing {
-                    return Pin::new(&mut *stream).poll_close(cx);
-                }
-                ready!(Pin::new(work).poll(cx));
-                self.work = None;
-            }
         }
     }
 }

@@ -83,6 +83,16 @@ pub enum CountFault {
         /// How many messages were sent.
         sent: u64,
     },
+    /// The messages were renumbered, and a server then has more than it has acknowledged since. It may be
+    /// one from before, whose numbers mean other messages. All counts are in the new numbers.
+    Unclear {
+        /// What the server says.
+        count: u64,
+        /// How many are known to be committed.
+        committed: u64,
+        /// How many the client has taken in all.
+        sent: u64,
+    },
 }
 
 impl Window {
@@ -220,6 +230,13 @@ impl fmt::Display for CountFault {
                 "the server says that it has committed {} of this sender, which has sent {sent}: \
                  somebody else uses the same sender id, and each sender needs its own",
                 Count(*count, "message")
+            ),
+            CountFault::Unclear { count, committed, sent } => write!(
+                f,
+                "the server has messages 1 to {count} of this sender, and the client, renumbered to \
+                 follow another count, knows of {committed} and has taken {sent}: it may be a server with \
+                 another database, whose messages are others, so none of them count as committed; \
+                 compare the databases"
             ),
         }
     }

@@ -10,6 +10,7 @@ use futures_lite::io::AssertAsync;
 
 use super::json::message_of_json;
 use super::names::InputFormat;
+use super::undecodable::{not_base64, not_hex};
 use crate::stream::error::ReadError;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
@@ -292,11 +293,11 @@ impl<R: Read> Records<R> {
             InputFormat::Hex => HEXLOWER_PERMISSIVE
                 .decode(&without_spaces(record))
                 .map(Cow::Owned)
-                .map_err(|error| format!("not hexadecimal: {error}")),
+                .map_err(|error| not_hex(error, record)),
             InputFormat::Base64 => BASE64
                 .decode(record.trim_ascii())
                 .map(Cow::Owned)
-                .map_err(|error| format!("not Base64: {error}")),
+                .map_err(|error| not_base64(error, record)),
             // An empty line contains no object, so it is skipped and not an error.
             InputFormat::Json if record.trim_ascii().is_empty() => return Ok(()),
             InputFormat::Json => message_of_json(record).map(|(of_record, payload)| {
@@ -483,6 +484,37 @@ mod tests {
         check(b"\0\0\0\x01a\0\0\0\0", "frames", &[b"a", b""]);
         check(b"a\n\nb", "whole", &[b"a\n\nb"]);
         check(b"", "whole", &[b""]);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_said_with_its_place_in_the_line() {
+        for (line, format, words) in [
+            (" 0 0\t0x", "hex", "not hexadecimal: byte 7 is 'x'"),
+            ("00 0", "hex", "not hexadecimal: the number of digits is odd"),
+            ("\x1b0", "hex", r"byte 1 is '\u{1b}'"),
+            (" YQ-=", "base64", "not Base64: byte 4 is '-'"),
+            ("YQ= YQ==", "base64", "byte 3 is '='"),
+            (
+                "YQ==\nYQ",
+                "base64",
+                "2 of the input: not Base64: the number of digits is no multiple of 4 (is = ",
+            ),
+            ("YR==", "base64", "byte 2 is 'R', whose last bits are not zero"),
+            ("Y===", "base64", "the padding (=) is wrong at byte 2"),
+            (
+                "\n{\"payload\":}",
+                "json",
+                "record 2 of the input: not JSON: expected value at byte 12",
+            ),
+            (
+                "{\"payload_base64\":\"Y!==\"}",
+                "json",
+                "payload_base64 is not Base64: byte 2 is '!'",
+            ),
+        ] {
+            let error = compose(line.as_bytes(), format, 1000).1.unwrap();
+            assert!(error.contains(words), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::undecodable::not_base64;
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use serde_core::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -15,7 +16,12 @@ pub(crate) fn message_of_json(line: &[u8]) -> Result<(Vec<u8>, Cow<'_, [u8]>), S
     drop(json);
     let object = object.map_err(|error| match error.is_data() {
         true => "not a JSON object".into(),
-        false => format!("not JSON: {error}"),
+        false => {
+            // The line of the parser is always 1; only its column says something.
+            let text = error.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            format!("not JSON: {what} at byte {}", error.column())
+        }
     })?;
     let header = object.header.text("header")?.unwrap_or_default();
     let header = HEXLOWER_PERMISSIVE
@@ -28,7 +34,7 @@ pub(crate) fn message_of_json(line: &[u8]) -> Result<(Vec<u8>, Cow<'_, [u8]>), S
         (None, Some(base64)) => BASE64
             .decode(base64.as_bytes())
             .map(Cow::Owned)
-            .map_err(|error| format!("payload_base64 is not Base64: {error}")),
+            .map_err(|error| format!("payload_base64 is {}", not_base64(error, base64.as_bytes()))),
         (None, None) => Err("neither payload nor payload_base64 in the object".into()),
         (Some(_), Some(_)) => Err("both payload and payload_base64 in the object".into()),
     };

@@ -77,10 +77,10 @@ impl OutputFormat {
                 let _ = append_frame(out, Layout::U32BE, MAX_PAYLOAD, payload);
             }
             (OutputFormat::Frames(layout), false) => {
-                let (before, behind) = around(layout, message);
+                let (before, after) = around(layout, message);
                 out.extend_from_slice(&before);
                 out.extend_from_slice(payload);
-                out.extend_from_slice(&behind);
+                out.extend_from_slice(&after);
             }
         }
         Ok(())
@@ -99,7 +99,7 @@ impl OutputFormat {
     /// Returns what precedes and follows the payload of a [checked](OutputFormat::check) message if the format
     /// leaves the payload unchanged. Not for empty payloads.
     pub(crate) fn around(self, message: &Message<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let behind: &[u8] = match self {
+        let after: &[u8] = match self {
             OutputFormat::Text => b"\n\n",
             OutputFormat::Lines => b"\n",
             OutputFormat::Nul => b"\0",
@@ -109,21 +109,21 @@ impl OutputFormat {
                 return None;
             }
         };
-        Some((Vec::new(), behind.to_vec()))
+        Some((Vec::new(), after.to_vec()))
     }
 }
 
 /// Returns what precedes and follows the payload of a checked message in its frame: if it was received in the
 /// same layout, exactly what was received.
 fn around(layout: Layout, message: &Message<'_>) -> (Vec<u8>, Vec<u8>) {
-    if let Some((before, behind)) = layout.around(message.header) {
-        return (before.to_vec(), behind.to_vec());
+    if let Some((before, after)) = layout.around(message.header) {
+        return (before.to_vec(), after.to_vec());
     }
     let header = header_in(layout, message);
-    let (mut before, mut behind) = (Vec::new(), Vec::new());
+    let (mut before, mut after) = (Vec::new(), Vec::new());
     let rest = layout.append_prefix(&header, message.payload.len(), &mut before);
-    layout.append_trailer(rest, &mut behind);
-    (before, behind)
+    layout.append_trailer(rest, &mut after);
+    (before, after)
 }
 
 /// Returns the header of the message, if the layout has any.
@@ -297,8 +297,8 @@ mod tests {
     fn what_stands_around_a_payload_is_what_the_format_adds() {
         let payload = vec![b'a'; 70_000];
         for (name, format) in super::super::names::OUTPUT {
-            if let Some((before, behind)) = format.around(&Message::new(&payload)) {
-                let whole = [&before[..], &payload, &behind].concat();
+            if let Some((before, after)) = format.around(&Message::new(&payload)) {
+                let whole = [&before[..], &payload, &after].concat();
                 assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
             }
         }
@@ -427,8 +427,8 @@ mod tests {
                 for message in batch.messages() {
                     format.check(&message).unwrap();
                     if large {
-                        let (before, behind) = format.around(&message).unwrap();
-                        out.extend([&before, message.payload, &behind].concat());
+                        let (before, after) = format.around(&message).unwrap();
+                        out.extend([&before, message.payload, &after].concat());
                     } else {
                         append(format, &message, false, &mut out);
                     }

@@ -1,5 +1,6 @@
 //! Addresses to listen on or connect to.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,39 +47,62 @@ pub enum Address {
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseAddressError(&'static str);
+pub struct ParseAddressError(Cow<'static, str>);
 
 impl FromStr for Address {
     type Err = ParseAddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return match path.is_empty() {
-                true => Err(ParseAddressError(
-                    "a path must follow unix:, as in unix:/run/framelet.sock",
-                )),
-                false => Ok(Address::Unix(path.into())),
-            };
-        }
-        let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError(
-            "a port is missing; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH",
-        ))?;
-        let port = port.parse().map_err(|_| {
-            ParseAddressError("the port must be a number from 0 to 65535, after the last colon")
-        })?;
-        let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-            Some(Some(bracketed)) => bracketed,
-            Some(None) => {
-                return Err(ParseAddressError("a closing bracket is missing: [IPV6]:PORT"));
-            }
-            None if host.contains(':') => {
-                return Err(ParseAddressError("an IPv6 address goes in brackets: [::1]:4747"));
-            }
-            None if host.is_empty() => "127.0.0.1",
-            None => host,
-        };
-        Ok(Address::Tcp { host: host.to_owned(), port })
+        parse(text).map_err(|what| {
+            ParseAddressError(match meant(text) {
+                Some(meant) => format!("{what}; did you mean {meant}?").into(),
+                None => what.into(),
+            })
+        })
     }
+}
+
+fn parse(text: &str) -> Result<Address, &'static str> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match path.is_empty() {
+            true => Err("a path must follow unix:, as in unix:/run/framelet.sock"),
+            false => Ok(Address::Unix(path.into())),
+        };
+    }
+    if text.contains("://") {
+        return Err("an address has no scheme; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH");
+    }
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("a port is missing; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH")?;
+    let port = port
+        .parse()
+        .map_err(|_| "the port must be a number from 0 to 65535, after the last colon")?;
+    let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+        Some(Some(bracketed)) => bracketed,
+        Some(None) => {
+            return Err("a closing bracket is missing: [IPV6]:PORT");
+        }
+        None if host.contains(':') => {
+            return Err("an IPv6 address goes in brackets: [::1]:4747");
+        }
+        None if host.is_empty() => "127.0.0.1",
+        None => host,
+    };
+    Ok(Address::Tcp { host: host.to_owned(), port })
+}
+
+/// Returns the address that was probably meant, if what is wrong is easy to see.
+fn meant(text: &str) -> Option<String> {
+    let is_number = text.parse::<u16>().is_ok();
+    let meant = match text.split_once("://") {
+        Some((_, rest)) => rest.trim_end_matches('/').to_owned(),
+        None if is_number => format!(":{text}"),
+        None if text.contains('/') => format!("unix:{text}"),
+        None => return None,
+    };
+    // A URL with a user name may have a password, which is not to be repeated.
+    (!meant.contains(['@', '?']) && parse(&meant).is_ok()).then_some(meant)
 }
 
 impl TryFrom<&str> for Address {
@@ -130,7 +154,7 @@ impl From<Infallible> for ParseAddressError {
 
 impl fmt::Display for ParseAddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -185,6 +209,15 @@ mod tests {
             ("::1:4747", "brackets"),
             ("[::1:4747", "closing bracket"),
             ("unix:", "path"),
+            (
+                "4747",
+                "a port is missing; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH; did you mean :4747?",
+            ),
+            ("/run/app.sock", "did you mean unix:/run/app.sock?"),
+            (
+                "tcp://localhost:4747/",
+                "no scheme; write HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH; did you mean localhost:4747?",
+            ),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -2,11 +2,29 @@
 
 use std::time::Duration;
 
-/// Delays that grow from one attempt to the next. Used by the program; not part of the public interface.
+/// Delays that grow from one attempt to the next, for a program that connects again by itself. An
+/// [`AckClient`](crate::AckClient) does so on its own.
 ///
 /// Each is about twice as long as the previous one, less a random part of up to a half: many clients that
 /// lost the same server must not come back at the same moment.
-#[doc(hidden)]
+///
+/// # Examples
+///
+/// ```no_run
+/// use framelet::Client;
+/// use framelet::net::Backoff;
+/// use std::time::Duration;
+///
+/// # smol::block_on(async {
+/// let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+/// let client = loop {
+///     match Client::connect("127.0.0.1:4747").await {
+///         Ok(client) => break client,
+///         Err(_) => smol::Timer::after(backoff.next_wait()).await,
+///     };
+/// };
+/// # });
+/// ```
 #[derive(Clone, Debug)]
 pub struct Backoff {
     shortest: Duration,

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::address::Address;
+use super::low_water::LowWater;
 use crate::wire::escape::Escaped;
 
 /// How often to retry an operation that sends no wake-up when it can succeed.
@@ -85,7 +86,13 @@ pub struct ByteStream {
     pub(super) kind: Kind,
     /// Whether the last read emptied the socket, so that the next one should first wait.
     would_block: bool,
+    /// Set if the first read is to be recorded.
+    first_read: Option<FirstRead>,
+    low_water: LowWater,
 }
+
+/// Whether the first read brought bytes, once there was one.
+pub(crate) type FirstRead = Arc<OnceLock<bool>>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -226,7 +233,22 @@ impl ByteStream {
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
-        ByteStream { kind, would_block: false }
+        let low_water = LowWater::default();
+        ByteStream { kind, would_block: false, low_water, first_read: None }
+    }
+
+    /// Starts to record the first read, so that a server knows whether the peer has sent anything to an
+    /// upgrade that failed.
+    pub(crate) fn track_first_read(&mut self) -> FirstRead {
+        Arc::clone(self.first_read.get_or_insert_default())
+    }
+
+    fn read_done(&self, read: io::Result<usize>) -> Poll<io::Result<usize>> {
+        if let Some(first_read) = &self.first_read {
+            // Fails for all reads but the first.
+            let _ = first_read.set(matches!(read, Ok(bytes) if bytes > 0));
+        }
+        Poll::Ready(read)
     }
 
     /// Lets a connection from a [`ResettingListener`](super::listener::ResettingListener) end cleanly.
@@ -245,20 +267,26 @@ impl ByteStream {
         }
     }
 
-    /// Marks an unclean end on streams that have no reset, by writing half a frame. In every layout, this
-    /// byte leaves the prefix or the payload incomplete.
-    pub(crate) fn mark_aborted(&self) {
+    /// Marks an unclean end on streams that have no reset, by writing half a frame after the `unsent` rest
+    /// of the last one. In every layout, this byte leaves the prefix or the payload incomplete; but a frame
+    /// that lacked only its last byte would be complete with it.
+    pub(crate) fn mark_aborted(&self, unsent: &[u8]) {
         const HALF_A_FRAME: &[u8] = &[0xff];
+        let mut bytes = &[unsent, HALF_A_FRAME].concat()[..];
         match &self.kind {
             Kind::Tcp(_) => {}
-            // If this fails, the peer is already gone.
-            Kind::Unix(stream) => drop(stream.get_ref().write(HALF_A_FRAME)),
+            // If this fails, the peer is already gone, or takes nothing.
+            Kind::Unix(stream) => drop(stream.get_ref().write_all(bytes)),
             Kind::Other(other) => {
                 let cx = &mut Context::from_waker(Waker::noop());
                 let mut stream = other.lock();
-                if let Poll::Ready(Ok(_)) = stream.as_mut().poll_write(cx, HALF_A_FRAME) {
-                    let _ = stream.as_mut().poll_flush(cx);
+                while let Poll::Ready(Ok(taken @ 1..)) = stream.as_mut().poll_write(cx, bytes) {
+                    bytes = &bytes[taken..];
+                    if bytes.is_empty() {
+                        break;
+                    }
                 }
+                let _ = stream.as_mut().poll_flush(cx);
             }
         }
     }
@@ -280,6 +308,13 @@ impl ByteStream {
     /// Makes the next read try the socket at once, even if the kernel has not reported it readable.
     pub(crate) fn assume_readable(&mut self) {
         self.would_block = false;
+    }
+
+    /// Lets reads into large buffers sleep until many bytes have arrived, on sockets that can. Only for a reader
+    /// that never asks for more than its peer has announced, and while no other clone reads: any other reader
+    /// could wait for bytes that nobody sends.
+    pub(crate) fn gather_large_reads(&mut self) {
+        self.low_water.enable();
     }
 
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close
@@ -343,17 +378,19 @@ fn would_block<T>(result: &io::Result<T>) -> bool {
 
 impl AsyncRead for ByteStream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
         loop {
             // A read that did not fill the buffer has emptied the socket: another attempt would only return
             // `WouldBlock`.
-            let wait = self.would_block;
-            let (read, size) = match &self.kind {
+            let wait = this.would_block;
+            let (read, size) = match &this.kind {
                 Kind::Tcp(stream) => {
                     if wait {
+                        this.low_water.prepare(stream, buf.len());
                         ready!(stream.poll_readable(cx))?;
                     }
                     (stream.get_ref().read(buf), buf.len())
@@ -364,11 +401,14 @@ impl AsyncRead for ByteStream {
                     }
                     (stream.get_ref().read(buf), buf.len())
                 }
-                Kind::Other(other) => return other.lock().as_mut().poll_read(cx, buf),
+                Kind::Other(other) => {
+                    let read = ready!(other.lock().as_mut().poll_read(cx, buf));
+                    return this.read_done(read);
+                }
             };
-            self.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
+            this.would_block = would_block(&read) || matches!(read, Ok(n) if n > 0 && n < size);
             if !would_block(&read) {
-                return Poll::Ready(read);
+                return this.read_done(read);
             }
         }
     }

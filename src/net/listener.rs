@@ -450,7 +450,7 @@ mod tests {
         });
     }
 
-    /// Who accepts connections with what is public need not know of any option to have its replies arrive.
+    /// Replies arrive even if the caller of the public API sets no option of the socket.
     #[test]
     fn what_is_written_to_an_accepted_connection_arrives_though_it_is_closed_at_once() {
         const LEN: usize = 3_000_000;

@@ -101,7 +101,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
     let connection = match shared.add(&peer) {
         Ok(connection) => connection,
         Err(open) => {
-            stream.mark_aborted();
+            stream.mark_aborted(&[]);
             let open = Count(open as u64, "connection");
             let line = format_args!("refused a connection from {peer}: {open} open, the limit");
             shared.log.say(Kind::OverLimit, line);

@@ -18,7 +18,8 @@ use super::shared::Shared;
 use crate::message::Origin;
 use crate::net::byte_stream::ByteStream;
 use crate::stream::error::ReadError;
-use crate::wire::ack::{Answer, Hello, MOST_MESSAGES, Refusal, RefusalCode};
+use crate::wire::ack::{Hello, MOST_MESSAGES};
+use crate::wire::answer::{Answer, Refusal, RefusalCode};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
 
@@ -66,7 +67,7 @@ impl AckSession {
         let connection = &self.connection;
         connection.state.enter(Phase::Busy, 0);
         let queue = match queue {
-            _ if self.shared.answers() => return Err(Outcome::Refused(RefusalCode::Echo)),
+            _ if self.shared.answers() => return Err(Outcome::Refused(RefusalCode::Replies)),
             None => return Err(Outcome::Refused(RefusalCode::NoSink)),
             Some(queue) => queue,
         };

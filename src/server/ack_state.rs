@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::connection_state::Phase;
 use crate::net::byte_stream::ByteStream;
-use crate::wire::ack::Answer;
+use crate::wire::answer::Answer;
 use crate::wire::layout::Layout;
 
 /// How often a waiting client is sent something.
@@ -55,7 +55,7 @@ struct AckChannel {
 }
 
 /// The progress of a connection, when the sweep checks it.
-pub(crate) struct Progress {
+pub(crate) struct CommitProgress {
     /// How many of its messages are committed.
     pub(crate) committed: u64,
     pub(crate) phase: Phase,
@@ -85,7 +85,7 @@ impl AckState {
 
     /// Returns whether the client waits for messages to be committed. They may not have been read yet, for
     /// lack of memory, or may still be arriving.
-    pub(crate) fn is_waiting(&self, progress: &Progress) -> bool {
+    pub(crate) fn is_waiting(&self, progress: &CommitProgress) -> bool {
         !self.is_all_committed(progress.committed) || progress.phase != Phase::Idle
     }
 
@@ -147,7 +147,7 @@ impl AckState {
     pub(crate) fn poll_tell(
         &self,
         cx: &mut Context<'_>,
-        progress: impl Fn() -> Progress,
+        progress: impl Fn() -> CommitProgress,
     ) -> Poll<io::Result<()>> {
         // Registered first: any change after this line polls the task again.
         self.changed.register(cx.waker());

@@ -26,7 +26,7 @@ pub(super) struct AdaptiveSpin {
 
 /// The result of a busy-wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Outcome {
+enum Spun {
     Found,
     InVain,
     /// A command arrived while this thread was preempted, for this long in total. A sleeping thread would
@@ -58,14 +58,14 @@ impl AdaptiveSpin {
         self.spare_core
     }
 
-    fn note(&mut self, outcome: Outcome) {
+    fn note(&mut self, outcome: Spun) {
         match outcome {
-            Outcome::Found => self.penalty = 1,
-            Outcome::InVain => {
+            Spun::Found => self.penalty = 1,
+            Spun::InVain => {
                 self.skip = self.penalty;
                 self.penalty = (2 * self.penalty + 1).min(commits_to_pay_for(LONGEST));
             }
-            Outcome::Late(lost) => self.skip = commits_to_pay_for(lost),
+            Spun::Late(lost) => self.skip = commits_to_pay_for(lost),
         }
     }
 }
@@ -74,16 +74,16 @@ fn commits_to_pay_for(lost: Duration) -> u32 {
     u32::try_from(lost.as_nanos() / PRICE.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// Busy-waits until `has_come` returns true, at low priority: whatever else wants this core goes first.
-fn look(has_come: impl Fn() -> bool) -> Outcome {
+/// Busy-waits until `has_come` returns true, at low priority: any other thread that wants this core goes first.
+fn look(has_come: impl Fn() -> bool) -> Spun {
     let started = Instant::now();
     loop {
         let (come, taken) = (has_come(), started.elapsed());
         match (come, taken < LONGEST) {
-            (true, true) => return Outcome::Found,
-            (true, false) => return Outcome::Late(taken),
+            (true, true) => return Spun::Found,
+            (true, false) => return Spun::Late(taken),
             (false, true) => thread::yield_now(),
-            (false, false) => return Outcome::InVain,
+            (false, false) => return Spun::InVain,
         }
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     /// Returns how often it sleeps at once between such outcomes.
-    fn passed_between<const N: usize>(spin: &mut AdaptiveSpin, outcomes: [Outcome; N]) -> [u32; N] {
+    fn passed_between<const N: usize>(spin: &mut AdaptiveSpin, outcomes: [Spun; N]) -> [u32; N] {
         outcomes.map(|outcome| {
             spin.note(outcome);
             passed(spin).unwrap()
@@ -111,23 +111,23 @@ mod tests {
     fn the_more_often_looking_is_in_vain_the_more_seldom_it_is() {
         let mut spin = AdaptiveSpin::on(2);
         assert_eq!(passed(&mut spin), Some(0));
-        let passed = passed_between(&mut spin, [Outcome::InVain; 8]);
+        let passed = passed_between(&mut spin, [Spun::InVain; 8]);
         assert_eq!(passed, [1, 3, 7, 15, 31, 63, 66, 66]);
     }
 
     #[test]
     fn once_it_finds_something_again_it_goes_on() {
         let mut spin = AdaptiveSpin::on(2);
-        passed_between(&mut spin, [Outcome::InVain; 8]);
-        assert_eq!(passed_between(&mut spin, [Outcome::Found; 8]), [0; 8]);
-        assert_eq!(passed_between(&mut spin, [Outcome::InVain; 2]), [1, 3]);
+        passed_between(&mut spin, [Spun::InVain; 8]);
+        assert_eq!(passed_between(&mut spin, [Spun::Found; 8]), [0; 8]);
+        assert_eq!(passed_between(&mut spin, [Spun::InVain; 2]), [1, 3]);
     }
 
     #[test]
     fn where_others_need_the_core_it_sleeps_the_longer_the_more_that_has_cost() {
         let mut spin = AdaptiveSpin::on(2);
-        let late = |millis| Outcome::Late(Duration::from_millis(millis));
-        let passed = passed_between(&mut spin, [late(3), Outcome::Found, late(6)]);
+        let late = |millis| Spun::Late(Duration::from_millis(millis));
+        let passed = passed_between(&mut spin, [late(3), Spun::Found, late(6)]);
         assert_eq!(passed, [1000, 0, 2000]);
         assert_eq!(self::passed(&mut AdaptiveSpin::on(1)), None);
     }
@@ -143,10 +143,10 @@ mod tests {
             })
         };
         // Once whatever else runs leaves it the core for so long.
-        assert!((0..1000).any(|_| found_at(3) == Outcome::Found));
+        assert!((0..1000).any(|_| found_at(3) == Spun::Found));
         assert_eq!(looks.get(), 3);
         let started = Instant::now();
-        assert_eq!(found_at(u32::MAX), Outcome::InVain);
+        assert_eq!(found_at(u32::MAX), Spun::InVain);
         assert!(started.elapsed() >= LONGEST);
     }
 
@@ -158,6 +158,6 @@ mod tests {
             true
         };
         let outcome = look(has_come);
-        assert!(matches!(outcome, Outcome::Late(lost) if lost >= LONGEST), "{outcome:?}");
+        assert!(matches!(outcome, Spun::Late(lost) if lost >= LONGEST), "{outcome:?}");
     }
 }

@@ -208,7 +208,7 @@ fn has_next(commands: &Receiver<Command>) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     queued: AtomicU64,
-    /// Includes messages whose sender was told that they are refused: they are no longer this server's.
+    /// Includes messages that were refused: they are not this server's to commit.
     pub(super) committed: AtomicU64,
 }
 

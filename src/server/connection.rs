@@ -15,6 +15,7 @@ use futures_lite::{AsyncWrite, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
+use super::ack_state::AckState;
 use super::commit_queue::CommitQueue;
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::handler::{Answering, EachHandler};
@@ -30,7 +31,12 @@ use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::{BUFFER, HeldForPeer};
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{FirstBytes, Hello, RefusalCode};
+use crate::wire::ack::{FirstBytes, Hello};
+use crate::wire::answer::RefusalCode;
+
+/// A read of [`FrameReader`].
+type PollRead<T> =
+    fn(&mut FrameReader<ByteStream>, &mut Context<'_>) -> Poll<Result<Option<T>, ReadError>>;
 
 /// How many reads a connection may do before other tasks get their turn: half a megabyte if all are full.
 /// Chosen by judgement: with four, throughput is one percent lower; with thirty, other tasks begin to wait
@@ -132,7 +138,10 @@ impl Connection {
             Outcome::Drained if matches!(self.receiver.shared.answering, Answering::Each(_)) => {
                 Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
             }
-            _ => self.receiver.reader.get_ref().mark_aborted(),
+            _ => {
+                let unsent = connection.acks().map_or_else(Vec::new, AckState::take_unsent);
+                self.receiver.reader.get_ref().mark_aborted(&unsent);
+            }
         }
         outcome
     }
@@ -143,6 +152,8 @@ impl Connection {
         {
             return outcome;
         }
+        // The reader has a large buffer only for a payload, and reads no more than that.
+        self.receiver.reader.get_mut().gather_large_reads();
         if let Err(outcome) = self.open().await {
             return outcome;
         }
@@ -209,11 +220,16 @@ impl Receiver {
     async fn set_up(&mut self) -> Result<(), Outcome> {
         let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
         let stream = self.reader.get_mut();
-        let mut upgrading = upgrade.begin(stream.clone());
+        let mut accepted = stream.clone();
+        let first_read = accepted.track_first_read();
+        let mut upgrading = upgrade.begin(accepted);
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
         *stream = poll_fn(|cx| match upgrading.as_mut().poll(cx) {
-            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(Outcome::Setup)),
+            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(|error| {
+                let left_at_once = first_read.get() == Some(&false);
+                if left_at_once { Outcome::LeftAtOnce } else { Outcome::Setup(error) }
+            })),
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))
@@ -405,10 +421,7 @@ impl Receiver {
     fn poll_read<T>(
         &mut self,
         cx: &mut Context<'_>,
-        read: impl FnOnce(
-            &mut FrameReader<ByteStream>,
-            &mut Context<'_>,
-        ) -> Poll<Result<Option<T>, ReadError>>,
+        read: PollRead<T>,
     ) -> Poll<Result<T, Outcome>> {
         // Taken before the read: a verdict that arrives later wakes the task and is seen in the next poll.
         let before = self.connection.state.snapshot();
@@ -419,20 +432,14 @@ impl Receiver {
     }
 
     /// Reads, or returns what to wait for.
-    fn poll_reading<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        read: impl FnOnce(
-            &mut FrameReader<ByteStream>,
-            &mut Context<'_>,
-        ) -> Poll<Result<Option<T>, ReadError>>,
-    ) -> Reading<T> {
+    fn poll_reading<T>(&mut self, cx: &mut Context<'_>, read: PollRead<T>) -> Reading<T> {
         let draining = self.shared.is_draining();
         let expired = self.connection.state.snapshot().is_expired();
-        if expired || draining || self.reader.waits_for_memory() {
-            // What the kernel has received counts, even if the reactor has not reported it yet. A reader in
-            // the line for memory is there because data has arrived; it must not lose its place because the
-            // reactor has not reported that data again.
+        let judged = self.pace.is_some();
+        if expired || draining || judged || self.reader.waits_for_memory() {
+            // What the kernel has received counts, even if the reactor has not reported it yet, or will not
+            // before there is more. A reader in the line for memory is there because data has arrived; it
+            // must not lose its place because the reactor has not reported that data again.
             self.reader.get_mut().assume_readable();
         }
         if draining && self.read_until.is_none() {

@@ -66,7 +66,9 @@ impl fmt::Display for ServeError {
             ServeError::Limit(error) => error.fmt(f),
             ServeError::Memory { memory, max_message } => write!(
                 f,
-                "{memory} bytes of memory do not hold two messages of {max_message} bytes"
+                "{memory} bytes of memory do not hold two messages of {max_message} bytes: at least {} \
+                 are needed",
+                max_message.saturating_mul(2)
             ),
             ServeError::Zero(what) => write!(f, "{what} must not be zero"),
             ServeError::Acks(unfit) => unfit.fmt(f),

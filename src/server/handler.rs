@@ -103,8 +103,8 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 
 /// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
-/// Implemented for `()`, byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
-/// the message back, with its header), [`Reply`], for vectors and options of these, and for results of all of them.
+/// Implemented for `()`, [`Reply`], byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
+/// the message back, with its header), for vectors and options of these, and for results of all of them.
 ///
 /// # Examples
 ///
@@ -131,20 +131,26 @@ pub trait IntoReplies {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
 }
 
-/// A reply: a payload, and a header if the layout has one.
+/// A reply, made from bytes, text, or the [`Request`] itself, and with a header if the layout has one.
 ///
 /// # Examples
 ///
+/// A handler whose branches return different types:
+///
 /// ```
-/// use framelet::server::{IntoReplies, Reply};
+/// use framelet::server::{Reply, Request};
 ///
-/// let mut replies = Vec::new();
-/// vec!["21.5", "21.7"].append_to(&mut replies)?;
-/// assert_eq!(replies[1].as_ref(), b"21.7");
-///
-/// let ready = Reply::new("I").with_header("Z"); // in the layout h1:u32be+self of PostgreSQL
-/// assert_eq!((ready.header().to_vec(), ready.as_ref()), (b"Z".to_vec(), &b"I"[..]));
-/// # Ok::<(), framelet::server::HandlerError>(())
+/// async fn answer(request: Request) -> Reply {
+///     match request.payload() {
+///         b"" => Reply::from("nothing to repeat"),
+///         b"number" => Reply::from(request.number().to_string()),
+///         _ => Reply::from(request),
+///     }
+/// }
+/// # let _ = framelet::Server::accept_from(futures_lite::stream::empty::<
+/// #     std::io::Result<(futures_lite::io::Cursor<Vec<u8>>, framelet::net::Peer)>,
+/// # >()).answer(answer);
+/// assert_eq!(Reply::from(b"21.5".to_vec()).as_ref(), b"21.5");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -161,12 +167,17 @@ enum Payload {
 }
 
 impl Reply {
-    /// Returns a reply with this payload. Its header is zeros if the layout has one.
-    pub fn new(payload: impl Into<Vec<u8>>) -> Reply {
-        Reply::from(Payload::Owned(payload.into()))
-    }
-
-    /// Sets the header. If the layout has no such header, the reply cannot be sent, and the connection ends.
+    /// Sets the header. Without it, the request as a reply keeps its own, and that of any other reply is
+    /// zeros. If the layout has no such header, the reply cannot be sent, and the connection ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::Reply;
+    ///
+    /// let ready = Reply::from("I").with_header("Z"); // in the layout h1:u32be+self of PostgreSQL
+    /// assert_eq!((ready.header().to_vec(), ready.as_ref()), (b"Z".to_vec(), &b"I"[..]));
+    /// ```
     #[must_use]
     pub fn with_header(self, header: impl Into<Vec<u8>>) -> Reply {
         Reply { header: Some(header.into()), ..self }
@@ -182,12 +193,6 @@ impl Reply {
     }
 }
 
-impl From<Payload> for Reply {
-    fn from(payload: Payload) -> Reply {
-        Reply { header: None, payload }
-    }
-}
-
 impl AsRef<[u8]> for Reply {
     fn as_ref(&self) -> &[u8] {
         match &self.payload {
@@ -195,6 +200,37 @@ impl AsRef<[u8]> for Reply {
             Payload::Static(bytes) => bytes,
             Payload::Same(request) => request.payload(),
         }
+    }
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(payload: Vec<u8>) -> Reply {
+        Reply { header: None, payload: Payload::Owned(payload) }
+    }
+}
+
+impl From<String> for Reply {
+    fn from(payload: String) -> Reply {
+        payload.into_bytes().into()
+    }
+}
+
+impl From<&'static [u8]> for Reply {
+    fn from(payload: &'static [u8]) -> Reply {
+        Reply { header: None, payload: Payload::Static(payload) }
+    }
+}
+
+impl From<&'static str> for Reply {
+    fn from(payload: &'static str) -> Reply {
+        payload.as_bytes().into()
+    }
+}
+
+/// Sends the message back without copying it.
+impl From<Request> for Reply {
+    fn from(request: Request) -> Reply {
+        Reply { header: None, payload: Payload::Same(request) }
     }
 }
 
@@ -213,7 +249,7 @@ impl IntoReplies for Reply {
 
 impl IntoReplies for Vec<u8> {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply::from(Payload::Owned(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -231,7 +267,7 @@ impl<const N: usize> IntoReplies for [u8; N] {
 
 impl IntoReplies for &'static [u8] {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply::from(Payload::Static(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -249,7 +285,7 @@ impl IntoReplies for &'static str {
 
 impl IntoReplies for Request {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError> {
-        Reply::from(Payload::Same(self)).append_to(replies)
+        Reply::from(self).append_to(replies)
     }
 }
 
@@ -291,13 +327,18 @@ impl<R: IntoReplies, E: Into<HandlerError>> IntoReplies for Result<R, E> {
 /// assert_eq!(client.request(b"hello").await?, b"HELLO");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-pub trait Handler: Send + Sync + 'static {
-    /// Not part of the public interface.
-    #[doc(hidden)]
+///
+/// This trait is sealed: it cannot be implemented outside of this crate.
+pub trait Handler: IntoAnswering {}
+
+impl<H: IntoAnswering> Handler for H {}
+
+/// What a [`Handler`] is to a server. Its module is private, and so it seals that trait.
+pub trait IntoAnswering {
     fn into_answering(self) -> Answering;
 }
 
-impl<F, Fut> Handler for F
+impl<F, Fut> IntoAnswering for F
 where
     F: Fn(Request) -> Fut + Send + Sync + 'static,
     Fut: Future + Send + 'static,
@@ -334,20 +375,19 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct Echo;
 
-impl Handler for Echo {
+impl IntoAnswering for Echo {
     fn into_answering(self) -> Answering {
         Answering::Echo
     }
 }
 
-/// A future that answers one message.
 /// Begins to answer a message.
 pub(crate) type EachHandler = Arc<dyn Fn(Request) -> Replying + Send + Sync>;
 
+/// A future that answers one message.
 pub(crate) type Replying = Pin<Box<dyn Future<Output = Result<Vec<Reply>, HandlerError>> + Send>>;
 
 /// How a server answers messages.
-#[doc(hidden)]
 #[derive(Clone)]
 pub enum Answering {
     /// Not at all.
@@ -355,7 +395,6 @@ pub enum Answering {
     /// With the message itself.
     Echo,
     /// With what a handler returns.
-    #[allow(private_interfaces)]
     Each(EachHandler),
 }
 

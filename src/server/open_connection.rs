@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ack_state::{AckState, Progress};
+use super::ack_state::{AckState, CommitProgress};
 use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
 
@@ -45,8 +45,8 @@ impl OpenConnection {
         self.committed.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        Progress { committed: self.committed(), phase: self.state.phase() }
+    pub(crate) fn progress(&self) -> CommitProgress {
+        CommitProgress { committed: self.committed(), phase: self.state.phase() }
     }
 
     /// Records that more messages are committed, and acknowledges them if the client asked for that: from

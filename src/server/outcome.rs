@@ -9,7 +9,7 @@ use log::debug;
 use super::open_connection::OpenConnection;
 use super::rate_limited_log::{Kind, RateLimitedLog};
 use crate::stream::error::ReadError;
-use crate::wire::ack::RefusalCode;
+use crate::wire::answer::RefusalCode;
 use crate::wire::count::Count;
 use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, ProtocolError};
@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
     Idle(Duration),
     /// The stream was not set up in time.
     SetupLate(Duration),
+    /// The peer left before its first byte, as a probe does, so the stream was not set up.
+    LeftAtOnce,
     /// The stream could not be set up.
     Setup(io::Error),
     /// The peer did not take its replies.
@@ -66,6 +68,7 @@ pub(crate) fn report(
     let who = format_args!("connection {} from {}", connection.number, connection.peer);
     let messages = Count(messages, "message");
     match outcome {
+        Outcome::LeftAtOnce => debug!("{who}: closed without a message"),
         Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
         Outcome::Closed => debug!("{who}: closed after {messages}"),
         Outcome::Drained => debug!("{who}: reset at shutdown after {messages}"),

@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 /// The shortest time over which a speed is measured. Chosen by judgement: healthy senders pause for less.
 const SPAN: Duration = Duration::from_millis(400);
 
-/// How many bytes a message may be behind. So short messages, which hold little and arrive in few pieces,
-/// get more time.
-const SLACK: u64 = 256;
+/// By how many bytes a short message may lag: it holds little and arrives in few pieces.
+const SHORTEST_SLACK: u64 = 256;
+
+/// By what share of itself a long message may lag: it may arrive in large steps. Chosen by judgement; a peer
+/// that sends nothing is found out after as large a share of the message timeout.
+const SLACK_SHARE: u64 = 64;
 
 /// How far a message or reply had got, and when.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl Pace {
     }
 
     /// Returns the measured speed if something of `len` bytes is slower than `len` per `timeout`; otherwise
-    /// starts a new measurement. `bytes` is its progress.
+    /// starts a new measurement, unless it is behind. `bytes` is its progress.
     pub(crate) fn judge(
         &mut self,
         now: Instant,
@@ -46,15 +49,19 @@ impl Pace {
         if time < SPAN {
             return None;
         }
+        let slack = SHORTEST_SLACK.max(len / SLACK_SHARE);
         let due = u128::from(len).saturating_mul(time.as_nanos()) / timeout.as_nanos().max(1);
-        if due <= u128::from(SLACK) {
+        if due <= u128::from(slack) {
             return None;
         }
         let come = bytes.saturating_sub(self.bytes);
-        if u128::from(come + SLACK) < due {
+        if u128::from(come) + u128::from(slack) < due {
             return Some(TooSlow { bytes: come, time });
         }
-        *self = Pace::start(now, bytes);
+        // While it is behind, the measurement continues: what a new one forgives would add up.
+        if u128::from(come) >= due {
+            *self = Pace::start(now, bytes);
+        }
         None
     }
 }
@@ -76,8 +83,10 @@ mod tests {
                 let time = TIMEOUT * u32::try_from(tick).unwrap() / 60;
                 pace.judge(start + time, bytes, LEN, TIMEOUT)
             });
-            let time = Duration::from_millis(500);
-            let bytes = LEN * percent / 100 / 60;
+            // Half of the pace uses up the slack of 1/64 in 1/32 of the time.
+            let ticks = if percent == 0 { 1 } else { 2 };
+            let time = Duration::from_millis(500 * ticks);
+            let bytes = LEN * ticks * percent / 100 / 60;
             assert_eq!(found, is_slow.then_some(TooSlow { bytes, time }), "{percent} %");
         }
     }
@@ -98,7 +107,32 @@ mod tests {
         let mut pace = Pace::start(start, 0);
         assert_eq!(pace.judge(start, 0, LEN, TIMEOUT), None);
         assert_eq!(pace.judge(start + SPAN / 2, 0, LEN, TIMEOUT), None);
-        assert!(pace.judge(start + SPAN, 0, LEN, TIMEOUT).is_some());
+        assert_eq!(pace.judge(start + SPAN, 0, LEN, TIMEOUT), None, "within the slack");
+        assert!(pace.judge(start + TIMEOUT / 60, 0, LEN, TIMEOUT).is_some());
+        let mut pace = Pace::start(start, 0);
+        assert_eq!(pace.judge(start + SPAN / 2, 0, LEN, SPAN), None);
+        assert!(pace.judge(start + SPAN, 0, LEN, SPAN).is_some());
+    }
+
+    /// Large steps: 16 KiB of 1 MiB, each just before its bytes would be missed.
+    #[test]
+    fn what_is_just_fast_enough_may_come_in_large_steps() {
+        let start = Instant::now();
+        let (step, steps) = (LEN / 64, 64);
+        for (share, is_slow) in [(1, false), (2, true)] {
+            let mut pace = Pace::start(start, 0);
+            // Looked at every 50 ms.
+            let found = (1..=600).find_map(|tick| {
+                let arrived = steps * tick / 600 / share * step;
+                pace.judge(
+                    start + TIMEOUT * u32::try_from(tick).unwrap() / 600,
+                    arrived,
+                    LEN,
+                    TIMEOUT,
+                )
+            });
+            assert_eq!(found.is_some(), is_slow, "1/{share} of the pace: {found:?}");
+        }
     }
 
     /// Of a thermometer's twenty bytes none may come for seconds.

@@ -73,8 +73,8 @@ pub struct Summary {
 /// committed. All other connections are reset, even idle ones at shutdown: data on its way from the peer
 /// will not be read, and the peer must not take the end for success. If the server is killed, its
 /// connections are reset as well. Unix sockets and other streams have no reset; there the server marks an
-/// unclean end with one byte, `ff`, which is half a frame in every layout. A server that was killed cannot
-/// do that.
+/// unclean end with one byte, `ff`, which is half a frame in every layout. It completes a reply that lacked
+/// only its last byte, but never an acknowledgement. A server that was killed cannot write it.
 ///
 /// One exception: at shutdown, a server with a handler of your own closes its connections cleanly, after the
 /// replies to everything it has read, since a reset would destroy replies in flight.
@@ -269,8 +269,8 @@ impl Server {
     /// stalled longer ones. Once a message has waited for its part, connections that use it are ended if
     /// they are slower than [`Server::message_timeout`] (or 30 s) allows.
     ///
-    /// It does not bound what handlers reply: of each connection whose replies are over 64 KiB, one reply at a
-    /// time is held until the peer has taken it.
+    /// It does not bound replies: each connection whose replies are over 64 KiB holds one reply at a time,
+    /// until the peer has taken it.
     ///
     /// Default: 64 MiB or twice the longest message, whichever is more. Less than twice the longest message
     /// is an error. The effective minimum is 1 MiB plus the longest message.

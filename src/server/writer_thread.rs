@@ -262,7 +262,8 @@ mod tests {
     use crate::message::tests::{batch, origin};
     use crate::net::byte_stream::Peer;
     use crate::server::open_connection::OpenConnection;
-    use crate::wire::ack::{RefusalCode, checksum};
+    use crate::wire::ack::checksum;
+    use crate::wire::answer::RefusalCode;
 
     /// What a sink was told, in order.
     type Told = Arc<Mutex<Vec<String>>>;
@@ -530,7 +531,7 @@ mod tests {
                 question
             })
             .collect();
-        // Nobody waits for that one any more.
+        // Its caller has stopped waiting for the answer.
         drop(questions.remove(1));
         barrier.wait();
         let answers: Vec<_> =

@@ -182,7 +182,7 @@ impl FileSink {
             error!("{}; waiting for another one", Plain(&error));
             return Err(deleted);
         }
-        info!("opened the file that is {} now", self.path.display());
+        info!("opened the new file {}", self.path.display());
         self.named_len()?.ok_or(deleted)
     }
 

@@ -203,11 +203,11 @@ fn write_messages(
         format.check(&message).map_err(unfit)?;
         let large = !escaped && message.payload.len() >= LARGE;
         match large.then(|| format.around(&message)).flatten() {
-            Some((before, behind)) => {
+            Some((before, after)) => {
                 buffer.extend_from_slice(&before);
                 unwritten.payloads.push((buffer.len(), message.payload));
                 bytes += message.payload.len();
-                buffer.extend_from_slice(&behind);
+                buffer.extend_from_slice(&after);
             }
             None => format.append(&message, escaped, buffer, &mut |buffer| {
                 if buffer.len() >= WRITE { unwritten.write(file, buffer) } else { Ok(()) }
@@ -328,7 +328,7 @@ mod tests {
         for (count, len, writes, slices) in [
             (1000, 100, 1, 1),
             (3, 32 * 1024 - 1, 1, 1),
-            // The line feed behind each payload is in the buffer.
+            // The line feed after each payload is in the buffer.
             (3, 32 * 1024, 1, 6),
             (16, 64 * 1024, 1, 32),
             (17, 64 * 1024, 2, 32 + 2),

@@ -13,7 +13,7 @@ use redis::cmd;
 
 use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
-use crate::wire::ack::RefusalCode;
+use crate::wire::answer::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
 mod command; // the script's command, encoded

@@ -403,7 +403,7 @@ fn forget(connection: &Connection, senders: &mut Senders) -> rusqlite::Result<()
     senders.now = count_senders(connection)?;
     if senders.now > senders.most {
         let forgotten = connection.execute(FORGET, [1 + senders.most / FORGOTTEN_AT_ONCE])?;
-        info!("forgot {forgotten} of {} senders, silent for longest", senders.now);
+        info!("forgot {forgotten} of {} senders, those silent for longest", senders.now);
         senders.now = count_senders(connection)?;
     }
     Ok(())

@@ -54,7 +54,9 @@ pub enum ReadError {
 /// # futures_lite::future::block_on(async {
 /// let mut writer = FrameWriter::new(Vec::new()).max_message(4)?;
 /// match writer.send(b"hello").await {
-///     Err(WriteError::Encode(error)) => assert_eq!((error.length, error.limit), (5, 4)),
+///     Err(WriteError::Encode(error)) => {
+///         assert_eq!(error.to_string(), "message of 5 bytes is over the limit of 4");
+///     }
 ///     other => panic!("{other:?}"),
 /// }
 /// writer.send(b"hi").await?;

@@ -43,9 +43,9 @@ impl FrameQueue {
         FrameQueue { limit, ..FrameQueue::new(layout) }
     }
 
-    /// Sets the layout, and resets the limit to its default.
-    pub(crate) fn set_layout(&mut self, layout: Layout) {
-        (self.layout, self.limit) = (layout, layout.default_limit());
+    /// Sets the layout, and a limit that it can express.
+    pub(crate) fn set_layout(&mut self, layout: Layout, limit: usize) {
+        (self.layout, self.limit) = (layout, limit);
     }
 
     pub(crate) fn set_max_message(&mut self, limit: usize) -> Result<(), LimitError> {

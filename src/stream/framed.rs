@@ -68,9 +68,9 @@ impl<S> Framed<S> {
     }
 
     /// Sets the layout, and resets the limit to its default.
-    pub(crate) fn set_layout(&mut self, layout: Layout) {
-        self.reader.set_layout(layout);
-        self.queue.set_layout(layout);
+    pub(crate) fn set_layout(&mut self, layout: Layout, limit: usize) {
+        self.reader.set_layout(layout, limit);
+        self.queue.set_layout(layout, limit);
     }
 
     /// Returns how many queued bytes are not yet written.

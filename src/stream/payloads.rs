@@ -64,8 +64,8 @@ impl Payloads {
     }
 
     /// Returns the payloads in the order in which they were sent.
-    pub fn iter(&self) -> Iter<'_> {
-        Iter(self.messages())
+    pub fn iter(&self) -> PayloadIter<'_> {
+        PayloadIter(self.messages())
     }
 
     /// Returns the headers and the payloads in the order in which they were sent.
@@ -163,9 +163,9 @@ impl Payloads {
 
 impl<'a> IntoIterator for &'a Payloads {
     type Item = &'a [u8];
-    type IntoIter = Iter<'a>;
+    type IntoIter = PayloadIter<'a>;
 
-    fn into_iter(self) -> Iter<'a> {
+    fn into_iter(self) -> PayloadIter<'a> {
         self.iter()
     }
 }
@@ -200,11 +200,21 @@ impl Payloads {
     }
 }
 
-/// The payloads of [`Payloads`].
+/// The payloads of [`Payloads`], in the order in which they were sent.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::stream::{PayloadIter, Payloads};
+///
+/// let payloads: Payloads = ["21.5", "21.7"].into_iter().collect();
+/// let mut iter: PayloadIter<'_> = payloads.iter();
+/// assert_eq!(iter.next(), Some(&b"21.5"[..]));
+/// ```
 #[derive(Clone, Debug)]
-pub struct Iter<'a>(Messages<'a>);
+pub struct PayloadIter<'a>(Messages<'a>);
 
-impl<'a> Iterator for Iter<'a> {
+impl<'a> Iterator for PayloadIter<'a> {
     type Item = &'a [u8];
 
     #[inline]

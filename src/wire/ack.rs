@@ -1,4 +1,4 @@
-//! The hello and its answers: the only frames that framelet itself defines.
+//! The hello, and what it asks for: its answers are in [`answer`](super::answer).
 //!
 //! A client that wants acknowledgements asks for them in its very first bytes. A server never answers
 //! unasked: a plain client does not read, and closing a connection while received data is unread resets it,
@@ -42,7 +42,7 @@
 //! The first acknowledgement is the *welcome*. A client sends nothing between the hello and the welcome;
 //! the welcome is the number n of committed messages, and the next frame is message n + 1. The number in
 //! the hello is a check: if it is more than one above the server's count, the server has lost, or never
-//! had, messages that the client cannot send again, and refuses with [`RefusalCode::Gap`]. For an unknown
+//! had, messages that the client cannot send again, and refuses with [`RefusalCode::Gap`](super::answer::RefusalCode::Gap). For an unknown
 //! sender (a restarted server, and a sink that keeps no counts) the server trusts the number in the hello:
 //! it counts all earlier messages as committed.
 //!
@@ -56,8 +56,6 @@
 
 use std::fmt;
 
-use crate::wire::count::Count;
-use crate::wire::frame::append_frame;
 use crate::wire::layout::{Decoded, Layout};
 use crate::wire::sender_id::SenderId;
 
@@ -75,12 +73,6 @@ const BODY: usize = 1 + 16 + 8;
 /// How many bytes of a payload its checksum covers. Chosen by judgement: each large message is a batch of
 /// its own and so has a checksum, and hashing 1 MiB would cost as much as receiving it.
 const CHECKED: usize = 1024;
-
-/// The longest text of a refusal, in bytes; much longer than any sentence.
-const LONGEST_TEXT: usize = 1024;
-
-/// The longest payload of an answer, in bytes.
-pub(crate) const LONGEST_ANSWER: usize = 8 + 1 + LONGEST_TEXT;
 
 /// The first bytes of a client that wants acknowledgements.
 ///
@@ -164,114 +156,6 @@ pub struct UnsupportedLayout {
     pub layout: Layout,
 }
 
-/// A server's answer to a client that sent a hello: the payload of a frame.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::wire::Answer;
-///
-/// let payload = Answer::Acknowledgement(42).encode();
-/// assert_eq!(payload, [0, 0, 0, 0, 0, 0, 0, 42]);
-/// assert_eq!(Answer::decode(&payload)?, Answer::Acknowledgement(42));
-/// assert_eq!(Answer::decode(b"")?, Answer::Heartbeat);
-/// # Ok::<(), framelet::wire::InvalidAnswer>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// How many messages of this sender are committed, in total.
-    Acknowledgement(u64),
-    /// The first acknowledgement, for a client that asked for the checksum.
-    Welcome {
-        /// How many messages of this sender are committed, in total.
-        committed: u64,
-        /// The checksum of the last committed message's payload.
-        checksum: u64,
-    },
-    /// The server refuses to continue.
-    Refusal(Refusal),
-    /// Nothing new, but the server is working on it.
-    Heartbeat,
-}
-
-/// Why a server refuses to continue.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::wire::{Answer, RefusalCode};
-///
-/// match Answer::decode(b"\0\0\0\0\0\0\0\x2a\x05back at 9\n")? {
-///     Answer::Refusal(refusal) => {
-///         assert_eq!((refusal.committed, refusal.code), (42, RefusalCode::Shutdown));
-///         assert_eq!(refusal.to_string(), r"back at 9\n");
-///     }
-///     other => panic!("{other:?}"),
-/// }
-/// # Ok::<(), framelet::wire::InvalidAnswer>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// How many messages of this sender are committed, in total; 0 if that is not known.
-    pub committed: u64,
-    /// The reason, for programs.
-    pub code: RefusalCode,
-    /// The reason, for people: one line, possibly empty. A text from the wire may contain anything; the
-    /// text form of a [`Refusal`] escapes it.
-    pub text: String,
-}
-
-/// Why a server refuses to continue, for programs.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::wire::RefusalCode;
-///
-/// let code = RefusalCode::from_byte(5);
-/// assert_eq!(code, RefusalCode::Shutdown);
-/// assert!(code.is_passing()); // connect again a little later
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefusalCode {
-    /// 1: the server does not know this version of the hello.
-    Version,
-    /// 2: the server replies to messages and does not acknowledge them.
-    Echo,
-    /// 3: a newer connection of this sender has taken over.
-    Fenced,
-    /// 4: messages between the committed ones and the oldest that the client has are missing.
-    Gap,
-    /// 5: the server is shutting down; another one may soon replace it.
-    Shutdown,
-    /// 6: the sink failed; messages after the committed ones are not safe.
-    Sink,
-    /// 7: the server drops what it receives, so there is nothing to acknowledge.
-    NoSink,
-    /// 8: the message after the committed ones is longer than the server accepts.
-    TooLong,
-    /// 9: the message after the committed ones did not arrive within the server's time limit.
-    Late,
-    /// A code that this version does not know.
-    Other(u8),
-}
-
-/// A payload that is not a valid answer.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::wire::{Answer, InvalidAnswer};
-///
-/// assert_eq!(Answer::decode(b"hello"), Err(InvalidAnswer { length: 5 }));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidAnswer {
-    /// Its length in bytes; an answer has at least 8, or none.
-    pub length: usize,
-}
-
 /// Returns the checksum of a payload. It detects mix-ups, not attacks.
 pub(crate) fn checksum(payload: &[u8]) -> u64 {
     let end = &payload[payload.len().saturating_sub(CHECKED)..];
@@ -315,7 +199,7 @@ impl Hello {
         self.encode_version(layout, VERSION)
     }
 
-    /// Does the same, and asks for the checksum of the last committed message ([`Answer::Welcome`]).
+    /// Does the same, and asks for the checksum of the last committed message ([`Answer::Welcome`](super::answer::Answer::Welcome)).
     ///
     /// # Errors
     ///
@@ -376,137 +260,6 @@ impl Hello {
     }
 }
 
-impl Answer {
-    /// Encodes it as the payload of a frame. A refusal's text is cut to 1024 bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Answer::Acknowledgement(committed) => committed.to_be_bytes().to_vec(),
-            Answer::Welcome { committed, checksum } => {
-                let mut payload = committed.to_be_bytes().to_vec();
-                payload.push(0);
-                payload.extend_from_slice(&checksum.to_be_bytes());
-                payload
-            }
-            Answer::Refusal(Refusal { committed, code, text }) => {
-                let mut payload = committed.to_be_bytes().to_vec();
-                payload.push(code.to_byte());
-                payload.extend_from_slice(shortened(text).as_bytes());
-                payload
-            }
-            Answer::Heartbeat => Vec::new(),
-        }
-    }
-
-    /// Returns it as a whole frame.
-    pub fn frame(&self, layout: Layout) -> Vec<u8> {
-        let mut frame = Vec::new();
-        // Cannot fail: a layout that has room for a hello has room for the longest answer.
-        let _ = append_frame(&mut frame, layout, LONGEST_ANSWER, &self.encode());
-        frame
-    }
-
-    /// Decodes the payload of a frame.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidAnswer`] if it is too short.
-    pub fn decode(payload: &[u8]) -> Result<Answer, InvalidAnswer> {
-        if payload.is_empty() {
-            return Ok(Answer::Heartbeat);
-        }
-        let Some((&committed, rest)) = payload.split_first_chunk() else {
-            return Err(InvalidAnswer { length: payload.len() });
-        };
-        let committed = u64::from_be_bytes(committed);
-        Ok(match *rest {
-            [] => Answer::Acknowledgement(committed),
-            // No refusal has this code.
-            [0, a, b, c, d, e, f, g, h] => {
-                let checksum = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                Answer::Welcome { committed, checksum }
-            }
-            [code, ref text @ ..] => Answer::Refusal(Refusal {
-                committed,
-                code: RefusalCode::from_byte(code),
-                text: String::from_utf8_lossy(text).into_owned(),
-            }),
-        })
-    }
-}
-
-/// Cuts a text to at most [`LONGEST_TEXT`] bytes, between two characters.
-fn shortened(text: &str) -> &str {
-    let ends = (0..=text.len().min(LONGEST_TEXT)).rev();
-    &text[..ends.into_iter().find(|&end| text.is_char_boundary(end)).unwrap_or(0)]
-}
-
-impl RefusalCode {
-    /// Returns its byte on the wire.
-    pub fn to_byte(self) -> u8 {
-        match self {
-            RefusalCode::Version => 1,
-            RefusalCode::Echo => 2,
-            RefusalCode::Fenced => 3,
-            RefusalCode::Gap => 4,
-            RefusalCode::Shutdown => 5,
-            RefusalCode::Sink => 6,
-            RefusalCode::NoSink => 7,
-            RefusalCode::TooLong => 8,
-            RefusalCode::Late => 9,
-            RefusalCode::Other(byte) => byte,
-        }
-    }
-
-    /// Returns the code of a byte on the wire.
-    pub fn from_byte(byte: u8) -> RefusalCode {
-        match byte {
-            1 => RefusalCode::Version,
-            2 => RefusalCode::Echo,
-            3 => RefusalCode::Fenced,
-            4 => RefusalCode::Gap,
-            5 => RefusalCode::Shutdown,
-            6 => RefusalCode::Sink,
-            7 => RefusalCode::NoSink,
-            8 => RefusalCode::TooLong,
-            9 => RefusalCode::Late,
-            other => RefusalCode::Other(other),
-        }
-    }
-
-    /// Returns whether the same client may succeed a little later.
-    pub fn is_passing(self) -> bool {
-        matches!(self, RefusalCode::Shutdown | RefusalCode::Sink)
-    }
-}
-
-impl fmt::Display for RefusalCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RefusalCode::Version => f.write_str("it does not know this version of the protocol"),
-            RefusalCode::Echo => f.write_str("a server that replies gives no acknowledgements"),
-            RefusalCode::Fenced => f.write_str("a newer connection of this sender has taken over"),
-            RefusalCode::Gap => f.write_str("an earlier message of this sender was expected"),
-            RefusalCode::Shutdown => f.write_str("it is shutting down"),
-            RefusalCode::Sink => f.write_str("its sink failed"),
-            RefusalCode::NoSink => {
-                f.write_str("it drops what it receives, so there is nothing to acknowledge")
-            }
-            RefusalCode::TooLong => f.write_str("a message is longer than it takes"),
-            RefusalCode::Late => f.write_str("a message took longer to arrive than it allows"),
-            RefusalCode::Other(byte) => write!(f, "code {byte}"),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.text.is_empty() {
-            true => self.code.fmt(f),
-            false => crate::wire::escape::Escaped(self.text.as_bytes()).fmt(f),
-        }
-    }
-}
-
 impl fmt::Display for UnsupportedLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -518,15 +271,6 @@ impl fmt::Display for UnsupportedLayout {
 }
 
 impl std::error::Error for UnsupportedLayout {}
-
-impl fmt::Display for InvalidAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let length = Count(self.length as u64, "byte");
-        write!(f, "a message of {length} is not an acknowledgement, which has 8")
-    }
-}
-
-impl std::error::Error for InvalidAnswer {}
 
 #[cfg(test)]
 mod tests {
@@ -615,7 +359,6 @@ mod tests {
                     !matches!(opening, FirstBytes::Incomplete { .. }),
                     "{layout}: {bytes:02x?}"
                 );
-                let _ = Answer::decode(&bytes[..random.usize(..bytes.len())]);
             }
         }
     }
@@ -663,35 +406,5 @@ mod tests {
                 assert_ne!(checksum(&other), sum, "bit {bit} of {len} bytes");
             }
         }
-    }
-
-    #[test]
-    fn answers_survive_the_wire() {
-        for byte in 0..=u8::MAX {
-            let code = RefusalCode::from_byte(byte);
-            assert_eq!(code.to_byte(), byte);
-            // One of them as long as a checksum.
-            for text in ["", "fenced: ", "message 7 was expected"] {
-                if byte == 0 && text.len() == 8 {
-                    continue;
-                }
-                let refusal = Refusal { committed: 6, code, text: text.into() };
-                let answer = Answer::Refusal(refusal);
-                assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
-            }
-        }
-        let answer = Answer::Acknowledgement(u64::MAX - 1);
-        assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
-        let welcome = Answer::Welcome { committed: 6, checksum: u64::MAX - 1 };
-        assert_eq!(welcome.encode(), b"\0\0\0\0\0\0\0\x06\0\xff\xff\xff\xff\xff\xff\xff\xfe");
-        assert_eq!(Answer::decode(&welcome.encode()), Ok(welcome));
-        assert_eq!(Answer::decode(&Answer::Heartbeat.encode()), Ok(Answer::Heartbeat));
-        for length in 1..8 {
-            assert_eq!(Answer::decode(&[1; 8][..length]), Err(InvalidAnswer { length }));
-        }
-        let refusal = Refusal { committed: 0, code: RefusalCode::Gap, text: "é".repeat(600) };
-        let payload = Answer::Refusal(refusal).encode();
-        assert_eq!(payload.len(), LONGEST_ANSWER);
-        assert!(str::from_utf8(&payload[9..]).is_ok());
     }
 }

@@ -2,10 +2,17 @@
 
 use std::fmt;
 
-/// Used by the program; not part of the public interface.
+/// Shows a number and what it counts, as the messages of this crate do. The plural of the noun must end in
+/// `s`.
 ///
-/// Shows a number and what it counts: `1 message`, `2 messages`.
-#[doc(hidden)]
+/// # Examples
+///
+/// ```
+/// use framelet::wire::Count;
+///
+/// assert_eq!(Count(1, "message").to_string(), "1 message");
+/// assert_eq!(Count(2, "message").to_string(), "2 messages");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Count(pub u64, pub &'static str);
 

@@ -33,12 +33,20 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Shows a text that may be a URL, without its password. Used by the program; not part of the public
-/// interface.
+/// Shows a text that may be a URL, without its password: for logs and errors that show the target of a
+/// sink.
 ///
 /// Everything before the last `@` is treated as user and password, and so is the value of a parameter such
 /// as `?pass=`, even in a text that is not a URL: hiding too much is better than showing a secret.
-#[doc(hidden)]
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::WithoutPassword;
+///
+/// let url = "redis://user:secret@localhost/0";
+/// assert_eq!(WithoutPassword(url).to_string(), "redis://user:***@localhost/0");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct WithoutPassword<'a>(pub &'a str);
 

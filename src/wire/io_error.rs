@@ -11,10 +11,18 @@ pub(crate) fn same_again(error: &io::Error) -> io::Error {
     }
 }
 
-/// Used by the program; not part of the public interface.
+/// Shows an operating system's error as the messages of this crate do: in lower case, and without the
+/// `(os error 32)` that Rust appends.
 ///
-/// Shows an operating system's error in lower case and without the `(os error 32)` that Rust appends.
-#[doc(hidden)]
+/// # Examples
+///
+/// ```
+/// use framelet::wire::Plain;
+/// use std::io;
+///
+/// let error = io::Error::other("Broken pipe (os error 32)");
+/// assert_eq!(Plain(&error).to_string(), "broken pipe");
+/// ```
 #[derive(Debug)]
 pub struct Plain<'a>(pub &'a io::Error);
 

@@ -11,17 +11,19 @@ use framelet::{AckClient, Address};
 use futures_lite::FutureExt;
 
 use super::super::exit_code::Exit;
-use super::super::failure::Failure;
+use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::log;
 use super::super::signals::stop_signal;
+use super::Send;
 use super::identity::{Identity, Notes};
-use super::{Messages, Progress, Send};
+use super::messages::Messages;
+use super::progress::Progress;
 
 /// How long to try to connect and reconnect by default.
 pub(super) const RETRY: Duration = Duration::from_secs(30);
 
-/// Checks that the options are consistent.
+/// Checks the options that belong to `--ack`.
 pub(super) fn check(send: &Send) -> Result<(), Failure> {
     let only_with_ack = [
         ("--window", send.window.is_some()),
@@ -68,8 +70,10 @@ pub(super) async fn run(
         .renumber(send.renumber)
         .retry(send.retry.unwrap_or(RETRY))
         .server_timeout(send.timeout.0)
-        .layout(send.layout)
-        .max_message(send.max_message);
+        .layout(send.layout);
+    if let Some(max) = send.max_message {
+        options = options.max_message(max);
+    }
     if let Some(window) = send.window {
         options = options.window(window);
     }
@@ -248,7 +252,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
             return Failure::new(exit(error), behind(error, identity, false));
         }
         Unfinished::Failed(error @ AckError::Lost { error: io, .. }) => {
-            (exit(error), format!("the connection to the server was lost: {}", super::plain(io)))
+            (exit(error), format!("the connection to the server was lost: {}", plain(io)))
         }
         Unfinished::Failed(error) => (exit(error), flags::of_client(error)),
     };
@@ -314,7 +318,7 @@ fn exit(error: &AckError) -> Exit {
         AckError::Layout(_) | AckError::Limit(_) | AckError::Random(_) => Exit::Usage,
         AckError::Refused { refusal, .. } => match refusal.code {
             RefusalCode::Late => Exit::Timeout,
-            RefusalCode::Echo
+            RefusalCode::Replies
             | RefusalCode::NoSink
             | RefusalCode::Version
             | RefusalCode::TooLong => Exit::Protocol,

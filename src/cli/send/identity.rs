@@ -24,7 +24,7 @@ use framelet::wire::SenderId;
 use smol::Timer;
 
 use super::super::exit_code::Exit;
-use super::super::failure::{Failure, plain};
+use super::super::failure::{Failure, missing_directory, plain};
 use super::Send;
 
 /// The environment variable that may hold the id.
@@ -154,7 +154,9 @@ impl SenderFile {
         if text.is_empty() {
             let id = SenderId::random().map_err(|error| failed(&plain(&error)))?;
             let file = SenderFile { path, id, noted: None, is_new: true };
-            file.write(None).map_err(|error| failed(&plain(&error)))?;
+            file.write(None).map_err(|error| {
+                failed(&format!("{}{}", plain(&error), missing_directory(&file.path)))
+            })?;
             return Ok(file);
         }
         let (id, noted) = parse(&text).ok_or_else(|| {

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use futures_lite::AsyncWriteExt;
 use futures_lite::future::{block_on, poll_once};
+use futures_lite::{AsyncRead, AsyncWriteExt};
 use smol::Timer;
 
 use super::*;
@@ -14,10 +14,12 @@ use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
 use crate::server::options::Options;
 use crate::server::server::Server;
+use crate::server::upgrade::Upgrade;
 use crate::server::writer_thread::WriterThread;
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::stream::pool::Buffer;
 use crate::wire::ack::Hello;
+use crate::wire::answer::Answer;
 use crate::wire::frame::append_frame;
 use crate::wire::layout::{DEFAULT_MAX_MESSAGE, Layout};
 use crate::wire::sender_id::SenderId;
@@ -227,7 +229,8 @@ fn wait_for_memory(len: usize, messages: u64) {
 /// Serves the start of `message` while others wait for memory for `ticks`; returns how it ended after more than
 /// half a second, if it did.
 fn while_others_wait(message: &[u8], ticks: u64, more: usize) -> Option<String> {
-    let timeout = Some(Duration::from_secs(60));
+    // Of 1 MiB, 600 ms are more than the slack of 1/64.
+    let timeout = Some(Duration::from_secs(30));
     let server = server(&Options { message_timeout: timeout, ..Options::default() });
     let (mut connection, mut client) = connection(&server, None);
     let origin = Arc::clone(&connection.receiver.connection);
@@ -343,4 +346,153 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
         let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
         assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
     });
+}
+
+#[test]
+fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
+    let upgrade = |mut stream: ByteStream| async move {
+        let mut hello = [0; 2];
+        futures_lite::AsyncReadExt::read_exact(&mut stream, &mut hello).await?;
+        Ok(stream)
+    };
+    let upgrade = Some(Upgrade::new(upgrade));
+    let shared = server(&Options { upgrade, ..Options::default() });
+    for (sent, resets, is_probe) in
+        [(&b""[..], false, true), (b"", true, true), (b"x", false, false), (b"x", true, false)]
+    {
+        let (mut connection, mut client) = connection(&shared, None);
+        let socket = connection.receiver.reader.get_ref().clone();
+        client.write_all(sent).unwrap();
+        while socket.unread() < Some(sent.len() as u64) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let mut run = Box::pin(connection.run());
+        let outcome = block_on(async {
+            // A reset would destroy what is not read by then.
+            serve_until(&mut run, || socket.unread() == Some(0)).await;
+            if resets {
+                let linger = Some(Duration::ZERO);
+                socket2::SockRef::from(&client).set_linger(linger).unwrap();
+            }
+            drop(client);
+            run.await
+        });
+        let as_expected = match outcome {
+            Outcome::LeftAtOnce => is_probe,
+            Outcome::Setup(_) => !is_probe,
+            _ => false,
+        };
+        assert!(as_expected, "{sent:?}, reset: {resets}");
+    }
+}
+
+/// A stream that brings a hello and nothing more, and has room for a few bytes.
+#[derive(Clone)]
+struct Narrow(Arc<Mutex<NarrowState>>);
+
+struct NarrowState {
+    to_read: Vec<u8>,
+    written: Vec<u8>,
+    room: usize,
+}
+
+impl AsyncRead for Narrow {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = std::mem::take(&mut self.0.lock().unwrap().to_read);
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        if bytes.is_empty() { Poll::Pending } else { Poll::Ready(Ok(bytes.len())) }
+    }
+}
+
+impl AsyncWrite for Narrow {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock().unwrap();
+        let taken = buf.len().min(state.room);
+        state.room -= taken;
+        state.written.extend_from_slice(&buf[..taken]);
+        if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
+    let server = server(&Options::default());
+    let writer = WriterThread::start(Box::new(Anything)).unwrap();
+    let hello = Hello { sender: SenderId::from_bytes([1; 16]), first: 6 };
+    let welcome = Answer::Acknowledgement(5).frame(Layout::U32BE);
+    for taken in 1..=welcome.len() {
+        let to_read = hello.encode(Layout::U32BE).unwrap();
+        let state = NarrowState { to_read, written: Vec::new(), room: taken };
+        let narrow = Narrow(Arc::new(Mutex::new(state)));
+        let open = Arc::new(OpenConnection::new(1, Peer::Unix));
+        let stream = ByteStream::new(narrow.clone());
+        let mut connection =
+            Connection::new(Arc::clone(&server), Arc::clone(&open), stream, Some(writer.queue()));
+        block_on(async {
+            let mut run = Box::pin(connection.run());
+            serve_until(&mut run, || narrow.0.lock().unwrap().written.len() == taken).await;
+            open.state.send(Signal::Abort);
+            narrow.0.lock().unwrap().room = 1000;
+            assert!(matches!(run.await, Outcome::Aborted));
+        });
+        let expected = [&welcome[..], &[0xff]].concat();
+        assert_eq!(narrow.0.lock().unwrap().written, expected, "{taken} taken before");
+    }
+}
+
+/// The kernel does not report the middle of a large message before there is much of it, or all.
+#[test]
+fn what_the_log_says_of_a_message_includes_what_the_kernel_has_not_reported() {
+    let server = server(&Options::default());
+    for gives_way in [true, false] {
+        server.set_shortage(None);
+        let (mut connection, mut client) = connection(&server, None);
+        let origin = Arc::clone(&connection.receiver.connection);
+        let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
+        let message = frame(&vec![b'm'; 1 << 20]);
+        // The second one has a buffer for all of it, that of the first one.
+        let (start, rest) = ([&message[..], &message[..1000]].concat(), message[1000..].to_vec());
+        let started = thread::spawn(move || client.write_all(&start).map(|()| client));
+        block_on(async {
+            let mut run = Box::pin(connection.run());
+            let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
+            serve_until(&mut run, || started.is_finished() && is_read()).await;
+            let mut client = started.join().unwrap().unwrap();
+            client.write_all(&rest[..100_000]).unwrap();
+            let started = Instant::now();
+            while socket.unread() < Some(100_000) {
+                assert!(started.elapsed() < PATIENCE, "it did not come");
+            }
+            match gives_way {
+                true => {
+                    server.set_shortage(Some(STARVED));
+                    assert!(poll_once(&mut run).await.is_none());
+                    assert_eq!(socket.unread(), Some(100_000));
+                    Timer::after(Duration::from_millis(600)).await;
+                }
+                false => state.expire(state.snapshot()),
+            }
+            let Some(Outcome::Read(error)) = poll_once(&mut run).await else { panic!("not ended") };
+            let error = error.to_string();
+            let why = if gives_way { "nothing came in " } else { "not complete within 30s" };
+            assert!(error.contains(why), "{error}");
+            assert!(error.contains("got 101000 of 1048580 bytes"), "{error}");
+        });
+    }
 }

@@ -2,7 +2,7 @@
 --
 -- KEYS: stream, counts, claims, ranks: the later a sender sent something, the higher its rank
 -- ARGV: the sender's id, epoch and owner of its claim, MAXLEN or '', number of the first message by
---   which it is counted, what is to stand behind the count: the checksum of the last message, in
+--   which it is counted, what to store after the count: the checksum of the last message, in
 --   hexadecimal digits after a space, or ''; then for each batch: how many messages, how many of the following are fields
 --   and values that all of them have, those, an array in MessagePack of their numbers in digits, and
 --   their payloads

@@ -43,7 +43,7 @@ pub(super) enum RedisFault {
 
 impl RedisFault {
     pub(super) fn circles() -> RedisFault {
-        RedisFault::Passing("the cluster sends us in circles".into())
+        RedisFault::Passing("the nodes of the cluster redirect to one another without end".into())
     }
 }
 
@@ -199,7 +199,7 @@ fn two_numbers(value: Value) -> Result<(i64, u64), RedisFault> {
 }
 
 fn something_else() -> RedisFault {
-    RedisFault::Final("it did not answer what was asked".into())
+    RedisFault::Final("its answer has an unexpected form".into())
 }
 
 /// Codes of transient errors, including those that an operator must fix.

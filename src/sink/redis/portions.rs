@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::message::Batch;
-use crate::wire::ack::{RefusalCode, checksum as checksum_of};
+use crate::wire::ack::checksum as checksum_of;
+use crate::wire::answer::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
 /// The most messages in one call of the script, during which Redis does nothing else. Chosen by judgement:

@@ -60,7 +60,7 @@ impl Target {
         }
         let stream = stream.ok_or_else(|| wrong("the name of the stream is missing"))?;
         let keys = Keys::of(stream).ok_or_else(|| {
-            wrong("a name with } needs a {TAG} before it, that says where in a cluster it is")
+            wrong("a name with } needs a {TAG} before it, which decides the slot in a cluster")
         })?;
         let mut bare = url;
         bare.set_query(None);

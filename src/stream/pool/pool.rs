@@ -19,10 +19,10 @@ pub(super) const FOR_SINK: u8 = 2;
 
 /// Lends buffers and counts what is held in them.
 #[derive(Clone, Debug)]
-pub(crate) struct Pool(pub(super) Arc<Shared>);
+pub(crate) struct Pool(pub(super) Arc<PoolState>);
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct PoolState {
     pub(super) idle: Mutex<Idle>,
     /// How many bytes may be held before readers wait.
     pub(super) limit: usize,
@@ -73,7 +73,7 @@ impl Pool {
     }
 
     pub(super) fn with(limit: usize, supply: Supply) -> Pool {
-        Pool(Arc::new(Shared {
+        Pool(Arc::new(PoolState {
             idle: Mutex::default(),
             limit,
             held: AtomicUsize::new(0),

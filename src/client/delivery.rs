@@ -10,7 +10,7 @@ use super::ack_error::AckError;
 use super::window::Window;
 
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct Delivery {
     state: Mutex<State>,
     /// Notified when there is more to send, or no more will follow.
     pub(super) work: Event,
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) ended: Option<Result<(), AckError>>,
 }
 
-impl Shared {
+impl Delivery {
     /// Reads a number of the window; 0 before there is a window.
     pub(super) fn window(&self, look: impl Fn(&Window) -> u64) -> u64 {
         self.lock().window.as_ref().map_or(0, look)

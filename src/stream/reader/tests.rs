@@ -1,0 +1,189 @@
+use super::*;
+use crate::stream::counted_reader::tests::{Chunks, cx};
+use crate::stream::pool::{BUFFER, Buffer, HeldForPeer};
+
+const MIB: usize = 1 << 20;
+
+fn reader<R>(pool: &Pool, inner: R) -> FrameReader<R> {
+    FrameReader::in_pool(inner, Layout::U32BE, 8 * MIB, pool.clone())
+}
+
+/// Returns a frame of zeros, each four of which would be a message where it is not begun at its start.
+fn frame(len: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    crate::wire::append_frame(&mut frame, Layout::U32BE, 8 * MIB, &vec![0; len]).unwrap();
+    frame
+}
+
+#[test]
+fn a_reader_knows_what_has_come_and_whether_it_waits_for_the_rest() {
+    let frame = frame(10);
+    for given in 0..=14 {
+        let mut chunks = vec![frame.clone()];
+        chunks.extend(frame[..given].chunks(3).map(<[u8]>::to_vec));
+        let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+        assert!(reader.poll_message(&mut cx()).is_ready());
+        assert_eq!(reader.poll_message(&mut cx()).is_ready(), given == 14);
+        assert_eq!(reader.received(), 14 + given as u64);
+        assert_eq!(reader.waits_for_bytes(), (1..14).contains(&given), "{given}");
+        assert_eq!((reader.missing(), reader.waits_for_memory()), (None, false));
+    }
+}
+
+/// Returns two large messages under way, the second of which waits for memory, since the first one is over
+/// the limit.
+fn two_large_messages() -> (HeldForPeer, [FrameReader<Chunks>; 2]) {
+    let pool = Pool::new(64 * MIB, 0);
+    let held = pool.hold_for_peer(40 * MIB);
+    let frames = [frame(10), frame(2 * MIB)].concat();
+    let readers = [(); 2].map(|()| {
+        let chunks = [&frames[..16], &frames[16..][..BUFFER]].map(<[u8]>::to_vec);
+        let mut reader = reader(&pool, Chunks(chunks.into()));
+        assert!(reader.poll_message(&mut cx()).is_ready());
+        assert!(reader.poll_message(&mut cx()).is_pending());
+        reader
+    });
+    (held, readers)
+}
+
+#[test]
+fn a_message_that_waits_for_memory_knows_what_is_missing_until_it_has_arrived() {
+    let (_held, [first, mut second]) = two_large_messages();
+    assert_eq!((first.waits_for_memory(), first.missing()), (false, None));
+    assert_eq!((second.waits_for_memory(), second.waits_for_bytes()), (true, true));
+    let came = 2 + BUFFER as u64;
+    assert_eq!(second.received(), 14 + came);
+    assert_eq!(second.missing(), Some(4 + 2 * MIB as u64 - came));
+    // The rest has arrived below.
+    assert!(second.admit() && !second.admit());
+    assert!(second.poll_message(&mut cx()).is_pending());
+    assert_eq!((second.waits_for_memory(), second.missing()), (false, None));
+    assert_eq!(second.received(), 14 + came);
+    // A message that nothing is known of yet has nothing to admit.
+    assert!(!reader(&Pool::unbounded(), Chunks([].into())).admit());
+}
+
+/// A stream of two chunks, while the second of which is read others take all memory.
+struct Outrun(Chunks, Pool, Option<HeldForPeer>);
+
+impl AsyncRead for Outrun {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.0.0.len() == 1 {
+            self.2 = Some(self.1.hold_for_peer(64 * MIB));
+        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+#[test]
+fn a_message_that_has_come_and_waits_for_memory_does_not_wait_for_its_sender() {
+    let (_held, [first, _second]) = two_large_messages();
+    for missing in 0..2 {
+        let pool = first.source.pool();
+        let chunks = [&frame(10)[..3], &frame(10)[3..14 - missing]].map(<[u8]>::to_vec);
+        let mut reader = reader(pool, Outrun(Chunks(chunks.into()), pool.clone(), None));
+        assert!(reader.poll_message(&mut cx()).is_pending());
+        assert_eq!(reader.missing(), Some(missing as u64));
+        assert!(reader.waits_for_memory());
+        assert_eq!(reader.waits_for_bytes(), missing > 0);
+    }
+}
+
+#[test]
+fn a_layout_has_worked_once_a_message_was_not_empty_or_its_prefix_cannot_be_zeros_alone() {
+    for (layout, bytes, worked) in [
+        ("u32be", &b"\0\0\0\0\0\0\0\0\0\0\0\x01a"[..], &[false, false, false, true][..]),
+        ("u8", b"\x01a\0\x02bc", &[false, true, true, true]),
+        ("varint", b"\0\0", &[false, true, true]),
+    ] {
+        let mut reader = FrameReader::with_layout(bytes, layout.parse().unwrap());
+        let (last, before) = worked.split_last().unwrap();
+        for worked in before {
+            assert_eq!(reader.has_worked(), *worked, "{layout} at {}", reader.at());
+            assert!(reader.poll_message(&mut cx()).is_ready());
+        }
+        assert_eq!(reader.has_worked(), *last, "{layout} at {}", reader.at());
+    }
+}
+
+#[test]
+fn messages_that_have_come_together_are_one_batch_also_after_one_that_came_in_pieces() {
+    let (whole, some) = ([frame(1), frame(2), frame(3)].concat(), frame(10));
+    let chunks = [whole.clone(), some[..6].into(), [&some[6..], &whole].concat()];
+    let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+    let mut batch = || match reader.poll_batch(&mut cx()) {
+        Poll::Ready(Ok(Some(batch))) => Some((batch.first_number(), batch.len())),
+        _ => None,
+    };
+    assert_eq!([batch(), batch(), batch()], [Some((1, 3)), Some((4, 4)), None]);
+}
+
+#[test]
+fn nothing_is_read_while_the_sink_has_all_the_memory() {
+    let pool = Pool::new(2 * MIB, 0);
+    let held = pool.lend(Buffer::from(&*vec![0; 2 * MIB]));
+    let mut reader = reader(&pool, Chunks([frame(10)].into()));
+    for _ in 0..2 {
+        assert!(reader.poll_message(&mut cx()).is_pending());
+        assert_eq!((reader.waits_for_memory(), reader.received()), (true, 0));
+    }
+    drop(held);
+    assert!(reader.poll_message(&mut cx()).is_ready());
+    assert!(!reader.waits_for_memory());
+}
+
+#[track_caller]
+fn suspect(error: ReadError) -> Option<String> {
+    let ReadError::Protocol(error) = error else { panic!("{error}") };
+    error.suspect.map(|suspect| suspect.to_string())
+}
+
+#[test]
+fn what_is_wrong_is_seen_from_all_that_has_come_of_a_message() {
+    let as_u16be = "as u16be it would be 6";
+    for (before, advice) in [(0, Some(as_u16be)), (1, None)] {
+        let mut chunks: Vec<Vec<u8>> = (0..before).map(|_| frame(10)).collect();
+        chunks.extend(b"\0\x06hello!\0\x05world".chunks(3).map(<[u8]>::to_vec));
+        let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+        for _ in 0..before {
+            assert!(reader.poll_message(&mut cx()).is_ready());
+        }
+        // For a message of 419941 bytes, that is only the start.
+        assert!(reader.poll_message(&mut cx()).is_pending());
+        let late = reader.expire(Duration::from_secs(30));
+        assert_eq!(suspect(late).as_deref(), advice, "after {before}");
+    }
+    // A payload that is short by exactly its prefix, after an empty message, which says nothing.
+    let counts_itself = "the length may count its own prefix, as in u32be+self";
+    for (len, advice) in [(6, Some(counts_itself)), (7, None)] {
+        let chunks = [frame(0), frame(10)[..4 + len].to_vec(), Vec::new()];
+        let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
+        assert!(reader.poll_message(&mut cx()).is_ready());
+        let Poll::Ready(Err(error)) = reader.poll_message(&mut cx()) else { panic!() };
+        assert_eq!(suspect(error).as_deref(), advice, "{len} of 10 bytes");
+    }
+}
+
+#[test]
+fn what_follows_a_large_message_tells_what_is_wrong_with_it() {
+    let chunks = [frame(2 * BUFFER), b"hello there\r\n".into()].concat();
+    let mut reader = reader(&Pool::unbounded(), Chunks([chunks].into()));
+    assert!(reader.poll_message(&mut cx()).is_ready());
+    let Poll::Ready(Err(error)) = reader.poll_message(&mut cx()) else { panic!() };
+    assert!(suspect(error).unwrap().contains("\"hello there\\r\\n\""));
+}
+
+#[test]
+fn a_message_that_takes_too_long_is_an_error_that_says_how_far_it_came() {
+    let timeout = Duration::from_secs(30);
+    for (given, got, want) in [(2, 2, None), (4, 4, Some(14)), (6, 6, Some(14))] {
+        let mut reader = reader(&Pool::unbounded(), Chunks([frame(10)[..given].into()].into()));
+        assert!(reader.poll_message(&mut cx()).is_pending());
+        let ReadError::Protocol(error) = reader.expire(timeout) else { panic!("{given}") };
+        assert_eq!(error.fault, Fault::TimedOut { got, want, timeout });
+    }
+}

@@ -41,9 +41,13 @@ fn measure(bencher: Bencher, size: usize, work: impl Fn(usize) -> usize + Sync) 
 }
 
 fn frames(size: usize) -> Vec<u8> {
+    frames_in(Layout::U32BE, size)
+}
+
+fn frames_in(layout: Layout, size: usize) -> Vec<u8> {
     let mut frames = Vec::new();
     for _ in 0..TOTAL / size {
-        append_frame(&mut frames, Layout::U32BE, MAX_PAYLOAD, &vec![b'x'; size])
+        append_frame(&mut frames, layout, MAX_PAYLOAD, &vec![b'x'; size])
             .expect("it is short enough");
     }
     frames
@@ -103,9 +107,37 @@ impl tokio::io::AsyncWrite for Socket {
     }
 }
 
+/// A layout of each kind.
+const LAYOUTS: [&str; 8] = [
+    "u32be",
+    "u16le+self",
+    "varint",
+    "h1:u32be+self",
+    "h3:u32be:data:xce",
+    "hex4+self",
+    "dec/20",
+    "lsp",
+];
+
 #[divan::bench_group]
 mod read {
     use super::*;
+
+    #[divan::bench(args = LAYOUTS)]
+    fn layouts(bencher: Bencher, layout: &str) {
+        let layout = layout.parse().expect("it is a layout");
+        let frames = frames_in(layout, SIZES[0]);
+        measure(bencher, SIZES[0], |_| {
+            block_on(async {
+                let mut reader = FrameReader::with_layout(&frames[..], layout);
+                let mut messages = 0;
+                while let Some(payloads) = reader.read_batch().await.expect("good frames") {
+                    messages += payloads.iter().map(black_box).count();
+                }
+                messages
+            })
+        });
+    }
 
     #[divan::bench(args = SIZES)]
     fn framelet_batch(bencher: Bencher, size: usize) {

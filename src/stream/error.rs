@@ -50,13 +50,12 @@ pub enum ReadError {
 /// ```
 /// use framelet::stream::WriteError;
 /// use framelet::FrameWriter;
+/// use framelet::wire::EncodeError;
 ///
 /// # futures_lite::future::block_on(async {
 /// let mut writer = FrameWriter::new(Vec::new()).max_message(4)?;
 /// match writer.send(b"hello").await {
-///     Err(WriteError::Encode(error)) => {
-///         assert_eq!(error.to_string(), "message of 5 bytes is over the limit of 4");
-///     }
+///     Err(WriteError::Encode(EncodeError::TooLong(error))) => assert_eq!(error.limit, 4),
 ///     other => panic!("{other:?}"),
 /// }
 /// writer.send(b"hi").await?;

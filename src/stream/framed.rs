@@ -194,7 +194,7 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
     ///
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        self.feed_with_header(&[], payload).await
+        poll_fn(|cx| self.poll_feed(cx, &[], payload)).await
     }
 
     /// Queues a message with a header, as [`feed`](Framed::feed) does. An empty one stands for zeros.

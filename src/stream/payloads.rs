@@ -2,7 +2,7 @@
 
 use super::framing::Framing;
 use crate::stream::pool::{Buffer, Pool, PooledBytes};
-use crate::wire::frame::{Extent, append_frame_with_header, whole_frame};
+use crate::wire::frame::{Extent, append_frame_with_header, split_payload, whole_frame};
 use crate::wire::layout::{EncodeError, Header, Layout, MAX_PAYLOAD};
 
 /// Messages that were read together, in the order in which they were sent.
@@ -219,7 +219,12 @@ impl<'a> Iterator for PayloadIter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        self.0.next().map(|(_, payload)| payload)
+        if let Some(head) = self.0.head.take() {
+            return Some(&head.payload);
+        }
+        let (payload, rest) = split_payload(self.0.layout, MAX_PAYLOAD, self.0.run)?;
+        self.0.run = rest;
+        Some(payload)
     }
 }
 

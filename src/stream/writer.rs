@@ -110,7 +110,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     ///
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
-        self.feed_with_header(&[], payload).await
+        poll_fn(|cx| self.queue.poll_feed(&mut self.inner, cx, &[], payload)).await
     }
 
     /// Queues a message with a header, as [`feed`](FrameWriter::feed) does. An empty one stands for zeros.

@@ -88,14 +88,38 @@ impl Extent {
     }
 }
 
+/// Returns the payload of the frame at the start of `bytes`, and what follows the frame, if it is whole and
+/// valid.
+#[inline]
+pub(crate) fn split_payload(layout: Layout, limit: usize, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    if !layout.is_u32be() {
+        let extent = whole_frame_in(layout, limit, bytes)?;
+        return Some((extent.payload(bytes), &bytes[extent.len..]));
+    }
+    let (prefix, rest) = bytes.split_first_chunk()?;
+    let payload = usize::try_from(u32::from_be_bytes(*prefix)).ok().filter(|&len| len <= limit)?;
+    rest.split_at_checked(payload)
+}
+
 /// Returns the extent of the frame at the start of `bytes` if it is whole and valid.
 #[inline]
 pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<Extent> {
+    if !layout.is_u32be() {
+        return whole_frame_in(layout, limit, bytes);
+    }
+    // The fast path of the default layout.
+    let &[a, b, c, d, ..] = bytes else { return None };
+    let payload = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+    let len = 4 + payload;
+    (payload <= limit && len <= bytes.len()).then_some(Extent { prefix: 4, payload_end: len, len })
+}
+
+#[inline(never)]
+fn whole_frame_in(layout: Layout, limit: usize, bytes: &[u8]) -> Option<Extent> {
     let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };
     let payload = usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
     let payload_end = prefix + payload;
     let len = payload_end + layout.trailer_len();
-    let trailer = bytes.get(payload_end..len)?;
-    layout.check_trailer(trailer, payload_end).ok()?;
+    layout.check_trailer(bytes.get(payload_end..len)?, payload_end).ok()?;
     Some(Extent { prefix, payload_end, len })
 }

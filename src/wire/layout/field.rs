@@ -1,6 +1,10 @@
 //! The length field: how a number is written.
 
-use super::{Malformed, Prefix};
+use std::fmt;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::decoded::Malformed;
 
 /// The longest length field, in bytes.
 pub(super) const LONGEST_FIELD: usize = 16;
@@ -30,6 +34,20 @@ pub(super) enum Field {
     Until(Terminator),
 }
 
+/// The name of every binary length field, in the order of the help texts.
+pub(super) const NAMES: [(&str, Field); 10] = [
+    ("u8", Field::Fixed { width: 1, little: false }),
+    ("u16be", Field::Fixed { width: 2, little: false }),
+    ("u16le", Field::Fixed { width: 2, little: true }),
+    ("u24be", Field::Fixed { width: 3, little: false }),
+    ("u24le", Field::Fixed { width: 3, little: true }),
+    ("u32be", Field::Fixed { width: 4, little: false }),
+    ("u32le", Field::Fixed { width: 4, little: true }),
+    ("u64be", Field::Fixed { width: 8, little: false }),
+    ("u64le", Field::Fixed { width: 8, little: true }),
+    ("varint", Field::Varint),
+];
+
 /// The bytes that end a decimal number: one to four, the first of which is no digit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Terminator {
@@ -51,6 +69,47 @@ impl Terminator {
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// An encoded length field; dereferences to its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Prefix {
+    bytes: [u8; LONGEST_FIELD],
+    len: usize,
+}
+
+impl Prefix {
+    /// Returns a prefix with these bytes, at most [`LONGEST_FIELD`] of them.
+    pub(super) fn new(field: &[u8]) -> Prefix {
+        let mut bytes = [0; LONGEST_FIELD];
+        bytes[..field.len()].copy_from_slice(field);
+        Prefix { bytes, len: field.len() }
+    }
+
+    /// Returns a prefix with the first `len` bytes of an array.
+    #[inline]
+    fn from_array(array: [u8; 8], len: usize) -> Prefix {
+        let mut bytes = [0; LONGEST_FIELD];
+        bytes[..8].copy_from_slice(&array);
+        Prefix { bytes, len }
+    }
+
+    /// Appends the prefix to `out`: first the whole fixed array, then the surplus is truncated. That takes
+    /// two instructions; copying a variable length would be a call.
+    #[inline]
+    pub(super) fn append_to(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes);
+        out.truncate(out.len() - (LONGEST_FIELD - self.len));
+    }
+}
+
+impl std::ops::Deref for Prefix {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -82,7 +141,7 @@ impl Field {
             Field::Ber => u64::MAX,
             Field::Decimal(digits) | Field::Bcd(digits) => 10_u64.pow(u32::from(digits)) - 1,
             Field::Hex(digits) => u64::MAX >> (64 - 4 * u32::from(digits)),
-            Field::Until(_) => 10_u64.pow(MOST_DIGITS as u32) - 1,
+            Field::Until(_) => 9_999_999_999,
         }
     }
 
@@ -177,7 +236,10 @@ fn append_byte(number: u64, &byte: &u8) -> u64 {
 fn last_digits<const BASE: u64>(mut number: u64, count: usize) -> Prefix {
     let mut text = [0; LONGEST_FIELD];
     for digit in text[..count].iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number % BASE) as usize];
+        *digit = match (number % BASE).to_le_bytes()[0] {
+            value @ ..10 => b'0' + value,
+            value => b'a' + value - 10,
+        };
         number /= BASE;
     }
     Prefix::new(&text[..count])
@@ -248,4 +310,22 @@ fn varint(bytes: &[u8]) -> Result<Number, Malformed> {
         }
     }
     Ok(Number::Incomplete { need: bytes.len() + 1 })
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Field::Ber => f.write_str("ber"),
+            Field::Decimal(digits) => write!(f, "dec{digits}"),
+            Field::Hex(digits) => write!(f, "hex{digits}"),
+            Field::Bcd(digits) => write!(f, "bcd{digits}"),
+            Field::Until(terminator) => {
+                write!(f, "dec/{}", HEXLOWER_PERMISSIVE.encode(terminator.bytes()))
+            }
+            Field::Fixed { .. } | Field::Varint => {
+                let name = NAMES.iter().find(|(_, field)| field == self);
+                f.write_str(name.map_or("", |(name, _)| name))
+            }
+        }
+    }
 }

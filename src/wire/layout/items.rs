@@ -1,7 +1,11 @@
 //! Layouts with more than a length in front of the payload: header bytes, fixed bytes, a trailer.
 
+use std::fmt;
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::decoded::{Decoded, MAX_PAYLOAD, Malformed};
 use super::field::{Field, Number};
-use super::{Decoded, MAX_PAYLOAD, Malformed};
 
 /// The most bytes of all items but the payload.
 pub(super) const MOST_AROUND: usize = 255;
@@ -121,11 +125,13 @@ impl Items {
     /// Returns how much larger than the payload's length the number is. A field that counts itself or the
     /// frame has a fixed width.
     pub(super) fn surplus(&self) -> i64 {
-        let field = self.field.width().unwrap_or(0) as i64;
+        let field = self.field.width().unwrap_or(0);
+        let around = self.before.len + self.between.len + self.trailer.len;
         match self.counts {
             Counts::Payload => 0,
-            Counts::Itself => field,
-            Counts::All => field + (self.before.len + self.between.len + self.trailer.len) as i64,
+            // Cannot fail: these are at most 255 bytes and a field.
+            Counts::Itself => i64::try_from(field).unwrap_or(0),
+            Counts::All => i64::try_from(field + around).unwrap_or(0),
             Counts::More(more) => i64::from(more),
             Counts::Less(less) => -i64::from(less),
         }
@@ -216,5 +222,40 @@ impl Items {
     /// Checks the fixed bytes of the trailer `bytes`, which may be incomplete, at byte `at` of the frame.
     pub(super) fn check_trailer(&self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
         self.trailer.check(bytes, at)
+    }
+}
+
+impl fmt::Display for Items {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.before.items {
+            write!(f, "{item}:")?;
+        }
+        self.field.fmt(f)?;
+        match self.counts {
+            Counts::Payload => {}
+            Counts::Itself => f.write_str("+self")?,
+            Counts::All => f.write_str("+all")?,
+            Counts::More(more) => write!(f, "+{more}")?,
+            Counts::Less(less) => write!(f, "-{less}")?,
+        }
+        for item in &self.between.items {
+            write!(f, ":{item}")?;
+        }
+        if self.trailer.len > 0 {
+            f.write_str(":data")?;
+        }
+        for item in &self.trailer.items {
+            write!(f, ":{item}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Item::Header(len) => write!(f, "h{len}"),
+            Item::Fixed(bytes) => write!(f, "x{}", HEXLOWER_PERMISSIVE.encode(bytes)),
+        }
     }
 }

@@ -1,30 +1,13 @@
 //! Header lines with `Content-Length`, an empty line, and the payload: the base protocol of LSP, which DAP
 //! and BSP share.
 
-use memchr::memmem;
-
-use super::{Decoded, Malformed, digits_of};
+use super::decoded::{Decoded, LineFault, Malformed};
+use super::field::Prefix;
 
 /// The longest header, in bytes.
 const LONGEST: usize = 4096;
 
 const LENGTH: &[u8] = b"Content-Length";
-
-/// What is wrong with header lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LineFault {
-    /// There is no `Content-Length`.
-    NoLength,
-    /// There is more than one `Content-Length`.
-    TwoLengths,
-    /// The value of `Content-Length` is not a decimal number of at most ten digits.
-    NotANumber,
-    /// A line has no name before a colon.
-    NoName,
-    /// The lines do not end within 4096 bytes.
-    TooLong,
-}
 
 /// Returns the lines of `head`, without their ends, up to the empty one.
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -43,40 +26,41 @@ fn is_length(line: &[u8]) -> bool {
     field(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case(LENGTH))
 }
 
-/// Returns the length of the header at the start of `frame`, its empty line included, if it is whole.
-fn head_len(frame: &[u8]) -> Option<usize> {
-    let frame = &frame[..frame.len().min(LONGEST)];
-    let ends = [&b"\n\r\n"[..], b"\n\n"].map(|end| Some(memmem::find(frame, end)? + end.len()));
-    ends.into_iter().flatten().min()
-}
-
 pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
-    let Some(prefix) = head_len(frame) else {
-        let first = memchr::memchr(b'\n', frame).map_or(frame, |end| &frame[..end]);
-        let of_name = first.split(|&byte| byte == b':').next().unwrap_or_default();
-        if of_name.iter().any(|byte| !byte.is_ascii_graphic()) || first.first() == Some(&b':') {
-            return Err(Malformed::Lines(LineFault::NoName));
+    let head = &frame[..frame.len().min(LONGEST)];
+    let (mut start, mut length) = (0, None);
+    for end in memchr::memchr_iter(b'\n', head) {
+        let line = &head[start..end];
+        start = end + 1;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            let payload = length.ok_or(Malformed::Lines(LineFault::NoLength))?;
+            return Ok(Decoded::Prefix { prefix: start, payload });
         }
-        if frame.len() >= LONGEST {
-            return Err(Malformed::Lines(LineFault::TooLong));
-        }
-        return Ok(Decoded::Incomplete { need: frame.len() + 1 });
-    };
-    let mut length = None;
-    for line in lines(&frame[..prefix]) {
         let (name, value) = field(line).ok_or(Malformed::Lines(LineFault::NoName))?;
         if name.eq_ignore_ascii_case(LENGTH) {
-            let digits = (1..=10).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-            let value = std::str::from_utf8(value).ok().filter(|_| digits);
-            let number = value.and_then(|value| value.parse::<u64>().ok());
-            let number = number.ok_or(Malformed::Lines(LineFault::NotANumber))?;
+            let number = number(value).ok_or(Malformed::Lines(LineFault::NotANumber))?;
             if length.replace(number).is_some() {
                 return Err(Malformed::Lines(LineFault::TwoLengths));
             }
         }
     }
-    let payload = length.ok_or(Malformed::Lines(LineFault::NoLength))?;
-    Ok(Decoded::Prefix { prefix, payload })
+    // The beginning of a line, which may already be wrong.
+    let begun = head[start..].strip_suffix(b"\r").unwrap_or(&head[start..]);
+    let name = memchr::memchr(b':', begun).map_or(begun, |colon| &begun[..colon]);
+    if !name.iter().all(u8::is_ascii_graphic) || begun.first() == Some(&b':') {
+        return Err(Malformed::Lines(LineFault::NoName));
+    }
+    match head.len() < LONGEST {
+        true => Ok(Decoded::Incomplete { need: head.len() + 1 }),
+        false => Err(Malformed::Lines(LineFault::TooLong)),
+    }
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = (1..=10).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    let append = |number, digit: &u8| number * 10 + u64::from(digit - b'0');
+    digits.then(|| value.iter().fold(0, append))
 }
 
 /// Returns whether `header` is nothing but lines that may precede or follow `Content-Length`.
@@ -102,7 +86,7 @@ pub(super) fn header_of<'a>(head: &'a [u8], take: &mut impl FnMut(&'a [u8])) {
 pub(super) fn append_prefix(header: &[u8], payload: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(LENGTH);
     out.extend_from_slice(b": ");
-    digits_of(payload as u64).append_to(out);
+    Prefix::new(payload.to_string().as_bytes()).append_to(out);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(header);
     out.extend_from_slice(b"\r\n");

@@ -7,29 +7,16 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
-use super::field::{Field, Terminator};
+use super::field::{Field, NAMES, Terminator};
 use super::items::{Counts, Item, Items, MOST_AROUND, Region};
-use super::{Kind, Layout, preset};
+use super::layout::{Kind, Layout, U32BE};
+use super::preset;
 
 /// The longest header or fixed item, in bytes.
 const LONGEST_ITEM: usize = 64;
 
 /// The most digits of a number of fixed width.
 const MOST_DIGITS: u8 = 16;
-
-/// The name of every binary length field, in the order of the help texts.
-pub(super) const NAMES: [(&str, Field); 10] = [
-    ("u8", Field::Fixed { width: 1, little: false }),
-    ("u16be", Field::Fixed { width: 2, little: false }),
-    ("u16le", Field::Fixed { width: 2, little: true }),
-    ("u24be", Field::Fixed { width: 3, little: false }),
-    ("u24le", Field::Fixed { width: 3, little: true }),
-    ("u32be", Field::Fixed { width: 4, little: false }),
-    ("u32le", Field::Fixed { width: 4, little: true }),
-    ("u64be", Field::Fixed { width: 8, little: false }),
-    ("u64le", Field::Fixed { width: 8, little: true }),
-    ("varint", Field::Varint),
-];
 
 /// Not a layout, and why.
 ///
@@ -160,9 +147,7 @@ fn field(name: &str) -> Result<Field, String> {
             )),
         };
     }
-    let kinds: [(&str, fn(u8) -> Field); 3] =
-        [("dec", Field::Decimal), ("hex", Field::Hex), ("bcd", Field::Bcd)];
-    for (kind, of_digits) in kinds {
+    for kind in ["dec", "hex", "bcd"] {
         let Some(number) = name.strip_prefix(kind).filter(|number| is_number(number)) else {
             continue;
         };
@@ -170,7 +155,9 @@ fn field(name: &str) -> Result<Field, String> {
             (Ok(digits), "bcd") if digits % 2 == 1 => {
                 Err(format!("bcd{digits} would end within a byte; write an even number of digits"))
             }
-            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(of_digits(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "dec") => Ok(Field::Decimal(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), "hex") => Ok(Field::Hex(digits)),
+            (Ok(digits @ 1..=MOST_DIGITS), _) => Ok(Field::Bcd(digits)),
             _ => Err(format!("{kind} has 1 to {MOST_DIGITS} digits")),
         };
     }
@@ -243,63 +230,11 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Kind::Lsp => f.write_str("lsp"),
+            Kind::U32be => U32BE.fmt(f),
             Kind::Plain { field, counts_itself } => {
                 write!(f, "{field}{}", if counts_itself { "+self" } else { "" })
             }
             Kind::Items(items) => items.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for Items {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for item in &self.before.items {
-            write!(f, "{item}:")?;
-        }
-        self.field.fmt(f)?;
-        match self.counts {
-            Counts::Payload => {}
-            Counts::Itself => f.write_str("+self")?,
-            Counts::All => f.write_str("+all")?,
-            Counts::More(more) => write!(f, "+{more}")?,
-            Counts::Less(less) => write!(f, "-{less}")?,
-        }
-        for item in &self.between.items {
-            write!(f, ":{item}")?;
-        }
-        if self.trailer.len > 0 {
-            f.write_str(":data")?;
-        }
-        for item in &self.trailer.items {
-            write!(f, ":{item}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Item {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Item::Header(len) => write!(f, "h{len}"),
-            Item::Fixed(bytes) => write!(f, "x{}", HEXLOWER_PERMISSIVE.encode(bytes)),
-        }
-    }
-}
-
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Field::Ber => f.write_str("ber"),
-            Field::Decimal(digits) => write!(f, "dec{digits}"),
-            Field::Hex(digits) => write!(f, "hex{digits}"),
-            Field::Bcd(digits) => write!(f, "bcd{digits}"),
-            Field::Until(terminator) => {
-                write!(f, "dec/{}", HEXLOWER_PERMISSIVE.encode(terminator.bytes()))
-            }
-            Field::Fixed { .. } | Field::Varint => {
-                let name = NAMES.iter().find(|(_, field)| field == self);
-                f.write_str(name.map_or("", |(name, _)| name))
-            }
         }
     }
 }

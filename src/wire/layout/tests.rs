@@ -219,8 +219,8 @@ fn what_is_wrong_is_said_as_soon_as_it_is_there() {
         ("ber", b"\x89", "9 bytes, more than 8"),
         ("lsp", b"GET ", "name and a colon"),
         ("lsp", b"a: b\r\n\r\n", "no Content-Length"),
-        ("lsp", b"content-length: 1\r\nContent-Length: 1\r\n\r\n", "more than one Content-Length"),
-        ("lsp", b"Content-Length: -1\r\n\r\n", "not a number"),
+        ("lsp", b"content-length: 1\r\nContent-Length: 1\r\n", "more than one Content-Length"),
+        ("lsp", b"Content-Length: -1\r\n", "not a number"),
         ("lsp", &[b'a'; 4096], "within 4096 bytes"),
     ] {
         let error = layout(text).decode(bytes).unwrap_err().to_string();

@@ -7,11 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use framelet::Layout;
 use framelet::format::{BlockingFile, Composer, InputError, InputFault, InputFormat};
-use framelet::wire::{EncodeError, TooLong, append_frame};
+use framelet::wire::{EncodeError, TooLong, append_frame_with_header};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::flags;
+use super::values::DefaultHeader;
 
 /// Opens the named file, or standard input.
 pub(crate) fn open_input(file: Option<&str>) -> Result<BlockingFile, Failure> {
@@ -57,10 +58,15 @@ impl Chunk {
         &mut self,
         layout: Layout,
         limit: usize,
+        header: &[u8],
         message: &[u8],
     ) -> Result<(), EncodeError> {
         match &mut self.ends {
-            None => append_frame(&mut self.bytes, layout, limit, message)?,
+            None => append_frame_with_header(&mut self.bytes, layout, limit, header, message)?,
+            // The layouts of acknowledged messages have none.
+            Some(_) if !header.is_empty() => {
+                return Err(EncodeError::Header { length: header.len(), layout });
+            }
             Some(_) if message.len() > limit => {
                 return Err(TooLong { length: message.len(), limit, field: None }.into());
             }
@@ -93,6 +99,10 @@ pub(crate) struct Framer {
     file: Option<String>,
     layout: Layout,
     limit: usize,
+    /// The header of messages that bring none.
+    default_header: DefaultHeader,
+    /// That of the current message.
+    header: Vec<u8>,
 }
 
 impl Framer {
@@ -101,20 +111,25 @@ impl Framer {
         format: InputFormat,
         layout: Layout,
         limit: usize,
+        default_header: DefaultHeader,
     ) -> Result<Framer, Failure> {
-        let composer = Composer::new(open_input(file.as_deref())?, format, limit);
-        Ok(Framer { composer, file, layout, limit })
+        let input = open_input(file.as_deref())?;
+        let composer = Composer::new(input, format.for_layout(layout), limit);
+        Ok(Framer { composer, file, layout, limit, default_header, header: Vec::new() })
     }
 
     /// Reads once and appends the complete messages, at most `most`, to `chunk`. Returns `false` at the end
     /// of the input.
     pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
-        let (layout, limit) = (self.layout, self.limit);
-        let read = self.composer.read(|message| {
-            if chunk.messages < most {
-                // Cannot fail: the composer has the same limit, and the layout can express it.
-                let _ = chunk.append(layout, limit, message);
+        let Framer { composer, layout, limit, default_header, header, .. } = self;
+        let read = composer.read_with_headers(|of_message, message| {
+            if chunk.messages >= most {
+                return Ok(());
             }
+            header.clear();
+            of_message.append_to(header);
+            let header = if header.is_empty() { &default_header.0 } else { &*header };
+            chunk.append(*layout, *limit, header, message)
         });
         read.map_err(|error| self.failure(error))
     }
@@ -132,6 +147,10 @@ impl Framer {
             }
             InputFault::TooLong { .. } => {
                 Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
+            }
+            InputFault::Encode(ref fault) => {
+                let hint = flags::of_encoding(fault);
+                Failure::new(Exit::Protocol, format!("{error}{hint}"))
             }
             InputFault::Frame { error: ref frame, .. } => {
                 let mended_by = flags::of_length(frame);

@@ -5,10 +5,12 @@ mod ack_session; // for a client that asks for acknowledgements
 mod ack_state; // its progress, and the channel for its acknowledgements
 mod active_senders; // the current connection of each sender
 mod adaptive_spin; // when the writer thread busy-waits
+mod answers; // receives requests and answers them
 mod commit_queue; // bounded queue to the writer thread
 mod connection; // one connection, from its first byte to its end
 mod connection_state; // what a connection waits for, and signals to it
 mod deadlines; // time limits
+mod echo; // passes messages on, and echoes them
 pub(crate) mod error;
 pub(crate) mod handler; // what answers messages
 mod incoming; // where connections come from
@@ -20,6 +22,7 @@ mod pace; // minimum speed while others wait for memory
 mod patience; // waits out transient errors
 mod pipeline; // requests that are being answered
 mod rate_limited_log; // log lines that a peer can trigger
+mod receiver; // receives messages, within time limits
 pub(crate) mod reopen;
 #[allow(clippy::module_inception)]
 pub(crate) mod server; // from the first connection to a graceful shutdown

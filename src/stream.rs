@@ -12,6 +12,6 @@ pub(crate) mod writer; // from messages to bytes
 
 pub use error::{ReadError, WriteError};
 pub use framed::Framed;
-pub use payloads::{PayloadIter, Payloads};
+pub use payloads::{Messages, PayloadIter, Payloads};
 pub use reader::FrameReader;
 pub use writer::FrameWriter;

@@ -495,3 +495,70 @@ fn large_replies_reach_a_peer_that_reads_while_the_server_ends() {
         assert_eq!(soon("the end", server).await.unwrap().cut, 0);
     });
 }
+
+/// A stream whose sender never pauses.
+struct Flood;
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // Empty messages, since a whole frame of them is at any place.
+        buf.fill(0);
+        Poll::Ready(Ok(buf.len()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[derive(Clone, Default)]
+struct Counted(Arc<AtomicUsize>);
+
+impl MessageSink for Counted {
+    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+        self.0.fetch_add(batches.iter().map(Batch::len).sum(), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sender_that_never_pauses_is_not_cut_off_at_shutdown_and_loses_nothing_that_was_read() {
+    future::block_on(async {
+        let sink = Counted::default();
+        let streams = stream::once(Ok((Flood, Peer::named("flood"))));
+        let server = Server::accept_from(streams).grace(Duration::from_secs(1));
+        let server = server.collect(sink.clone());
+        let (stop, stopped) = bounded::<()>(1);
+        let server = smol::spawn(server.run(async move {
+            let _ = stopped.recv().await;
+        }));
+        let committed = async {
+            while sink.0.load(Ordering::SeqCst) == 0 {
+                future::yield_now().await;
+            }
+        };
+        soon("a commit", committed).await;
+        drop(stop);
+        let summary = soon("the end", server).await.unwrap();
+        assert_eq!(summary.cut, 0);
+        assert_eq!(summary.messages, sink.0.load(Ordering::SeqCst) as u64);
+    });
+}

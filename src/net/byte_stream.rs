@@ -22,6 +22,9 @@ use crate::wire::escape::Escaped;
 /// How often to retry an operation that sends no wake-up when it can succeed.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Marks an unclean end: in every layout, this byte leaves the prefix or the payload incomplete.
+const HALF_A_FRAME: &[u8] = &[0xff];
+
 /// The longest path of a Unix socket, in bytes; Linux has room for 108, including the final NUL byte.
 const LONGEST_PATH: usize = 107;
 
@@ -271,7 +274,6 @@ impl ByteStream {
     /// of the last one. In every layout, this byte leaves the prefix or the payload incomplete; but a frame
     /// that lacked only its last byte would be complete with it.
     pub(crate) fn mark_aborted(&self, unsent: &[u8]) {
-        const HALF_A_FRAME: &[u8] = &[0xff];
         let mut bytes = &[unsent, HALF_A_FRAME].concat()[..];
         match &self.kind {
             Kind::Tcp(_) => {}
@@ -317,14 +319,33 @@ impl ByteStream {
         self.low_water.enable();
     }
 
+    /// Returns whether the kernel has received bytes for this stream that are not read yet, if that is known
+    /// of the stream or of the one below it.
+    pub(crate) fn has_unread(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(_) | Kind::Unix(_) => self.unread() > Some(0),
+            Kind::Other(other) => other.below.as_ref().is_some_and(ByteStream::has_unread),
+        }
+    }
+
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close
     /// its own: data that it still sends would turn the end into a reset, which destroys the rest in flight.
     pub(crate) async fn close_and_wait(&mut self, limit: Duration) {
+        self.end_and_wait(&[], limit).await;
+    }
+
+    /// Does the same, but ends the direction to the peer with half a frame, as the mark of an unclean end.
+    pub(crate) async fn abort_and_wait(&mut self, limit: Duration) {
+        self.end_and_wait(HALF_A_FRAME, limit).await;
+    }
+
+    async fn end_and_wait(&mut self, last: &[u8], limit: Duration) {
         // Only here: elsewhere their names are those of the socket's own calls.
         use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
         self.disable_reset_on_close();
         let closed = async {
+            self.write_all(last).await?;
             self.close().await?;
             let mut rest = [0; 4096];
             while AsyncReadExt::read(self, &mut rest).await? > 0 {}

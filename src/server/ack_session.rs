@@ -174,7 +174,7 @@ impl AckSession {
     /// A refusal and not a reset: after a reset the client would send the same message again, forever.
     fn bad_message(&self, error: &ReadError) -> Option<(RefusalCode, String)> {
         let ReadError::Protocol(ProtocolError { at, fault, .. }) = error else { return None };
-        let number = self.before().saturating_add(at.message);
+        let number = self.committed_earlier().saturating_add(at.message);
         match fault {
             Fault::TooLarge { length, limit } => {
                 let length = Count(*length, "byte");
@@ -189,14 +189,14 @@ impl AckSession {
     }
 
     /// Returns how many messages of the sender were committed before this connection.
-    fn before(&self) -> u64 {
-        self.connection.acks().map_or(0, |acks| acks.before)
+    fn committed_earlier(&self) -> u64 {
+        self.connection.acks().map_or(0, |acks| acks.committed_earlier)
     }
 
     /// Sends a refusal, after [`AckSession::stop`], and gives the client a moment to read it: data that the
     /// client still sends would turn the end into a reset, which destroys the refusal in flight.
     pub(crate) async fn refuse(&mut self, code: RefusalCode, text: String) {
-        let committed = self.before().saturating_add(self.connection.committed());
+        let committed = self.committed_earlier().saturating_add(self.connection.committed());
         let refusal = Answer::Refusal(Refusal { committed, code, text });
         let mut last = self.connection.acks().map_or_else(Vec::new, AckState::take_unsent);
         last.extend(refusal.frame(self.shared.layout));

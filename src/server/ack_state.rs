@@ -26,7 +26,7 @@ pub(crate) const REPEATED: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct AckState {
     /// How many messages of the sender were committed before the first one on this connection.
-    pub(crate) before: u64,
+    pub(crate) committed_earlier: u64,
     /// How many messages were received over this connection.
     received: AtomicU64,
     /// Whether no more will follow.
@@ -62,9 +62,9 @@ pub(crate) struct CommitProgress {
 }
 
 impl AckState {
-    pub(crate) fn new(before: u64) -> AckState {
+    pub(crate) fn new(committed_earlier: u64) -> AckState {
         AckState {
-            before,
+            committed_earlier,
             received: AtomicU64::new(0),
             complete: AtomicBool::new(false),
             changed: AtomicWaker::new(),
@@ -111,7 +111,7 @@ impl AckState {
         let told = self.channel.try_lock().is_ok_and(|mut channel| match channel.told {
             Some((told, _)) if told >= committed => true,
             Some(_) if channel.rest.is_empty() => {
-                channel.begin(self.before, committed) && channel.try_finish()
+                channel.begin(self.committed_earlier, committed) && channel.try_finish()
             }
             _ => false,
         });
@@ -160,12 +160,12 @@ impl AckState {
             let begun = match channel.told {
                 // The welcome counts the messages before this connection, even if more are committed by
                 // now.
-                None => channel.begin(self.before, 0),
+                None => channel.begin(self.committed_earlier, 0),
                 Some((told, when))
                     if told != committed
                         || self.is_waiting(&progress) && when.elapsed() >= REPEATED =>
                 {
-                    channel.begin(self.before, committed)
+                    channel.begin(self.committed_earlier, committed)
                 }
                 Some(_) if complete && self.is_all_committed(committed) => false,
                 Some(_) => return Poll::Pending,
@@ -183,11 +183,11 @@ impl AckState {
 
 impl AckChannel {
     /// Begins to acknowledge `committed` messages of the connection. Returns whether a stream is attached.
-    fn begin(&mut self, before: u64, committed: u64) -> bool {
+    fn begin(&mut self, committed_earlier: u64, committed: u64) -> bool {
         let Some((_, layout)) = &self.stream else { return false };
         let answer = match self.checksum.take() {
-            Some(checksum) => Answer::Welcome { committed: before, checksum },
-            None => Answer::Acknowledgement(before.saturating_add(committed)),
+            Some(checksum) => Answer::Welcome { committed: committed_earlier, checksum },
+            None => Answer::Acknowledgement(committed_earlier.saturating_add(committed)),
         };
         self.rest = answer.frame(*layout);
         self.told = Some((committed, Instant::now()));
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_socket_takes_no_more_is_known_whoever_was_told() {
+    fn the_task_learns_why_a_socket_failed_even_if_another_thread_wrote() {
         let (connection, client) = connection();
         let mut task = Box::pin(tell(Arc::clone(&connection)));
         assert!(block_on(poll_once(&mut task)).is_none());

@@ -40,7 +40,7 @@ pub(crate) struct CommitQueue {
 }
 
 /// A batch that waits for room in the queue.
-pub(crate) type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send + 'a>>;
+pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Send>>;
 
 /// The sink has failed and takes nothing more.
 #[derive(Debug)]
@@ -59,19 +59,20 @@ impl CommitQueue {
 
     /// Passes a batch on. If the queue is full, returns a future that waits for room: boxed, so that only
     /// connections that wait have the space for it.
-    pub(crate) fn send(&self, batch: Batch, from: &Arc<OpenConnection>) -> Option<Sending<'_>> {
+    pub(crate) fn send(&self, batch: Batch, from: &Arc<OpenConnection>) -> Option<Sending> {
         let messages = batch.len() as u64;
         self.commands.counts.queued.fetch_add(messages, Ordering::SeqCst);
         match self.commands.send(Command::Commit(batch, Arc::clone(from))) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
-                let connection = Arc::clone(from);
-                let waiting = Waiting { counts: &self.commands.counts, messages, connection };
+                let (commands, connection) = (Arc::clone(&self.commands), Arc::clone(from));
+                let counts = Arc::clone(&commands.counts);
+                let waiting = Waiting { counts, messages, connection };
                 Some(Box::pin(async move {
                     // Captures the whole value, not only the field used below, so that its `drop` runs if
                     // this is cancelled.
                     let mut waiting = waiting;
-                    self.commands.wait_and_send(command).await?;
+                    commands.wait_and_send(command).await?;
                     waiting.messages = 0;
                     Ok(())
                 }))
@@ -109,13 +110,13 @@ impl CommitQueue {
 }
 
 /// Messages that wait for room in the queue.
-struct Waiting<'a> {
-    counts: &'a Counts,
+struct Waiting {
+    counts: Arc<Counts>,
     messages: u64,
     connection: Arc<OpenConnection>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         // Its sender was refused: it still has these messages and sends them over another connection, so
         // they are not lost and must not count as uncommitted.

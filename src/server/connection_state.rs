@@ -86,6 +86,11 @@ impl Snapshot {
         self.0 >> Snapshot::TICK
     }
 
+    /// Returns the tick at which the phase began if it is `phase`, and otherwise `now`.
+    pub(crate) fn since_or(self, phase: Phase, now: u64) -> u64 {
+        if self.phase() == phase { self.since() } else { now }
+    }
+
     /// Returns whether the phase has lasted too long, so that the connection must end.
     pub(crate) fn is_expired(self) -> bool {
         self.0 & Snapshot::EXPIRED != 0

@@ -119,14 +119,14 @@ impl Pipeline {
             if self.replies.len() < unsent {
                 taken();
             }
+            let begins = self.may_begin() && !self.waiting.is_empty();
             match sent {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Err(Outcome::Write(error.into())),
                 // What it took may have made room for more replies.
-                Poll::Pending if self.replies.len() < unsent => continue,
+                Poll::Pending if begins || self.replies.len() < unsent => continue,
                 Poll::Pending => return Ok(Waits::Peer),
             }
-            let begins = self.may_begin() && !self.waiting.is_empty();
             return match self.working.front() {
                 // Their replies, or the failure after them, are next.
                 Some(Work::Done(_) | Work::Failed(_)) => continue,

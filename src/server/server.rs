@@ -30,6 +30,10 @@ use crate::wire::layout::Layout;
 /// before.
 const GRACE_FOR_SINK: u32 = 5;
 
+/// The share of the grace period in which a stream that cannot say how much had arrived, such as TLS, is read
+/// as long as it never waits: one half.
+const GRACE_FOR_READING: u32 = 2;
+
 /// How long connections that are cut off may take to end. They need one poll, or as long as a refused
 /// client takes to read the reason.
 const CUTTING_OFF: Duration = Duration::from_secs(1);
@@ -76,8 +80,10 @@ pub struct Summary {
 /// unclean end with one byte, `ff`, which is half a frame in every layout. It completes a reply that lacked
 /// only its last byte, but never an acknowledgement. A server that was killed cannot write it.
 ///
-/// One exception: at shutdown, a server with a handler of your own closes its connections cleanly, after the
-/// replies to everything it has read, since a reset would destroy replies in flight.
+/// A reset would destroy replies in flight. So a server with a handler of your own closes its connections
+/// cleanly at shutdown, after the replies to everything it has read. If the handler fails, or the peer sends
+/// something that is no message, the replies to earlier requests arrive, and the byte `ff` marks the unclean
+/// end.
 ///
 /// # Acknowledgements
 ///
@@ -308,7 +314,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready, and then shuts down gracefully. It accepts no more connections,
-    /// reads everything that had arrived, gives incomplete messages until near the end of the grace period,
+    /// reads everything that had arrived (of a stream that is not a socket: until a read waits, for at most
+    /// half of the grace period), gives incomplete messages until near the end of the grace period,
     /// and waits until the sink has committed everything.
     ///
     /// # Errors
@@ -405,7 +412,11 @@ async fn drain(shared: &Shared, grace: Duration) -> usize {
     if open > 0 {
         info!("ending {}", Count(open as u64, "connection"));
     }
-    let cut = shared.all_ended(Some(grace - grace / GRACE_FOR_SINK)).await;
+    let reading = grace / GRACE_FOR_READING;
+    if shared.all_ended(Some(reading)).await > 0 {
+        shared.call_last();
+    }
+    let cut = shared.all_ended(Some(grace - grace / GRACE_FOR_SINK - reading)).await;
     if cut > 0 {
         let connections = Count(cut as u64, "connection");
         warn!(target: "framelet::grace", "cutting off {connections} that did not end in time");

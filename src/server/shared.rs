@@ -17,7 +17,7 @@ use super::open_connection::OpenConnection;
 use super::options::{Options, max_connections};
 use super::rate_limited_log::RateLimitedLog;
 use super::upgrade::Upgrade;
-use crate::net::byte_stream::Peer;
+use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::pool::Pool;
 use crate::wire::layout::Layout;
 
@@ -48,6 +48,7 @@ pub(crate) struct Shared {
     /// otherwise 0.
     shortage: AtomicU64,
     draining: AtomicBool,
+    last_call: AtomicBool,
     max_connections: usize,
     open: Mutex<HashMap<u64, Arc<OpenConnection>>>,
     /// Notified whenever a connection has ended.
@@ -75,6 +76,7 @@ impl Shared {
             clock: AtomicU64::new(0),
             shortage: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            last_call: AtomicBool::new(false),
             max_connections: max_connections(options.max_connections),
             open: Mutex::default(),
             ended: Event::new(),
@@ -115,6 +117,24 @@ impl Shared {
     /// Returns whether the server is shutting down, so that connections should end at the next good moment.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether the time to read what may have arrived before the shutdown is over.
+    pub(crate) fn is_last_call(&self) -> bool {
+        self.last_call.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether a stream that waits during shutdown is to be read on, because bytes have arrived for it
+    /// that it was not told of yet.
+    pub(crate) fn may_have_unread(&self, stream: &ByteStream) -> bool {
+        !self.is_last_call() && stream.has_unread()
+    }
+
+    /// Makes connections that are still reading what may have arrived before the shutdown end after the
+    /// message they are in.
+    pub(crate) fn call_last(&self) {
+        self.last_call.store(true, Ordering::SeqCst);
+        self.open().values().for_each(|connection| connection.state.wake());
     }
 
     /// Makes connections end at the next good moment. Returns how many are open.

@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_nobody_asks_any_more_is_not_passed_on() {
+    fn a_question_whose_asker_is_gone_is_not_passed_on() {
         /// A sink that counts questions, and commits only once it is told to.
         struct Asked(std::sync::mpsc::Receiver<()>, Arc<AtomicU64>);
 

@@ -1,18 +1,29 @@
 //! One connection, polled step by step beside a sweep that is played by hand.
 
-use std::io::{Read, Write};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
 use std::sync::{Mutex, mpsc};
+use std::task::Context;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use futures_lite::future::{block_on, poll_once};
-use futures_lite::{AsyncRead, AsyncWriteExt};
+use futures_lite::future::{self, block_on, poll_once};
+use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, FutureExt};
 use smol::Timer;
 
 use super::*;
 use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
+use crate::net::listener::ResettingListener;
+use crate::server::commit_queue::CommandSender;
+use crate::server::connection_state::Phase;
+use crate::server::handler::Answering;
+use crate::server::handler::{IntoAnswering as _, Request};
 use crate::server::options::Options;
+use crate::server::receiver::STARVED;
 use crate::server::server::Server;
 use crate::server::upgrade::Upgrade;
 use crate::server::writer_thread::WriterThread;
@@ -55,6 +66,15 @@ async fn serve_until(
     }
 }
 
+/// Waits until the kernel has so many unread bytes.
+fn wait_for_arrival(socket: &ByteStream, bytes: usize) {
+    let started = Instant::now();
+    while socket.unread() < Some(bytes as u64) {
+        assert!(started.elapsed() < PATIENCE, "it did not come");
+        thread::yield_now();
+    }
+}
+
 fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     append_frame(&mut frame, Layout::U32BE, DEFAULT_MAX_MESSAGE, payload).unwrap();
@@ -63,7 +83,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 /// P6, P7.
 #[test]
-fn a_judgement_of_what_a_connection_did_before_is_void() {
+fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
     let options = Options { idle_timeout: Some(Duration::from_secs(1)), ..Options::default() };
     let message = frame(b"message");
     let (start, rest) = message.split_at(5);
@@ -327,11 +347,7 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
     let socket = connection.receiver.reader.get_ref().clone();
     let mut arrives = |payload: &[u8]| {
         client.write_all(&frame(payload)).unwrap();
-        let started = std::time::Instant::now();
-        while socket.unread() < Some(payload.len() as u64 + 4) {
-            assert!(started.elapsed() < PATIENCE, "it did not come");
-            thread::yield_now();
-        }
+        wait_for_arrival(&socket, payload.len() + 4);
     };
     block_on(async {
         arrives(b"a");
@@ -346,6 +362,322 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
         let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
         assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
     });
+}
+
+/// A stream that the test feeds, and which takes as many bytes as the test allows.
+#[derive(Clone, Default)]
+struct Stub(Arc<Mutex<StubState>>);
+
+#[derive(Default)]
+struct StubState {
+    input: VecDeque<u8>,
+    output: Vec<u8>,
+    takes: usize,
+}
+
+impl Stub {
+    fn feed(&self, bytes: &[u8]) {
+        self.0.lock().unwrap().input.extend(bytes);
+    }
+
+    fn allow(&self, bytes: usize) {
+        self.0.lock().unwrap().takes += bytes;
+    }
+
+    fn output(&self) -> Vec<u8> {
+        self.0.lock().unwrap().output.clone()
+    }
+}
+
+impl AsyncRead for Stub {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.0.lock().unwrap().input.read(buf)? {
+            0 => Poll::Pending,
+            read => Poll::Ready(Ok(read)),
+        }
+    }
+}
+
+impl AsyncWrite for Stub {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.lock().unwrap();
+        let len = buf.len().min(state.takes);
+        state.takes -= len;
+        state.output.extend(&buf[..len]);
+        if len == 0 { Poll::Pending } else { Poll::Ready(Ok(len)) }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Polls a few times, since a stub wakes nobody.
+fn poll_some(run: &mut (impl Future<Output = Outcome> + Unpin)) -> Option<Outcome> {
+    (0..4).find_map(|_| block_on(poll_once(&mut *run)))
+}
+
+/// Returns a connection over a stub.
+fn stub_connection(server: &Arc<Shared>, queue: Option<CommitQueue>) -> (Connection, Stub) {
+    let stub = Stub::default();
+    let open = Arc::new(OpenConnection::new(1, Peer::Unix));
+    let stream = ByteStream::new(stub.clone());
+    (Connection::new(Arc::clone(server), open, stream, queue), stub)
+}
+
+#[test]
+fn taking_replies_does_not_restart_the_clock_of_a_half_sent_message() {
+    let answering = (|request: Request| async { request }).into_answering();
+    let server = server(&Options { answering, ..Options::default() });
+    let (mut connection, stub) = stub_connection(&server, None);
+    let origin = Arc::clone(&connection.receiver.connection);
+    let now = || (origin.state.phase(), origin.state.snapshot().since());
+    let message = frame(b"message");
+    let (start, rest) = message.split_at(5);
+    let mut run = Box::pin(connection.run());
+    let step = |run: &mut _, tick, fed: &[u8], taken| {
+        server.set_clock(tick);
+        stub.feed(fed);
+        stub.allow(taken);
+        poll_some(run)
+    };
+    assert!(step(&mut run, 10, &message, 0).is_none());
+    assert_eq!(now(), (Phase::Writing, 10));
+    // Alone, a peer that takes replies is given more time.
+    assert!(step(&mut run, 11, &[], 1).is_none());
+    assert_eq!(now(), (Phase::Writing, 11));
+    assert!(step(&mut run, 12, start, 0).is_none());
+    assert_eq!(now(), (Phase::Writing, 11));
+    // Now its message is what it owes for longest.
+    for tick in 13..16 {
+        assert!(step(&mut run, tick, &[], 1).is_none());
+        assert_eq!(now(), (Phase::InMessage, 12));
+    }
+    // The end of the message ends only that wait.
+    assert!(step(&mut run, 16, rest, 0).is_none());
+    assert_eq!(now(), (Phase::Writing, 15));
+    assert!(step(&mut run, 17, start, 1).is_none());
+    assert!(step(&mut run, 18, &[], 1).is_none());
+    assert_eq!(now(), (Phase::InMessage, 17));
+    origin.state.expire(origin.state.snapshot());
+    match step(&mut run, 19, &[], 1) {
+        Some(Outcome::Read(error)) => {
+            assert!(error.to_string().contains("not complete within 30s"), "{error}");
+        }
+        _ => panic!("not ended"),
+    }
+}
+
+#[test]
+fn requests_are_answered_while_later_ones_wait_for_the_sink() {
+    let (go, gate) = smol::channel::bounded::<()>(1);
+    let handler = move |request: Request| {
+        let gate = gate.clone();
+        async move {
+            if request.payload() == b"slow" {
+                let _ = gate.recv().await;
+            }
+            request
+        }
+    };
+    let server =
+        server(&Options { answering: handler.into_answering(), pipeline: 8, ..Options::default() });
+    let (commands, taken) = smol::channel::bounded(2);
+    let commands = CommandSender::new(commands, Arc::default(), thread::current());
+    let queue = CommitQueue::new(&Arc::new(commands));
+    let (mut connection, stub) = stub_connection(&server, Some(queue));
+    stub.allow(usize::MAX);
+    let [first, slow, last] = [&b"first"[..], b"slow", b"last"].map(frame);
+    block_on(async {
+        let mut run = Box::pin(connection.run());
+        // The first two fill the queue.
+        for message in [&first, &slow, &last] {
+            stub.feed(message);
+            assert!(poll_some(&mut run).is_none());
+        }
+        assert_eq!((stub.output(), taken.len()), (first.clone(), 2));
+        drop(go);
+        assert!(poll_once(&mut run).await.is_none());
+        assert_eq!(stub.output(), [&first[..], &slow].concat());
+        taken.recv().await.unwrap();
+        assert!(poll_some(&mut run).is_none());
+        assert_eq!(stub.output(), [first, slow, last].concat());
+    });
+}
+
+#[test]
+fn replies_before_a_failure_reach_the_peer_and_half_a_frame_follows() {
+    const LEN: usize = 400_000;
+    // A handler's failure, and a frame that is no message.
+    for bad in [frame(b"fail"), vec![0xff; 4]] {
+        let handler = |request: Request| async move {
+            match request.payload() {
+                b"fail" => Err("it does not work"),
+                _ => Ok(vec![b'x'; LEN]),
+            }
+        };
+        let server = server(&Options { answering: handler.into_answering(), ..Options::default() });
+        let (stream, mut client) = block_on(async {
+            let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
+            let client = TcpStream::connect(listener.address().unwrap().to_string()).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut listener = ResettingListener::new(listener).unwrap();
+            (listener.accept().await.unwrap().0, client)
+        });
+        let open = Arc::new(OpenConnection::new(1, Peer::Unix));
+        let mut connection = Connection::new(Arc::clone(&server), open, stream, None);
+        let requests = [frame(b"x"), bad].concat();
+        client.write_all(&requests).unwrap();
+        wait_for_arrival(connection.receiver.reader.get_ref(), requests.len());
+        let outcome = smol::block_on(async {
+            let mut run = Box::pin(connection.run());
+            for _ in 0..10 {
+                assert!(poll_once(&mut run).await.is_none(), "it has ended before its replies");
+            }
+            let reads = smol::unblock(move || {
+                let mut bytes = Vec::new();
+                client.read_to_end(&mut bytes).map(|_| bytes)
+            });
+            let (outcome, bytes) = future::zip(run, reads).await;
+            let bytes = bytes.expect("all replies");
+            assert_eq!((bytes.len(), bytes.last()), (4 + LEN + 1, Some(&0xff)));
+            outcome
+        });
+        assert!(matches!(outcome, Outcome::HandlerFailed(_) | Outcome::Read(_)));
+    }
+}
+
+/// A stream that is told of its bytes later than the kernel has them, as the reactor may do.
+struct Lagging(ByteStream, u32);
+
+impl AsyncRead for Lagging {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Lagging {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+}
+
+/// Sends a hello of an upgrade and a message to a server that then shuts down, and returns how many messages
+/// it received. The upgrade and the upgraded stream are told so many times that there is nothing.
+fn received_at_shutdown(upgrade_lags: u32, stream_lags: u32) -> u64 {
+    let upgrade = Upgrade::new(move |mut stream: ByteStream| async move {
+        for _ in 0..upgrade_lags {
+            future::yield_now().await;
+        }
+        stream.read_exact(&mut [0; 2]).await?;
+        Ok(Lagging(stream, stream_lags))
+    });
+    let server = server(&Options { upgrade: Some(upgrade), ..Options::default() });
+    let (mut connection, mut client) = connection(&server, None);
+    let socket = connection.receiver.reader.get_ref().clone();
+    let bytes = [b"ok", &frame(b"message")[..]].concat();
+    client.write_all(&bytes).unwrap();
+    wait_for_arrival(&socket, bytes.len());
+    server.drain();
+    assert!(matches!(block_on(connection.run()), Outcome::Drained));
+    connection.received()
+}
+
+#[test]
+fn what_has_arrived_below_another_stream_at_shutdown_is_read() {
+    for (upgrade_lags, stream_lags) in [(0, 0), (2, 0), (0, 2), (2, 2)] {
+        let received = received_at_shutdown(upgrade_lags, stream_lags);
+        assert_eq!(received, 1, "{upgrade_lags} {stream_lags}");
+    }
+}
+
+/// A stream that always has more: the same frame over and over.
+struct Endless(Vec<u8>, usize);
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let next = self.0[self.1..].iter().chain(self.0.iter().cycle()).take(buf.len());
+        buf.iter_mut().zip(next).for_each(|(byte, next)| *byte = *next);
+        self.1 = (self.1 + buf.len()) % self.0.len();
+        Poll::Ready(Ok(buf.len()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_sender_that_never_pauses_is_read_until_the_last_call() {
+    for answering in [Answering::Nothing, Answering::Echo] {
+        let server = server(&Options { answering, ..Options::default() });
+        let open = Arc::new(OpenConnection::new(1, Peer::Unix));
+        let stream = ByteStream::new(Endless(frame(&[b'm'; 1000]), 0));
+        let mut connection = Connection::new(Arc::clone(&server), open, stream, None);
+        block_on(async {
+            let mut run = Box::pin(connection.run());
+            assert!(poll_once(&mut run).await.is_none());
+            server.drain();
+            for _ in 0..3 {
+                assert!(poll_once(&mut run).await.is_none());
+            }
+            server.call_last();
+            let outcome = (0..3).find_map(|_| block_on(poll_once(&mut run)));
+            assert!(matches!(outcome, Some(Outcome::Drained)), "it reads on");
+        });
+        assert!(connection.received() > 1000);
+    }
 }
 
 #[test]
@@ -386,50 +718,6 @@ fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
     }
 }
 
-/// A stream that brings a hello and nothing more, and has room for a few bytes.
-#[derive(Clone)]
-struct Narrow(Arc<Mutex<NarrowState>>);
-
-struct NarrowState {
-    to_read: Vec<u8>,
-    written: Vec<u8>,
-    room: usize,
-}
-
-impl AsyncRead for Narrow {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let bytes = std::mem::take(&mut self.0.lock().unwrap().to_read);
-        buf[..bytes.len()].copy_from_slice(&bytes);
-        if bytes.is_empty() { Poll::Pending } else { Poll::Ready(Ok(bytes.len())) }
-    }
-}
-
-impl AsyncWrite for Narrow {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock().unwrap();
-        let taken = buf.len().min(state.room);
-        state.room -= taken;
-        state.written.extend_from_slice(&buf[..taken]);
-        if taken == 0 { Poll::Pending } else { Poll::Ready(Ok(taken)) }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[test]
 fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
     let server = server(&Options::default());
@@ -437,22 +725,22 @@ fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
     let hello = Hello { sender: SenderId::from_bytes([1; 16]), first: 6 };
     let welcome = Answer::Acknowledgement(5).frame(Layout::U32BE);
     for taken in 1..=welcome.len() {
-        let to_read = hello.encode(Layout::U32BE).unwrap();
-        let state = NarrowState { to_read, written: Vec::new(), room: taken };
-        let narrow = Narrow(Arc::new(Mutex::new(state)));
+        let stub = Stub::default();
+        stub.feed(&hello.encode(Layout::U32BE).unwrap());
+        stub.allow(taken);
         let open = Arc::new(OpenConnection::new(1, Peer::Unix));
-        let stream = ByteStream::new(narrow.clone());
+        let stream = ByteStream::new(stub.clone());
         let mut connection =
             Connection::new(Arc::clone(&server), Arc::clone(&open), stream, Some(writer.queue()));
         block_on(async {
             let mut run = Box::pin(connection.run());
-            serve_until(&mut run, || narrow.0.lock().unwrap().written.len() == taken).await;
+            serve_until(&mut run, || stub.output().len() == taken).await;
             open.state.send(Signal::Abort);
-            narrow.0.lock().unwrap().room = 1000;
+            stub.allow(1000);
             assert!(matches!(run.await, Outcome::Aborted));
         });
         let expected = [&welcome[..], &[0xff]].concat();
-        assert_eq!(narrow.0.lock().unwrap().written, expected, "{taken} taken before");
+        assert_eq!(stub.output(), expected, "{taken} taken before");
     }
 }
 

@@ -204,7 +204,7 @@ fn as_many_waiting_readers_are_woken_as_there_is_room_for() {
 }
 
 #[test]
-fn whoever_is_woken_for_room_that_others_have_taken_keeps_its_place() {
+fn a_reader_that_is_woken_after_others_took_the_room_keeps_its_place() {
     let pool = Pool::new(2 << 20, 0);
     let mut kept = whole(&pool, (2 << 20) - BUFFER);
     let woken: [Arc<Woken>; 3] = Default::default();

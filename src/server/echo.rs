@@ -1,0 +1,106 @@
+//! A connection without a handler: messages are passed on, and echoed if the server echoes.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_lite::AsyncWrite;
+
+use super::connection_state::Phase;
+use super::handler::Answering;
+use super::outcome::Outcome;
+use super::receiver::Receiver;
+use crate::stream::payloads::Payloads;
+use crate::stream::pool::HeldForPeer;
+/// Progress of echoing one batch.
+#[derive(Default)]
+struct Echoing {
+    sent: usize,
+    /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
+    keeps: Option<HeldForPeer>,
+}
+
+impl Receiver {
+    pub(super) async fn receive_or_echo(&mut self) -> Outcome {
+        let echoes = matches!(self.shared.answering, Answering::Echo);
+        loop {
+            let last = self.is_read_until_the_end();
+            let payloads = match poll_fn(|cx| self.poll_payloads(cx)).await {
+                Ok(payloads) => payloads,
+                Err(outcome) => return outcome,
+            };
+            if let Err(outcome) = self.hand_on(&payloads).await {
+                return outcome;
+            }
+            if echoes {
+                let mut echo = Echoing::default();
+                if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
+                    return outcome;
+                }
+            }
+            drop(payloads);
+            if last {
+                // This read returned data that arrived after the shutdown began, so the sender has not
+                // stopped by itself.
+                return Outcome::Drained;
+            }
+            self.end_turn().await;
+        }
+    }
+
+    /// Echoes messages directly from the buffer in which they were received.
+    fn poll_echo(
+        &mut self,
+        cx: &mut Context<'_>,
+        payloads: &Payloads,
+        echo: &mut Echoing,
+    ) -> Poll<Result<(), Outcome>> {
+        let stream = self.reader.get_mut();
+        let connection = &self.connection.state;
+        let mut state = connection.snapshot();
+        loop {
+            let mut rest = echo.sent;
+            let mut parts = payloads.frames().map(|part| {
+                let (_, unsent) = part.split_at(part.len().min(rest));
+                rest -= part.len() - unsent.len();
+                IoSlice::new(unsent)
+            });
+            // Empty and sent parts come first and are skipped; most batches have only one part.
+            parts.sort_by_key(|part| !part.is_empty());
+            let empty = parts.iter().take_while(|part| part.is_empty()).count();
+            let stream = Pin::new(&mut *stream);
+            let sent = match empty == parts.len() {
+                true => stream.poll_flush(cx).map_ok(|()| None),
+                false => stream.poll_write_vectored(cx, &parts[empty..]).map_ok(Some),
+            };
+            match sent {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(Some(0))) => {
+                    return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(Some(bytes))) => {
+                    echo.sent += bytes;
+                    if state.phase() == Phase::Writing {
+                        // The peer is taking data, so its time limit starts anew.
+                        connection.enter(Phase::Busy, 0);
+                        state = connection.snapshot();
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
+                Poll::Pending if state.phase() != Phase::Writing => {
+                    connection.enter(Phase::Writing, self.shared.now());
+                    let pool = &self.shared.pool;
+                    echo.keeps.get_or_insert_with(|| pool.hold_for_peer(payloads.held()));
+                    return Poll::Pending;
+                }
+                Poll::Pending if state.is_expired() => {
+                    let timeout = self.shared.message_timeout.unwrap_or_default();
+                    return Poll::Ready(Err(Outcome::NotTaken(timeout)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! Messages and their origin.
 
-use std::iter::Skip;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -255,8 +254,12 @@ impl Batch {
 
     /// Returns the messages in the order in which they were sent.
     pub fn messages(&self) -> Messages<'_> {
+        let mut messages = self.payloads.messages();
+        for _ in 0..self.skipped {
+            messages.next();
+        }
         Messages {
-            messages: self.payloads.messages().skip(self.skipped),
+            messages,
             number: self.first_number(),
             sender: self.sender(),
             origin: self.origin.as_deref(),
@@ -288,7 +291,7 @@ impl<'a> IntoIterator for &'a Batch {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
-    messages: Skip<payloads::Messages<'a>>,
+    messages: payloads::Messages<'a>,
     /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,

@@ -87,11 +87,12 @@ impl OutputFormat {
     }
 
     /// Checks that a message can be written in the format.
+    #[inline]
     pub(crate) fn check(self, message: &Message<'_>) -> Result<(), EncodeError> {
         match self {
-            OutputFormat::Frames(layout) if layout.around(message.header).is_none() => {
-                layout.check(MAX_PAYLOAD, &header_in(layout, message), message.payload.len())
-            }
+            // No message is longer than MAX_PAYLOAD.
+            OutputFormat::Frames(Layout::U32BE) => Ok(()),
+            OutputFormat::Frames(layout) => check(layout, message),
             _ => Ok(()),
         }
     }
@@ -110,6 +111,15 @@ impl OutputFormat {
             }
         };
         Some((Vec::new(), after.to_vec()))
+    }
+}
+
+/// Checks that a message has a frame in the layout.
+#[inline(never)]
+fn check(layout: Layout, message: &Message<'_>) -> Result<(), EncodeError> {
+    match layout.around(message.header) {
+        Some(_) => Ok(()),
+        None => layout.check(MAX_PAYLOAD, &header_in(layout, message), message.payload.len()),
     }
 }
 

@@ -193,12 +193,15 @@ fn write_messages(
     progress: &mut Progress,
 ) -> io::Result<()> {
     let done = progress.messages;
+    let mut messages = done;
     let mut unwritten = Unwritten { payloads: Vec::new(), passed: 0, progress };
     let mut bytes = 0;
     // Left over from a failed commit.
     buffer.clear();
-    let rest = batches.iter().flat_map(Batch::messages).skip(done);
-    for (messages, message) in (done + 1..).zip(rest) {
+    let mut rest = batches.iter().flat_map(Batch::messages).skip(done);
+    // Not a `for`, in which each of these iterators would copy the message.
+    rest.try_for_each(|message| {
+        messages += 1;
         let unfit = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         format.check(&message).map_err(unfit)?;
         let large = !escaped && message.payload.len() >= LARGE;
@@ -218,7 +221,8 @@ fn write_messages(
             unwritten.done(messages);
             bytes = 0;
         }
-    }
+        io::Result::Ok(())
+    })?;
     unwritten.write(file, buffer)?;
     unwritten.done(0);
     Ok(())

@@ -108,7 +108,7 @@ impl Head {
     }
 
     pub(crate) fn header(&self, layout: Layout) -> Header<'_> {
-        layout.header(self.prefix(), self.trailer())
+        layout.header(self.framing.first(self.prefix + self.trailer), self.prefix)
     }
 }
 
@@ -244,6 +244,11 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<(Header<'a>, &'a [u8])> {
         if let Some(head) = self.head.take() {
             return Some((head.header(self.layout), &head.payload));
+        }
+        if self.layout.is_u32be() {
+            let (payload, rest) = split_payload(self.layout, MAX_PAYLOAD, self.run)?;
+            self.run = rest;
+            return Some((Header::EMPTY, payload));
         }
         let extent = whole_frame(self.layout, MAX_PAYLOAD, self.run)?;
         let (frame, rest) = self.run.split_at(extent.len);

@@ -347,13 +347,14 @@ impl Layout {
         }
     }
 
-    /// Returns the header of a frame whose payload stands between `prefix` and `trailer`.
+    /// Returns the header of a frame with a prefix of `prefix` bytes. The payload between that and the trailer
+    /// may be missing.
     #[inline]
-    pub(crate) fn header<'a>(self, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
+    pub(crate) fn header(self, frame: &[u8], prefix: usize) -> Header<'_> {
         match self.0 {
             Kind::U32be | Kind::Plain { .. } => Header::EMPTY,
-            Kind::Items(items) => Header::around(items, prefix, trailer),
-            Kind::Lsp => Header::lines(prefix),
+            Kind::Items(items) => Header::around(items, frame, prefix),
+            Kind::Lsp => Header::lines(&frame[..prefix]),
         }
     }
 

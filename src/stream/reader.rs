@@ -142,7 +142,7 @@ impl<R> FrameReader<R> {
             limit,
             complete: 0,
             start: 0,
-            framing: Framing::new(),
+            framing: Framing::default(),
             announced: None,
             payload: None,
             place: None,
@@ -555,7 +555,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
         payload.hold_for_sink(1);
-        let framing = std::mem::replace(&mut self.framing, Framing::new());
+        let framing = std::mem::take(&mut self.framing);
         let (prefix, trailer) = (announced.prefix(), announced.trailer());
         self.completed(1);
         Poll::Ready(Ok(Some(Head { framing, prefix, trailer, payload })))

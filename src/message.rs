@@ -1,16 +1,16 @@
 //! Messages and their origin.
 
-use std::iter::Skip;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
-use crate::stream::payloads::{PayloadIter, Payloads};
+use crate::stream::payloads::{self, Payloads};
 use crate::wire::ack::checksum;
 use crate::wire::answer::RefusalCode;
+use crate::wire::layout::{EncodeError, Header, Layout};
 use crate::wire::sender_id::SenderId;
 
-/// A received payload with its origin.
+/// A received payload with its header and its origin.
 ///
 /// # Examples
 ///
@@ -19,11 +19,16 @@ use crate::wire::sender_id::SenderId;
 ///
 /// let message = Message::new(b"21.5");
 /// assert_eq!((message.number, message.payload), (1, &b"21.5"[..]));
-/// assert!(message.sender.is_none() && message.peer.is_none());
+/// assert!(message.header.is_empty() && message.sender.is_none() && message.peer.is_none());
+///
+/// let query = Message::new(b"SELECT 1\0").with_header(b"Q");
+/// assert_eq!(query.header.to_vec(), b"Q");
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Message<'a> {
+    /// The bytes that the layout keeps beside the payload; none in most layouts.
+    pub header: Header<'a>,
     /// The bytes that were sent.
     pub payload: &'a [u8],
     /// The message's number, counted from 1: on its connection, or, if there is a `sender`, among all messages
@@ -40,10 +45,16 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Returns the first message of an unknown peer.
+    /// Returns the first message of an unknown peer, with an empty header.
     pub fn new(payload: &'a [u8]) -> Message<'a> {
         let (sender, connection, peer, received) = (None, None, None, None);
-        Message { payload, number: 1, sender, connection, peer, received }
+        Message { header: Header::EMPTY, payload, number: 1, sender, connection, peer, received }
+    }
+
+    /// Sets the header.
+    #[must_use]
+    pub fn with_header(self, header: &'a [u8]) -> Message<'a> {
+        Message { header: Header::new(header), ..self }
     }
 }
 
@@ -129,6 +140,40 @@ impl Batch {
         Batch { origin: Some(origin.into()), received: Some(SystemTime::now()), ..batch }
     }
 
+    /// Returns the first messages of a connection in `layout` as a batch, each a header and a payload. An
+    /// empty header stands for zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] if the layout cannot frame a message, or has no such header.
+    ///
+    /// # Panics
+    ///
+    /// If there are no messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Batch;
+    /// use framelet::message::Origin;
+    /// use framelet::net::Peer;
+    ///
+    /// let origin = Origin::new(1, Peer::Unix);
+    /// let batch = Batch::with_headers(origin, "h1:u32be".parse()?, [(b"Q", "SELECT 1")])?;
+    /// let message = batch.messages().next().unwrap();
+    /// assert_eq!((message.header.to_vec(), message.payload), (b"Q".to_vec(), &b"SELECT 1"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_headers<H: AsRef<[u8]>, P: AsRef<[u8]>>(
+        origin: impl Into<Arc<Origin>>,
+        layout: Layout,
+        messages: impl IntoIterator<Item = (H, P)>,
+    ) -> Result<Batch, EncodeError> {
+        let payloads = Payloads::in_layout(layout, messages)?;
+        assert!(payloads.len() > 0, "a batch has at least one message");
+        Ok(Batch::received_from(origin.into(), Arc::new(payloads)))
+    }
+
     pub(crate) fn received_from(origin: Arc<Origin>, payloads: Arc<Payloads>) -> Batch {
         Batch { payloads, origin: Some(origin), received: Some(SystemTime::now()), skipped: 0 }
     }
@@ -209,8 +254,12 @@ impl Batch {
 
     /// Returns the messages in the order in which they were sent.
     pub fn messages(&self) -> Messages<'_> {
+        let mut messages = self.payloads.messages();
+        for _ in 0..self.skipped {
+            messages.next();
+        }
         Messages {
-            payloads: self.payloads.iter().skip(self.skipped),
+            messages,
             number: self.first_number(),
             sender: self.sender(),
             origin: self.origin.as_deref(),
@@ -242,7 +291,7 @@ impl<'a> IntoIterator for &'a Batch {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
-    payloads: Skip<PayloadIter<'a>>,
+    messages: payloads::Messages<'a>,
     /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,
@@ -254,11 +303,12 @@ impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
-        let payload = self.payloads.next()?;
+        let (header, payload) = self.messages.next()?;
         let number = self.number;
         // Saturates, since a sink may report any number for a sender.
         self.number = number.saturating_add(1);
         Some(Message {
+            header,
             payload,
             number,
             sender: self.sender,
@@ -329,5 +379,23 @@ pub(crate) mod tests {
         let numbers: Vec<u64> = all.messages().map(|message| message.number).collect();
         assert_eq!(numbers, [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX]);
         assert_eq!(all.last_number(), u64::MAX);
+    }
+
+    #[test]
+    fn messages_keep_their_headers_whatever_is_skipped_before_them() {
+        let layout = "h2:u8:data:h1".parse().unwrap();
+        let messages = [("abc", "one"), ("", "two"), ("def", "")];
+        let all = Batch::with_headers(origin(None), layout, messages).unwrap();
+        let found = |batch: &Batch| -> Vec<_> {
+            batch.messages().map(|m| (m.header.to_vec(), m.payload.to_vec())).collect()
+        };
+        let expected = messages.map(|(header, payload)| match header {
+            "" => (vec![0; 3], payload.into()),
+            _ => (header.into(), payload.into()),
+        });
+        assert_eq!(found(&all), expected);
+        assert_eq!(found(&all.skip(2).unwrap()), expected[2..]);
+        let error = Batch::with_headers(origin(None), layout, [("ab", "one")]).unwrap_err();
+        assert_eq!(error, EncodeError::Header { length: 2, layout });
     }
 }

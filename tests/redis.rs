@@ -177,6 +177,41 @@ fn messages_of_all_lengths_and_their_numbers_come_as_they_are() {
 }
 
 #[test]
+fn a_header_is_a_field_of_its_own_and_messages_without_one_have_no_such_field() {
+    let redis = Redis::start(&[]);
+    let header = |index: usize| [b'A' + u8::try_from(index % 26).unwrap(), 0xff];
+    // More than a call of the script takes.
+    let frames: Vec<u8> =
+        (0..1500).flat_map(|index| [&header(index)[..], b"\0\0\x02ok"].concat()).collect();
+    let send = |server: &Server, layout: &str, frames: &[u8]| {
+        let address = server.address.to_string();
+        let arguments = ["send", &address, "--layout", layout, "--input", "frames"];
+        check(&framelet(&arguments, frames), 0, &[]);
+    };
+    for maxlen in ["", "&maxlen=100000"] {
+        let url = format!("{}{maxlen}", redis.stream("headers"));
+        let server = Server::start(&["--to", &url, "--layout", "h2:u24be"]);
+        send(&server, "h2:u24be", &frames);
+        server.stop();
+        let entries = redis.entries("headers");
+        assert_eq!(entries.len(), 1500);
+        for (index, entry) in entries.iter().enumerate() {
+            assert_eq!(entry["header"], header(index));
+            assert_eq!(text(entry, "payload"), "ok");
+            assert_eq!(text(entry, "number"), (index + 1).to_string());
+        }
+        redis.run(&["DEL", "headers"]);
+    }
+    // In git's layout, only markers have one.
+    let server = Server::start(&["--to", &redis.stream("git"), "--layout", "hex4+self"]);
+    send(&server, "hex4+self", b"0006ok00000006ok");
+    server.stop();
+    let headers: Vec<_> =
+        redis.entries("git").iter().map(|entry| entry.get("header").cloned()).collect();
+    assert_eq!(headers, [None, Some(b"0000".to_vec()), None]);
+}
+
+#[test]
 fn counts_survive_a_restart_of_the_server() {
     let redis = Redis::start(&[]);
     let id = "ffffffffffffffffffffffffffffffff";

@@ -18,7 +18,10 @@ use super::failure::{Failure, plain};
 use super::log;
 use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
+use super::values::{
+    DEFAULT_ADDRESS, DefaultHeader, Timeout, address, count, duration, header, layout, size,
+    timeout,
+};
 use block::Block;
 use connection::Connection;
 use echo::{Echo, Echoing, Rate};
@@ -103,6 +106,10 @@ pub(crate) struct Bench {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
+    /// header of the messages, in hexadecimal, for a layout that has one (default: zeros)
+    #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
+    header: DefaultHeader,
+
     /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)
     #[argh(
         option,
@@ -122,7 +129,7 @@ impl Bench {
         log::start(::log::LevelFilter::Info);
         check_threads()?;
         let (json, plan) = (self.json, self.plan()?);
-        let block = Block::new(plan.layout, plan.sizes.clone())
+        let block = Block::new(plan.layout, &plan.header.0, plan.sizes.clone())
             .map_err(|error| usage("--size", &error.to_string()))?;
         raise_file_limit();
         let sockets = plan.connect()?;
@@ -159,12 +166,14 @@ impl Bench {
             let why = "cannot be more than --connections: each connection has one thread";
             return Err(usage("--threads", why));
         }
+        self.header.check(self.layout)?;
         self.layout
             .encode(*self.size.end())
             .map_err(|error| usage("--size", &error.to_string()))?;
         Ok(Plan {
             address,
             layout: self.layout,
+            header: self.header,
             sizes: self.size,
             connections,
             threads,

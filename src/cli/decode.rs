@@ -41,8 +41,8 @@ impl Decode {
         // A file is always ready, so blocking on this future does not delay any other.
         let input = AssertAsync::new(open_input(self.file.as_deref())?);
         let mut reader = FrameReader::with_layout(input, self.layout).max_message(limit)?;
-        let mut output =
-            OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
+        let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
+            .map_err(|error| Failure::output(&error))?;
         loop {
             match block_on(reader.read_batch()) {
                 Ok(Some(payloads)) => output

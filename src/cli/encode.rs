@@ -9,7 +9,7 @@ use framelet::format::{BlockingFile, InputFormat};
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{Chunk, Framer};
-use super::values::{layout, size};
+use super::values::{DefaultHeader, header, layout, size};
 
 /// Turns text or bytes into frames on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -27,6 +27,10 @@ pub(crate) struct Encode {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
+    /// header of messages that bring none, in hexadecimal, for a layout that has one (default: zeros)
+    #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
+    header: DefaultHeader,
+
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -40,7 +44,8 @@ impl Encode {
             return Err(Failure::new(Exit::Usage, message));
         }
         let limit = self.layout.limit(self.max_message)?;
-        let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
+        self.header.check(self.layout)?;
+        let mut framer = Framer::new(self.file, self.input, self.layout, limit, self.header)?;
         let mut output = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         let mut chunk = Chunk::of_frames();
         loop {

@@ -44,11 +44,15 @@ pub(crate) fn of_length(error: &ReadError) -> &'static str {
 
 /// Returns the error of a message that cannot be sent, with advice.
 pub(crate) fn of_message(error: &EncodeError) -> String {
-    let flag = match error {
+    format!("{error}{}", of_encoding(error))
+}
+
+/// Returns the advice for a message that cannot be sent.
+pub(crate) fn of_encoding(error: &EncodeError) -> &'static str {
+    match error {
         EncodeError::TooLong(TooLong { field: None, .. }) => " (--max-message)",
         _ => " (--layout)",
-    };
-    format!("{error}{flag}")
+    }
 }
 
 /// Returns the error of a server, with advice.

@@ -30,13 +30,14 @@ const VALUES: [(&str, &str, &str); 7] = [
         "FORMAT",
         "--input",
         "of --input: text (lines up to an empty line), lines, nul (up to a NUL byte), hex, base64, json \
-         (objects with payload or payload_base64), frames (u32be), whole (all input is one message)",
+         (objects with payload or payload_base64, and header), frames (u32be, or the layout if it has \
+         headers), whole (all input is one message)",
     ),
     (
         "FORMAT",
         "--output",
         "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, frames \
-         (u32be), raw (nothing in between), none",
+         (u32be, or the layout if it has headers), raw (nothing in between), none",
     ),
     (
         "LAYOUT",

@@ -7,11 +7,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use framelet::Layout;
 use framelet::format::{BlockingFile, Composer, InputError, InputFault, InputFormat};
-use framelet::wire::{EncodeError, TooLong, append_frame};
+use framelet::wire::{EncodeError, TooLong, append_frame_with_header};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::flags;
+use super::values::DefaultHeader;
 
 /// Opens the named file, or standard input.
 pub(crate) fn open_input(file: Option<&str>) -> Result<BlockingFile, Failure> {
@@ -57,10 +58,15 @@ impl Chunk {
         &mut self,
         layout: Layout,
         limit: usize,
+        header: &[u8],
         message: &[u8],
     ) -> Result<(), EncodeError> {
         match &mut self.ends {
-            None => append_frame(&mut self.bytes, layout, limit, message)?,
+            None => append_frame_with_header(&mut self.bytes, layout, limit, header, message)?,
+            // The layouts of acknowledged messages have none.
+            Some(_) if !header.is_empty() => {
+                return Err(EncodeError::Header { length: header.len(), layout });
+            }
             Some(_) if message.len() > limit => {
                 return Err(TooLong { length: message.len(), limit, field: None }.into());
             }
@@ -93,8 +99,10 @@ pub(crate) struct Framer {
     file: Option<String>,
     layout: Layout,
     limit: usize,
-    /// How many messages have been composed.
-    composed: u64,
+    /// The header of messages that bring none.
+    default_header: DefaultHeader,
+    /// That of the current message.
+    header: Vec<u8>,
 }
 
 impl Framer {
@@ -103,30 +111,27 @@ impl Framer {
         format: InputFormat,
         layout: Layout,
         limit: usize,
+        default_header: DefaultHeader,
     ) -> Result<Framer, Failure> {
-        let composer = Composer::new(open_input(file.as_deref())?, format, limit);
-        Ok(Framer { composer, file, layout, limit, composed: 0 })
+        let input = open_input(file.as_deref())?;
+        let composer = Composer::new(input, format.for_layout(layout), limit);
+        Ok(Framer { composer, file, layout, limit, default_header, header: Vec::new() })
     }
 
     /// Reads once and appends the complete messages, at most `most`, to `chunk`. Returns `false` at the end
     /// of the input.
     pub(crate) fn read(&mut self, chunk: &mut Chunk, most: u64) -> Result<bool, Failure> {
-        let (layout, limit, composed) = (self.layout, self.limit, &mut self.composed);
-        let mut refused = None;
-        let read = self.composer.read(|message| {
-            if chunk.messages < most && refused.is_none() {
-                *composed += 1;
-                refused = chunk.append(layout, limit, message).err();
+        let Framer { composer, layout, limit, default_header, header, .. } = self;
+        let read = composer.read_with_headers(|of_message, message| {
+            if chunk.messages >= most {
+                return Ok(());
             }
+            header.clear();
+            of_message.append_to(header);
+            let header = if header.is_empty() { &default_header.0 } else { &*header };
+            chunk.append(*layout, *limit, header, message)
         });
-        match refused {
-            // The composer keeps to the limit, but knows no shortest message, which u16be-4 has.
-            Some(error) => {
-                let message = format!("message {} of the input: {error}", self.composed);
-                Err(Failure::new(Exit::Protocol, message))
-            }
-            None => read.map_err(|error| self.failure(error)),
-        }
+        read.map_err(|error| self.failure(error))
     }
 
     fn failure(&self, error: InputError) -> Failure {
@@ -143,7 +148,11 @@ impl Framer {
             InputFault::TooLong { .. } => {
                 Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
             }
-            InputFault::Frame(ref frame) => {
+            InputFault::Encode(ref fault) => {
+                let hint = flags::of_encoding(fault);
+                Failure::new(Exit::Protocol, format!("{error}{hint}"))
+            }
+            InputFault::Frame { error: ref frame, .. } => {
                 let mended_by = flags::of_length(frame);
                 Failure::new(Exit::Protocol, format!("{error}{mended_by}"))
             }

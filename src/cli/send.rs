@@ -16,7 +16,10 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::log;
 use super::process::check_threads;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
+use super::values::{
+    DEFAULT_ADDRESS, DefaultHeader, Timeout, address, count, duration, header, layout, size,
+    timeout,
+};
 use progress::{Input, Progress};
 
 mod ack; // the conversation with acknowledgements
@@ -102,6 +105,10 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
+    /// header of messages that bring none, in hexadecimal, for a layout that has one (default: zeros)
+    #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
+    header: DefaultHeader,
+
     /// longest message to send or accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -150,6 +157,7 @@ impl Send {
             let message = "--message takes the place of the input, so --input has no use with it";
             return Err(Failure::new(Exit::Usage, message));
         }
+        self.header.check(self.layout)?;
         ack::check(self)
     }
 
@@ -173,7 +181,7 @@ impl Send {
             InputFormat::Text => "type lines, an empty line sends them; Ctrl-D ends",
             InputFormat::Whole => "type a message; Ctrl-D sends it and ends",
             InputFormat::Nul => "a NUL byte (Ctrl-@) sends what was typed; Ctrl-D ends",
-            InputFormat::Frames => "waiting for u32be frames on standard input; Ctrl-D ends",
+            InputFormat::Frames(_) => "waiting for frames on standard input; Ctrl-D ends",
             _ => "each line is sent as a message; Ctrl-D ends",
         };
         log::say(format!("connected to {address}; {how}"));

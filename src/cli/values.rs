@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use framelet::wire::{ParseLayoutError, WithoutPassword};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use framelet::wire::{
+    EncodeError, MAX_PAYLOAD, ParseLayoutError, WithoutPassword, append_frame_with_header,
+};
 use framelet::{Address, Layout};
 use parse_size::parse_size;
 
@@ -61,4 +64,30 @@ pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
 /// Parses a count.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number; write digits only".into())
+}
+
+/// The header of messages that bring none; an empty one stands for zeros.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DefaultHeader(pub(crate) Vec<u8>);
+
+impl DefaultHeader {
+    /// Checks that messages in `layout` can have it.
+    pub(crate) fn check(&self, layout: Layout) -> Result<(), Failure> {
+        let frame = &mut Vec::new();
+        match append_frame_with_header(frame, layout, MAX_PAYLOAD, &self.0, b"") {
+            Err(error @ EncodeError::Header { .. }) => {
+                Err(Failure::new(Exit::Usage, format!("--header: {error} (--layout)")))
+            }
+            // Only a longer payload can be framed.
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Parses a header: `51`, `0102ff`.
+pub(crate) fn header(text: &str) -> Result<DefaultHeader, String> {
+    HEXLOWER_PERMISSIVE
+        .decode(text.as_bytes())
+        .map(DefaultHeader)
+        .map_err(|_| "not hexadecimal; write two digits for each byte, as in 51 or 0102ff".into())
 }

@@ -14,7 +14,7 @@ use crate::net::address::{Address, ParseAddressError};
 use crate::net::byte_stream::ByteStream;
 use crate::stream::error::{ReadError, WriteError};
 use crate::stream::framed::Framed;
-use crate::wire::layout::{Layout, LimitError};
+use crate::wire::layout::{Header, Layout, LimitError};
 
 /// One connection to a server, over a socket or any other stream.
 ///
@@ -241,7 +241,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// ```
     pub async fn request(&mut self, payload: &[u8]) -> Result<Vec<u8>, RequestError> {
         let mut reply = Vec::new();
-        self.exchange(iter::once(payload), |payload| reply = payload).await?;
+        let request = iter::once(([], payload));
+        self.exchange(request, |_| (), |((), payload)| reply = payload).await?;
+        Ok(reply)
+    }
+
+    /// Sends a message with a [header](crate::wire::Header), and returns the header and the payload of the
+    /// reply. An empty header stands for zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`], with [`WriteError::Encode`] if the layout has no such header.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of [`request`](Client::request).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::{Reply, Request};
+    /// use framelet::{Address, Client, Layout, Server};
+    /// use futures_lite::future;
+    ///
+    /// // The layout of Modbus: the reply carries the transaction id and the protocol id of its request.
+    /// async fn read_registers(request: Request) -> Reply {
+    ///     Reply::from(b"\x01\x03\x02\0\x2a".to_vec()).with_header(request.header().to_vec())
+    /// }
+    /// # future::block_on(async {
+    /// let modbus: Layout = "h4:u16be".parse()?;
+    /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// let mut client = Client::connect(listener.address()?).await?.layout(modbus)?;
+    /// let server = Server::new(listener).layout(modbus).answer(read_registers);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    ///
+    /// let request = b"\x01\x03\0\0\0\x01";
+    /// let (header, reply) = client.request_with_header(b"\0\x07\0\0", request).await?;
+    /// assert_eq!((header, reply), (b"\0\x07\0\0".to_vec(), b"\x01\x03\x02\0\x2a".to_vec()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn request_with_header(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
+        let mut reply = Default::default();
+        let request = iter::once((header, payload));
+        self.exchange(request, |header| header.to_vec(), |received| reply = received).await?;
         Ok(reply)
     }
 
@@ -277,41 +323,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         payloads: impl IntoIterator<Item = P>,
     ) -> Result<Vec<Vec<u8>>, RequestError> {
         let mut replies = Vec::new();
-        self.exchange(payloads.into_iter(), |reply| replies.push(reply)).await?;
+        let requests = payloads.into_iter().map(|payload| ([], payload));
+        self.exchange(requests, |_| (), |((), reply)| replies.push(reply)).await?;
         Ok(replies)
     }
 
-    /// Sends requests and takes the reply to each.
-    async fn exchange<P: AsRef<[u8]>>(
+    /// Sends requests, each a header and a payload, and takes the reply to each: what `header` makes of its
+    /// header, and its payload.
+    async fn exchange<R: AsRef<[u8]>, P: AsRef<[u8]>, H>(
         &mut self,
-        mut payloads: impl Iterator<Item = P>,
-        mut take: impl FnMut(Vec<u8>),
+        mut requests: impl Iterator<Item = (R, P)>,
+        header: impl Fn(Header<'_>) -> H,
+        mut take: impl FnMut((H, Vec<u8>)),
     ) -> Result<(), RequestError> {
         let timeout = self.timeout;
         let mut late = self.unanswered;
-        let mut unsent = payloads.next();
+        let mut unsent = requests.next();
         while unsent.is_some() || self.unanswered > late {
-            let reply = poll_fn(|cx| self.poll_reply(cx, &mut payloads, &mut unsent, &mut late));
+            let reply =
+                poll_fn(|cx| self.poll_reply(cx, &mut requests, &mut unsent, &mut late, &header));
             take(reply.or(timed_out(timeout)).await?);
         }
         Ok(())
     }
 
     /// Sends as many requests as there is room for, and reads the next reply after `late` others.
-    fn poll_reply<P: AsRef<[u8]>>(
+    fn poll_reply<R: AsRef<[u8]>, P: AsRef<[u8]>, H>(
         &mut self,
         cx: &mut Context<'_>,
-        payloads: &mut impl Iterator<Item = P>,
-        unsent: &mut Option<P>,
+        requests: &mut impl Iterator<Item = (R, P)>,
+        unsent: &mut Option<(R, P)>,
         late: &mut u64,
-    ) -> Poll<Result<Vec<u8>, RequestError>> {
+        header: impl Fn(Header<'_>) -> H,
+    ) -> Poll<Result<(H, Vec<u8>), RequestError>> {
         let mut failed = None;
-        while let Some(payload) = unsent {
-            match self.framed.poll_feed(cx, &[], payload.as_ref()) {
+        while let Some((header, payload)) = unsent {
+            match self.framed.poll_feed(cx, header.as_ref(), payload.as_ref()) {
                 Poll::Ready(Ok(())) => {
                     // From here on there will be a reply, whatever becomes of the future that asks for it.
                     self.unanswered += 1;
-                    *unsent = payloads.next();
+                    *unsent = requests.next();
                 }
                 Poll::Ready(Err(WriteError::Io(error))) => {
                     failed = Some(WriteError::Io(error));
@@ -328,7 +379,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             failed = Some(error);
         }
         while self.unanswered > 0 {
-            match self.framed.poll_read(cx) {
+            match self.framed.poll_read_with(cx, &header) {
                 Poll::Ready(Ok(Some(reply))) => {
                     self.unanswered -= 1;
                     match late.checked_sub(1) {
@@ -360,6 +411,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A dropped `feed` has not queued its message.
     pub async fn feed(&mut self, payload: &[u8]) -> Result<(), WriteError> {
         self.framed.feed(payload).await
+    }
+
+    /// Queues a message with a header; see [`Framed::feed_with_header`].
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`], if the message is too long, the layout has no such header, or the stream failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `feed_with_header` has not queued its message.
+    pub async fn feed_with_header(
+        &mut self,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), WriteError> {
+        self.framed.feed_with_header(header, payload).await
     }
 
     /// Writes all that is queued.
@@ -400,13 +468,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// A dropped `receive` loses nothing.
     pub async fn receive(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
-        loop {
-            let received = self.framed.read().await?;
-            match self.unanswered.checked_sub(1) {
-                Some(left) if received.is_some() => self.unanswered = left,
-                _ => return Ok(received),
-            }
+        self.drop_late_replies().await?;
+        self.framed.read().await
+    }
+
+    /// Receives the next message as [`receive`](Client::receive) does, with its header before the payload.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], and the same one again on every later call.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped `receive_with_header` loses nothing.
+    pub async fn receive_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+        self.drop_late_replies().await?;
+        self.framed.read_with_header().await
+    }
+
+    /// Reads the replies to requests that were given up.
+    async fn drop_late_replies(&mut self) -> Result<(), ReadError> {
+        while self.unanswered > 0 && self.framed.read().await?.is_some() {
+            self.unanswered -= 1;
         }
+        Ok(())
     }
 
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;

@@ -8,14 +8,14 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
 
-use super::json::payload_of_json;
+use super::json::message_of_json;
 use super::names::InputFormat;
 use super::undecodable::{not_base64, not_hex};
 use crate::stream::error::ReadError;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
 use crate::wire::io_error::Plain;
-use crate::wire::layout::Layout;
+use crate::wire::layout::{EncodeError, Header, Layout};
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -111,8 +111,15 @@ pub enum InputFault {
     },
     /// A record is not valid in its format.
     NotInFormat(String),
+    /// A message cannot be framed, as the closure said that takes it.
+    Encode(EncodeError),
     /// A frame is not valid.
-    Frame(Box<ReadError>),
+    Frame {
+        /// The layout in which it was read.
+        layout: Layout,
+        /// What is wrong with it.
+        error: Box<ReadError>,
+    },
     /// The source cannot be read.
     Io(io::Error),
 }
@@ -120,10 +127,10 @@ pub enum InputFault {
 impl<R: Read> Composer<R> {
     /// Returns a composer of messages of at most `limit` bytes, read from `source`.
     pub fn new(source: R, format: InputFormat, limit: usize) -> Composer<R> {
-        if format == InputFormat::Frames {
+        if let InputFormat::Frames(layout) = format {
             let source = AssertAsync::new(source);
-            let limit = limit.min(Layout::U32BE.max_payload());
-            let reader = FrameReader::in_pool(source, Layout::U32BE, limit, Pool::unbounded());
+            let limit = limit.min(layout.max_payload());
+            let reader = FrameReader::in_pool(source, layout, limit, Pool::unbounded());
             return Composer(Kind::Frames(Box::new(reader)));
         }
         Composer(Kind::Records(Records {
@@ -144,22 +151,65 @@ impl<R: Read> Composer<R> {
     /// # Errors
     ///
     /// [`InputError`]; nothing follows it, and the next call returns `false`.
-    pub fn read(&mut self, take: impl FnMut(&[u8])) -> Result<bool, InputError> {
+    pub fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, InputError> {
+        self.read_with_headers(|_, payload| {
+            take(payload);
+            Ok(())
+        })
+    }
+
+    /// Does the same as [`read`](Composer::read), with the header of each message; it is empty if the record
+    /// has none. If `take` cannot encode a message, nothing follows that, and the error says which record it
+    /// is.
+    ///
+    /// # Errors
+    ///
+    /// As for `read`, and [`InputFault::Encode`] with what `take` returned.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::{Composer, InputFormat};
+    /// use framelet::wire::{MAX_PAYLOAD, append_frame_with_header};
+    /// use framelet::Layout;
+    ///
+    /// let layout: Layout = "h1:u32be".parse()?;
+    /// let records = "{\"header\":\"01\",\"payload\":\"a\"}\n{\"header\":\"0203\",\"payload\":\"b\"}\n";
+    /// let mut composer = Composer::new(records.as_bytes(), InputFormat::Json, 1024);
+    /// let mut frames = Vec::new();
+    /// let read = composer.read_with_headers(|header, payload| {
+    ///     append_frame_with_header(&mut frames, layout, MAX_PAYLOAD, &header.to_vec(), payload)
+    /// });
+    /// assert_eq!(frames, b"\x01\0\0\0\x01a");
+    /// assert_eq!(read.unwrap_err().record, Some(2)); // its header has two bytes
+    /// # Ok::<(), framelet::wire::ParseLayoutError>(())
+    /// ```
+    pub fn read_with_headers(
+        &mut self,
+        mut take: impl FnMut(Header<'_>, &[u8]) -> Result<(), EncodeError>,
+    ) -> Result<bool, InputError> {
         let read = match &mut self.0 {
             Kind::Ended => Ok(false),
-            Kind::Records(records) => records.read(take),
+            Kind::Records(records) => records.read(&mut take),
             // Does not block on a nested wait: a blocking source is always ready.
             Kind::Frames(reader) => match block_on(reader.read_batch()) {
                 Ok(Some(payloads)) => {
-                    payloads.iter().for_each(take);
-                    Ok(true)
+                    let mut messages = (payloads.first_number()..).zip(payloads.messages());
+                    messages.try_for_each(|(number, (header, payload))| {
+                        take(header, payload).map_err(|error| {
+                            let fault = InputFault::Encode(error);
+                            InputError { record: Some(number), fault }
+                        })
+                    })
                 }
+                .map(|()| true),
                 Ok(None) => Ok(false),
                 Err(ReadError::Io { error, .. }) => {
                     Err(InputError { record: None, fault: InputFault::Io(error) })
                 }
                 Err(error) => {
-                    Err(InputError { record: None, fault: InputFault::Frame(Box::new(error)) })
+                    let (layout, error) = (reader.layout(), Box::new(error));
+                    Err(InputError { record: None, fault: InputFault::Frame { layout, error } })
                 }
             },
         };
@@ -170,8 +220,13 @@ impl<R: Read> Composer<R> {
     }
 }
 
+/// Takes the header and the payload of a message.
+trait Take: FnMut(Header<'_>, &[u8]) -> Result<(), EncodeError> {}
+
+impl<F: FnMut(Header<'_>, &[u8]) -> Result<(), EncodeError>> Take for F {}
+
 impl<R: Read> Records<R> {
-    fn read(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, InputError> {
+    fn read(&mut self, take: &mut impl Take) -> Result<bool, InputError> {
         if self.at_end {
             return Ok(false);
         }
@@ -184,15 +239,15 @@ impl<R: Read> Records<R> {
             }
         };
         let result = match read {
-            Ok(0) => self.finish(&mut take).map(|()| false),
-            Ok(filled) => self.split(&chunk[..filled], &mut take).map(|()| true),
+            Ok(0) => self.finish(take).map(|()| false),
+            Ok(filled) => self.split(&chunk[..filled], take).map(|()| true),
             Err(error) => Err(InputError { record: None, fault: InputFault::Io(error) }),
         };
         self.chunk = chunk;
         result
     }
 
-    fn split(&mut self, chunk: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+    fn split(&mut self, chunk: &[u8], take: &mut impl Take) -> Result<(), InputError> {
         if self.format == InputFormat::Whole {
             return self.keep(chunk);
         }
@@ -216,22 +271,23 @@ impl<R: Read> Records<R> {
     }
 
     /// The source has ended, so the current record is complete without an end mark.
-    fn finish(&mut self, take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+    fn finish(&mut self, take: &mut impl Take) -> Result<(), InputError> {
         self.at_end = true;
         let record = std::mem::take(&mut self.unfinished);
         if self.format == InputFormat::Whole {
-            take(&record);
+            self.give(Header::EMPTY, &record, take)?;
         } else if !record.is_empty() {
             self.compose(&record, take)?;
         }
-        if let Some(composed) = self.composed.take() {
-            take(&composed);
+        match self.composed.take() {
+            Some(composed) => self.give(Header::EMPTY, &composed, take),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Converts a whole record to a message, or adds it to one.
-    fn compose(&mut self, record: &[u8], take: &mut impl FnMut(&[u8])) -> Result<(), InputError> {
+    fn compose(&mut self, record: &[u8], take: &mut impl Take) -> Result<(), InputError> {
+        let mut header = Vec::new();
         let decoded = match self.format {
             InputFormat::Text => return self.compose_text(record, take),
             InputFormat::Hex => HEXLOWER_PERMISSIVE
@@ -244,28 +300,34 @@ impl<R: Read> Records<R> {
                 .map_err(|error| not_base64(error, record)),
             // An empty line contains no object, so it is skipped and not an error.
             InputFormat::Json if record.trim_ascii().is_empty() => return Ok(()),
-            InputFormat::Json => payload_of_json(record),
-            InputFormat::Lines | InputFormat::Nul | InputFormat::Whole | InputFormat::Frames => {
-                self.check(record.len())?;
-                take(record);
-                return Ok(());
+            InputFormat::Json => message_of_json(record).map(|(of_record, payload)| {
+                header = of_record;
+                payload
+            }),
+            InputFormat::Lines | InputFormat::Nul | InputFormat::Whole | InputFormat::Frames(_) => {
+                Ok(Cow::Borrowed(record))
             }
         };
         let payload = decoded.map_err(|what| self.error(InputFault::NotInFormat(what)))?;
         self.check(payload.len())?;
-        take(&payload);
-        Ok(())
+        self.give(Header::new(&header), &payload, take)
     }
 
-    fn compose_text(
-        &mut self,
-        line: &[u8],
-        take: &mut impl FnMut(&[u8]),
+    /// Passes a message on.
+    fn give(
+        &self,
+        header: Header<'_>,
+        payload: &[u8],
+        take: &mut impl Take,
     ) -> Result<(), InputError> {
+        take(header, payload).map_err(|error| self.error(InputFault::Encode(error)))
+    }
+
+    fn compose_text(&mut self, line: &[u8], take: &mut impl Take) -> Result<(), InputError> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
-            take(&self.composed.take().unwrap_or_default());
-            return Ok(());
+            let composed = self.composed.take().unwrap_or_default();
+            return self.give(Header::EMPTY, &composed, take);
         }
         let length = self.composed.as_ref().map_or(0, |composed| composed.len() + 1) + line.len();
         self.check(length)?;
@@ -330,7 +392,10 @@ impl fmt::Display for InputError {
                 write!(f, "message is over the limit of {limit} bytes")
             }
             InputFault::NotInFormat(what) => f.write_str(what),
-            InputFault::Frame(error) => write!(f, "the input is not u32be frames: {error}"),
+            InputFault::Encode(error) => error.fmt(f),
+            InputFault::Frame { layout, error } => {
+                write!(f, "the input is not {layout} frames: {error}")
+            }
             InputFault::Io(error) => write!(f, "cannot read the input: {}", Plain(error)),
         }
     }
@@ -339,7 +404,8 @@ impl fmt::Display for InputError {
 impl std::error::Error for InputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.fault {
-            InputFault::Frame(error) => Some(&**error),
+            InputFault::Encode(error) => Some(error),
+            InputFault::Frame { error, .. } => Some(&**error),
             InputFault::Io(error) => Some(error),
             InputFault::TooLong { .. } | InputFault::NotInFormat(_) => None,
         }
@@ -349,6 +415,7 @@ impl std::error::Error for InputError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::append_frame_with_header;
 
     /// A source that gives its bytes in pieces of random length.
     struct Pieces<'a>(&'a [u8], fastrand::Rng);
@@ -469,5 +536,95 @@ mod tests {
             let error = error.unwrap();
             assert!(error.contains(word), "{format}: {error}");
         }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_framed_is_named_and_ends_the_input() {
+        let layout: Layout = "h1:u32be".parse().unwrap();
+        let records = b"{\"header\":\"51\",\"payload\":\"a\"}\n\n{\"payload\":\"b\"}\n\
+                        {\"header\":\"5152\",\"payload\":\"c\"}\n{\"payload\":\"d\"}\n";
+        let framed = b"\x51\0\0\0\x01a\0\0\0\0\x01b";
+        for (input, format, record) in [
+            (&records[..], InputFormat::Json, Some(4)),
+            (b"\0\0\0\0\x01a\0\0\0\0\x01b", InputFormat::Frames(layout), None),
+        ] {
+            let mut composer = Composer::new(input, format, 10);
+            let mut out = Vec::new();
+            let mut read = || {
+                composer.read_with_headers(|header, payload| {
+                    append_frame_with_header(&mut out, layout, 10, &header.to_vec(), payload)
+                })
+            };
+            match record {
+                Some(record) => {
+                    let error = read().unwrap_err();
+                    assert_eq!(error.record, Some(record));
+                    let text = "record 4 of the input: a header of 2 bytes, but h1:u32be has 1";
+                    assert_eq!(error.to_string(), text);
+                    assert!(!read().unwrap(), "nothing follows");
+                    assert_eq!(out, framed);
+                }
+                None => {
+                    assert!(read().unwrap());
+                    assert_eq!(out, input);
+                }
+            }
+        }
+        // In each format, and wherever a message is passed on.
+        let layout: Layout = "u8-3".parse().unwrap();
+        for (format, input, record) in [
+            ("text", &b"long\n\nab\n\n"[..], Some(4)),
+            ("text", b"long\n\nab", Some(3)),
+            ("text", b"long\n\n\n", Some(3)),
+            ("lines", b"long\nab\nlong\n", Some(2)),
+            ("lines", b"long\nab", Some(2)),
+            ("nul", b"long\0ab\0", Some(2)),
+            ("hex", b"6c6f6e67\n6162\n", Some(2)),
+            ("base64", b"bG9uZw==\nYWI=\n", Some(2)),
+            ("whole", b"ab", None),
+            ("frames", b"\0\0\0\x04long\0\0\0\x02ab", Some(2)),
+        ] {
+            let mut composer = Composer::new(input, format.parse().unwrap(), 10);
+            let mut out = Vec::new();
+            let error = loop {
+                let read = composer.read_with_headers(|header, payload| {
+                    append_frame_with_header(&mut out, layout, 10, &header.to_vec(), payload)
+                });
+                match read {
+                    Ok(more) => assert!(more, "{format}: nothing was refused"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.record, record, "{format}: {error}");
+            assert!(error.to_string().contains("is less than a u8-3 prefix"), "{error}");
+            assert_eq!(out, if format == "whole" { &b""[..] } else { b"\x01long" }, "{format}");
+        }
+    }
+
+    #[test]
+    fn frames_with_headers_are_read_in_their_layout() {
+        for (layout, input, messages) in [
+            ("h1:u32be+self", &b"Q\0\0\0\x05a"[..], &[(&b"Q"[..], &b"a"[..])][..]),
+            ("h1:u8:data:h1", b"a\x01xbc\0d", &[(b"ab", b"x"), (b"cd", b"")]),
+            ("hex4+self", b"0005a0000", &[(b"", b"a"), (b"0000", b"")]),
+        ] {
+            let format = InputFormat::default();
+            assert_eq!(format.for_layout(layout.parse().unwrap()), format);
+            let format = InputFormat::Frames(Layout::U32BE).for_layout(layout.parse().unwrap());
+            let mut composer = Composer::new(input, format, 10);
+            let mut found = Vec::new();
+            let mut take = |header: Header<'_>, payload: &[u8]| {
+                found.push((header.to_vec(), payload.to_vec()));
+                Ok(())
+            };
+            while composer.read_with_headers(&mut take).unwrap() {}
+            let messages =
+                messages.iter().map(|(header, payload)| (header.to_vec(), payload.to_vec()));
+            assert!(found.iter().cloned().eq(messages), "{layout}: {found:?}");
+        }
+        let layout = "h1:u32be+self".parse().unwrap();
+        let mut composer = Composer::new(&b"Q\0\0\0\x01"[..], InputFormat::Frames(layout), 10);
+        let error = composer.read(|_| {}).unwrap_err().to_string();
+        assert!(error.starts_with("the input is not h1:u32be+self frames: message 1"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
-//! Extracts the payload of a JSON object without extra memory: the line may be as long as the longest
+//! Extracts the header and the payload of a JSON object without extra memory: the line may be as long as the longest
 //! message allows, and everything else in it is skipped.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::undecodable::not_base64;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use serde_core::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// Returns the payload in a JSON object of the format `json`.
-pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+/// Returns the header, which may be empty, and the payload in a JSON object of the format `json`.
+pub(crate) fn message_of_json(line: &[u8]) -> Result<(Vec<u8>, Cow<'_, [u8]>), String> {
     let mut json = serde_json::Deserializer::from_slice(line);
     let object = json.deserialize_any(ObjectVisitor).and_then(|object| json.end().map(|()| object));
     // The parser's scratch space grows to the longest string that contains an escape.
@@ -23,8 +23,12 @@ pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             format!("not JSON: {what} at byte {}", error.column())
         }
     })?;
+    let header = object.header.text("header")?.unwrap_or_default();
+    let header = HEXLOWER_PERMISSIVE
+        .decode(header.as_bytes())
+        .map_err(|error| format!("header is not hexadecimal: {error}"))?;
     let payload = object.payload.text("payload")?;
-    match (payload, object.payload_base64.text("payload_base64")?) {
+    let payload = match (payload, object.payload_base64.text("payload_base64")?) {
         (Some(Cow::Borrowed(text)), None) => Ok(Cow::Borrowed(text.as_bytes())),
         (Some(Cow::Owned(text)), None) => Ok(Cow::Owned(text.into_bytes())),
         (None, Some(base64)) => BASE64
@@ -33,12 +37,14 @@ pub(crate) fn payload_of_json(line: &[u8]) -> Result<Cow<'_, [u8]>, String> {
             .map_err(|error| format!("payload_base64 is {}", not_base64(error, base64.as_bytes()))),
         (None, None) => Err("neither payload nor payload_base64 in the object".into()),
         (Some(_), Some(_)) => Err("both payload and payload_base64 in the object".into()),
-    }
+    };
+    Ok((header, payload?))
 }
 
 /// The relevant fields of an object.
 #[derive(Default)]
 struct Object<'a> {
+    header: Found<'a>,
     payload: Found<'a>,
     payload_base64: Found<'a>,
 }
@@ -79,6 +85,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut object = Object::default();
         while let Some(name) = map.next_key::<Name>()? {
             let place = match name {
+                Name::Header => &mut object.header,
                 Name::Payload => &mut object.payload,
                 Name::PayloadBase64 => &mut object.payload_base64,
                 Name::Other => {
@@ -97,6 +104,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 }
 
 enum Name {
+    Header,
     Payload,
     PayloadBase64,
     Other,
@@ -119,6 +127,7 @@ impl Visitor<'_> for NameVisitor {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Name, E> {
         Ok(match name {
+            "header" => Name::Header,
             "payload" => Name::Payload,
             "payload_base64" => Name::PayloadBase64,
             _ => Name::Other,
@@ -206,9 +215,28 @@ mod tests {
             (r#"{"payload":"a","payload":"a"}"#, "contains payload twice"),
             (r#"{"payload":"a","payload_base64":"YQ=="}"#, "both"),
             (r#"{"payload_base64":"!"}"#, "not Base64"),
+            (r#"{"header":"5","payload":""}"#, "header is not hexadecimal"),
+            (r#"{"header":"5x","payload":""}"#, "header is not hexadecimal"),
+            (r#"{"header":51,"payload":""}"#, "header is not a string"),
+            (r#"{"header":"","header":"","payload":""}"#, "contains header twice"),
+            (r#"{"header":"51"}"#, "neither payload nor payload_base64"),
         ] {
-            let error = payload_of_json(line.as_bytes()).unwrap_err();
+            let error = message_of_json(line.as_bytes()).unwrap_err();
             assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_hexadecimal_and_may_be_missing() {
+        for (line, header) in [
+            (r#"{"payload":"a"}"#, &b""[..]),
+            (r#"{"header":"","payload":"a"}"#, b""),
+            (r#"{"header":"51","payload":"a"}"#, b"Q"),
+            (r#"{"payload":"a","header":"00ffFf"}"#, b"\0\xff\xff"),
+            (r#"{"head\u0065r":"\u0035\u0031","payload_base64":"YQ=="}"#, b"Q"),
+        ] {
+            let (found, payload) = message_of_json(line.as_bytes()).unwrap();
+            assert_eq!((&*found, &*payload), (header, &b"a"[..]), "{line}");
         }
     }
 
@@ -221,12 +249,12 @@ mod tests {
             r#"{"payload_base64":"YQ==","length":1}"#,
             r#"{"payload_base64":"Y\u0051=\u003d"}"#,
         ] {
-            assert_eq!(&*payload_of_json(line.as_bytes()).unwrap(), b"a", "{line}");
+            assert_eq!(&*message_of_json(line.as_bytes()).unwrap().1, b"a", "{line}");
         }
         let line = b"{\"payload\":\"\xc3\xa9 plain\"}";
-        assert!(matches!(payload_of_json(line).unwrap(), Cow::Borrowed(_)), "it was copied");
+        assert!(matches!(message_of_json(line).unwrap().1, Cow::Borrowed(_)), "it was copied");
         let nested =
             format!("{{\"deep\":{}{},\"payload\":\"\"}}", "[".repeat(9999), "]".repeat(9999));
-        assert_eq!(&*payload_of_json(nested.as_bytes()).unwrap(), b"");
+        assert_eq!(&*message_of_json(nested.as_bytes()).unwrap().1, b"");
     }
 }

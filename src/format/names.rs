@@ -7,17 +7,21 @@
 //! | `nul` | bytes up to a NUL byte |
 //! | `hex`, `base64` | a line of digits |
 //! | `json` | a line with an object: the message's origin and its payload |
-//! | `frames` | a `u32be` frame |
+//! | `frames` | a `u32be` frame, or one in a layout with a header |
 //! | `whole` (in) | the whole input |
 //! | `raw` (out) | its bytes, with nothing in between |
 //! | `none` (out) | not written: only counted |
 //!
-//! `json`, `hex`, `base64` and `frames` preserve any bytes in both directions. The others preserve what
+//! `json`, `hex`, `base64` and `frames` preserve any payload in both directions; `json` and `frames` also
+//! preserve the header of a message, which the others leave out. The others preserve what
 //! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
 //! messages without an empty line.
 
 use std::fmt;
+use std::mem;
 use std::str::FromStr;
+
+use crate::wire::layout::Layout;
 
 /// How messages are read from text or bytes.
 ///
@@ -46,10 +50,10 @@ pub enum InputFormat {
     Hex,
     /// A line of Base64 (RFC 4648) is a message.
     Base64,
-    /// A line with a JSON object is a message: its `payload` or `payload_base64`.
+    /// A line with a JSON object is a message: its `payload` or `payload_base64`, and its `header`, if any.
     Json,
-    /// A `u32be` frame is a message.
-    Frames,
+    /// A frame in this layout is a message.
+    Frames(Layout),
     /// The whole input is one message.
     Whole,
 }
@@ -78,11 +82,12 @@ pub enum OutputFormat {
     Hex,
     /// A line of Base64 (RFC 4648).
     Base64,
-    /// A line with a JSON object: the message's origin and its `payload`, or `payload_base64` if it is not
-    /// UTF-8.
+    /// A line with a JSON object: the message's origin, its `header` in hexadecimal if it has one, and its
+    /// `payload`, or `payload_base64` if it is not UTF-8.
     Json,
-    /// A `u32be` frame.
-    Frames,
+    /// A frame in this layout. If the message has a header, the layout should have one as well, since
+    /// otherwise the header is left out.
+    Frames(Layout),
     /// The message, and nothing else.
     Raw,
     /// Nothing.
@@ -96,7 +101,7 @@ pub(crate) const INPUT: [(&str, InputFormat); 8] = [
     ("hex", InputFormat::Hex),
     ("base64", InputFormat::Base64),
     ("json", InputFormat::Json),
-    ("frames", InputFormat::Frames),
+    ("frames", InputFormat::Frames(Layout::U32BE)),
     ("whole", InputFormat::Whole),
 ];
 
@@ -107,10 +112,63 @@ pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
     ("hex", OutputFormat::Hex),
     ("base64", OutputFormat::Base64),
     ("json", OutputFormat::Json),
-    ("frames", OutputFormat::Frames),
+    ("frames", OutputFormat::Frames(Layout::U32BE)),
     ("raw", OutputFormat::Raw),
     ("none", OutputFormat::None),
 ];
+
+impl InputFormat {
+    /// Returns the format for messages that will be sent in `layout`: frames are then in that layout if it has
+    /// a header, so that they carry it, and in `u32be` otherwise.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::InputFormat;
+    /// use framelet::Layout;
+    ///
+    /// let (frames, postgres): (InputFormat, Layout) = ("frames".parse()?, "h1:u32be+self".parse()?);
+    /// assert_eq!(frames.for_layout(postgres), InputFormat::Frames(postgres));
+    /// assert_eq!(frames.for_layout("u16le".parse()?), InputFormat::Frames(Layout::U32BE));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn for_layout(self, layout: Layout) -> InputFormat {
+        match self {
+            InputFormat::Frames(_) => InputFormat::Frames(frames_for(layout)),
+            other => other,
+        }
+    }
+}
+
+impl OutputFormat {
+    /// Returns the format for messages that were received in `layout`: frames are then in that layout if it
+    /// has a header, so that nothing is lost, and in `u32be` otherwise.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::OutputFormat;
+    /// use framelet::Layout;
+    ///
+    /// let (frames, postgres): (OutputFormat, Layout) = ("frames".parse()?, "h1:u32be+self".parse()?);
+    /// assert_eq!(frames.for_layout(postgres), OutputFormat::Frames(postgres));
+    /// assert_eq!(frames.for_layout("u16le".parse()?), OutputFormat::Frames(Layout::U32BE));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn for_layout(self, layout: Layout) -> OutputFormat {
+        match self {
+            OutputFormat::Frames(_) => OutputFormat::Frames(frames_for(layout)),
+            other => other,
+        }
+    }
+}
+
+/// Returns the layout of frames in a file.
+fn frames_for(layout: Layout) -> Layout {
+    if layout.has_header() { layout } else { Layout::U32BE }
+}
 
 /// Not the name of a format.
 ///
@@ -137,8 +195,10 @@ fn find<T: Copy>(text: &str, known: &[(&'static str, T)]) -> Result<T, ParseForm
         .ok_or_else(|| ParseFormatError { known: known.iter().map(|(name, _)| *name).collect() })
 }
 
-fn name<T: PartialEq>(format: &T, known: &[(&'static str, T)]) -> &'static str {
-    known.iter().find(|(_, known)| known == format).map_or("", |(name, _)| name)
+fn name<T>(format: &T, known: &[(&'static str, T)]) -> &'static str {
+    // Frames in any layout have one name.
+    let same = |known: &T| mem::discriminant(known) == mem::discriminant(format);
+    known.iter().find(|(_, known)| same(known)).map_or("", |(name, _)| name)
 }
 
 impl FromStr for InputFormat {

@@ -1,5 +1,6 @@
 //! Converts messages to text or bytes.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use data_encoding::{BASE64, Encoding, HEXLOWER};
@@ -11,7 +12,7 @@ use super::names::OutputFormat;
 use crate::message::Message;
 use crate::wire::escape::Escaped;
 use crate::wire::frame::append_frame;
-use crate::wire::layout::{Layout, MAX_PAYLOAD};
+use crate::wire::layout::{EncodeError, Layout, MAX_PAYLOAD};
 
 /// How much of a payload is encoded at once, in bytes, so that a long one needs no second buffer of its
 /// size. A multiple of three, for Base64.
@@ -53,7 +54,7 @@ impl OutputFormat {
                 }
                 append_display(out, if self == OutputFormat::Text { "\n\n" } else { "" });
             }
-            (OutputFormat::Lines | OutputFormat::Nul | OutputFormat::Frames, true) => {
+            (OutputFormat::Lines | OutputFormat::Nul | OutputFormat::Frames(_), true) => {
                 append_escaped(out, payload, make_room)?;
                 out.push(b'\n');
             }
@@ -71,29 +72,73 @@ impl OutputFormat {
                 out.push(0);
             }
             (OutputFormat::Raw, false) => out.extend_from_slice(payload),
-            (OutputFormat::Frames, false) => {
+            (OutputFormat::Frames(Layout::U32BE), false) => {
                 // Cannot fail: no message is longer than MAX_PAYLOAD.
                 let _ = append_frame(out, Layout::U32BE, MAX_PAYLOAD, payload);
+            }
+            (OutputFormat::Frames(layout), false) => {
+                let (before, after) = around(layout, message);
+                out.extend_from_slice(&before);
+                out.extend_from_slice(payload);
+                out.extend_from_slice(&after);
             }
         }
         Ok(())
     }
 
-    /// Returns what precedes and follows a payload if the format leaves the payload unchanged. Not for
-    /// empty payloads.
-    pub(crate) fn around(self, payload: &[u8]) -> Option<(Vec<u8>, &'static [u8])> {
+    /// Checks that a message can be written in the format.
+    #[inline]
+    pub(crate) fn check(self, message: &Message<'_>) -> Result<(), EncodeError> {
+        match self {
+            // No message is longer than MAX_PAYLOAD.
+            OutputFormat::Frames(Layout::U32BE) => Ok(()),
+            OutputFormat::Frames(layout) => check(layout, message),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what precedes and follows the payload of a [checked](OutputFormat::check) message if the format
+    /// leaves the payload unchanged. Not for empty payloads.
+    pub(crate) fn around(self, message: &Message<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
         let after: &[u8] = match self {
             OutputFormat::Text => b"\n\n",
             OutputFormat::Lines => b"\n",
             OutputFormat::Nul => b"\0",
-            OutputFormat::Frames => return Some((Layout::U32BE.encode(payload.len()).ok()?, b"")),
+            OutputFormat::Frames(layout) => return Some(around(layout, message)),
             OutputFormat::Raw => b"",
             OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Json | OutputFormat::None => {
                 return None;
             }
         };
-        Some((Vec::new(), after))
+        Some((Vec::new(), after.to_vec()))
     }
+}
+
+/// Checks that a message has a frame in the layout.
+#[inline(never)]
+fn check(layout: Layout, message: &Message<'_>) -> Result<(), EncodeError> {
+    match layout.around(message.header) {
+        Some(_) => Ok(()),
+        None => layout.check(MAX_PAYLOAD, &header_in(layout, message), message.payload.len()),
+    }
+}
+
+/// Returns what precedes and follows the payload of a checked message in its frame: if it was received in the
+/// same layout, exactly what was received.
+fn around(layout: Layout, message: &Message<'_>) -> (Vec<u8>, Vec<u8>) {
+    if let Some((before, after)) = layout.around(message.header) {
+        return (before.to_vec(), after.to_vec());
+    }
+    let header = header_in(layout, message);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    let rest = layout.append_prefix(&header, message.payload.len(), &mut before);
+    layout.append_trailer(rest, &mut after);
+    (before, after)
+}
+
+/// Returns the header of the message, if the layout has any.
+fn header_in<'a>(layout: Layout, message: &Message<'a>) -> Cow<'a, [u8]> {
+    if layout.has_header() { message.header.to_bytes() } else { Cow::Borrowed(&[]) }
 }
 
 fn append_display(out: &mut Vec<u8>, text: impl std::fmt::Display) {
@@ -122,6 +167,10 @@ fn append_json<E>(
     }
     let (number, length) = (message.number, message.payload.len());
     append_display(out, format_args!("\"number\":{number},\"length\":{length},"));
+    if !message.header.is_empty() {
+        let header = HEXLOWER.encode(&message.header.to_bytes());
+        append_display(out, format_args!("\"header\":\"{header}\","));
+    }
     match std::str::from_utf8(message.payload) {
         Ok(text) => {
             out.extend_from_slice(b"\"payload\":\"");
@@ -227,8 +276,13 @@ fn append_encoded<E>(
 mod tests {
     use std::convert::Infallible;
 
-    use super::super::json::payload_of_json;
+    use super::super::json::message_of_json;
+    use futures_lite::future::block_on;
+
     use super::*;
+    use crate::message::Batch;
+    use crate::stream::reader::FrameReader;
+    use crate::wire::layout::Header;
 
     fn append(format: OutputFormat, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
         let Ok(()) = format.append(message, escaped, out, &mut |_| Ok::<_, Infallible>(()));
@@ -236,6 +290,7 @@ mod tests {
 
     fn written(format: &str, payload: &[u8], escaped: bool) -> String {
         let message = Message {
+            header: Header::EMPTY,
             payload,
             number: 12,
             sender: None,
@@ -252,8 +307,8 @@ mod tests {
     fn what_stands_around_a_payload_is_what_the_format_adds() {
         let payload = vec![b'a'; 70_000];
         for (name, format) in super::super::names::OUTPUT {
-            if let Some((before, after)) = format.around(&payload) {
-                let whole = [&before[..], &payload, after].concat();
+            if let Some((before, after)) = format.around(&Message::new(&payload)) {
+                let whole = [&before[..], &payload, &after].concat();
                 assert!(whole == written(name, &payload, false).as_bytes(), "{name}");
             }
         }
@@ -268,6 +323,7 @@ mod tests {
                 [(text.as_bytes(), false), (text.as_bytes(), true), (&bytes, false), (&bytes, true)]
             {
                 let message = Message {
+                    header: Header::EMPTY,
                     payload,
                     number: 1,
                     sender: None,
@@ -287,7 +343,7 @@ mod tests {
                 longest = longest.max(out.len());
                 pieces.append(&mut out);
                 assert!(pieces == whole, "{format}, {escaped}");
-                let as_it_is = format.around(payload).is_some() && !escaped;
+                let as_it_is = format.around(&message).is_some() && !escaped;
                 assert!(
                     as_it_is || longest <= 10 * PIECE,
                     "{format}, {escaped}: {longest} bytes together"
@@ -295,7 +351,7 @@ mod tests {
             }
         }
         let line = written("json", text.as_bytes(), true);
-        assert!(payload_of_json(line.as_bytes()).unwrap() == text.as_bytes());
+        assert!(message_of_json(line.as_bytes()).unwrap().1 == text.as_bytes());
     }
 
     #[test]
@@ -310,7 +366,7 @@ mod tests {
         }
         // What is escaped for a terminal is still the same JSON.
         let line = written("json", hostile, true);
-        assert_eq!(payload_of_json(line.as_bytes()).unwrap(), hostile);
+        assert_eq!(message_of_json(line.as_bytes()).unwrap().1, hostile);
     }
 
     #[test]
@@ -321,6 +377,7 @@ mod tests {
         );
         let sender = Some(crate::wire::sender_id::SenderId::from_bytes([0xab; 16]));
         let message = Message {
+            header: Header::EMPTY,
             payload: b"",
             number: 7,
             sender,
@@ -336,6 +393,70 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&out), line);
         let odd = written("json", b"\xff\0", false);
         assert_eq!(odd, "{\"number\":12,\"length\":2,\"payload_base64\":\"/wA=\"}\n");
-        assert_eq!(payload_of_json(odd.as_bytes()).unwrap(), &b"\xff\0"[..]);
+        assert_eq!(message_of_json(odd.as_bytes()).unwrap().1, &b"\xff\0"[..]);
+    }
+
+    #[test]
+    fn json_has_the_header_of_messages_that_have_one() {
+        let message = Message::new(b"SELECT 1").with_header(b"Q\xff");
+        let mut out = Vec::new();
+        append(OutputFormat::Json, &message, false, &mut out);
+        let line = "{\"number\":1,\"length\":8,\"header\":\"51ff\",\"payload\":\"SELECT 1\"}\n";
+        assert_eq!(String::from_utf8(out.clone()).unwrap(), line);
+        let (header, payload) = message_of_json(&out).unwrap();
+        assert_eq!((&*header, &*payload), (&b"Q\xff"[..], &b"SELECT 1"[..]));
+    }
+
+    #[test]
+    fn formats_other_than_json_and_frames_leave_the_header_out() {
+        for format in ["text", "lines", "nul", "hex", "base64", "frames", "raw", "none"] {
+            let format: OutputFormat = format.parse().unwrap();
+            let (message, mut with, mut without) = (Message::new(b"one"), Vec::new(), Vec::new());
+            append(format, &message.with_header(b"Q"), false, &mut with);
+            append(format, &message, false, &mut without);
+            assert_eq!(with, without, "{format}");
+        }
+    }
+
+    #[test]
+    fn frames_are_what_was_received_byte_for_byte() {
+        for (layout, frames) in [
+            ("h1:u32be+self", &b"Q\0\0\0\x07one?\0\0\0\x04"[..]),
+            ("h3:u32be:data:xce", b"\x01\0\x05\0\0\0\x03one\xce"),
+            // A length in more bytes than it needs.
+            ("h1:ber", b"0\x03one0\x82\0\x03two"),
+            ("hex4+self", b"0007one0000000100020004"),
+            ("lsp", b"content-length:3\nA: b\n\noneContent-Length: 0\r\n\r\n"),
+        ] {
+            let layout: Layout = layout.parse().unwrap();
+            for large in [false, true] {
+                let mut reader = FrameReader::with_layout(frames, layout);
+                let batch = block_on(reader.read_batch()).unwrap().unwrap();
+                let (mut out, batch) = (Vec::new(), Batch::from(batch));
+                let format = OutputFormat::Frames(layout);
+                for message in batch.messages() {
+                    format.check(&message).unwrap();
+                    if large {
+                        let (before, after) = format.around(&message).unwrap();
+                        out.extend([&before, message.payload, &after].concat());
+                    } else {
+                        append(format, &message, false, &mut out);
+                    }
+                }
+                assert_eq!(out, frames, "{layout}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_header_is_framed_with_zeros() {
+        let layout: Layout = "h1:u32be".parse().unwrap();
+        let (message, mut out) = (Message::new(b"one"), Vec::new());
+        OutputFormat::Frames(layout).check(&message).unwrap();
+        append(OutputFormat::Frames(layout), &message, false, &mut out);
+        assert_eq!(out, b"\0\0\0\0\x03one");
+        let two = message.with_header(b"ab");
+        let error = OutputFormat::Frames(layout).check(&two).unwrap_err();
+        assert_eq!(error, EncodeError::Header { length: 2, layout });
     }
 }

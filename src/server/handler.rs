@@ -104,7 +104,7 @@ pub type HandlerError = Box<dyn Error + Send + Sync>;
 /// The result of a handler: no reply, one or several, or an error, which ends the connection.
 ///
 /// Implemented for `()`, [`Reply`], byte vectors, strings, arrays and static slices of bytes, [`Request`] (which sends
-/// the message back), for vectors and options of these, and for results of all of them.
+/// the message back, with its header), for vectors and options of these, and for results of all of them.
 ///
 /// # Examples
 ///
@@ -131,7 +131,7 @@ pub trait IntoReplies {
     fn append_to(self, replies: &mut Vec<Reply>) -> Result<(), HandlerError>;
 }
 
-/// The payload of a reply, made from bytes, text, or the [`Request`] itself.
+/// A reply, made from bytes, text, or the [`Request`] itself, and with a header if the layout has one.
 ///
 /// # Examples
 ///
@@ -153,7 +153,11 @@ pub trait IntoReplies {
 /// assert_eq!(Reply::from(b"21.5".to_vec()).as_ref(), b"21.5");
 /// ```
 #[derive(Clone, Debug)]
-pub struct Reply(Payload);
+pub struct Reply {
+    /// `None` for that of the request, or zeros.
+    header: Option<Vec<u8>>,
+    payload: Payload,
+}
 
 #[derive(Clone, Debug)]
 enum Payload {
@@ -162,9 +166,36 @@ enum Payload {
     Same(Request),
 }
 
+impl Reply {
+    /// Sets the header. Without it, the request as a reply keeps its own, and that of any other reply is
+    /// zeros. If the layout has no such header, the reply cannot be sent, and the connection ends.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::Reply;
+    ///
+    /// let ready = Reply::from("I").with_header("Z"); // in the layout h1:u32be+self of PostgreSQL
+    /// assert_eq!((ready.header().to_vec(), ready.as_ref()), (b"Z".to_vec(), &b"I"[..]));
+    /// ```
+    #[must_use]
+    pub fn with_header(self, header: impl Into<Vec<u8>>) -> Reply {
+        Reply { header: Some(header.into()), ..self }
+    }
+
+    /// Returns the header; an empty one stands for zeros.
+    pub fn header(&self) -> Header<'_> {
+        match (&self.header, &self.payload) {
+            (Some(header), _) => Header::new(header),
+            (None, Payload::Same(request)) => request.header(),
+            (None, _) => Header::EMPTY,
+        }
+    }
+}
+
 impl AsRef<[u8]> for Reply {
     fn as_ref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.payload {
             Payload::Owned(bytes) => bytes,
             Payload::Static(bytes) => bytes,
             Payload::Same(request) => request.payload(),
@@ -174,7 +205,7 @@ impl AsRef<[u8]> for Reply {
 
 impl From<Vec<u8>> for Reply {
     fn from(payload: Vec<u8>) -> Reply {
-        Reply(Payload::Owned(payload))
+        Reply { header: None, payload: Payload::Owned(payload) }
     }
 }
 
@@ -186,7 +217,7 @@ impl From<String> for Reply {
 
 impl From<&'static [u8]> for Reply {
     fn from(payload: &'static [u8]) -> Reply {
-        Reply(Payload::Static(payload))
+        Reply { header: None, payload: Payload::Static(payload) }
     }
 }
 
@@ -199,7 +230,7 @@ impl From<&'static str> for Reply {
 /// Sends the message back without copying it.
 impl From<Request> for Reply {
     fn from(request: Request) -> Reply {
-        Reply(Payload::Same(request))
+        Reply { header: None, payload: Payload::Same(request) }
     }
 }
 

@@ -183,9 +183,10 @@ impl Pipeline {
             self.working.pop_front();
             for reply in replies {
                 self.large = reply.as_ref().len() > HIGH_WATER;
-                if let Err(error) = self.replies.append(&[], reply.as_ref()) {
+                let header = reply.header().to_bytes();
+                if let Err(error) = self.replies.append(&header, reply.as_ref()) {
                     // The replies before it are still sent.
-                    let why = format!("the handler's reply is too long: {error}");
+                    let why = format!("the handler's reply cannot be sent: {error}");
                     self.working.push_front(Work::Failed(why));
                     break;
                 }

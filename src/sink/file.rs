@@ -358,11 +358,13 @@ fn take_over(
     // An empty file is accepted in any format.
     let note = if len > 0 { Note::read(path, &metadata) } else { None };
     if let Some(note) = note.as_ref().filter(|note| note.format != format) {
-        let held = note.format;
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it holds {held}; start with {held}, or give another file"),
-        ));
+        let what = match (note.format, format) {
+            (OutputFormat::Frames(held), OutputFormat::Frames(layout)) => format!(
+                "it holds frames in {held}, not in {layout}; start with that layout, or give another file"
+            ),
+            (held, _) => format!("it holds {held}; start with {held}, or give another file"),
+        };
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     // If the file was cut since, the note no longer describes it.
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);
@@ -428,7 +430,11 @@ fn is_unchanged(before: &Metadata, now: &Metadata) -> bool {
 fn ends_with_zeros(format: OutputFormat, batches: &[Batch]) -> bool {
     let last = || batches.last().and_then(|batch| batch.messages().last());
     match format {
-        OutputFormat::Frames | OutputFormat::Nul => last().is_some_and(|m| m.payload.is_empty()),
+        OutputFormat::Frames(layout) => last().is_some_and(|m| {
+            let prefix = layout.encode(m.payload.len());
+            prefix.is_ok_and(|prefix| prefix.iter().all(|&byte| byte == 0))
+        }),
+        OutputFormat::Nul => last().is_some_and(|m| m.payload.is_empty()),
         OutputFormat::Raw => last().is_some_and(|m| m.payload.last().is_none_or(|&byte| byte == 0)),
         _ => false,
     }

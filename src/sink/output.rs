@@ -193,19 +193,24 @@ fn write_messages(
     progress: &mut Progress,
 ) -> io::Result<()> {
     let done = progress.messages;
+    let mut messages = done;
     let mut unwritten = Unwritten { payloads: Vec::new(), passed: 0, progress };
     let mut bytes = 0;
     // Left over from a failed commit.
     buffer.clear();
-    let rest = batches.iter().flat_map(Batch::messages).skip(done);
-    for (messages, message) in (done + 1..).zip(rest) {
+    let mut rest = batches.iter().flat_map(Batch::messages).skip(done);
+    // Not a `for`, in which each of these iterators would copy the message.
+    rest.try_for_each(|message| {
+        messages += 1;
+        let unfit = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        format.check(&message).map_err(unfit)?;
         let large = !escaped && message.payload.len() >= LARGE;
-        match large.then(|| format.around(message.payload)).flatten() {
+        match large.then(|| format.around(&message)).flatten() {
             Some((before, after)) => {
                 buffer.extend_from_slice(&before);
                 unwritten.payloads.push((buffer.len(), message.payload));
                 bytes += message.payload.len();
-                buffer.extend_from_slice(after);
+                buffer.extend_from_slice(&after);
             }
             None => format.append(&message, escaped, buffer, &mut |buffer| {
                 if buffer.len() >= WRITE { unwritten.write(file, buffer) } else { Ok(()) }
@@ -216,7 +221,8 @@ fn write_messages(
             unwritten.done(messages);
             bytes = 0;
         }
-    }
+        io::Result::Ok(())
+    })?;
     unwritten.write(file, buffer)?;
     unwritten.done(0);
     Ok(())

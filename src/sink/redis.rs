@@ -36,7 +36,7 @@ const FIRST_EPOCH: i64 = 1;
 /// Adds messages to a Redis stream, one entry each.
 ///
 /// An entry has the fields `time`, `peer`, `connection`, `sender` (if the client asked for
-/// acknowledgements), `number` and `payload`. For a stream `NAME` there are three more keys, in the same
+/// acknowledgements), `number`, `header` (if the message has one) and `payload`. For a stream `NAME` there are three more keys, in the same
 /// slot of a cluster: `{NAME}:senders`, a hash with each sender's count and the checksum of its last
 /// message; `{NAME}:claims`, a hash with the server that may commit each sender's messages; and
 /// `{NAME}:seen`, a sorted set of senders, the most recent one last. If `NAME` already contains a tag in

@@ -11,7 +11,7 @@ use super::frame_queue::FrameQueue;
 use super::payloads::Payloads;
 use super::reader::FrameReader;
 use super::writer::FrameWriter;
-use crate::wire::layout::{Layout, LimitError};
+use crate::wire::layout::{Header, Layout, LimitError};
 
 /// Reads and writes whole messages on one stream of bytes.
 ///
@@ -146,6 +146,19 @@ impl<S: AsyncRead + Unpin> Framed<S> {
         self.reader.read().await
     }
 
+    /// Reads the next message with its header; see [`FrameReader::read_with_header`].
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`read`](Framed::read).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped read loses nothing.
+    pub async fn read_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+        self.reader.read_with_header().await
+    }
+
     /// Reads all messages that have arrived, waiting for at least one; see [`FrameReader::read_batch`].
     ///
     /// # Errors
@@ -159,11 +172,12 @@ impl<S: AsyncRead + Unpin> Framed<S> {
         self.reader.read_batch().await
     }
 
-    pub(crate) fn poll_read(
+    pub(crate) fn poll_read_with<H>(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
-        self.reader.poll_message(cx)
+        header: impl FnOnce(Header<'_>) -> H,
+    ) -> Poll<Result<Option<(H, Vec<u8>)>, ReadError>> {
+        self.reader.poll_message_with(cx, header)
     }
 }
 

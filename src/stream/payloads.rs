@@ -2,8 +2,8 @@
 
 use super::framing::Framing;
 use crate::stream::pool::{Buffer, Pool, PooledBytes};
-use crate::wire::frame::{Extent, append_frame, split_payload, whole_frame};
-use crate::wire::layout::{Header, Layout, MAX_PAYLOAD};
+use crate::wire::frame::{Extent, append_frame_with_header, split_payload, whole_frame};
+use crate::wire::layout::{EncodeError, Header, Layout, MAX_PAYLOAD};
 
 /// Messages that were read together, in the order in which they were sent.
 ///
@@ -107,8 +107,8 @@ impl Head {
         &self.framing.first(self.prefix + self.trailer)[self.prefix..]
     }
 
-    fn header(&self, layout: Layout) -> Header<'_> {
-        layout.header(self.prefix(), self.trailer())
+    pub(crate) fn header(&self, layout: Layout) -> Header<'_> {
+        layout.header(self.framing.first(self.prefix + self.trailer), self.prefix)
     }
 }
 
@@ -177,15 +177,26 @@ impl<'a> IntoIterator for &'a Payloads {
 /// If a payload is over [`MAX_PAYLOAD`].
 impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
     fn from_iter<I: IntoIterator<Item = P>>(payloads: I) -> Payloads {
-        let (layout, mut frames, mut count) = (Layout::U32BE, Vec::new(), 0);
-        for payload in payloads {
-            append_frame(&mut frames, layout, MAX_PAYLOAD, payload.as_ref())
-                .expect("a payload is at most MAX_PAYLOAD");
+        let messages = payloads.into_iter().map(|payload| (b"", payload));
+        Payloads::in_layout(Layout::U32BE, messages).expect("a payload is at most MAX_PAYLOAD")
+    }
+}
+
+impl Payloads {
+    /// Collects headers and payloads as if they had been received together in `layout`.
+    pub(crate) fn in_layout<H: AsRef<[u8]>, P: AsRef<[u8]>>(
+        layout: Layout,
+        messages: impl IntoIterator<Item = (H, P)>,
+    ) -> Result<Payloads, EncodeError> {
+        let (mut frames, mut count) = (Vec::new(), 0);
+        for (header, payload) in messages {
+            let (header, payload) = (header.as_ref(), payload.as_ref());
+            append_frame_with_header(&mut frames, layout, MAX_PAYLOAD, header, payload)?;
             count += 1;
         }
         let to = frames.len();
         let run = Pool::unbounded().lend(Buffer::Heap(frames));
-        Payloads { layout, head: None, run, from: 0, to, count, first: 1 }
+        Ok(Payloads { layout, head: None, run, from: 0, to, count, first: 1 })
     }
 }
 
@@ -233,6 +244,11 @@ impl<'a> Iterator for Messages<'a> {
     fn next(&mut self) -> Option<(Header<'a>, &'a [u8])> {
         if let Some(head) = self.head.take() {
             return Some((head.header(self.layout), &head.payload));
+        }
+        if self.layout.is_u32be() {
+            let (payload, rest) = split_payload(self.layout, MAX_PAYLOAD, self.run)?;
+            self.run = rest;
+            return Some((Header::EMPTY, payload));
         }
         let extent = whole_frame(self.layout, MAX_PAYLOAD, self.run)?;
         let (frame, rest) = self.run.split_at(extent.len);

@@ -29,7 +29,7 @@ use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::diagnosis::{self, Evidence};
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::frame::whole_frame;
-use crate::wire::layout::{Decoded, Layout, LimitError};
+use crate::wire::layout::{Decoded, Header, Layout, LimitError};
 
 /// Reads whole messages from a stream of bytes.
 ///
@@ -150,6 +150,10 @@ impl<R> FrameReader<R> {
             ended: false,
             failed: None,
         }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Returns the position of the current or next message.
@@ -359,6 +363,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
+    /// Reads the next message with its [header](crate::wire::Header), which precedes the payload here; `None`
+    /// is the clean end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; every later call returns the same one.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped read loses nothing: the next one resumes where it stopped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let postgres = "h1:u32be+self".parse()?;
+    /// let mut reader = FrameReader::with_layout(&b"Q\0\0\0\x0dSELECT 1\0"[..], postgres);
+    /// let (header, payload) = reader.read_with_header().await?.unwrap();
+    /// assert_eq!((header, payload), (b"Q".to_vec(), b"SELECT 1\0".to_vec()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn read_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
+        poll_fn(|cx| self.poll_message_with(cx, |header| header.to_vec())).await
+    }
+
     /// Reads all messages that have arrived, up to one read buffer (64 KiB), waiting for at least one;
     /// `None` is the clean end of the stream.
     ///
@@ -441,6 +472,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
+        let read = ready!(self.poll_message_with(cx, |_| ()))?;
+        Poll::Ready(Ok(read.map(|((), payload)| payload)))
+    }
+
+    /// Reads the next message: what `header` makes of its header, and its payload.
+    pub(crate) fn poll_message_with<H>(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: impl FnOnce(Header<'_>) -> H,
+    ) -> Poll<Result<Option<(H, Vec<u8>)>, ReadError>> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
         }
@@ -448,13 +489,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if !self.under_way()
             && let Some(extent) = whole_frame(self.layout, self.limit, self.source.buffered())
         {
-            let payload = extent.payload(self.source.buffered()).to_vec();
+            let frame = self.source.buffered();
+            let header = header(extent.header(self.layout, frame));
+            let payload = extent.payload(frame).to_vec();
             self.source.consume(extent.len);
             self.completed(1);
-            return Poll::Ready(Ok(Some(payload)));
+            return Poll::Ready(Ok(Some((header, payload))));
         }
         let frame = ready!(self.poll_frame(cx))?;
-        Poll::Ready(Ok(frame.map(|frame| frame.payload.into_vec())))
+        Poll::Ready(Ok(
+            frame.map(|frame| (header(frame.header(self.layout)), frame.payload.into_vec()))
+        ))
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.

@@ -84,7 +84,7 @@ impl Extent {
     /// Returns the header of the frame at the start of `bytes`.
     #[inline]
     pub(crate) fn header(self, layout: Layout, bytes: &[u8]) -> Header<'_> {
-        layout.header(&bytes[..self.prefix], &bytes[self.payload_end..self.len])
+        layout.header(&bytes[..self.len], self.prefix)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use framelet::Layout;
-use framelet::wire::{EncodeError, MAX_PAYLOAD, append_frame};
+use framelet::wire::{EncodeError, MAX_PAYLOAD, append_frame_with_header};
 
 /// The minimum size of a block, in bytes: small enough for a core's cache, and more than a socket usually
 /// takes at once.
@@ -43,8 +43,12 @@ pub(super) struct Cursor {
 }
 
 impl Block {
-    /// Prepares frames with payloads of random sizes within `sizes`.
-    pub(super) fn new(layout: Layout, sizes: RangeInclusive<usize>) -> Result<Block, EncodeError> {
+    /// Prepares frames with the same header and payloads of random sizes within `sizes`.
+    pub(super) fn new(
+        layout: Layout,
+        header: &[u8],
+        sizes: RangeInclusive<usize>,
+    ) -> Result<Block, EncodeError> {
         let mut random = fastrand::Rng::with_seed(SEED);
         // Each payload is a piece of this noise, so that no two neighbours are alike. It is text, because
         // servers that print what they receive usually print text.
@@ -57,7 +61,8 @@ impl Block {
         while block.bytes.len() < LEAST || block.ends.len() < variety && block.bytes.len() < LARGE {
             let size = random.usize(sizes.clone());
             let from = random.usize(..=noise.len() - size);
-            append_frame(&mut block.bytes, layout, MAX_PAYLOAD, &noise[from..from + size])?;
+            let piece = &noise[from..from + size];
+            append_frame_with_header(&mut block.bytes, layout, MAX_PAYLOAD, header, piece)?;
             payload += size as u64;
             block.ends.push(block.bytes.len());
             block.payload.push(payload);
@@ -153,7 +158,7 @@ mod tests {
     fn a_block_is_large_enough_and_whole_in_every_layout() {
         for layout in Layout::all() {
             for sizes in [0..=0, 1..=1, 0..=200, 64..=64, 100..=100] {
-                let block = Block::new(layout, sizes.clone()).unwrap();
+                let block = Block::new(layout, b"", sizes.clone()).unwrap();
                 assert!(block.bytes.len() >= LEAST);
                 let (mut at, mut payload) = (0, 0);
                 for (frame, &end) in block.ends.iter().enumerate() {
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn sizes_reach_both_ends_of_their_range() {
-        let block = Block::new(Layout::U32BE, 3..=6).unwrap();
+        let block = Block::new(Layout::U32BE, b"", 3..=6).unwrap();
         let sizes: Vec<u64> = block.payload.windows(2).map(|pair| pair[1] - pair[0]).collect();
         for size in 3..=6 {
             assert!(sizes.contains(&size));
@@ -181,19 +186,19 @@ mod tests {
 
     #[test]
     fn large_messages_make_one_of_a_kind_and_several_of_a_range() {
-        let length = |sizes| Block::new(Layout::U32BE, sizes).unwrap().ends.len();
+        let length = |sizes| Block::new(Layout::U32BE, b"", sizes).unwrap().ends.len();
         assert_eq!(length(1 << 20..=1 << 20), 1);
         assert!((8..40).contains(&length(1..=1 << 20)));
     }
 
     #[test]
     fn a_size_that_the_layout_cannot_say_is_refused() {
-        assert!(Block::new("u8".parse().unwrap(), 256..=256).is_err());
+        assert!(Block::new("u8".parse().unwrap(), b"", 256..=256).is_err());
     }
 
     #[test]
     fn moving_in_pieces_counts_each_frame_once() {
-        let block = Block::new(Layout::U32BE, 0..=1000).unwrap();
+        let block = Block::new(Layout::U32BE, b"", 0..=1000).unwrap();
         let mut random = fastrand::Rng::with_seed(1);
         let begin = block.beginning(7);
         let (mut cursor, mut ended, mut passed) = (begin, 0, 0);
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn bytes_end_at_the_limit_or_with_the_block() {
-        let block = Block::new(Layout::U32BE, 64..=64).unwrap();
+        let block = Block::new(Layout::U32BE, b"", 64..=64).unwrap();
         let begin = block.beginning(0);
         assert_eq!(block.bytes(begin, Some(block.skip(begin, 3))).len(), 3 * 68);
         let far = block.skip(begin, 3 * block.ends.len() as u64);
@@ -223,10 +228,23 @@ mod tests {
         assert_eq!(block.skip(begin, block.ends.len() as u64).at, 0);
         let round = block.skip(begin, 7 * block.ends.len() as u64);
         assert_eq!(block.skip(round, u64::MAX).round, 7 + u64::MAX / block.ends.len() as u64);
-        let large = Block::new(Layout::U32BE, 1 << 20..=1 << 20).unwrap();
+        let large = Block::new(Layout::U32BE, b"", 1 << 20..=1 << 20).unwrap();
         let round = large.skip(large.beginning(0), 2);
         assert_eq!(large.skip(round, u64::MAX).round, u64::MAX);
         let last = block.skip(begin, block.ends.len() as u64 - 1);
         assert_eq!(block.skip(last, u64::MAX).round, u64::MAX / block.ends.len() as u64);
+    }
+
+    #[test]
+    fn every_frame_has_the_header() {
+        let layout: Layout = "h2:u8:data:h1".parse().unwrap();
+        let block = Block::new(layout, b"abc", 3..=5).unwrap();
+        let mut start = 0;
+        for &end in &block.ends {
+            let frame = &block.bytes[start..end];
+            assert!(frame.starts_with(b"ab") && frame.ends_with(b"c"), "{frame:?}");
+            start = end;
+        }
+        assert!(Block::new(layout, b"ab", 3..=5).is_err());
     }
 }

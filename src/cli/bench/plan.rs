@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use framelet::{Address, Layout};
 
+use super::super::values::DefaultHeader;
+
 /// The checked options of a run.
 pub(super) struct Plan {
     pub(super) address: Address,
     pub(super) layout: Layout,
+    pub(super) header: DefaultHeader,
     pub(super) sizes: RangeInclusive<usize>,
     pub(super) connections: usize,
     pub(super) threads: usize,

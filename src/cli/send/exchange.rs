@@ -50,8 +50,8 @@ impl Send {
     ) -> Result<(), Failure> {
         let mut reader =
             FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
-        let mut output =
-            OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
+        let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
+            .map_err(|error| Failure::output(&error))?;
         let mut sending = pin!(send(socket.clone(), messages));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // The deadline for the server; `None` while there is something to send.

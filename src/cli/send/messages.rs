@@ -70,16 +70,19 @@ impl Send {
             let mut chunk = new_chunk();
             let taken = if once { 1 } else { self.message.len() };
             for (number, message) in (1..).zip(self.message.iter().take(taken)) {
-                chunk.append(layout, limit, message.as_bytes()).map_err(|error| {
-                    let message = format!("--message {number}: {}", flags::of_message(&error));
-                    Failure::new(Exit::Protocol, message)
-                })?;
+                chunk.append(layout, limit, &self.header.0, message.as_bytes()).map_err(
+                    |error| {
+                        let message = format!("--message {number}: {}", flags::of_message(&error));
+                        Failure::new(Exit::Protocol, message)
+                    },
+                )?;
             }
             // Cannot fail: the queue is new and has room.
             let _ = sender.try_send(Ok(chunk));
             return Ok(messages);
         }
-        let framer = Framer::new(None, self.input.unwrap_or_default(), layout, limit)?;
+        let framer =
+            Framer::new(None, self.input.unwrap_or_default(), layout, limit, self.header.clone())?;
         std::thread::Builder::new()
             .name("framelet-input".into())
             .spawn(move || {

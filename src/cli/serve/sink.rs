@@ -58,7 +58,7 @@ impl Serve {
 
     /// Opens the sink. Returns `None` if messages are only counted.
     pub(super) fn sink(&self) -> Result<Option<Box<dyn MessageSink>>, Failure> {
-        let format = self.output.unwrap_or_default();
+        let format = self.output.unwrap_or_default().for_layout(self.layout);
         let unusable = |error| self.unusable(&error);
         Ok(Some(match &self.to {
             SinkTarget::Stdout if format == OutputFormat::None => return Ok(None),
@@ -83,7 +83,10 @@ impl Serve {
         let text = plain(error);
         let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
         let hint = match (&self.to, error.kind()) {
-            (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
+            (SinkTarget::File(_), io::ErrorKind::InvalidData) => match self.output {
+                Some(OutputFormat::Frames(_)) => " (--output, --layout)",
+                _ => " (--output)",
+            },
             (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
                 ", as cargo install --locked --path . does"
             }

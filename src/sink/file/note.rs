@@ -15,6 +15,8 @@
 //! It proves that framelet wrote the file. In many formats, neither that nor what a crash left at the end
 //! can be told from the bytes alone.
 //!
+//! For frames, `format` also has the layout, unless that is `u32be`: `format frames h1:u32be`.
+//!
 //! The note is replaced as a whole when the file is opened and closed. In between, only the number after
 //! `committed` is overwritten, about once a second, and always after the messages themselves are synced: so
 //! it is never ahead of them. The senders, each with its count and the checksum of its last message, are
@@ -30,6 +32,7 @@ use super::file_sync::FileSync;
 use super::sync::Syncs;
 use crate::format::names::OutputFormat;
 use crate::sink::sender_counts::{MOST, SenderCounts};
+use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
 
 /// The first line of every note.
@@ -98,7 +101,7 @@ impl Note {
         let mut lines = text.strip_prefix(MAGIC)?.strip_suffix("end\n")?.lines();
         let mut field = |name| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
         let committed = field("committed")?.parse().ok()?;
-        let format = field("format")?.parse().ok()?;
+        let format = parse_format(field("format")?)?;
         let synced = field("synced")? == "yes";
         let boot = Some(field("boot")?.to_owned()).filter(|boot| !boot.is_empty());
         let identity = field("file")?.to_owned();
@@ -116,9 +119,13 @@ impl Note {
         let Note { committed, format, identity, .. } = self;
         let synced = if self.synced { "yes" } else { "no" };
         let boot = self.boot.as_deref().unwrap_or_default();
+        let layout = match format {
+            OutputFormat::Frames(layout) if *layout != Layout::U32BE => format!(" {layout}"),
+            _ => String::new(),
+        };
         let state = if senders.is_some() { "ended" } else { "open" };
         let mut text = format!(
-            "{MAGIC}{COMMITTED}{committed:020}\nformat {format}\nsynced {synced}\nboot {boot}\n\
+            "{MAGIC}{COMMITTED}{committed:020}\nformat {format}{layout}\nsynced {synced}\nboot {boot}\n\
              file {identity}\nstate {state}\n"
         );
         for (sender, committed, checksum) in senders.map(SenderCounts::by_age).unwrap_or_default() {
@@ -226,6 +233,13 @@ fn identity(metadata: &Metadata) -> String {
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
+}
+
+fn parse_format(text: &str) -> Option<OutputFormat> {
+    match text.split_once(' ') {
+        Some(("frames", layout)) => Some(OutputFormat::Frames(layout.parse().ok()?)),
+        _ => text.parse().ok(),
+    }
 }
 
 fn parse_sender(line: &str) -> Option<(SenderId, u64, Option<u64>)> {

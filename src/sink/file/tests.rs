@@ -8,6 +8,8 @@ use super::sync::tests::{COUNTED, Synced, fail, synced};
 use super::torn::CHUNK;
 use super::*;
 use crate::message::tests::{batch, origin};
+use crate::wire::frame::append_frame_with_header;
+use crate::wire::layout::{Layout, MAX_PAYLOAD};
 
 /// All but `none`.
 const FORMATS: [&str; 8] = ["text", "lines", "nul", "hex", "base64", "json", "frames", "raw"];
@@ -751,4 +753,135 @@ fn what_a_sender_sends_again_is_not_there_twice_after_a_clean_end() {
         assert_eq!(sink.committed(sender).unwrap(), Some(last));
     }
     assert_eq!(place.content(), b"1\n2\n3\n4\n");
+}
+
+/// Layouts with a header, and a header of each.
+const WITH_HEADERS: [(&str, &[u8]); 9] = [
+    ("h1:u32be", b"\x01"),
+    ("h1:u32be+self", b"Q"),
+    ("u24le:h1", b"\x02"),
+    ("h3:u32be:data:xce", b"\x01\0\x05"),
+    ("x5a425844:h1:u32le:h4", b"\x01abcd"),
+    ("h2:u16be+all", b"\x04\x01"),
+    ("h1:ber", b"0"),
+    ("h2:dec/3a:data:h1:x2c", b"abc"),
+    ("lsp", b"Content-Type: text\r\n"),
+];
+
+fn layout_of(notation: &str) -> Layout {
+    notation.parse().unwrap()
+}
+
+/// Returns what was received of messages with this header, and the batch of them.
+fn received(layout: Layout, header: &[u8], payloads: &[&[u8]]) -> (Vec<u8>, Batch) {
+    let mut frames = Vec::new();
+    for payload in payloads {
+        append_frame_with_header(&mut frames, layout, MAX_PAYLOAD, header, payload).unwrap();
+    }
+    let messages = payloads.iter().map(|payload| (header, payload));
+    (frames, Batch::with_headers(origin(None), layout, messages).unwrap())
+}
+
+impl Place {
+    /// Opens it for frames in a layout.
+    fn open_frames(&self, layout: Layout) -> io::Result<FileSink> {
+        FileSink::open(&self.path, OutputFormat::Frames(layout), FileSync::Always)
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_of_a_frame_with_a_header_is_moved_aside_wherever_it_was_cut() {
+    for (notation, header) in WITH_HEADERS {
+        let layout = layout_of(notation);
+        let (frames, batch) = received(layout, header, &[b"one", b"", b"three"]);
+        let (more, _) = received(layout, header, &[b"the one that is torn"]);
+        for (cut, zeros) in (0..more.len()).flat_map(|cut| [(cut, 0), (cut, 1000)]) {
+            let place = Place::new();
+            let mut sink = place.open_frames(layout).unwrap();
+            sink.commit(std::slice::from_ref(&batch)).unwrap();
+            place.crash(sink);
+            assert_eq!(place.content(), frames, "{layout}");
+            let torn = [&more[..cut], &vec![0; zeros]].concat();
+            place.append(&torn);
+            let mut sink = place.open_frames(layout).unwrap();
+            let whole = place.content();
+            if zeros == 0 {
+                assert_eq!(whole, frames, "{layout}: the first {cut} bytes");
+            }
+            let aside = note::beside(&place.path, ".torn-1");
+            let aside = if aside.exists() { fs::read(aside).unwrap() } else { Vec::new() };
+            assert!([whole.clone(), aside].concat() == [frames.clone(), torn].concat());
+            // It goes on behind a whole frame.
+            sink.commit(std::slice::from_ref(&batch)).unwrap();
+            drop(sink);
+            assert_eq!(place.content(), [whole, frames.clone()].concat(), "{layout}: {cut}");
+            drop(place.open_frames(layout).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_file_of_frames_keeps_its_layout() {
+    for (notation, header) in WITH_HEADERS {
+        let (layout, place) = (layout_of(notation), Place::new());
+        let (_, batch) = received(layout, header, &[b"one"]);
+        place.open_frames(layout).unwrap().commit(&[batch]).unwrap();
+        for other in ["u32be", "h7:u64be"].map(layout_of) {
+            let before = place.files();
+            let error = place.open_frames(other).unwrap_err().to_string();
+            let words =
+                format!("it holds frames in {layout}, not in {other}; start with that layout");
+            assert!(error.contains(&words), "{error}");
+            assert_eq!(place.files(), before);
+        }
+        assert!(place.refused("json").contains("it holds frames; start with frames"));
+        assert!(place.open_frames(layout).is_ok());
+    }
+}
+
+#[test]
+fn a_file_of_frames_with_headers_is_taken_without_a_note_if_its_bytes_are_such_frames() {
+    for (notation, header) in WITH_HEADERS {
+        let layout = layout_of(notation);
+        let (frames, _) = received(layout, header, &[b"one", b"two", b""]);
+        let place = Place::with(&frames);
+        drop(place.open_frames(layout).unwrap());
+        assert_eq!(place.content(), frames, "{layout}");
+        let text = Place::with(b"\xff\xff words in a file that holds no frames\n");
+        let error = text.open_frames(layout).unwrap_err().to_string();
+        assert!(error.contains("messages: it is not a file of frames"), "{layout}: {error}");
+    }
+    // What the layout fixes says which bytes are wrong, and where.
+    let layout = layout_of("h3:u32be:data:xce");
+    let (frames, _) = received(layout, b"\x01\0\x05", &[b"one"]);
+    let place = Place::with(&[&frames[..], &frames[..frames.len() - 1], b"x"].concat());
+    let error = place.open_frames(layout).unwrap_err().to_string();
+    assert!(error.contains("at byte 11: byte 10 of the frame is 0x78 ('x')"), "{error}");
+}
+
+#[test]
+fn empty_frames_with_headers_are_not_taken_for_what_a_power_failure_leaves() {
+    for (notation, header) in [("h1:u32be", &b"\0"[..]), ("h1:u8-4", b"\0"), ("u24le:h1", b"\0")] {
+        let (layout, place) = (layout_of(notation), Place::new());
+        let payload: &[u8] = if notation.ends_with("-4") { &[0; 4] } else { b"" };
+        let (frames, batch) = received(layout, header, &[payload; 100]);
+        let mut sink = place.open_frames(layout).unwrap();
+        sink.commit(&[batch.clone()]).unwrap();
+        sink.commit(&[batch]).unwrap();
+        place.crash(sink);
+        drop(place.open_frames(layout).unwrap());
+        assert_eq!(place.content(), [&frames[..], &frames].concat(), "{layout}");
+    }
+}
+
+#[test]
+fn a_header_that_the_file_cannot_hold_is_refused_and_the_file_is_cut_back() {
+    let (place, layout) = (Place::new(), layout_of("h2:u16be"));
+    let mut sink = place.open_frames(layout).unwrap();
+    let (frames, batch) = received(layout, b"ab", &[b"one"]);
+    sink.commit(&[batch]).unwrap();
+    let (_, other) = received(layout_of("h1:u16be"), b"a", &[b"two"]);
+    let error = sink.commit(&[other]).unwrap_err().to_string();
+    assert!(error.contains("a header of 1 byte, but h2:u16be has 2"), "{error}");
+    assert_eq!(place.content(), frames);
 }

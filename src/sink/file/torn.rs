@@ -4,7 +4,6 @@
 //! instead of data that was not synced. Both are moved aside. Anything else was written by another program:
 //! then the file is refused and left unchanged.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -15,11 +14,11 @@ use data_encoding::{BASE64, HEXLOWER};
 
 use super::note::{MAGIC, beside};
 use super::sync::Syncs;
-use crate::format::json::payload_of_json;
+use crate::format::json::message_of_json;
 use crate::format::names::OutputFormat;
 use crate::wire::escape::Escaped;
 use crate::wire::io_error::Plain;
-use crate::wire::layout::MAX_PAYLOAD;
+use crate::wire::layout::{Decoded, Layout, MAX_PAYLOAD};
 
 /// How much is read at once.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -75,7 +74,7 @@ pub(super) fn end_of_whole(
 /// Returns whether a record can end there.
 fn is_boundary(file: &File, format: OutputFormat, at: u64) -> io::Result<bool> {
     let last = match format {
-        OutputFormat::Frames | OutputFormat::Raw | OutputFormat::None => return Ok(true),
+        OutputFormat::Frames(_) | OutputFormat::Raw | OutputFormat::None => return Ok(true),
         OutputFormat::Nul => 0,
         _ => b'\n',
     };
@@ -115,10 +114,11 @@ fn end_of_unnoted(
             }
             return Ok(len);
         }
-        OutputFormat::Json | OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Frames => {}
+        OutputFormat::Json | OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Frames(_) => {
+        }
     }
     let ends = find_ends(file, format, 0, len, ZEROS)?;
-    if format != OutputFormat::Frames {
+    if !matches!(format, OutputFormat::Frames(_)) {
         check_lines(format, head, (&tail, tail_from), ends.whole)?;
     }
     let end = check_end(file, format, ends, len)?;
@@ -153,7 +153,7 @@ fn check_lines(
         let decoded = match format {
             OutputFormat::Hex => HEXLOWER.decode(line).map_err(|error| error.to_string()),
             OutputFormat::Base64 => BASE64.decode(line).map_err(|error| error.to_string()),
-            _ => payload_of_json(line).map(Cow::into_owned),
+            _ => message_of_json(line).map(|(_, payload)| payload.into_owned()),
         };
         decoded.map(drop).map_err(|what| {
             let line = Escaped(&line[..line.len().min(SHOWN)]);
@@ -218,7 +218,7 @@ fn could_be(format: OutputFormat, torn: &[u8]) -> bool {
         }
         OutputFormat::Json => b"{\"".starts_with(torn) || torn.starts_with(b"{\""),
         // Four letters would be the length of a message of half a gigabyte or more.
-        OutputFormat::Frames => !torn.first_chunk::<4>().is_some_and(|prefix| {
+        OutputFormat::Frames(Layout::U32BE) => !torn.first_chunk::<4>().is_some_and(|prefix| {
             prefix.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
         }),
         _ => true,
@@ -233,6 +233,8 @@ fn longest_record(format: OutputFormat) -> u64 {
         // A control character takes six, and the object has other fields.
         OutputFormat::Json => 6 * payload + 1024,
         OutputFormat::Base64 => 4 * payload.div_ceil(3) + 1,
+        // The longest prefix is that of header lines.
+        OutputFormat::Frames(_) => payload + 4096,
         _ => payload + 4,
     }
 }
@@ -261,7 +263,7 @@ fn find_ends(
         // The first of the zeros ends a message.
         OutputFormat::Nul if torn < len && torn > floor => torn + 1,
         OutputFormat::Nul => behind_last(0)?,
-        OutputFormat::Frames => end_of_frames(file, floor, torn, len)?,
+        OutputFormat::Frames(layout) => end_of_frames(file, layout, floor, torn, len)?,
         OutputFormat::Raw | OutputFormat::None => torn,
     };
     Ok(Ends { whole, torn: torn.max(whole) })
@@ -306,25 +308,87 @@ fn end_of_text(file: &File, floor: u64, end: u64) -> io::Result<u64> {
 
 /// Returns the offset after the last whole frame. Frames that begin after `filled` consist of zeros and do
 /// not count.
-fn end_of_frames(file: &File, floor: u64, filled: u64, len: u64) -> io::Result<u64> {
+fn end_of_frames(
+    file: &File,
+    layout: Layout,
+    floor: u64,
+    filled: u64,
+    len: u64,
+) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(CHUNK, file);
     reader.seek(SeekFrom::Start(floor))?;
-    let (mut end, mut prefix) = (floor, [0; 4]);
-    while end < filled && len - end >= 4 {
-        reader.read_exact(&mut prefix)?;
-        let payload = u32::from_be_bytes(prefix);
-        if u64::from(payload) > MAX_PAYLOAD as u64 {
-            let what = format!("at byte {end} there would be one of {payload} bytes");
-            return Err(not_in(OutputFormat::Frames, format_args!("{what}")));
+    let (mut end, mut bytes) = (floor, Vec::new());
+    while end < filled {
+        bytes.clear();
+        match skip_frame(&mut reader, layout, len - end, &mut bytes)? {
+            Frame::Whole(frame) => end += frame,
+            Frame::Torn => break,
+            // Zeros can have taken the place of its bytes.
+            Frame::Invalid { read, .. } if end + read > filled => break,
+            Frame::Invalid { what, .. } => {
+                let what = format_args!("at byte {end}{what}");
+                return Err(not_in(OutputFormat::Frames(layout), what));
+            }
         }
-        let next = end + 4 + u64::from(payload);
-        if next > len {
-            break;
-        }
-        reader.seek_relative(i64::from(payload))?;
-        end = next;
     }
     Ok(end)
+}
+
+/// What stands at an offset of a file of frames.
+enum Frame {
+    /// A frame of this many bytes.
+    Whole(u64),
+    /// The file ends inside the frame.
+    Torn,
+    /// No frame begins with these bytes.
+    Invalid {
+        /// How many bytes show that.
+        read: u64,
+        what: String,
+    },
+}
+
+/// Moves past the frame at the reader's position, unless it has more than the `room` bytes that follow. Uses
+/// `bytes`, which is empty, for its prefix and trailer.
+fn skip_frame(
+    reader: &mut BufReader<&File>,
+    layout: Layout,
+    room: u64,
+    bytes: &mut Vec<u8>,
+) -> io::Result<Frame> {
+    let payload = loop {
+        match layout.decode(bytes) {
+            Ok(Decoded::Incomplete { need }) if need as u64 > room => return Ok(Frame::Torn),
+            Ok(Decoded::Incomplete { need }) => {
+                let from = bytes.len();
+                bytes.resize(need, 0);
+                reader.read_exact(&mut bytes[from..])?;
+            }
+            Ok(Decoded::Prefix { payload, .. }) => break payload,
+            Err(malformed) => {
+                let (read, what) = (bytes.len() as u64, format!(": {malformed}"));
+                return Ok(Frame::Invalid { read, what });
+            }
+        }
+    };
+    let (prefix, trailer) = (bytes.len(), layout.trailer_len());
+    if payload > MAX_PAYLOAD as u64 {
+        let what = format!(" there would be one of {payload} bytes");
+        return Ok(Frame::Invalid { read: prefix as u64, what });
+    }
+    let frame = (prefix + trailer) as u64 + payload;
+    if frame > room {
+        return Ok(Frame::Torn);
+    }
+    // Cannot fail: the payload is at most MAX_PAYLOAD.
+    reader.seek_relative(i64::try_from(payload).unwrap_or(i64::MAX))?;
+    bytes.resize(trailer, 0);
+    reader.read_exact(bytes)?;
+    let at = prefix + usize::try_from(payload).unwrap_or(MAX_PAYLOAD);
+    Ok(match layout.check_trailer(bytes, at) {
+        Ok(()) => Frame::Whole(frame),
+        Err(malformed) => Frame::Invalid { read: frame, what: format!(": {malformed}") },
+    })
 }
 
 fn read(file: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {

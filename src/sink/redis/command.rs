@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use humantime::format_rfc3339_millis;
 
 use super::portions::{Group, Part, Portion};
+use crate::message::Message;
 use crate::wire::sender_id::SenderId;
 
 /// The parts that all commands have in common.
@@ -80,6 +81,7 @@ impl Command {
             self.push(value);
         }
         self.push(&numbers);
+        self.push(&packed_headers(messages.clone()));
         messages.for_each(|message| self.push(message.payload));
     }
 
@@ -94,22 +96,46 @@ impl Command {
     }
 }
 
+/// A MessagePack array of strings.
+struct Packed(Vec<u8>);
+
+impl Packed {
+    /// Returns the start of an array of this many strings.
+    fn new(strings: usize) -> Packed {
+        let mut packed = Packed(vec![0xdd]);
+        packed.push_length(strings);
+        packed
+    }
+
+    fn push(&mut self, string: &[u8]) {
+        self.0.push(0xdb);
+        self.push_length(string.len());
+        self.0.extend_from_slice(string);
+    }
+
+    fn push_length(&mut self, length: usize) {
+        // Lengths here always fit.
+        self.0.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    }
+}
+
 /// Returns `count` consecutive numbers from `first`, as a MessagePack array of decimal strings.
 fn packed_numbers(first: u64, count: usize) -> Vec<u8> {
-    const ARRAY: u8 = 0xdd;
-    const TEXT: u8 = 0xdb;
-    // Lengths here always fit.
-    let length = |length| u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-    let mut packed = vec![ARRAY];
-    packed.extend(length(count));
-    let mut digits = itoa::Buffer::new();
+    let (mut packed, mut digits) = (Packed::new(count), itoa::Buffer::new());
     for index in 0..count as u64 {
-        let digits = digits.format(first.saturating_add(index)).as_bytes();
-        packed.push(TEXT);
-        packed.extend(length(digits.len()));
-        packed.extend_from_slice(digits);
+        packed.push(digits.format(first.saturating_add(index)).as_bytes());
     }
-    packed
+    packed.0
+}
+
+/// Returns the headers of messages as a MessagePack array, or nothing if none of them has one.
+fn packed_headers<'a>(messages: impl Iterator<Item = Message<'a>> + Clone) -> Vec<u8> {
+    if messages.clone().all(|message| message.header.is_empty()) {
+        return Vec::new();
+    }
+    let mut packed = Packed::new(messages.clone().count());
+    messages.for_each(|message| packed.push(&message.header.to_bytes()));
+    packed.0
 }
 
 #[cfg(test)]
@@ -160,7 +186,7 @@ mod tests {
         let of_sender = [&a, "3", &e, "1000", "22", &sum];
         let fields = ["2", "8", "time", "peer", "unix", "connection", "7", "sender", &a];
         let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x019\xdb\0\0\0\x0210";
-        assert!(found == expected(&of_sender, &fields, &[numbers, b"", &long]));
+        assert!(found == expected(&of_sender, &fields, &[numbers, b"", b"", &long]));
 
         // Into the same room, and shorter.
         let plain = batch(&origin(None), &[b"b\r\n", b"c"]);
@@ -169,7 +195,16 @@ mod tests {
         let of_server = [&e, "3", &e, "1000", "21", ""];
         let fields = ["2", "6", "time", "peer", "unix", "connection", "7"];
         let numbers = b"\xdd\0\0\0\x02\xdb\0\0\0\x011\xdb\0\0\0\x012";
-        assert!(found == expected(&of_server, &fields, &[numbers, b"b\r\n", b"c"]));
+        assert!(found == expected(&of_server, &fields, &[numbers, b"", b"b\r\n", b"c"]));
+
+        // With headers, of which one is empty.
+        let git = "hex4+self".parse().unwrap();
+        let messages = [(&b"0001"[..], &b""[..]), (b"", b"d")];
+        let with_headers = Batch::with_headers(origin(None), git, messages).unwrap();
+        let mut found = arguments(&mut command, &with_headers, 0..2);
+        found.remove(16);
+        let headers = b"\xdd\0\0\0\x02\xdb\0\0\0\x040001\xdb\0\0\0\0";
+        assert!(found == expected(&of_server, &fields, &[numbers, headers, b"", b"d"]));
 
         // The last message of a part.
         let found = arguments(&mut command, &acked, 0..2);

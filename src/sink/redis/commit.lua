@@ -4,8 +4,8 @@
 -- ARGV: the sender's id, epoch and owner of its claim, MAXLEN or '', number of the first message by
 --   which it is counted, what to store after the count: the checksum of the last message, in
 --   hexadecimal digits after a space, or ''; then for each batch: how many messages, how many of the following are fields
---   and values that all of them have, those, an array in MessagePack of their numbers in digits, and
---   their payloads
+--   and values that all of them have, those, an array in MessagePack of their numbers in digits, one of
+--   their headers or '' if none has one, and their payloads
 --
 -- Returns 0 (done), 1 (a newer claim of this sender has been made: nothing is written) or 2 (there are
 -- messages missing in between: nothing is written), and the sender's count.
@@ -39,22 +39,32 @@ end
 -- What happens for each message is what a commit costs. Numbers come quicker out of one array than as
 -- an argument each, or than Lua could write them.
 local call, unpack, argv, stream = redis.call, unpack, ARGV, KEYS[1]
+
+-- The first one decides: Redis refuses it for want of memory or disk, or none. An XTRIM at the end
+-- could be refused on its own, when it is too late to write nothing.
+local function add(...)
+    if maxlen == '' then
+        call('XADD', stream, '*', ...)
+    else
+        call('XADD', stream, 'MAXLEN', '~', maxlen, '*', ...)
+    end
+end
+
 local known = count
 local position, last = 7, #argv
 while position <= last do
     local messages, fields = tonumber(argv[position]), tonumber(argv[position + 1])
     local from, to = position + 2, position + 1 + fields
-    local numbers, before = cmsgpack.unpack(argv[to + 1]), to + 1
+    local numbers, headers, before = cmsgpack.unpack(argv[to + 1]), {}, to + 2
+    if argv[before] ~= '' then
+        headers = cmsgpack.unpack(argv[before])
+    end
     for index = math.max(count + 1 - number, 0) + 1, messages do
-        -- The first one decides: Redis refuses it for want of memory or disk, or none. An XTRIM at the end
-        -- could be refused on its own, when it is too late to write nothing.
-        local shown, payload = numbers[index], argv[before + index]
-        if maxlen == '' then
-            call('XADD', stream, '*',
-                'number', shown, 'payload', payload, unpack(argv, from, to))
+        local shown, header, payload = numbers[index], headers[index] or '', argv[before + index]
+        if header == '' then
+            add('number', shown, 'payload', payload, unpack(argv, from, to))
         else
-            call('XADD', stream, 'MAXLEN', '~', maxlen, '*',
-                'number', shown, 'payload', payload, unpack(argv, from, to))
+            add('number', shown, 'header', header, 'payload', payload, unpack(argv, from, to))
         end
     end
     number = number + messages

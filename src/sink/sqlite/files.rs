@@ -90,3 +90,102 @@ fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, StaleNetworkFileHandle};
     matches!(error.kind(), NotFound | NotADirectory | StaleNetworkFileHandle)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::message::tests::{batch, origin};
+    use crate::sink::message_sink::MessageSink;
+    use crate::sink::sqlite::SqliteSink;
+    use crate::sink::sqlite::sqlite_sink::tests::{fatal, id, open, rows, transient};
+
+    /// P26.
+    #[test]
+    fn nothing_is_committed_to_a_database_that_is_not_where_it_was() {
+        type Harm = fn(&Path);
+        let harms: [(Harm, &str); 6] = [
+            (|path| std::fs::remove_file(path).unwrap(), "messages.db was moved or deleted"),
+            (
+                |path| std::fs::rename(path, path.with_extension("old")).unwrap(),
+                "was moved or deleted",
+            ),
+            (
+                |path| std::fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+                "was moved or deleted",
+            ),
+            (
+                |path| {
+                    std::fs::rename(path, path.with_extension("old")).unwrap();
+                    std::fs::copy(path.with_extension("old"), path).unwrap();
+                },
+                "messages.db was replaced by another file",
+            ),
+            (
+                |path| std::fs::remove_file(path.with_extension("db-wal")).unwrap(),
+                "messages.db-wal was moved or deleted",
+            ),
+            (
+                |path| std::fs::remove_file(path.with_extension("db-shm")).unwrap(),
+                "messages.db-shm was moved or deleted",
+            ),
+        ];
+        for (harm, words) in harms {
+            let directory = tempfile::tempdir().unwrap();
+            let mut sink = open(&directory).unwrap();
+            let (path, sender) = (sink.path.clone(), id(1));
+            sink.commit(&[batch(&origin(Some((sender, 0))), &[b"a"])]).unwrap();
+            harm(&path);
+            sink.files.look_at_once();
+            let error = fatal(sink.commit(&[batch(&origin(Some((sender, 1))), &[b"b"])]));
+            assert!(error.contains(words), "{words}: {error}");
+            assert!(error.contains("nothing is acknowledged from here on"), "{error}");
+            // Not in what was moved away, either: the sender sends it again to the new one.
+            assert_eq!(rows(&sink).len(), 1, "{words}");
+            assert!(fatal(sink.committed(sender)).contains(words));
+        }
+        // Also while it waits for something else, which may never end in a file that nobody sees.
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let other = Connection::open(&sink.path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        sink.connection.busy_timeout(Duration::ZERO).unwrap();
+        let commit = |sink: &mut SqliteSink| sink.commit(&[batch(&origin(None), &[b"a"])]);
+        assert!(matches!(commit(&mut sink), Err(SinkError::Transient(_))));
+        std::fs::remove_file(&sink.path).unwrap();
+        sink.files.look_at_once();
+        let error = fatal(commit(&mut sink));
+        assert!(error.contains("messages.db was moved or deleted"), "{error}");
+        // It is there under the name that it was given.
+        let directory = tempfile::tempdir().unwrap();
+        let (target, link) = (directory.path().join("target"), directory.path().join("link"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        drop(SqliteSink::open(&target).unwrap());
+        let mut sink = SqliteSink::open(&link).unwrap();
+        sink.files.look_at_once();
+        sink.commit(&[batch(&origin(None), &[b"a"])]).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        sink.files.look_at_once();
+        let error = fatal(sink.commit(&[batch(&origin(None), &[b"b"])]));
+        assert!(error.contains("link was moved or deleted"), "{error}");
+    }
+
+    #[test]
+    fn whether_a_database_is_still_there_is_looked_at_now_and_then_and_again_if_it_cannot_be_told()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let elsewhere = sink.path.with_extension("elsewhere");
+        std::fs::rename(&sink.path, &elsewhere).unwrap();
+        // As was known a short time ago.
+        sink.files.check(Duration::from_secs(3600)).unwrap();
+        assert!(fatal(sink.files.check(Duration::ZERO)).contains("was moved or deleted"));
+        // A name that leads nowhere, but is there.
+        std::os::unix::fs::symlink(&sink.path, &sink.path).unwrap();
+        let error = transient(sink.files.check(Duration::ZERO));
+        assert!(error.contains("cannot look at"), "{error}");
+        std::fs::rename(&elsewhere, &sink.path).unwrap();
+        sink.files.check(Duration::ZERO).unwrap();
+    }
+}

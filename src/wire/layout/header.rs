@@ -1,5 +1,6 @@
 //! The header of a message: bytes that a layout keeps beside the payload.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::items::Items;
@@ -29,11 +30,12 @@ pub struct Header<'a>(Parts<'a>);
 #[derive(Clone, Copy)]
 enum Parts<'a> {
     Bytes(&'a [u8]),
-    /// The header bytes among those before and behind a payload.
+    /// The header bytes among the first `prefix` bytes of a frame, and among its last ones, the trailer.
     Around {
         items: &'static Items,
-        prefix: &'a [u8],
-        trailer: &'a [u8],
+        // One slice, and not two, since a header is moved with each message, even if it is empty.
+        frame: &'a [u8],
+        prefix: u16,
     },
     /// The lines before a payload.
     Lines(&'a [u8]),
@@ -48,11 +50,16 @@ impl<'a> Header<'a> {
         Header(Parts::Bytes(bytes))
     }
 
-    pub(super) fn around(items: &'static Items, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
+    pub(super) fn around(items: &'static Items, frame: &'a [u8], prefix: usize) -> Header<'a> {
+        let marker = &frame[..prefix];
         match items.has_markers() {
-            true if matches!(prefix, b"0000" | b"0001" | b"0002") => Header::new(prefix),
+            true if matches!(marker, b"0000" | b"0001" | b"0002") => Header::new(marker),
             true => Header::EMPTY,
-            false => Header(Parts::Around { items, prefix, trailer }),
+            // Cannot fail: the items of a layout have at most 255 bytes, and its field a few.
+            false => match u16::try_from(prefix) {
+                Ok(prefix) => Header(Parts::Around { items, frame, prefix }),
+                Err(_) => Header::EMPTY,
+            },
         }
     }
 
@@ -63,7 +70,8 @@ impl<'a> Header<'a> {
     fn for_each(&self, mut take: impl FnMut(&'a [u8])) {
         match self.0 {
             Parts::Bytes(bytes) => take(bytes),
-            Parts::Around { items, prefix, trailer } => {
+            Parts::Around { items, frame, prefix } => {
+                let (prefix, trailer) = split(items, frame, prefix);
                 items.before.header_of(prefix, &mut take);
                 let between = prefix.len().saturating_sub(items.between.len);
                 items.between.header_of(&prefix[between..], &mut take);
@@ -96,12 +104,43 @@ impl<'a> Header<'a> {
         self.for_each(|part| out.extend_from_slice(part));
     }
 
+    /// Returns the bytes, copied only if they are in several places.
+    pub(crate) fn to_bytes(self) -> Cow<'a, [u8]> {
+        match self.0 {
+            Parts::Bytes(bytes) => Cow::Borrowed(bytes),
+            _ => Cow::Owned(self.to_vec()),
+        }
+    }
+
+    /// Returns what was received before and after the payload, if it was in this layout.
+    pub(super) fn received_around(&self, layout: &Items) -> Option<(&'a [u8], &'a [u8])> {
+        match self.0 {
+            Parts::Around { items, frame, prefix } if items == layout => {
+                Some(split(items, frame, prefix))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the lines that were received before the payload, `Content-Length` included.
+    pub(super) fn received_lines(&self) -> Option<&'a [u8]> {
+        match self.0 {
+            Parts::Lines(prefix) => Some(prefix),
+            _ => None,
+        }
+    }
+
     /// Returns the bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.append_to(&mut bytes);
         bytes
     }
+}
+
+/// Returns the prefix and the trailer of a frame.
+fn split<'a>(items: &Items, frame: &'a [u8], prefix: u16) -> (&'a [u8], &'a [u8]) {
+    (&frame[..usize::from(prefix)], &frame[frame.len() - items.trailer.len..])
 }
 
 impl Default for Header<'_> {

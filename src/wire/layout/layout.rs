@@ -37,7 +37,7 @@ pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// A length counts the payload, or with `+self` the payload and the length field, with `+all` the whole
 /// frame, with `+N` or `-N` that many more or fewer than the payload.
 ///
-/// Instead of items, the text can be the name of a protocol in [`PRESETS`], or `lsp`: header lines with
+/// Instead of items, the text can be the name of a protocol in [`PRESETS`](super::PRESETS), or `lsp`: header lines with
 /// `Content-Length`, an empty line, and the payload.
 ///
 /// # Examples
@@ -230,18 +230,18 @@ impl Layout {
         let fits = match self.0 {
             Kind::U32be | Kind::Plain { .. } => header.is_empty(),
             Kind::Lsp => lsp::is_header(header),
-            Kind::Items(items) if payload < items.min_payload() => {
-                let (length, least) = (payload, items.min_payload());
-                return Err(EncodeError::TooShort { length, least, layout: self });
-            }
             Kind::Items(items) if items.has_markers() => {
                 header.is_empty() || (payload == 0 && matches!(header, b"0000" | b"0001" | b"0002"))
             }
             Kind::Items(items) => header.is_empty() || header.len() == items.header_len(),
         };
-        match fits {
-            true => Ok(()),
-            false => Err(EncodeError::Header { length: header.len(), layout: self }),
+        match self.0 {
+            _ if !fits => Err(EncodeError::Header { length: header.len(), layout: self }),
+            Kind::Items(items) if payload < items.min_payload() => {
+                let (length, least) = (payload, items.min_payload());
+                Err(EncodeError::TooShort { length, least, layout: self })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -347,13 +347,24 @@ impl Layout {
         }
     }
 
-    /// Returns the header of a frame whose payload stands between `prefix` and `trailer`.
+    /// Returns the header of a frame with a prefix of `prefix` bytes. The payload between that and the trailer
+    /// may be missing.
     #[inline]
-    pub(crate) fn header<'a>(self, prefix: &'a [u8], trailer: &'a [u8]) -> Header<'a> {
+    pub(crate) fn header(self, frame: &[u8], prefix: usize) -> Header<'_> {
         match self.0 {
             Kind::U32be | Kind::Plain { .. } => Header::EMPTY,
-            Kind::Items(items) => Header::around(items, prefix, trailer),
-            Kind::Lsp => Header::lines(prefix),
+            Kind::Items(items) => Header::around(items, frame, prefix),
+            Kind::Lsp => Header::lines(&frame[..prefix]),
+        }
+    }
+
+    /// Returns all that was received before and after the payload of the message with this header, if it was
+    /// received in this layout.
+    pub(crate) fn around<'a>(self, header: Header<'a>) -> Option<(&'a [u8], &'a [u8])> {
+        match self.0 {
+            Kind::U32be | Kind::Plain { .. } => None,
+            Kind::Items(items) => header.received_around(items),
+            Kind::Lsp => header.received_lines().map(|lines| (lines, &[][..])),
         }
     }
 

@@ -124,7 +124,8 @@ fn serve_gives_the_messages_and_says_what_is_wrong() {
 fn encode_writes_the_same_bytes_as_the_writer() {
     for case in Vectors::load().writes {
         let (layout, limit) = (case.layout.to_string(), case.limit.to_string());
-        let input = if case.layout.has_header() { "json" } else { "frames" };
+        let has_header = case.payloads.iter().any(|payload| !payload.header.is_empty());
+        let input = if has_header || case.layout.has_header() { "json" } else { "frames" };
         let arguments = ["encode", "--layout", &layout, "--max-message", &limit, "--input", input];
         let records = case.payloads.iter().flat_map(|Payload { header, bytes, .. }| match input {
             "json" if header.is_empty() => {
@@ -132,7 +133,8 @@ fn encode_writes_the_same_bytes_as_the_writer() {
             }
             "json" => {
                 let (header, payload) = (HEXLOWER.encode(header), BASE64.encode(bytes));
-                format!("{{\"header\":\"{header}\",\"payload_base64\":\"{payload}\"}}\n").into_bytes()
+                format!("{{\"header\":\"{header}\",\"payload_base64\":\"{payload}\"}}\n")
+                    .into_bytes()
             }
             _ => common::program::frame(bytes),
         });

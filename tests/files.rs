@@ -79,7 +79,7 @@ fn acknowledged_messages_stay_in_whatever_format_the_server_is_started_again() {
     let note = place.directory.path().join("messages.framelet");
     for format in ["nul", "json", "hex", "base64", "frames", "raw", "text"] {
         let arguments = ["serve", "127.0.0.1:0", "--to", &place.to(), "--output", format];
-        let words = ["it holds lines; start with lines, or give another file (--output, --layout)"];
+        let words = ["it holds lines; start with lines, or give another file (--output"];
         check(&framelet(&arguments, b""), 2, &words);
         // Nor is it destroyed without the note, which counts for these.
         let noted = fs::read(&note).unwrap();

@@ -1,7 +1,7 @@
 //! The queue to the writer thread.
 //!
-//! Questions and orders to the sink travel in the same queue, so each is handled after all messages that
-//! were queued before it.
+//! Questions and orders to the sink travel in the same queue. An order is handled after all messages that
+//! were queued before it, a question after those of the sender that it is about.
 
 use std::fmt;
 use std::pin::Pin;
@@ -80,8 +80,8 @@ impl CommitQueue {
         }
     }
 
-    /// Returns how many messages of `sender` are committed, including everything queued before; `None` if
-    /// that is not known.
+    /// Returns how many messages of `sender` are committed, including all of them that were queued before;
+    /// `None` if that is not known. No more messages of `sender` may be queued before the answer.
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
 //! What waits to be committed, and the order in which connections get their turn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
 use super::open_connection::OpenConnection;
 use crate::message::Batch;
+use crate::wire::sender_id::SenderId;
 
 /// The most messages in one commit, unless a single batch has more. Chosen by judgement: a database writes
 /// that many in about 30 ms, and larger transactions are no faster.
@@ -39,6 +40,11 @@ impl Pending {
     /// Returns the number of batches.
     pub(super) fn len(&self) -> usize {
         self.waiting.batches.len()
+    }
+
+    /// Returns the senders that have batches here.
+    pub(super) fn senders(&self) -> HashSet<SenderId> {
+        self.waiting.batches.iter().filter_map(Batch::sender).collect()
     }
 
     /// Moves the batches of the next commit into `group`, which must be empty: all of them, unless that is

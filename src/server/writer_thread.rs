@@ -1,5 +1,6 @@
 //! The thread that a sink runs on.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,13 +118,12 @@ fn run(
 ) -> io::Result<()> {
     let mut known = KnownSenders::default();
     let (mut pending, mut group) = (Pending::default(), Group::default());
-    // To be done after everything pending is committed.
     let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
     let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
     loop {
-        // Questions and reopening are handled before any later command.
-        if counts_asked.is_empty() && checksums_asked.is_empty() && !reopens {
+        // Reopening is done after everything pending is committed, and before any later command.
+        if !reopens {
             let mut next = if pending.is_empty() {
                 let spin = (singles >= SINGLES).then_some(&mut spin);
                 let Some(command) = wait_for_next(commands, spin) else { return Ok(()) };
@@ -161,20 +161,33 @@ fn run(
         singles = if is_single_message(&group) { singles.saturating_add(1) } else { 0 };
         group.batches.clear();
         group.connections.clear();
-        if pending.is_empty() {
-            answer(&mut counts_asked, &mut patience, |of| known.committed(of, sink))?;
-            answer(&mut checksums_asked, &mut patience, |of| known.last_checksums(of, sink))?;
-            if std::mem::take(&mut reopens) {
-                reopen.store(false, Ordering::SeqCst);
-                patience.until_done(|| sink.reopen())?;
-            }
+        if !counts_asked.is_empty() || !checksums_asked.is_empty() {
+            let still_pending = pending.senders();
+            let asked = answerable(&mut counts_asked, &still_pending);
+            answer(asked, &mut patience, |of| known.committed(of, sink))?;
+            let asked = answerable(&mut checksums_asked, &still_pending);
+            answer(asked, &mut patience, |of| known.last_checksums(of, sink))?;
+        }
+        if pending.is_empty() && std::mem::take(&mut reopens) {
+            reopen.store(false, Ordering::SeqCst);
+            patience.until_done(|| sink.reopen())?;
         }
     }
 }
 
+/// A question about a sender, and where its answer goes.
+type Question = (SenderId, Sender<Option<u64>>);
+
+/// Takes the questions whose senders have nothing pending. What others have pending does not matter, so a
+/// client does not wait for their flood. It cannot wait for later messages of its own either: it sends none
+/// before the answer.
+fn answerable(questions: &mut Vec<Question>, pending: &HashSet<SenderId>) -> Vec<Question> {
+    questions.extract_if(.., |(sender, _)| !pending.contains(sender)).collect()
+}
+
 /// Answers questions about several senders with one question to the sink.
 fn answer(
-    questions: &mut Vec<(SenderId, Sender<Option<u64>>)>,
+    mut questions: Vec<Question>,
     patience: &mut Patience<impl Fn() -> bool>,
     mut find_out: impl FnMut(&[SenderId]) -> Result<Vec<Option<u64>>, SinkError>,
 ) -> io::Result<()> {
@@ -184,7 +197,7 @@ fn answer(
         let senders: Vec<SenderId> = questions.iter().map(|(sender, _)| *sender).collect();
         if senders.is_empty() { Ok(Vec::new()) } else { find_out(&senders) }
     })?;
-    for ((_, question), answer) in questions.drain(..).zip(answers) {
+    for ((_, question), answer) in questions.into_iter().zip(answers) {
         // The task that asked may be gone.
         let _ = question.try_send(answer);
     }
@@ -542,6 +555,86 @@ mod tests {
     }
 
     #[test]
+    fn a_question_waits_for_the_messages_of_its_own_sender_and_for_no_others() {
+        /// A sink that waits in its first two commits, and notes what it is told and asked.
+        struct Asked(Arc<Barrier>, Told, u64);
+
+        impl Asked {
+            fn note(&self, what: &str, senders: &[SenderId]) {
+                let ids: Vec<u8> = senders.iter().map(|sender| sender.as_bytes()[0]).collect();
+                self.1.lock().unwrap().push(format!("{what} of {ids:?}"));
+            }
+        }
+
+        impl MessageSink for Asked {
+            fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+                let messages = batches.iter().map(Batch::len).sum::<usize>();
+                self.2 += messages as u64;
+                let mut told = self.1.lock().unwrap();
+                told.push(format!("commit {messages}"));
+                if told.len() <= 2 {
+                    drop(told);
+                    self.0.wait();
+                    self.0.wait();
+                }
+                Ok(())
+            }
+
+            fn committed_by_each(
+                &mut self,
+                senders: &[SenderId],
+            ) -> Result<Vec<Option<u64>>, SinkError> {
+                self.note("counts", senders);
+                Ok(vec![Some(self.2); senders.len()])
+            }
+
+            fn last_checksums(
+                &mut self,
+                senders: &[SenderId],
+            ) -> Result<Vec<Option<u64>>, SinkError> {
+                self.note("checksums", senders);
+                Ok(vec![Some(self.2); senders.len()])
+            }
+        }
+
+        let (told, barrier) = (Told::default(), Arc::new(Barrier::new(2)));
+        let sink = Asked(Arc::clone(&barrier), Arc::clone(&told), 0);
+        let mut writer = WriterThread::start(Box::new(sink)).unwrap();
+        let to_sink = writer.queue();
+        let [one, two, three] = [1, 2, 3].map(|id| SenderId::from_bytes([id; 16]));
+        queue(&to_sink, &connection(Some((one, 0))), &[b"a"]);
+        barrier.wait();
+        // Two of them are as much as a commit takes.
+        for before in [1, 12_001, 24_001] {
+            queue(&to_sink, &connection(Some((one, before))), &[&b"a"[..]; 12_000]);
+        }
+        let mut counts = [one, two].map(|sender| Box::pin(to_sink.committed(sender)));
+        let mut checksums = [one, two].map(|sender| Box::pin(to_sink.last_checksum(sender)));
+        counts.iter_mut().for_each(|count| assert!(block_on(poll_once(count)).is_none()));
+        checksums.iter_mut().for_each(|sum| assert!(block_on(poll_once(sum)).is_none()));
+        barrier.wait();
+        barrier.wait();
+        // Asked while the first question still waits.
+        let mut later = Box::pin(to_sink.committed(three));
+        assert!(block_on(poll_once(&mut later)).is_none());
+        barrier.wait();
+        assert_eq!(counts.map(|count| block_on(count).unwrap()), [Some(36_001), Some(24_001)]);
+        assert_eq!(checksums.map(|sum| block_on(sum).unwrap()), [Some(36_001), Some(24_001)]);
+        assert_eq!(block_on(later).unwrap(), Some(36_001));
+        block_on(writer.finish()).unwrap();
+        let expected = [
+            "commit 1",
+            "commit 24000",
+            "counts of [2]",
+            "checksums of [2]",
+            "commit 12000",
+            "counts of [1, 3]",
+            "checksums of [1]",
+        ];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[test]
     fn the_checksum_of_the_last_message_is_known_after_what_was_queued_before() {
         let mut writer = WriterThread::start(Box::new(Notes(Told::default()))).unwrap();
         let (to_sink, sender) = (writer.queue(), SenderId::from_bytes([1; 16]));
@@ -679,7 +772,11 @@ mod tests {
             queue(&to_sink, &origin, &[b"b"]);
             barrier.wait();
             block_on(writer.finish()).unwrap();
-            let expected = ["commit 1", "commit 24000", "commit 12000", what, "commit 1"];
+            let expected: &[&str] = match what {
+                // The flood is not the asking sender's, so the question does not wait for the rest of it.
+                "asked" => &["commit 1", "commit 24000", what, "commit 12001"],
+                _ => &["commit 1", "commit 24000", "commit 12000", what, "commit 1"],
+            };
             assert_eq!(*told.lock().unwrap(), expected);
         }
     }

@@ -24,7 +24,7 @@ use smol::Timer;
 fn with_headers() -> Vec<(Layout, Vec<u8>)> {
     let with_header = |layout: Layout| match layout.header_len() {
         Some(0) => None,
-        Some(len) => Some((layout, (0..len).map(|index| index as u8 + 7).collect())),
+        Some(len) => Some((layout, (7..).take(len).collect())),
         None if layout.to_string() == "lsp" => Some((layout, b"Id: 7\r\n".to_vec())),
         // Its header takes the place of the payload.
         None => None,
@@ -142,7 +142,10 @@ fn a_reply_with_a_header_that_the_layout_does_not_have_ends_its_connection() {
 
 /// A sink that keeps headers and payloads.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(Vec<u8>, Vec<u8>)>>>);
+struct Kept(Arc<Mutex<Vec<Message>>>);
+
+/// A header and a payload.
+type Message = (Vec<u8>, Vec<u8>);
 
 impl MessageSink for Kept {
     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {

@@ -99,8 +99,27 @@ fn messages_are_rows_with_what_is_known_of_them() {
         let query = format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}");
         database.query_row(&query, [], |row| row.get(0)).unwrap()
     };
-    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "3".into()));
+    assert_eq!((pragma("journal_mode"), pragma("user_version")), ("wal".into(), "4".into()));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o137, 0);
+}
+
+#[test]
+fn a_header_has_a_column_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    for (layout, frame) in [("h1:u32be+self", &b"Q\0\0\0\x05a"[..]), ("u32be", b"\0\0\0\x01a")] {
+        let server = Server::start(&["--to", &to(&path), "--layout", layout]);
+        let mut stream = server.connect();
+        stream.write_all(frame).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert!(closed(&mut stream));
+        server.stop();
+    }
+    let database = Connection::open(&path).unwrap();
+    let mut query = database.prepare("SELECT header, payload FROM messages ORDER BY id").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows: Vec<(Option<Vec<u8>>, String)> = rows.map(Result::unwrap).collect();
+    assert_eq!(rows, [(Some(b"Q".to_vec()), "a".into()), (None, "a".into())]);
 }
 
 #[test]
@@ -150,8 +169,8 @@ fn databases_of_others_and_of_newer_versions_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("messages.db");
     assert!(Server::start(&["--to", &to(&path)]).stop().status.success());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
-    check(&refused(&path), 2, &["a newer framelet has made it (schema 4"]);
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
+    check(&refused(&path), 2, &["a newer framelet has made it (schema 5"]);
 
     let other = directory.path().join("other.db");
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE messages (a)").unwrap();

@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn request(&mut self, payload: &[u8]) -> Result<Vec<u8>, RequestError> {
         let mut reply = Vec::new();
         let request = iter::once(([], payload));
-        self.exchange(request, |_| (), |((), payload)| reply = payload).await?;
+        self.exchange(request, |_, payload| payload, |received| reply = received).await?;
         Ok(reply)
     }
 
@@ -287,7 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ) -> Result<(Vec<u8>, Vec<u8>), RequestError> {
         let mut reply = Default::default();
         let request = iter::once((header, payload));
-        self.exchange(request, |header| header.to_vec(), |received| reply = received).await?;
+        let whole = |header: Header<'_>, payload| (header.to_vec(), payload);
+        self.exchange(request, whole, |received| reply = received).await?;
         Ok(reply)
     }
 
@@ -324,38 +325,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ) -> Result<Vec<Vec<u8>>, RequestError> {
         let mut replies = Vec::new();
         let requests = payloads.into_iter().map(|payload| ([], payload));
-        self.exchange(requests, |_| (), |((), reply)| replies.push(reply)).await?;
+        self.exchange(requests, |_, payload| payload, |reply| replies.push(reply)).await?;
         Ok(replies)
     }
 
-    /// Sends requests, each a header and a payload, and takes the reply to each: what `header` makes of its
-    /// header, and its payload.
-    async fn exchange<R: AsRef<[u8]>, P: AsRef<[u8]>, H>(
+    /// Sends requests, each a header and a payload, and takes the reply to each: what `make` makes of its
+    /// header and its payload.
+    async fn exchange<R: AsRef<[u8]>, P: AsRef<[u8]>, M>(
         &mut self,
         mut requests: impl Iterator<Item = (R, P)>,
-        header: impl Fn(Header<'_>) -> H,
-        mut take: impl FnMut((H, Vec<u8>)),
+        make: impl Fn(Header<'_>, Vec<u8>) -> M,
+        mut take: impl FnMut(M),
     ) -> Result<(), RequestError> {
         let timeout = self.timeout;
         let mut late = self.unanswered;
         let mut unsent = requests.next();
         while unsent.is_some() || self.unanswered > late {
             let reply =
-                poll_fn(|cx| self.poll_reply(cx, &mut requests, &mut unsent, &mut late, &header));
+                poll_fn(|cx| self.poll_reply(cx, &mut requests, &mut unsent, &mut late, &make));
             take(reply.or(timed_out(timeout)).await?);
         }
         Ok(())
     }
 
     /// Sends as many requests as there is room for, and reads the next reply after `late` others.
-    fn poll_reply<R: AsRef<[u8]>, P: AsRef<[u8]>, H>(
+    fn poll_reply<R: AsRef<[u8]>, P: AsRef<[u8]>, M>(
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut impl Iterator<Item = (R, P)>,
         unsent: &mut Option<(R, P)>,
         late: &mut u64,
-        header: impl Fn(Header<'_>) -> H,
-    ) -> Poll<Result<(H, Vec<u8>), RequestError>> {
+        make: impl Fn(Header<'_>, Vec<u8>) -> M,
+    ) -> Poll<Result<M, RequestError>> {
         let mut failed = None;
         while let Some((header, payload)) = unsent {
             match self.framed.poll_feed(cx, header.as_ref(), payload.as_ref()) {
@@ -379,7 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             failed = Some(error);
         }
         while self.unanswered > 0 {
-            match self.framed.poll_read_with(cx, &header) {
+            match self.framed.poll_read_with(cx, &make) {
                 Poll::Ready(Ok(Some(reply))) => {
                     self.unanswered -= 1;
                     match late.checked_sub(1) {

@@ -172,12 +172,12 @@ impl<S: AsyncRead + Unpin> Framed<S> {
         self.reader.read_batch().await
     }
 
-    pub(crate) fn poll_read_with<H>(
+    pub(crate) fn poll_read_with<M>(
         &mut self,
         cx: &mut Context<'_>,
-        header: impl FnOnce(Header<'_>) -> H,
-    ) -> Poll<Result<Option<(H, Vec<u8>)>, ReadError>> {
-        self.reader.poll_message_with(cx, header)
+        make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
+    ) -> Poll<Result<Option<M>, ReadError>> {
+        self.reader.poll_message_with(cx, make)
     }
 }
 

@@ -107,7 +107,7 @@ impl Head {
         &self.framing.first(self.prefix + self.trailer)[self.prefix..]
     }
 
-    pub(crate) fn header(&self, layout: Layout) -> Header<'_> {
+    fn header(&self, layout: Layout) -> Header<'_> {
         layout.header(self.framing.first(self.prefix + self.trailer), self.prefix)
     }
 }

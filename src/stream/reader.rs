@@ -387,7 +387,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn read_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
-        poll_fn(|cx| self.poll_message_with(cx, |header| header.to_vec())).await
+        poll_fn(|cx| self.poll_message_with(cx, |header, payload| (header.to_vec(), payload))).await
     }
 
     /// Reads all messages that have arrived, up to one read buffer (64 KiB), waiting for at least one;
@@ -472,16 +472,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Vec<u8>>, ReadError>> {
-        let read = ready!(self.poll_message_with(cx, |_| ()))?;
-        Poll::Ready(Ok(read.map(|((), payload)| payload)))
+        self.poll_message_with(cx, |_, payload| payload)
     }
 
-    /// Reads the next message: what `header` makes of its header, and its payload.
-    pub(crate) fn poll_message_with<H>(
+    /// Reads the next message: what `make` makes of its header and its payload.
+    pub(crate) fn poll_message_with<M>(
         &mut self,
         cx: &mut Context<'_>,
-        header: impl FnOnce(Header<'_>) -> H,
-    ) -> Poll<Result<Option<(H, Vec<u8>)>, ReadError>> {
+        make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
+    ) -> Poll<Result<Option<M>, ReadError>> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
         }
@@ -490,16 +489,17 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             && let Some(extent) = whole_frame(self.layout, self.limit, self.source.buffered())
         {
             let frame = self.source.buffered();
-            let header = header(extent.header(self.layout, frame));
             let payload = extent.payload(frame).to_vec();
+            let message = make(extent.header(self.layout, frame), payload);
             self.source.consume(extent.len);
             self.completed(1);
-            return Poll::Ready(Ok(Some((header, payload))));
+            return Poll::Ready(Ok(Some(message)));
         }
-        let frame = ready!(self.poll_frame(cx))?;
-        Poll::Ready(Ok(
-            frame.map(|frame| (header(frame.header(self.layout)), frame.payload.into_vec()))
-        ))
+        let Some(Head { framing, prefix, trailer, payload }) = ready!(self.poll_frame(cx))? else {
+            return Poll::Ready(Ok(None));
+        };
+        let header = self.layout.header(framing.first(prefix + trailer), prefix);
+        Poll::Ready(Ok(Some(make(header, payload.into_vec()))))
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.

@@ -866,8 +866,8 @@ fn empty_frames_with_headers_are_not_taken_for_what_a_power_failure_leaves() {
         let payload: &[u8] = if notation.ends_with("-4") { &[0; 4] } else { b"" };
         let (frames, batch) = received(layout, header, &[payload; 100]);
         let mut sink = place.open_frames(layout).unwrap();
-        sink.commit(&[batch.clone()]).unwrap();
-        sink.commit(&[batch]).unwrap();
+        sink.commit(std::slice::from_ref(&batch)).unwrap();
+        sink.commit(std::slice::from_ref(&batch)).unwrap();
         place.crash(sink);
         drop(place.open_frames(layout).unwrap());
         assert_eq!(place.content(), [&frames[..], &frames].concat(), "{layout}");

@@ -11,8 +11,8 @@ use super::senders::{Senders, committed, forget, integer, remember};
 use crate::message::Batch;
 
 /// Without an id, a row gets the one after the highest present, which is faster than setting one.
-const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT: &str = "INSERT INTO messages (received, peer, connection, number, sender, payload, \
+                      header) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const LAST_IDS: &str = "SELECT coalesce((SELECT max(id) FROM messages), 0), \
                         coalesce((SELECT max(id) FROM last_id), 0)";
 const SET_ID: &str = "UPDATE messages SET id = ?1 WHERE id = ?2";
@@ -53,6 +53,7 @@ pub(super) fn insert(
                 return unusable("it has a message with the highest possible id".into());
             };
             id = next;
+            let header = message.header.to_bytes();
             insert.execute(params![
                 received,
                 peer,
@@ -60,6 +61,7 @@ pub(super) fn insert(
                 integer(message.number),
                 sender,
                 value(message.payload),
+                (!header.is_empty()).then_some(&*header),
             ])?;
             if highest + 1 != id {
                 // The rows with the highest ids were deleted.
@@ -90,6 +92,7 @@ fn value(payload: &[u8]) -> ToSqlOutput<'_> {
 
 #[cfg(test)]
 mod tests {
+    use crate::message::Batch;
     use crate::message::tests::{batch, origin};
     use crate::sink::message_sink::MessageSink;
     use crate::sink::sqlite::sqlite_sink::tests::{fatal, number, open};
@@ -104,6 +107,24 @@ mod tests {
         let types: Vec<String> =
             query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         assert_eq!(types, ["text", "text", "text", "blob", "blob", "blob"]);
+    }
+
+    #[test]
+    fn a_header_is_a_blob_and_null_where_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        let git = "hex4+self".parse().unwrap();
+        let of_git = [("0000", ""), ("", "a")];
+        sink.commit(&[
+            batch(&origin(None), &[b"plain"]),
+            Batch::with_headers(origin(None), "h2:u8".parse().unwrap(), [("ab", "c")]).unwrap(),
+            Batch::with_headers(origin(None), git, of_git).unwrap(),
+        ])
+        .unwrap();
+        let mut query = sink.connection.prepare("SELECT header FROM messages ORDER BY id").unwrap();
+        let headers: Vec<Option<Vec<u8>>> =
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(headers, [None, Some(b"ab".into()), Some(b"0000".into()), None]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::senders::count_senders;
 const APPLICATION: i64 = 0x6672_6c74;
 
 /// The version of the schema below.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// The tables. Times are text, because a shell shows it and SQLite's functions understand it.
 const SCHEMA: &str = "
@@ -22,7 +22,8 @@ CREATE TABLE messages (
     connection INTEGER,        -- numbered from 1 each time the server starts
     number INTEGER NOT NULL,   -- on its connection, or of its sender
     sender TEXT,               -- 32 hexadecimal digits, if it asked for acknowledgements
-    payload BLOB NOT NULL      -- TEXT if it is UTF-8 without NUL characters, else BLOB
+    payload BLOB NOT NULL,     -- TEXT if it is UTF-8 without NUL characters, else BLOB
+    header BLOB                -- what the layout keeps beside the payload; NULL if there is nothing
 );
 CREATE TABLE senders (
     sender TEXT PRIMARY KEY,
@@ -52,6 +53,9 @@ UPDATE senders SET last_id = ranked.rank FROM (
 /// Upgrades version 2 to version 3.
 const UPGRADE_2: &str = "ALTER TABLE senders ADD COLUMN checksum INTEGER";
 
+/// Upgrades version 3 to version 4, without a change to any row.
+const UPGRADE_3: &str = "ALTER TABLE messages ADD COLUMN header BLOB";
+
 /// How long another program may keep the database locked before that is logged. When opening, it is an
 /// error.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -68,12 +72,12 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<i64, Failed> {
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     match (application, version, tables) {
         (0, 0, 0) => transaction.execute_batch(SCHEMA)?,
-        (APPLICATION, 1, _) => {
-            transaction.execute_batch(UPGRADE_1)?;
-            transaction.execute_batch(UPGRADE_2)?;
+        (APPLICATION, version @ 1..=SCHEMA_VERSION, _) => {
+            let upgrades = [(1, UPGRADE_1), (2, UPGRADE_2), (3, UPGRADE_3)];
+            for (_, upgrade) in upgrades.into_iter().filter(|(from, _)| *from >= version) {
+                transaction.execute_batch(upgrade)?;
+            }
         }
-        (APPLICATION, 2, _) => transaction.execute_batch(UPGRADE_2)?,
-        (APPLICATION, SCHEMA_VERSION, _) => {}
         (APPLICATION, version, _) if version > SCHEMA_VERSION => {
             return unusable(format!(
                 "a newer framelet has made it (schema {version}, and this one knows {SCHEMA_VERSION}); use \
@@ -110,6 +114,7 @@ pub(super) mod tests {
     use rusqlite::params;
 
     use super::*;
+    use crate::message::Batch;
     use crate::message::tests::{batch, origin};
     use crate::sink::message_sink::MessageSink;
     use crate::sink::sqlite::SqliteSink;
@@ -123,7 +128,7 @@ pub(super) mod tests {
         let error = SqliteSink::open(directory.path().join("nowhere/messages.db")).unwrap_err();
         assert!(error.to_string().contains("messages.db: no such file or directory"), "{error}");
         for (version, words) in [
-            (4, "a newer framelet has made it (schema 4, and this one knows 3)"),
+            (5, "a newer framelet has made it (schema 5, and this one knows 4)"),
             (0, "it is the database of another program"),
         ] {
             let sink = open(&directory).unwrap();
@@ -206,7 +211,8 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut sink = open(&directory).unwrap();
         sink.commit(&[batch(&origin(Some((id(1), 0))), &[b"a"])]).unwrap();
-        let back = "ALTER TABLE senders DROP COLUMN checksum; PRAGMA user_version = 2;";
+        let back = "ALTER TABLE senders DROP COLUMN checksum; \
+                    ALTER TABLE messages DROP COLUMN header; PRAGMA user_version = 2;";
         sink.connection.execute_batch(back).unwrap();
         drop(sink);
         let mut sink = open(&directory).unwrap();
@@ -214,5 +220,32 @@ pub(super) mod tests {
         assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [None]);
         sink.commit(&[batch(&origin(Some((id(1), 1))), &[b"b"])]).unwrap();
         assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [Some(checksum(b"b"))]);
+    }
+
+    #[test]
+    fn a_database_of_version_3_is_taken_over_with_its_messages_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = open(&directory).unwrap();
+        sink.commit(&[batch(&origin(Some((id(1), 0))), &[b"a"])]).unwrap();
+        let back = "ALTER TABLE messages DROP COLUMN header; PRAGMA user_version = 3;";
+        sink.connection.execute_batch(back).unwrap();
+        drop(sink);
+        let mut sink = open(&directory).unwrap();
+        assert_eq!(sink.last_checksums(&[id(1)]).unwrap(), [Some(checksum(b"a"))]);
+        let layout = "h1:u32be".parse().unwrap();
+        let new = Batch::with_headers(origin(None), layout, [("Q", "b")]).unwrap();
+        sink.commit(&[new]).unwrap();
+        let rows = "SELECT count(*) FROM messages WHERE (id, CAST(payload AS TEXT), header) IS ";
+        assert_eq!(number(&sink, &format!("{rows} (1, 'a', NULL)")), 1);
+        assert_eq!(number(&sink, &format!("{rows} (2, 'b', x'51')")), 1);
+        drop(sink);
+        // It has the tables of a new one.
+        let other = tempfile::tempdir().unwrap();
+        let columns = |sink: &SqliteSink| -> Vec<String> {
+            let query = "SELECT name || type || \"notnull\" FROM pragma_table_info('messages')";
+            let mut query = sink.connection.prepare(query).unwrap();
+            query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        assert_eq!(columns(&open(&directory).unwrap()), columns(&open(&other).unwrap()));
     }
 }

@@ -27,9 +27,9 @@ const MODE: u32 = 0o640;
 ///
 /// The table `messages` has a row for each message. Its `payload` is text if it is UTF-8 without NUL
 /// characters, so that shells show it and SQLite's functions for text and JSON accept it; otherwise it is a
-/// blob. `CAST(payload AS BLOB)` gives the exact bytes of both. An `id` is never reused, even after
-/// deletions. The table `senders` has the counts of the 1,000,000 senders with the latest messages; which
-/// ones are forgotten does not depend on a clock.
+/// blob. `CAST(payload AS BLOB)` gives the exact bytes of both. Its `header` is a blob, or null if the
+/// message has none. An `id` is never reused, even after deletions. The table `senders` has the counts of
+/// the 1,000,000 senders with the latest messages; which ones are forgotten does not depend on a clock.
 ///
 /// While another program locks the database, the disk is full or fails, a commit returns
 /// [`SinkError::Transient`] and stores nothing. Once one of the database's files is deleted, moved or

@@ -27,6 +27,8 @@
 #                              in $WORK/NAME.err; sets PID and ADDR
 #   start_server NAME ARG...   start_listening of `framelet serve 127.0.0.1:0 ARG...`;
 #                              sets SERVER_PID and ADDR
+#   LAST_SIGNAL[PID]=SIGNAL    at the end of the script, in place of KILL: for one
+#                              that has to end others
 #   stop_server [SIGNAL]       sends SIGNAL (TERM) to SERVER_PID, then wait_for_exit
 #   stop PID [SIGNAL]          the same for any process that `start` started
 #   limited COMMAND...         runs it in the foreground; exit code 124 (137 if it had
@@ -65,6 +67,7 @@ lib_passed=0
 lib_failed=0
 lib_ended=
 declare -A lib_running=()
+declare -A LAST_SIGNAL=()
 
 # ---- set-up
 
@@ -100,7 +103,7 @@ lib_cleanup() {
     trap - EXIT
     trap '' INT TERM HUP
     for pid in "${!lib_running[@]}"; do
-        lib_signal "$pid" KILL
+        lib_signal "$pid" "${LAST_SIGNAL[$pid]:-KILL}"
         wait "$pid" 2>/dev/null || true
     done
     if [ -n "$WORK" ]; then rm -rf -- "$WORK"; fi

@@ -1,24 +1,84 @@
 #!/usr/bin/env bash
 # Do framelet and other programs understand each other?
 #
+#     scripts/peers.sh [--only-present] [NAME...]
+#
 # Real peers send to `framelet serve`, and `framelet send` sends to real peers that
 # send everything back: Twisted, asyncio, Erlang, and a peer that writes as .NET's
 # BitConverter does. peers/contents.py defines what they exchange, and compares all
 # of it byte for byte.
 #
-# Needs python3 with venv, a package index for pip (Twisted is installed into a
-# temporary directory), and erlang-base. If anything is missing, the script fails;
-# nothing is skipped. FRAMELET=… names the program to test.
+# Then the examples of docs/protocols.md run as they stand there, each in an empty
+# directory, on free ports, against the servers that they start: each must print
+# what the page shows. NAME... runs only these peers.
+#
+# Needs python3 with venv, a package index for pip (what is written in Python is
+# installed into a temporary directory), erlang-base, and the servers in `programs`
+# below. A peer that is missing is a failure; --only-present skips it. FRAMELET=…
+# names the program to test.
 
+# shellcheck disable=SC2317,SC2329 # some functions are called by their names
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 PEERS=$ROOT/scripts/peers
+PAGE=$ROOT/docs/protocols.md
 export PYTHONDONTWRITEBYTECODE=1
+PATH=$PATH:/usr/sbin
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
+
+# What each example starts, as program:package of Debian.
+declare -A programs=(
+    [dns]="dnsmasq:dnsmasq-base"
+)
+# What each peer needs of pip.
+declare -A modules=(
+    [twisted]='twisted>=22.10'
+)
+exchanges=(twisted asyncio erlang bitconverter)
+# In the order of the page.
+mapfile -t examples < <(sed -n 's/^```sh peers //p' "$PAGE")
+
+for name in "${!programs[@]}"; do
+    case " ${examples[*]} " in *" $name "*) ;; *) die "$PAGE has no example $name" ;; esac
+done
+
+only_present=
+chosen=()
+for argument in "$@"; do
+    case " ${exchanges[*]} ${examples[*]} --only-present " in
+    *" $argument "*) ;;
+    *) die "there is no $argument; the peers are ${exchanges[*]} ${examples[*]}" ;;
+    esac
+    if [ "$argument" = --only-present ]; then only_present=yes; else chosen+=("$argument"); fi
+done
+if [ ${#chosen[@]} -eq 0 ]; then chosen=("${exchanges[@]}" "${examples[@]}"); fi
+
+declare -A missing=()
+is_missing() {
+    missing[$1]=yes
+    if [ -n "$only_present" ]; then
+        printf 'skipped - %s: %s\n' "$1" "$2"
+    else
+        case_failed "$1 is there" "$2"
+    fi
+}
+
+# needs NAME PROGRAM:PACKAGE...: whether NAME is chosen, and all of these are there.
+needs() {
+    local name=$1 program
+    shift
+    case " ${chosen[*]} " in *" $name "*) ;; *) return 1 ;; esac
+    if [ -n "${missing[$name]:-}" ]; then return 1; fi
+    for program in "$@"; do
+        if command -v "${program%:*}" >/dev/null; then continue; fi
+        is_missing "$name" "${program%:*} was not found (on Debian: apt-get install ${program#*:})"
+        return 1
+    done
+}
 
 need python3 python3
-need escript erlang-base
 framelet_binary
 work_dir
 
@@ -35,8 +95,15 @@ set_up() {
 LIMIT=180 set_up "cannot make a Python environment (on Debian: apt-get install python3-venv)" \
     python3 -m venv "$WORK/venv"
 PYTHON=$WORK/venv/bin/python
-LIMIT=180 set_up "cannot install Twisted with pip" \
-    "$PYTHON" -m pip install --quiet --no-cache-dir --disable-pip-version-check 'twisted>=22.10'
+for name in "${chosen[@]}"; do
+    module=${modules[$name]:-}
+    if [ -z "$module" ]; then continue; fi
+    if ! LIMIT=180 limited "$PYTHON" -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+        "$module" >"$WORK/pip.log" 2>&1; then
+        is_missing "$name" "pip cannot install $module: $(grep . "$WORK/pip.log" | tail -n 1)"
+    fi
+done
+PATH=$WORK/venv/bin:$PATH
 export MESSAGES=$WORK/messages
 set_up "cannot write the messages" "$PYTHON" "$PEERS/contents.py" write "$MESSAGES"
 
@@ -95,32 +162,103 @@ from_send() {
     compare "$case: every reply comes back as it was sent" "$WORK/$name.replies"
 }
 
-twisted=("Twisted Int32StringReceiver" u32be)
-asyncio=("asyncio readexactly" u32be)
-erlang=("Erlang {packet,4}" u32be)
-bitconverter=("BitConverter's layout" u32le)
-run_twisted=("$PYTHON" "$PEERS/twisted_peer.py")
-run_asyncio=("$PYTHON" "$PEERS/asyncio_peer.py")
-run_erlang=(escript "$PEERS/erlang_peer.escript")
-run_bitconverter=("$PYTHON" "$PEERS/bitconverter_peer.py")
-
 # `whole` writes frames as the peer likes to, then ends its half and waits for the
 # server's end; `pieces` is the same byte by byte, then at odd sizes; `close`
 # writes as `whole` does, and closes at once.
-for manner in whole pieces close; do
-    to_serve "${twisted[@]}" "$manner" "${run_twisted[@]}"
-    to_serve "${asyncio[@]}" "$manner" "${run_asyncio[@]}"
-    to_serve "${bitconverter[@]}" "$manner" "${run_bitconverter[@]}"
-done
-for manner in whole close; do
-    to_serve "${erlang[@]}" "$manner" "${run_erlang[@]}"
-done
+#
+# both_ways PEER LAYOUT MANNERS MANNERS COMMAND...: first to serve, then from send.
+both_ways() {
+    local peer=$1 layout=$2 to=$3 from=$4 manner
+    shift 4
+    for manner in $to; do to_serve "$peer" "$layout" "$manner" "$@"; done
+    for manner in $from; do from_send "$peer" "$layout" "$manner" "$@"; done
+}
 
-from_send "${twisted[@]}" whole "${run_twisted[@]}"
-from_send "${erlang[@]}" whole "${run_erlang[@]}"
-for manner in whole pieces; do
-    from_send "${asyncio[@]}" "$manner" "${run_asyncio[@]}"
-    from_send "${bitconverter[@]}" "$manner" "${run_bitconverter[@]}"
+if needs twisted; then
+    both_ways "Twisted Int32StringReceiver" u32be "whole pieces close" whole "$PYTHON" "$PEERS/twisted_peer.py"
+fi
+if needs asyncio; then
+    both_ways "asyncio readexactly" u32be "whole pieces close" "whole pieces" "$PYTHON" "$PEERS/asyncio_peer.py"
+fi
+if needs erlang escript:erlang-base; then
+    both_ways "Erlang {packet,4}" u32be "whole close" whole escript "$PEERS/erlang_peer.escript"
+fi
+if needs bitconverter; then
+    both_ways "BitConverter's layout" u32le "whole pieces close" "whole pieces" "$PYTHON" "$PEERS/bitconverter_peer.py"
+fi
+
+# ---- the examples of the page
+
+mkdir "$WORK/bin"
+ln -s "$FRAMELET" "$WORK/bin/framelet"
+# PostgreSQL refuses to run as root.
+if [ "$(id -u)" -eq 0 ] && id postgres >/dev/null 2>&1; then
+    chmod 711 "$WORK"
+    for program in initdb postgres; do
+        printf '#!/bin/sh\nchown postgres .\nexec setpriv --reuid=postgres --regid=postgres --clear-groups %s "$@"\n' \
+            "$(command -v "$program")" >"$WORK/bin/$program"
+        chmod 755 "$WORK/bin/$program"
+    done
+fi
+
+# block NAME: the commands. shown NAME: what the page says that they print.
+block() {
+    awk -v start='```sh peers '"$1" '$0 == start { on = 1; next } /^```/ { on = 0 } on' "$PAGE"
+}
+shown() {
+    awk -v start='```sh peers '"$1" '
+        $0 == start { found = 1 }
+        /^```/ { on = 0 }
+        on
+        found && $0 == "```text" { on = 1; found = 0 }' "$PAGE"
+}
+
+# The ports of the page may be taken here; each becomes a free one.
+on_free_ports() {
+    local script=$1 shown free
+    mapfile -t shown < <(grep -ow '48[0-9][0-9]' "$script" | sort -u)
+    mapfile -t free < <("$PYTHON" -c '
+import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+for one in sockets: print(one.getsockname()[1])' "${#shown[@]}")
+    local index
+    for index in "${!shown[@]}"; do sed -i "s/\b${shown[index]}\b/${free[index]}/g" "$script"; done
+}
+
+printed() {
+    [ -e "$WORK/$1.done" ] && cmp -s "$WORK/$1.shown" "$WORK/$1.out"
+}
+
+example() {
+    local name=$1
+    local directory=$WORK/example-$name case="the example $name prints what the page shows"
+    mkdir "$directory"
+    shown "$name" >"$WORK/$name.shown"
+    {
+        # The servers and this shell get the same signal; it waits for them.
+        printf 'set -euo pipefail\ntrap wait TERM\n'
+        block "$name"
+        printf 'touch %q\nwait\n' "$WORK/$name.done"
+    } >"$WORK/$name.sh"
+    on_free_ports "$WORK/$name.sh"
+    # Without --foreground, timeout passes signals on to all that the shell started.
+    start "$name" timeout --kill-after=5 "$LIMIT" env -C "$directory" \
+        PATH="$WORK/bin:$PATH" bash "$WORK/$name.sh"
+    local pid=$PID
+    # shellcheck disable=SC2034 # for lib.sh
+    LAST_SIGNAL[$pid]=TERM
+    if lib_poll "the output that the page shows" "$pid" printed "$name"; then
+        case_ok "$case"
+    else
+        case_failed "$case" "$WHY; $(diff "$WORK/$name.shown" "$WORK/$name.out" | head -n 5)"
+    fi
+    if [ -n "${lib_running[$pid]:-}" ]; then stop "$pid" || case_failed "$name stops" "$WHY"; fi
+}
+
+LIMIT=30
+for name in "${examples[@]}"; do
+    # shellcheck disable=SC2086 # several words
+    if needs "$name" ${programs[$name]-unknown:none}; then example "$name"; fi
 done
 
 finish

@@ -31,6 +31,7 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 # What each example starts, as program:package of Debian.
 declare -A programs=(
     [dns]="dnsmasq:dnsmasq-base"
+    [mqtt]="mosquitto:mosquitto"
 )
 # What each peer needs of pip.
 declare -A modules=(

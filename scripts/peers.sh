@@ -32,6 +32,7 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 declare -A programs=(
     [dns]="dnsmasq:dnsmasq-base"
     [mqtt]="mosquitto:mosquitto"
+    [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
 )
 # What each peer needs of pip.
 declare -A modules=(

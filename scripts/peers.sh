@@ -33,6 +33,7 @@ declare -A programs=(
     [dns]="dnsmasq:dnsmasq-base"
     [mqtt]="mosquitto:mosquitto"
     [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
+    [git]="git:git"
 )
 # What each peer needs of pip.
 declare -A modules=(

@@ -34,6 +34,7 @@ declare -A programs=(
     [mqtt]="mosquitto:mosquitto"
     [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
     [git]="git:git"
+    [syslog]="rsyslogd:rsyslog logger:bsdutils"
 )
 # What each peer needs of pip.
 declare -A modules=(

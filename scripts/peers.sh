@@ -35,10 +35,12 @@ declare -A programs=(
     [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
     [git]="git:git"
     [syslog]="rsyslogd:rsyslog logger:bsdutils"
+    [lsp]=""
 )
 # What each peer needs of pip.
 declare -A modules=(
     [twisted]='twisted>=22.10'
+    [lsp]=python-lsp-server
 )
 exchanges=(twisted asyncio erlang bitconverter)
 # In the order of the page.

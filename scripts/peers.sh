@@ -36,11 +36,13 @@ declare -A programs=(
     [git]="git:git"
     [syslog]="rsyslogd:rsyslog logger:bsdutils"
     [lsp]=""
+    [protobuf]=""
 )
 # What each peer needs of pip.
 declare -A modules=(
     [twisted]='twisted>=22.10'
     [lsp]=python-lsp-server
+    [protobuf]=protobuf
 )
 exchanges=(twisted asyncio erlang bitconverter)
 # In the order of the page.

@@ -37,6 +37,7 @@ declare -A programs=(
     [syslog]="rsyslogd:rsyslog logger:bsdutils"
     [lsp]=""
     [protobuf]=""
+    [redis]="redis-server:redis-server socat:socat"
 )
 # What each peer needs of pip.
 declare -A modules=(

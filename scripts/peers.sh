@@ -38,6 +38,7 @@ declare -A programs=(
     [lsp]=""
     [protobuf]=""
     [redis]="redis-server:redis-server socat:socat"
+    [docker]=""
 )
 # What each peer needs of pip.
 declare -A modules=(

@@ -39,6 +39,7 @@ declare -A programs=(
     [protobuf]=""
     [redis]="redis-server:redis-server socat:socat"
     [docker]=""
+    [grpc]=""
 )
 # What each peer needs of pip.
 declare -A modules=(

@@ -14,7 +14,7 @@
 //!
 //! `json`, `hex`, `base64` and `frames` preserve any bytes in both directions. The others preserve what
 //! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
-//! messages without an empty line.
+//! messages without an empty line, a line feed at the end, or a carriage return at the end of a line.
 
 use std::fmt;
 use std::str::FromStr;

@@ -79,7 +79,9 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         .parse()
         .map_err(|_| "the port must be a number from 0 to 65535, after the last colon")?;
     let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-        Some(Some(bracketed)) => bracketed,
+        // Without a colon it would be printed without the brackets, which says something else.
+        Some(Some(bracketed)) if bracketed.contains(':') => bracketed,
+        Some(Some(_)) => return Err("only an IPv6 address goes in brackets: [::1]:4747"),
         Some(None) => {
             return Err("a closing bracket is missing: [IPV6]:PORT");
         }
@@ -208,6 +210,8 @@ mod tests {
             ("localhost:65536", "number"),
             ("::1:4747", "brackets"),
             ("[::1:4747", "closing bracket"),
+            ("[]:4747", "only an IPv6 address"),
+            ("[[a]:4747", "only an IPv6 address"),
             ("unix:", "path"),
             (
                 "4747",

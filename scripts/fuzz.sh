@@ -9,8 +9,11 @@
 # Needs bash, the coreutils, and a C++ compiler for libFuzzer. Options for libFuzzer may follow SECONDS.
 
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+die() {
+    printf 'fuzz.sh: %s\n' "$*" >&2
+    exit 1
+}
 
 TARGET=${1-}
 SECONDS_TO_RUN=${2:-60}

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::wire::escape::Escaped;
+
 /// An address to listen on or connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
 ///
 /// Functions that connect take an address by value or reference, as text, or a [`SocketAddr`].
@@ -55,7 +57,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).map_err(|what| {
             ParseAddressError(match meant(text) {
-                Some(meant) => format!("{what}; did you mean {meant}?").into(),
+                Some(meant) => {
+                    format!("{what}; did you mean {}?", Escaped(meant.as_bytes())).into()
+                }
                 None => what.into(),
             })
         })

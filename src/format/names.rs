@@ -15,7 +15,7 @@
 //! `json`, `hex`, `base64` and `frames` preserve any payload in both directions; `json` and `frames` also
 //! preserve the header of a message, which the others leave out. The others preserve what
 //! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
-//! messages without an empty line.
+//! messages without an empty line, a line feed at the end, or a carriage return at the end of a line.
 
 use std::fmt;
 use std::mem;

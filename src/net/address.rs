@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::wire::escape::Escaped;
+
 /// An address to listen on or connect to: `HOST:PORT`, `[::1]:PORT`, `:PORT` (on 127.0.0.1) or `unix:PATH`.
 ///
 /// Functions that connect take an address by value or reference, as text, or a [`SocketAddr`].
@@ -55,7 +57,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse(text).map_err(|what| {
             ParseAddressError(match meant(text) {
-                Some(meant) => format!("{what}; did you mean {meant}?").into(),
+                Some(meant) => {
+                    format!("{what}; did you mean {}?", Escaped(meant.as_bytes())).into()
+                }
                 None => what.into(),
             })
         })
@@ -79,7 +83,9 @@ fn parse(text: &str) -> Result<Address, &'static str> {
         .parse()
         .map_err(|_| "the port must be a number from 0 to 65535, after the last colon")?;
     let host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
-        Some(Some(bracketed)) => bracketed,
+        // Without a colon it would be printed without the brackets, which says something else.
+        Some(Some(bracketed)) if bracketed.contains(':') => bracketed,
+        Some(Some(_)) => return Err("only an IPv6 address goes in brackets: [::1]:4747"),
         Some(None) => {
             return Err("a closing bracket is missing: [IPV6]:PORT");
         }
@@ -208,6 +214,8 @@ mod tests {
             ("localhost:65536", "number"),
             ("::1:4747", "brackets"),
             ("[::1:4747", "closing bracket"),
+            ("[]:4747", "only an IPv6 address"),
+            ("[[a]:4747", "only an IPv6 address"),
             ("unix:", "path"),
             (
                 "4747",

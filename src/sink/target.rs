@@ -78,8 +78,12 @@ impl FromStr for SinkTarget {
         }
         // The sink itself checks the kind of URL.
         let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-        if scheme.is_some_and(|scheme| scheme.starts_with("redis") || scheme.starts_with("valkey"))
-        {
+        let is_redis = |scheme: &str| {
+            let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+            (scheme.starts_with("redis") || scheme.starts_with("valkey"))
+                && scheme.chars().all(is_scheme)
+        };
+        if scheme.as_deref().is_some_and(is_redis) {
             return Ok(SinkTarget::Redis(text.into()));
         }
         let path =
@@ -152,6 +156,7 @@ mod tests {
         for (text, words) in [
             ("", "the sinks are stdout, file:PATH"),
             ("kafka:x", "no such sink"),
+            ("redis?pass=a:b", "no such sink"),
             ("out/messages", "a path alone does not say which"),
             ("messages.db", "a path alone does not say which"),
             ("file:", "after file:"),

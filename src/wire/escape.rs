@@ -53,7 +53,9 @@ pub struct WithoutPassword<'a>(pub &'a str);
 impl fmt::Display for WithoutPassword<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (login, host) = self.0.rsplit_once('@').unwrap_or(("", self.0));
-        let start = login.find("://").map_or(0, |scheme| scheme + "://".len());
+        // Only the first colon can end a scheme; a later `://` is part of a password.
+        let scheme = login.find(':').filter(|&end| login[end..].starts_with("://"));
+        let start = scheme.map_or(0, |end| end + "://".len());
         let text = match login[start..].find(':') {
             Some(user) => format!("{}:***@{host}", &login[..start + user]),
             None => self.0.to_owned(),
@@ -99,6 +101,7 @@ mod tests {
             // Not as they should be written.
             ("redis://:s@cr/e?t@h?stream=a", "redis://:***@h?stream=a"),
             ("redis:me:secret@h", "redis:***@h"),
+            ("redis:sec://ret@h", "redis:***@h"),
             ("REDISS://:secret@h", "REDISS://:***@h"),
             (
                 "unix+redis:///run/a.sock?db=1&pass=secret&a=b",

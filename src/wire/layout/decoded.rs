@@ -129,6 +129,8 @@ pub enum LineFault {
     NotANumber,
     /// A line has no name before a colon.
     NoName,
+    /// A line has a carriage return that is not part of its end.
+    CarriageReturn,
     /// The lines do not end within 4096 bytes.
     TooLong,
 }
@@ -200,6 +202,7 @@ impl fmt::Display for LineFault {
             LineFault::TwoLengths => "the header lines have more than one Content-Length",
             LineFault::NotANumber => "Content-Length is not a number of at most 10 digits",
             LineFault::NoName => "a header line does not begin with a name and a colon",
+            LineFault::CarriageReturn => "a header line has a carriage return before its end",
             LineFault::TooLong => "the header lines do not end within 4096 bytes",
         })
     }

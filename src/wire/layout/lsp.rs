@@ -16,14 +16,20 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns the name and the value of a line.
-fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memchr(b':', line)?;
-    let is_name = colon > 0 && line[..colon].iter().all(u8::is_ascii_graphic);
-    is_name.then(|| (&line[..colon], line[colon + 1..].trim_ascii()))
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), LineFault> {
+    let colon = memchr::memchr(b':', line).ok_or(LineFault::NoName)?;
+    if colon == 0 || !line[..colon].iter().all(u8::is_ascii_graphic) {
+        return Err(LineFault::NoName);
+    }
+    // Some readers take it for the end of the line, and what follows for a line of its own.
+    if line.contains(&b'\r') {
+        return Err(LineFault::CarriageReturn);
+    }
+    Ok((&line[..colon], line[colon + 1..].trim_ascii()))
 }
 
 fn is_length(line: &[u8]) -> bool {
-    field(line).is_some_and(|(name, _)| name.eq_ignore_ascii_case(LENGTH))
+    field(line).is_ok_and(|(name, _)| name.eq_ignore_ascii_case(LENGTH))
 }
 
 pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
@@ -37,7 +43,7 @@ pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
             let payload = length.ok_or(Malformed::Lines(LineFault::NoLength))?;
             return Ok(Decoded::Prefix { prefix: start, payload });
         }
-        let (name, value) = field(line).ok_or(Malformed::Lines(LineFault::NoName))?;
+        let (name, value) = field(line).map_err(Malformed::Lines)?;
         if name.eq_ignore_ascii_case(LENGTH) {
             let number = number(value).ok_or(Malformed::Lines(LineFault::NotANumber))?;
             if length.replace(number).is_some() {
@@ -50,6 +56,9 @@ pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
     let name = memchr::memchr(b':', begun).map_or(begun, |colon| &begun[..colon]);
     if !name.iter().all(u8::is_ascii_graphic) || begun.first() == Some(&b':') {
         return Err(Malformed::Lines(LineFault::NoName));
+    }
+    if begun.contains(&b'\r') {
+        return Err(Malformed::Lines(LineFault::CarriageReturn));
     }
     match head.len() < LONGEST {
         true => Ok(Decoded::Incomplete { need: head.len() + 1 }),
@@ -67,10 +76,10 @@ fn number(value: &[u8]) -> Option<u64> {
 pub(super) fn is_header(header: &[u8]) -> bool {
     let room = LONGEST - LENGTH.len() - b": 2147483647\r\n\r\n".len();
     let whole = header.is_empty() || header.ends_with(b"\r\n");
-    let mut lines = header.strip_suffix(b"\r\n").unwrap_or(header).split(|&byte| byte == b'\n');
+    let mut lines = header.strip_suffix(b"\n").unwrap_or(header).split(|&byte| byte == b'\n');
     let is_line = |line: &[u8]| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        field(line).is_some() && !is_length(line) && !line.contains(&b'\r')
+        field(line).is_ok() && !is_length(line)
     };
     header.is_empty() || (whole && header.len() <= room && lines.all(is_line))
 }

@@ -7,11 +7,12 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
+use super::decoded::MAX_PAYLOAD;
 use super::field::{Field, NAMES, Terminator};
 use super::items::{Counts, Item, Items, MOST_AROUND, Region};
 use super::layout::{Kind, Layout, U32BE};
 use super::preset::{self, PRESETS};
-
+use crate::wire::escape::Escaped;
 use crate::wire::similar::nearest;
 
 /// The longest header or fixed item, in bytes.
@@ -171,8 +172,9 @@ fn counts(text: &str) -> Result<Counts, String> {
         (_, "+", Some(more)) => Ok(Counts::More(more)),
         (_, "-", Some(less)) => Ok(Counts::Less(less)),
         _ => Err(format!(
-            "{text} is not what a length counts; write +self (the payload and the length field), +all \
-             (the whole frame), or +N or -N (N more or fewer than the payload)"
+            "{} is not what a length counts; write +self (the payload and the length field), +all \
+             (the whole frame), or +N or -N (N more or fewer than the payload)",
+            Escaped(text.as_bytes())
         )),
     }
 }
@@ -249,6 +251,12 @@ fn assemble(tokens: Vec<Token>) -> Result<Layout, String> {
     }
     let [before, between, trailer] = regions;
     let items = Items { before, field, counts, between, trailer };
+    if items.min_payload() > MAX_PAYLOAD {
+        let least = items.min_payload();
+        return Err(format!(
+            "its payloads would have at least {least} bytes, more than {MAX_PAYLOAD}"
+        ));
+    }
     if items.max_payload().is_none() {
         let (max, surplus) = (items.field.max(), items.surplus());
         return Err(format!(

@@ -138,6 +138,8 @@ fn a_header_that_is_not_given_is_zeros_and_one_that_does_not_fit_is_refused() {
         ("u8", b"a"),
         ("h1:u8", b"ab"),
         ("lsp", b"a"),
+        ("lsp", b"a: b\rc\r\n"),
+        ("lsp", b"a: b\r\r\n"),
         ("hex4+self", b"0003"),
     ] {
         let error = append_frame_with_header(&mut out, layout(text), 10, header, b"");
@@ -218,6 +220,8 @@ fn what_is_wrong_is_said_as_soon_as_it_is_there() {
         ("ber", b"\x80", "indefinite"),
         ("ber", b"\x89", "9 bytes, more than 8"),
         ("lsp", b"GET ", "name and a colon"),
+        ("lsp", b"a: b\rc", "a carriage return before its end"),
+        ("lsp", b"a: b\r\r", "a carriage return before its end"),
         ("lsp", b"a: b\r\n\r\n", "no Content-Length"),
         ("lsp", b"content-length: 1\r\nContent-Length: 1\r\n", "more than one Content-Length"),
         ("lsp", b"Content-Length: -1\r\n", "not a number"),
@@ -309,6 +313,11 @@ fn texts_that_name_no_layout_say_what_to_write() {
         ("dec17", "dec has 1 to 16 digits"),
         ("dec/31", "do not begin with a digit"),
         ("u8+300", "would have to be at least 300, but the field ends at 255"),
+        ("u8+\n\u{1b}", "+\\n\\u{1b} is not what a length counts"),
+        (
+            "u64be-2147483648",
+            "its payloads would have at least 2147483648 bytes, more than 2147483647",
+        ),
         ("u8+0", "+0 is not what a length counts"),
         ("u8+-1", "+-1 is not what a length counts"),
         ("u8+Self", "write +self"),

@@ -358,13 +358,20 @@ fn take_over(
     // An empty file is accepted in any format.
     let note = if len > 0 { Note::read(path, &metadata) } else { None };
     if let Some(note) = note.as_ref().filter(|note| note.format != format) {
-        let what = match (note.format, format) {
-            (OutputFormat::Frames(held), OutputFormat::Frames(layout)) => format!(
-                "it holds frames in {held}, not in {layout}; start with that layout, or give another file"
+        let (kind, what) = match (note.format, format) {
+            (OutputFormat::Frames(held), OutputFormat::Frames(layout)) => (
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "it holds frames in {held}, not in {layout}; start with that layout, or give another \
+                     file"
+                ),
             ),
-            (held, _) => format!("it holds {held}; start with {held}, or give another file"),
+            (held, _) => (
+                io::ErrorKind::InvalidData,
+                format!("it holds {held}; start with {held}, or give another file"),
+            ),
         };
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        return Err(io::Error::new(kind, what));
     }
     // If the file was cut since, the note no longer describes it.
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);

@@ -7,13 +7,15 @@ pub(crate) mod error;
 pub(crate) mod escape; // text that is safe to show
 pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
+pub(crate) mod judge; // which layouts read a stream
 pub(crate) mod layout; // how a message is framed
 pub(crate) mod sender_id; // who sends, across reconnections
+pub(crate) mod signature; // what shows other protocols
 
 pub use ack::{Answer, FirstBytes, Hello, InvalidAnswer, Refusal, RefusalCode, UnsupportedLayout};
 #[doc(hidden)]
 pub use count::Count;
-pub use diagnosis::Suspect;
+pub use diagnosis::{Cause, Suspect};
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::Escaped;
 #[doc(hidden)]
@@ -21,8 +23,10 @@ pub use escape::WithoutPassword;
 pub use frame::{append_frame, append_frame_with_header};
 #[doc(hidden)]
 pub use io_error::Plain;
+pub use judge::{Candidate, JUDGED, judge};
 pub use layout::{
     DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault, MAX_PAYLOAD,
     Malformed, PRESETS, ParseLayoutError, Preset, TooLong,
 };
 pub use sender_id::{ParseSenderIdError, SenderId};
+pub use signature::Known;

@@ -7,6 +7,7 @@ use framelet::wire::WithoutPassword;
 
 use super::bench::Bench;
 use super::decode::Decode;
+use super::detect::Detect;
 use super::encode::Encode;
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -46,11 +47,12 @@ pub(crate) enum Command {
     Send(Send),
     Encode(Encode),
     Decode(Decode),
+    Detect(Detect),
     Bench(Bench),
 }
 
 /// The commands, by name.
-const COMMANDS: [&str; 5] = ["serve", "send", "encode", "decode", "bench"];
+const COMMANDS: [&str; 6] = ["serve", "send", "encode", "decode", "detect", "bench"];
 
 /// The features that this build has, as Cargo calls them.
 const FEATURES: [(&str, bool); 4] = [
@@ -67,6 +69,7 @@ impl Command {
             Command::Send(send) => send.run(),
             Command::Encode(encode) => encode.run(),
             Command::Decode(decode) => decode.run(),
+            Command::Detect(detect) => detect.run(),
             Command::Bench(bench) => bench.run(),
         }
     }
@@ -85,7 +88,7 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
         Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(command)),
         Ok(Arguments { command: None, .. }) => Err(Failure::new(
             Exit::Usage,
-            "which command? serve, send, encode, decode or bench (see framelet --help)",
+            "which command? serve, send, encode, decode, detect or bench (see framelet --help)",
         )),
         Err(early) if early.status.is_ok() => Ok(Request::Show(help::of(command))),
         Err(early) => Err(Failure::new(Exit::Usage, usage_error(&early.output, &typed, command))),
@@ -146,7 +149,7 @@ fn no_such_command(word: &str) -> String {
     match suggestion::command(word, &COMMANDS) {
         Some(meant) => format!("no such command `{word}`; did you mean `{meant}`?"),
         None => format!(
-            "no such command `{word}`; the commands are serve, send, encode, decode and bench"
+            "no such command `{word}`; the commands are serve, send, encode, decode, detect and bench"
         ),
     }
 }

@@ -1,7 +1,7 @@
 //! Suggestions for mistyped words, and for words of other programs.
 
 /// Names of the commands in other programs.
-const SYNONYMS: [(&str, &str); 14] = [
+const SYNONYMS: [(&str, &str); 16] = [
     ("listen", "serve"),
     ("server", "serve"),
     ("recv", "serve"),
@@ -14,6 +14,8 @@ const SYNONYMS: [(&str, &str); 14] = [
     ("frame", "encode"),
     ("read", "decode"),
     ("unframe", "decode"),
+    ("guess", "detect"),
+    ("identify", "detect"),
     ("benchmark", "bench"),
     ("load", "bench"),
 ];

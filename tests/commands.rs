@@ -820,7 +820,7 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
 
 #[test]
 fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
-    for command in ["serve", "send", "encode", "decode", "detect", "bench"] {
+    for command in ["serve", "send", "encode", "decode", "bench"] {
         let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
         let list = |title: &str| {
             let (_, rest) = help.split_once(&format!("\n{title}:\n"))?;

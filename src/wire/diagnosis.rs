@@ -226,7 +226,7 @@ fn best_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
         // More may follow, so a single message ends here by chance, the more so if another is possible.
         let is_likely = || {
             let is_long = candidate.bits >= 13 && candidate.first >= 4;
-            is_alike || (is_long && possible_layout(evidence).is_none())
+            is_alike || (is_long && (candidate.bits >= 17 || possible_layout(evidence).is_none()))
         };
         if !evidence.ended && candidate.messages == 1 && !is_likely() {
             continue;

@@ -304,7 +304,7 @@ done
 
 serve
 check "a server that never replies: exit code 4" ends 'a' 4 \
-    '0 of 1 replies came within 300ms' send "$ADDR" --timeout 300ms --expect 1
+    '0 of 1 replies came, and no more within 300ms' send "$ADDR" --timeout 300ms --expect 1
 kill -STOP "$SERVER_PID"
 check "a server that never closes: exit code 4" ends 'b' 4 \
     'the server has not closed the connection within 300ms' send "$ADDR" --timeout 300ms

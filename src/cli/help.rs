@@ -53,7 +53,7 @@ Exit codes:
   1    network: refused, reset, closed early, not acknowledged
   2    usage, a local file, or input that is not in its format
   3    protocol: message too long, truncated or malformed, no acknowledgements
-  4    timed out, or fewer replies than --expect
+  4    timed out, or fewer replies than expected (--expect, --each)
   141  standard output was closed by its reader, as after SIGPIPE
 ";
 

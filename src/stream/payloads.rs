@@ -47,6 +47,33 @@ impl Payloads {
         self.first
     }
 
+    /// Drops all messages after the first `len`, which must be at least one. Does nothing if there are not more.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::stream::Payloads;
+    ///
+    /// let mut payloads: Payloads = ["21.5", "21.7", "21.9"].into_iter().collect();
+    /// payloads.truncate(2);
+    /// assert!(payloads.iter().eq([b"21.5", b"21.7"]));
+    /// ```
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len > 0, "at least one message is left");
+        if len >= self.count {
+            return;
+        }
+        let mut locations = self.locations();
+        for _ in 0..len {
+            locations.next(self);
+        }
+        (self.to, self.count) = (locations.next, len);
+    }
+
     /// Returns how many bytes of memory are charged to the pool for them.
     pub(crate) fn held(&self) -> usize {
         self.run.counted() + self.head.as_ref().map_or(0, |head| head.payload.counted())

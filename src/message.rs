@@ -1,11 +1,10 @@
 //! Messages and their origin.
 
-use std::iter::Skip;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
-use crate::stream::payloads::{PayloadIter, Payloads};
+use crate::stream::payloads::{PayloadIter, Payloads, UNKNOWN};
 use crate::wire::ack::checksum;
 use crate::wire::answer::RefusalCode;
 use crate::wire::sender_id::SenderId;
@@ -37,13 +36,34 @@ pub struct Message<'a> {
     pub peer: Option<&'a Peer>,
     /// When its last byte was read, if known.
     pub received: Option<SystemTime>,
+    /// Where its frame begins; `UNKNOWN` if it was not read from a stream.
+    pub(crate) start: u64,
 }
 
 impl<'a> Message<'a> {
     /// Returns the first message of an unknown peer.
     pub fn new(payload: &'a [u8]) -> Message<'a> {
         let (sender, connection, peer, received) = (None, None, None, None);
-        Message { payload, number: 1, sender, connection, peer, received }
+        Message { payload, number: 1, sender, connection, peer, received, start: UNKNOWN }
+    }
+
+    /// Returns the offset in bytes at which its frame begins in the stream of its connection or in its file, if
+    /// it was read from one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Batch, FrameReader};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\x04ping\0\0\0\x04pong"[..]);
+    /// let batch = Batch::from(reader.read_batch().await?.expect("two messages"));
+    /// let offsets: Vec<_> = batch.messages().map(|message| message.offset()).collect();
+    /// assert_eq!(offsets, [Some(0), Some(8)]);
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
+    pub fn offset(&self) -> Option<u64> {
+        (self.start != UNKNOWN).then_some(self.start)
     }
 }
 
@@ -209,8 +229,13 @@ impl Batch {
 
     /// Returns the messages in the order in which they were sent.
     pub fn messages(&self) -> Messages<'_> {
+        let mut payloads = self.payloads.iter();
+        for _ in 0..self.skipped {
+            payloads.next();
+        }
         Messages {
-            payloads: self.payloads.iter().skip(self.skipped),
+            payloads,
+            end: self.payloads.end,
             number: self.first_number(),
             sender: self.sender(),
             origin: self.origin.as_deref(),
@@ -242,7 +267,9 @@ impl<'a> IntoIterator for &'a Batch {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
-    payloads: Skip<PayloadIter<'a>>,
+    payloads: PayloadIter<'a>,
+    /// Where the last frame ends, as in [`Payloads`].
+    end: u64,
     /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,
@@ -254,6 +281,10 @@ impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
+        let start = match self.end {
+            UNKNOWN => UNKNOWN,
+            end => end - self.payloads.left() as u64,
+        };
         let payload = self.payloads.next()?;
         let number = self.number;
         // Saturates, since a sink may report any number for a sender.
@@ -265,6 +296,7 @@ impl<'a> Iterator for Messages<'a> {
             connection: self.origin.map(|origin| origin.connection),
             peer: self.origin.map(|origin| &origin.peer),
             received: self.received,
+            start,
         })
     }
 }

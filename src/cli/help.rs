@@ -34,8 +34,8 @@ const VALUES: [(&str, &str, &str); 7] = [
     (
         "FORMAT",
         "--output",
-        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, frames \
-         (u32be), raw (nothing in between), none",
+        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, hexdump \
+         (for people), frames (u32be), raw (nothing in between), none",
     ),
     (
         "LAYOUT",

@@ -7,6 +7,7 @@
 //! | `nul` | bytes up to a NUL byte |
 //! | `hex`, `base64` | a line of digits |
 //! | `json` | a line with an object: the message's origin and its payload |
+//! | `hexdump` (out) | a line that names it, and lines of its bytes, for people |
 //! | `frames` | a `u32be` frame |
 //! | `whole` (in) | the whole input |
 //! | `raw` (out) | its bytes, with nothing in between |
@@ -81,6 +82,8 @@ pub enum OutputFormat {
     /// A line with a JSON object: the message's origin and its `payload`, or `payload_base64` if it is not
     /// UTF-8.
     Json,
+    /// A line that names the message, then lines of its bytes as hexadecimal digits and as ASCII: for people.
+    Hexdump,
     /// A `u32be` frame.
     Frames,
     /// The message, and nothing else.
@@ -100,13 +103,14 @@ pub(crate) const INPUT: [(&str, InputFormat); 8] = [
     ("whole", InputFormat::Whole),
 ];
 
-pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
+pub(crate) const OUTPUT: [(&str, OutputFormat); 10] = [
     ("text", OutputFormat::Text),
     ("lines", OutputFormat::Lines),
     ("nul", OutputFormat::Nul),
     ("hex", OutputFormat::Hex),
     ("base64", OutputFormat::Base64),
     ("json", OutputFormat::Json),
+    ("hexdump", OutputFormat::Hexdump),
     ("frames", OutputFormat::Frames),
     ("raw", OutputFormat::Raw),
     ("none", OutputFormat::None),

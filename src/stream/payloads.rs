@@ -33,7 +33,12 @@ pub struct Payloads {
     pub(crate) to: usize,
     pub(crate) count: usize,
     pub(crate) first: u64,
+    /// The offset in the stream after the last frame; `UNKNOWN` if they come from no stream.
+    pub(crate) end: u64,
 }
+
+/// The offset of a message that was not read from a stream.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 impl Payloads {
     /// Returns the number of messages; at least one.
@@ -70,6 +75,9 @@ impl Payloads {
         let mut locations = self.locations();
         for _ in 0..len {
             locations.next(self);
+        }
+        if self.end != UNKNOWN {
+            self.end -= (self.to - locations.next) as u64;
         }
         (self.to, self.count) = (locations.next, len);
     }
@@ -132,6 +140,10 @@ impl Head {
 
     fn trailer(&self) -> &[u8] {
         &self.framing.first(self.prefix + self.trailer)[self.prefix..]
+    }
+
+    fn frame_len(&self) -> usize {
+        self.prefix + self.payload.len() + self.trailer
     }
 
     fn header(&self, layout: Layout) -> Header<'_> {
@@ -212,7 +224,7 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
         }
         let to = frames.len();
         let run = Pool::unbounded().lend(Buffer::Heap(frames));
-        Payloads { layout, head: None, run, from: 0, to, count, first: 1 }
+        Payloads { layout, head: None, run, from: 0, to, count, first: 1, end: UNKNOWN }
     }
 }
 
@@ -229,6 +241,14 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Payloads {
 /// ```
 #[derive(Clone, Debug)]
 pub struct PayloadIter<'a>(Messages<'a>);
+
+impl PayloadIter<'_> {
+    /// Returns how many bytes the frames of the next messages have.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.0.head.map_or(0, Head::frame_len) + self.0.run.len()
+    }
+}
 
 impl<'a> Iterator for PayloadIter<'a> {
     type Item = &'a [u8];

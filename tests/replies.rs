@@ -75,6 +75,13 @@ fn replies_beyond_the_expected_ones_are_not_printed() {
         check(&output, 0, &[]);
         assert_eq!(output.stdout, printed);
     }
+    let address = answer(1, replies, |_| std::thread::park());
+    let arguments = ["send", &address, "--message", "x", "--expect", "2", "--output", "json"];
+    let output = framelet(&arguments, b"");
+    check(&output, 0, &[]);
+    let lines = "{\"number\":1,\"offset\":0,\"length\":1,\"payload\":\"a\"}\n\
+                 {\"number\":2,\"offset\":5,\"length\":1,\"payload\":\"b\"}\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), lines);
 }
 
 #[test]
@@ -224,6 +231,23 @@ fn a_server_that_closes_before_the_input_ends_is_not_taken_for_success() {
         &["closed the connection after 1 reply, before the end of the input"],
     );
     drop(input);
+    // The input ends a moment after the connection.
+    for each in [&["--each"][..], &["--expect", "1"]] {
+        let (gone, is_gone) = channel();
+        let address = answer(1, frame(b"a"), move |stream| {
+            drop(stream);
+            gone.send(()).unwrap();
+        });
+        let all = [&[&address, "--input", "lines"], each].concat();
+        let (running, mut input) = Running::start_with_input(command(&all));
+        input.write_all(b"a\n").unwrap();
+        running.wait_for_output("a\n".len());
+        is_gone.recv().unwrap();
+        // Long enough for the client to see it.
+        std::thread::sleep(Duration::from_millis(100));
+        drop(input);
+        check(&running.wait(), 0, &[]);
+    }
     // The input has ended.
     for how in ["--each", "--expect=1"] {
         for _ in 0..20 {

@@ -15,7 +15,8 @@
 //!
 //! `json`, `hex`, `base64` and `frames` preserve any bytes in both directions. The others preserve what
 //! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
-//! messages without an empty line.
+//! messages without an empty line. A UTF-8 byte order mark at the start of text, lines, digits or JSON is not part
+//! of a message, and input in UTF-16 is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +44,8 @@ pub enum InputFormat {
     Lines,
     /// The bytes up to a NUL byte are a message.
     Nul,
-    /// A line of hexadecimal digits is a message; spaces between them are allowed.
+    /// A line of hexadecimal digits is a message. There may be spaces between them, and bytes may be written as
+    /// `0x1f` or be separated by colons.
     Hex,
     /// A line of Base64 (RFC 4648) is a message.
     Base64,

@@ -83,7 +83,7 @@ fn json_has_the_offset_of_each_frame_however_the_bytes_arrive() {
         let (mut stream, mut offsets) = (Vec::new(), Vec::new());
         for _ in 0..300 {
             let len = [0, 1, 100, 200, 40_000][random.usize(..5)];
-            offsets.push(stream.len());
+            offsets.push(stream.len() as u64);
             let layout = layout.parse().unwrap();
             framelet::wire::append_frame(&mut stream, layout, 60_000, &vec![b'x'; len]).unwrap();
         }
@@ -109,7 +109,7 @@ fn json_has_the_offset_of_each_frame_however_the_bytes_arrive() {
             .iter()
             .map(|object| object["offset"].as_u64().unwrap())
             .collect();
-        assert!(found.iter().map(|&offset| offset as usize).eq(offsets), "{layout}");
+        assert!(found == offsets, "{layout}");
     }
 }
 

@@ -37,8 +37,8 @@ const VALUES: [(&str, &str, &str); 7] = [
     (
         "FORMAT",
         "--output",
-        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, frames \
-         (u32be, or the layout if it has headers), raw (nothing in between), none",
+        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, hexdump \
+         (for people), frames (u32be, or the layout if it has headers), raw (nothing in between), none",
     ),
     (
         "LAYOUT",
@@ -56,7 +56,7 @@ Exit codes:
   1    network: refused, reset, closed early, not acknowledged
   2    usage, a local file, or input that is not in its format
   3    protocol: message too long, truncated or malformed, no acknowledgements
-  4    timed out, or fewer replies than --expect
+  4    timed out, or fewer replies than expected (--expect, --each)
   141  standard output was closed by its reader, as after SIGPIPE
 ";
 

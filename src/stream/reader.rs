@@ -437,7 +437,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.completed(whole.count);
         let count = whole.count + head.iter().len();
         let to = from + whole.bytes;
-        Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
+        Poll::Ready(Ok(Some(Payloads {
+            layout: self.layout,
+            head,
+            run,
+            from,
+            to,
+            count,
+            first,
+            end: self.start,
+        })))
     }
 
     /// Classifies the first bytes of the stream. To be called before anything else is read. A hello is

@@ -191,7 +191,7 @@ for output in "${outputs[@]}"; do
     converts "$frames" "${output#* }" decode --output "${output%% *}"
 done
 converts '\0\0\0\3a\nb\0\0\0\1\xff' \
-    '{"number":1,"length":3,"payload":"a\\nb"}\n{"number":2,"length":1,"payload_base64":"/w=="}\n' \
+    '{"number":1,"offset":0,"length":3,"payload":"a\\nb"}\n{"number":2,"offset":7,"length":1,"payload_base64":"/w=="}\n' \
     decode --output json
 
 printf '%b' "$(printf '\\x%02x' {0..255})" >"$WORK/all"
@@ -286,7 +286,7 @@ for output in "${outputs[@]}"; do
 done
 
 json_of_serve() {
-    local json='^{"time":"[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z","peer":"127\.0\.0\.1:[0-9]+","connection":1,"number":1,'
+    local json='^{"time":"[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z","peer":"127\.0\.0\.1:[0-9]+","connection":1,"number":1,"offset":0,'
     grep -Ex "$json\"length\":3,\"payload\":\"abc\"}" "$OUT"
 }
 serve --output json
@@ -304,7 +304,7 @@ done
 
 serve
 check "a server that never replies: exit code 4" ends 'a' 4 \
-    '0 of 1 replies came within 300ms' send "$ADDR" --timeout 300ms --expect 1
+    '0 of 1 replies came, and no more within 300ms' send "$ADDR" --timeout 300ms --expect 1
 kill -STOP "$SERVER_PID"
 check "a server that never closes: exit code 4" ends 'b' 4 \
     'the server has not closed the connection within 300ms' send "$ADDR" --timeout 300ms

@@ -12,6 +12,7 @@ mod bench;
 #[path = "cli/no_bench.rs"]
 mod bench;
 mod decode;
+mod detect;
 mod encode;
 mod layouts;
 mod send;

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::net::byte_stream::Peer;
-use crate::stream::payloads::{self, Payloads};
+use crate::stream::payloads::{self, Payloads, UNKNOWN};
 use crate::wire::ack::checksum;
 use crate::wire::answer::RefusalCode;
 use crate::wire::layout::{EncodeError, Header, Layout};
@@ -42,19 +42,41 @@ pub struct Message<'a> {
     pub peer: Option<&'a Peer>,
     /// When its last byte was read, if known.
     pub received: Option<SystemTime>,
+    /// Where its frame begins; `UNKNOWN` if it was not read from a stream.
+    pub(crate) start: u64,
 }
 
 impl<'a> Message<'a> {
     /// Returns the first message of an unknown peer, with an empty header.
     pub fn new(payload: &'a [u8]) -> Message<'a> {
         let (sender, connection, peer, received) = (None, None, None, None);
-        Message { header: Header::EMPTY, payload, number: 1, sender, connection, peer, received }
+        let (header, start) = (Header::EMPTY, UNKNOWN);
+        Message { header, payload, number: 1, sender, connection, peer, received, start }
     }
 
     /// Sets the header.
     #[must_use]
     pub fn with_header(self, header: &'a [u8]) -> Message<'a> {
         Message { header: Header::new(header), ..self }
+    }
+
+    /// Returns the offset in bytes at which its frame begins in the stream of its connection or in its file, if
+    /// it was read from one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Batch, FrameReader};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\x04ping\0\0\0\x04pong"[..]);
+    /// let batch = Batch::from(reader.read_batch().await?.expect("two messages"));
+    /// let offsets: Vec<_> = batch.messages().map(|message| message.offset()).collect();
+    /// assert_eq!(offsets, [Some(0), Some(8)]);
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
+    pub fn offset(&self) -> Option<u64> {
+        (self.start != UNKNOWN).then_some(self.start)
     }
 }
 
@@ -260,6 +282,7 @@ impl Batch {
         }
         Messages {
             messages,
+            end: self.payloads.end,
             number: self.first_number(),
             sender: self.sender(),
             origin: self.origin.as_deref(),
@@ -292,6 +315,8 @@ impl<'a> IntoIterator for &'a Batch {
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     messages: payloads::Messages<'a>,
+    /// Where the last frame ends, as in [`Payloads`].
+    end: u64,
     /// The number of the next message.
     number: u64,
     sender: Option<SenderId>,
@@ -303,6 +328,10 @@ impl<'a> Iterator for Messages<'a> {
     type Item = Message<'a>;
 
     fn next(&mut self) -> Option<Message<'a>> {
+        let start = match self.end {
+            UNKNOWN => UNKNOWN,
+            end => end - self.messages.left() as u64,
+        };
         let (header, payload) = self.messages.next()?;
         let number = self.number;
         // Saturates, since a sink may report any number for a sender.
@@ -315,6 +344,7 @@ impl<'a> Iterator for Messages<'a> {
             connection: self.origin.map(|origin| origin.connection),
             peer: self.origin.map(|origin| &origin.peer),
             received: self.received,
+            start,
         })
     }
 }

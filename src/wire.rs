@@ -8,22 +8,26 @@ pub(crate) mod error;
 pub(crate) mod escape; // text that is safe to show
 pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
+pub(crate) mod judge; // which layouts read a stream
 pub(crate) mod layout; // how a message is framed
 pub(crate) mod sender_id; // who sends, across reconnections
+pub(crate) mod signature; // what shows other protocols
 pub(crate) mod similar; // the word that was probably meant
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
 pub use count::Count;
-pub use diagnosis::Suspect;
+pub use diagnosis::{Cause, Suspect};
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::{Escaped, WithoutPassword};
 pub use frame::{append_frame, append_frame_with_header};
 pub use io_error::Plain;
+pub use judge::{Candidate, JUDGED, judge};
 pub use layout::{
     Counts, DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault,
     MAX_PAYLOAD, Malformed, PRESETS, ParseLayoutError, Part, Preset, TooLong,
 };
 pub use sender_id::{ParseSenderIdError, SenderId};
+pub use signature::Known;
 #[doc(hidden)]
 pub use similar::nearest;

@@ -279,7 +279,7 @@ fn a_killed_server_goes_on_in_its_file_of_frames_and_another_layout_is_refused()
             framelet(&[&["serve", "127.0.0.1:0"], &arguments[..], &[layout]].concat(), b"");
         let words = format!(
             "it holds frames in {POSTGRES}, not in {held}; start with that layout, or give another \
-             file (--output, --layout)"
+             file (--layout)"
         );
         check(&output, 2, &[&words]);
     }

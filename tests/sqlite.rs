@@ -188,11 +188,11 @@ fn what_cannot_be_written_is_said_before_anything_is_received() {
     let missing = directory.path().join("no folder/messages.db");
     check(&refused(&missing), 2, &["cannot open", "no such file or directory"]);
     check(&refused(directory.path()), 2, &["unable to open", "check that it is a file"]);
-    let arguments = ["serve", "--to", "sqlite:x", "--output", "json"];
+    let arguments = ["serve", "127.0.0.1:0", "--to", "sqlite:x", "--output", "json"];
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
-    let arguments = ["serve", "--to", "sqlite:x", "--sync", "never"];
+    let arguments = ["serve", "127.0.0.1:0", "--to", "sqlite:x", "--sync", "never"];
     check(&framelet(&arguments, b""), 2, &["a database is always made safe"]);
-    let arguments = ["serve", "--to", "sqlite:x", "--max-message", "1GB"];
+    let arguments = ["serve", "127.0.0.1:0", "--to", "sqlite:x", "--max-message", "1GB"];
     check(&framelet(&arguments, b""), 2, &["over the 999,000,000 bytes that SQLite takes"]);
 
     let path = directory.path().join("messages.db");

@@ -7,6 +7,7 @@ use framelet::wire::WithoutPassword;
 
 use super::bench::Bench;
 use super::decode::Decode;
+use super::detect::Detect;
 use super::encode::Encode;
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -48,11 +49,12 @@ pub(crate) enum Command {
     Encode(Encode),
     Decode(Decode),
     Layouts(Layouts),
+    Detect(Detect),
     Bench(Bench),
 }
 
 /// The commands, by name.
-const COMMANDS: [&str; 6] = ["serve", "send", "encode", "decode", "layouts", "bench"];
+const COMMANDS: [&str; 7] = ["serve", "send", "encode", "decode", "detect", "layouts", "bench"];
 
 /// The features that this build has, as Cargo calls them.
 const FEATURES: [(&str, bool); 4] = [
@@ -70,6 +72,7 @@ impl Command {
             Command::Encode(encode) => encode.run(),
             Command::Decode(decode) => decode.run(),
             Command::Layouts(layouts) => layouts.run(),
+            Command::Detect(detect) => detect.run(),
             Command::Bench(bench) => bench.run(),
         }
     }
@@ -90,7 +93,7 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
         Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(Box::new(command))),
         Ok(Arguments { command: None, .. }) => Err(Failure::new(
             Exit::Usage,
-            "which command? serve, send, encode, decode, layouts or bench (see framelet --help)",
+            "which command? serve, send, encode, decode, detect, layouts or bench (see framelet --help)",
         )),
         Err(early) if early.status.is_ok() => Ok(Request::Show(help::of(command))),
         Err(early) => Err(Failure::new(Exit::Usage, usage_error(&early.output, &typed, command))),
@@ -152,7 +155,7 @@ fn no_such_command(word: &str) -> String {
     match suggestion::command(word, &COMMANDS) {
         Some(meant) => format!("no such command `{word}`; did you mean `{meant}`?"),
         None => format!(
-            "no such command `{word}`; the commands are serve, send, encode, decode, layouts and bench"
+            "no such command `{word}`; the commands are serve, send, encode, decode, detect, layouts and bench"
         ),
     }
 }

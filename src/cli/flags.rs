@@ -6,7 +6,9 @@
 use framelet::client::AckError;
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
-use framelet::wire::{EncodeError, Fault, ProtocolError, RefusalCode, Suspect, TooLong};
+use framelet::wire::{
+    EncodeError, Fault, MAX_PAYLOAD, ProtocolError, RefusalCode, Suspect, TooLong,
+};
 
 /// Returns the advice to append to a log line with this target.
 pub(crate) fn of_target(target: &str) -> Option<String> {
@@ -25,7 +27,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
 /// Returns the error of a stream, with advice.
 pub(crate) fn of_stream(error: &ReadError) -> String {
     let layout = match error {
-        ReadError::Protocol(protocol) => protocol.suspect.as_ref().and_then(Suspect::layout),
+        ReadError::Protocol(protocol) => protocol.suspect.as_ref().and_then(Suspect::layout_name),
         _ => None,
     };
     let hint = layout.and_then(|layout| of_target(&format!("framelet::layout::{layout}")));
@@ -36,8 +38,10 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
 pub(crate) fn of_length(error: &ReadError) -> &'static str {
     match error {
         ReadError::Protocol(ProtocolError {
-            fault: Fault::TooLarge { .. }, suspect: None, ..
-        }) => " (--max-message)",
+            fault: Fault::TooLarge { length, .. },
+            suspect: None,
+            ..
+        }) if *length <= MAX_PAYLOAD as u64 => " (--max-message)",
         _ => "",
     }
 }

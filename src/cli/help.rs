@@ -6,12 +6,13 @@ use argh::{CommandInfoWithArgs, FlagInfoKind};
 const WIDTH: usize = 80;
 
 /// An example for each command, and one for the program.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 8] = [
     ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
     ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
     ("decode", "framelet decode --output json < frames.bin"),
+    ("detect", "framelet detect capture.bin"),
     ("layouts", "framelet layouts postgres"),
     ("bench", "framelet serve :4852 --echo --output none &  framelet bench :4852 --echo"),
 ];
@@ -36,8 +37,8 @@ const VALUES: [(&str, &str, &str); 7] = [
     (
         "FORMAT",
         "--output",
-        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, frames \
-         (u32be, or the layout if it has headers), raw (nothing in between), none",
+        "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, hexdump \
+         (for people), frames (u32be, or the layout if it has headers), raw (nothing in between), none",
     ),
     (
         "LAYOUT",
@@ -55,7 +56,7 @@ Exit codes:
   1    network: refused, reset, closed early, not acknowledged
   2    usage, a local file, or input that is not in its format
   3    protocol: message too long, truncated or malformed, no acknowledgements
-  4    timed out, or fewer replies than --expect
+  4    timed out, or fewer replies than expected (--expect, --each)
   141  standard output was closed by its reader, as after SIGPIPE
 ";
 
@@ -90,7 +91,9 @@ pub(crate) fn of(command: &CommandInfoWithArgs) -> String {
     text += &list("Arguments", arguments.collect());
     text += &list("Options", options.chain(help).collect());
 
-    let values = VALUES.iter().filter(|(_, of, _)| has(command, of));
+    // The output of detect is not messages.
+    let is_shown = |of: &str| has(command, of) && (name, of) != ("detect", "--output");
+    let values = VALUES.iter().filter(|(_, of, _)| is_shown(of));
     text += &list("Values", values.map(|(name, _, what)| ((*name).into(), *what)).collect());
     if !command.notes.is_empty() {
         text += "\nNotes:\n";

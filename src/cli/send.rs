@@ -35,7 +35,7 @@ mod progress;
     subcommand,
     name = "send",
     help_triggers("-h", "--help", "help"),
-    note = "At the end of the input, send waits until the server closes the connection: it has then read everything, and a framelet server has also written it. Through a proxy, a close proves nothing; only --ack proves delivery.",
+    note = "Without --expect and --each, send waits at the end of the input until the server closes the connection: it has then read everything, and a framelet server has also written it. Through a proxy, a close proves nothing; only --ack proves delivery.",
     note = "The sender's id is that of --sender-file or --sender, else of the variable FRAMELET_SENDER, else a random one. Anyone who knows it can take the sender's place; --sender shows it in the list of processes."
 )]
 pub(crate) struct Send {
@@ -59,11 +59,19 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "FORMAT", default = "OutputFormat::Lines")]
     output: OutputFormat,
 
-    /// wait for this many replies before ending the connection (default: 0)
-    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
-    expect: u64,
+    /// end once everything is sent and this many replies have come
+    #[argh(option, arg_name = "N", from_str_fn(count))]
+    expect: Option<u64>,
 
-    /// longest silence of the server while something is awaited of it (default: 10s)
+    /// wait for a reply after each message, and end after the last reply
+    #[argh(switch)]
+    each: bool,
+
+    /// with --expect or --each: half-close after the last reply; wait until the server closes the connection
+    #[argh(switch)]
+    hang_up: bool,
+
+    /// longest wait for the connection, for each reply, and for the server to close it (default: 10s)
     #[argh(
         option,
         arg_name = "DURATION",
@@ -158,7 +166,20 @@ impl Send {
             return Err(Failure::new(Exit::Usage, message));
         }
         self.header.check(self.layout)?;
-        ack::check(self)
+        ack::check(self)?;
+        let message = match self.expect {
+            Some(0) => {
+                "--expect must be at least 1; without it, send waits until the server closes the connection"
+            }
+            Some(_) if self.each => {
+                "--each and --expect contradict each other: --each awaits as many replies as messages"
+            }
+            None if self.hang_up && !self.each => {
+                "--hang-up has no use without --expect or --each: send then hangs up anyway"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::new(Exit::Usage, message))
     }
 
     /// Returns a hint if the address looks like the input.

@@ -3,7 +3,7 @@
 pub(crate) use framelet::wire::nearest;
 
 /// Names of the commands in other programs.
-const SYNONYMS: [(&str, &str); 16] = [
+const SYNONYMS: [(&str, &str); 18] = [
     ("listen", "serve"),
     ("server", "serve"),
     ("recv", "serve"),
@@ -18,6 +18,8 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("unframe", "decode"),
     ("presets", "layouts"),
     ("protocols", "layouts"),
+    ("guess", "detect"),
+    ("identify", "detect"),
     ("benchmark", "bench"),
     ("load", "bench"),
 ];

@@ -17,6 +17,10 @@ use crate::stream::reader::FrameReader;
 use crate::wire::io_error::Plain;
 use crate::wire::layout::{EncodeError, Header, Layout};
 
+/// The byte order marks at the start of text: Windows writes them.
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// How much is read at once, in bytes.
 const CHUNK: usize = 64 * 1024;
 
@@ -24,7 +28,7 @@ const CHUNK: usize = 64 * 1024;
 ///
 /// It holds the current record and, while a message is passed on, that message: together less than three
 /// times the record. A record is bounded by the longest encoding of a message of the limit: 6 times its
-/// length in `json`, 3 times in `hex`, twice in `base64`.
+/// length in `json`, 5 times in `hex`, twice in `base64`.
 ///
 /// # Examples
 ///
@@ -60,6 +64,8 @@ struct Records<R> {
     composed: Option<Vec<u8>>,
     /// The number of the current record, counted from 1.
     record: u64,
+    /// The first bytes of the input, as long as they may be the beginning of a byte order mark.
+    mark: Option<Vec<u8>>,
     at_end: bool,
 }
 
@@ -141,6 +147,7 @@ impl<R: Read> Composer<R> {
             unfinished: Vec::new(),
             composed: None,
             record: 1,
+            mark: is_text(format).then(Vec::new),
             at_end: false,
         }))
     }
@@ -240,11 +247,35 @@ impl<R: Read> Records<R> {
         };
         let result = match read {
             Ok(0) => self.finish(take).map(|()| false),
-            Ok(filled) => self.split(&chunk[..filled], take).map(|()| true),
+            Ok(filled) => match self.without_mark(&chunk[..filled]) {
+                Ok(chunk) => self.split(&chunk, take).map(|()| true),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(InputError { record: None, fault: InputFault::Io(error) }),
         };
         self.chunk = chunk;
         result
+    }
+
+    /// Returns the next bytes of the input without a byte order mark, or nothing while it may be incomplete.
+    fn without_mark<'c>(&mut self, chunk: &'c [u8]) -> Result<Cow<'c, [u8]>, InputError> {
+        let Some(mut start) = self.mark.take() else { return Ok(Cow::Borrowed(chunk)) };
+        start.extend_from_slice(chunk);
+        if UTF16_MARKS.iter().any(|mark| start.starts_with(mark)) {
+            return Err(self.error(InputFault::NotInFormat(utf16())));
+        }
+        if start.len() < UTF8_MARK.len()
+            && [UTF8_MARK, UTF16_MARKS[0], UTF16_MARKS[1]]
+                .iter()
+                .any(|mark| mark.starts_with(&start))
+        {
+            self.mark = Some(start);
+            return Ok(Cow::Borrowed(&[]));
+        }
+        if start.starts_with(UTF8_MARK) {
+            start.drain(..UTF8_MARK.len());
+        }
+        Ok(Cow::Owned(start))
     }
 
     fn split(&mut self, chunk: &[u8], take: &mut impl Take) -> Result<(), InputError> {
@@ -273,6 +304,9 @@ impl<R: Read> Records<R> {
     /// The source has ended, so the current record is complete without an end mark.
     fn finish(&mut self, take: &mut impl Take) -> Result<(), InputError> {
         self.at_end = true;
+        if let Some(start) = self.mark.take() {
+            self.keep(&start)?;
+        }
         let record = std::mem::take(&mut self.unfinished);
         if self.format == InputFormat::Whole {
             self.give(Header::EMPTY, &record, take)?;
@@ -290,10 +324,7 @@ impl<R: Read> Records<R> {
         let mut header = Vec::new();
         let decoded = match self.format {
             InputFormat::Text => return self.compose_text(record, take),
-            InputFormat::Hex => HEXLOWER_PERMISSIVE
-                .decode(&without_spaces(record))
-                .map(Cow::Owned)
-                .map_err(|error| not_hex(error, record)),
+            InputFormat::Hex => decode_hex(record).map(Cow::Owned),
             InputFormat::Base64 => BASE64
                 .decode(record.trim_ascii())
                 .map(Cow::Owned)
@@ -308,7 +339,11 @@ impl<R: Read> Records<R> {
                 Ok(Cow::Borrowed(record))
             }
         };
-        let payload = decoded.map_err(|what| self.error(InputFault::NotInFormat(what)))?;
+        let payload = decoded.map_err(|what| {
+            // Without a byte order mark, UTF-16 is recognised by its zero bytes.
+            let what = if self.record == 1 && is_utf16(record) { utf16() } else { what };
+            self.error(InputFault::NotInFormat(what))
+        })?;
         self.check(payload.len())?;
         self.give(Header::new(&header), &payload, take)
     }
@@ -346,7 +381,8 @@ impl<R: Read> Records<R> {
         let length = self.unfinished.len() + part.len();
         // The longest encoding of `limit` bytes, and some room for other fields.
         let longest = match self.format {
-            InputFormat::Hex => self.limit.saturating_mul(3).saturating_add(CHUNK),
+            // Each byte may be written as `0xff `.
+            InputFormat::Hex => self.limit.saturating_mul(5).saturating_add(CHUNK),
             InputFormat::Base64 => self.limit.saturating_mul(2).saturating_add(CHUNK),
             InputFormat::Json => self.limit.saturating_mul(6).saturating_add(CHUNK),
             // The carriage return of a line end.
@@ -373,13 +409,76 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// Returns the line without spaces; copied only if it contains some.
-fn without_spaces(line: &[u8]) -> Cow<'_, [u8]> {
-    let line = line.trim_ascii();
-    match line.iter().any(u8::is_ascii_whitespace) {
-        false => Cow::Borrowed(line),
-        true => line.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect(),
+/// Returns whether the input is text in the format, and no message can begin with a byte order mark.
+fn is_text(format: InputFormat) -> bool {
+    use InputFormat::{Base64, Hex, Json, Lines, Text};
+    matches!(format, Text | Lines | Hex | Base64 | Json)
+}
+
+/// Returns whether the beginning of a line is ASCII text in UTF-16 of either byte order.
+fn is_utf16(line: &[u8]) -> bool {
+    let zeros = line.first_chunk::<4>().map(|start| start.map(|byte| byte == 0));
+    matches!(zeros, Some([true, false, true, false] | [false, true, false, true]))
+}
+
+fn utf16() -> String {
+    "the input is UTF-16; convert it to UTF-8 with iconv, or read it as nul, whole or frames if it is \
+     not text"
+        .into()
+}
+
+/// Decodes a line of hexadecimal digits. There may be spaces and colons between them, and `0x` before them.
+fn decode_hex(line: &[u8]) -> Result<Vec<u8>, String> {
+    let digits = match line.iter().all(u8::is_ascii_hexdigit) {
+        true => Cow::Borrowed(line),
+        false => {
+            if let Some((index, byte)) =
+                hex_digits(line).find(|(_, digit)| !digit.is_ascii_hexdigit())
+            {
+                return Err(not_hex(index, *byte));
+            }
+            check_divisions(line)?;
+            hex_digits(line).map(|(_, &digit)| digit).collect()
+        }
+    };
+    // All are digits, so only their number can be wrong.
+    let decoded = HEXLOWER_PERMISSIVE.decode(&digits);
+    decoded.map_err(|_| "not hexadecimal: the number of digits is odd".into())
+}
+
+fn is_between_digits(byte: u8) -> bool {
+    byte == b':' || byte.is_ascii_whitespace()
+}
+
+fn has_hex_prefix(digits: &[u8]) -> bool {
+    matches!(digits, [b'0', b'x' | b'X', _, ..])
+}
+
+/// Returns the digits of a line, each with its index, without what may be between and before them.
+fn hex_digits(line: &[u8]) -> impl Iterator<Item = (usize, &u8)> {
+    let mut next = 0;
+    line.split(|&byte| is_between_digits(byte)).flat_map(move |digits| {
+        let start = next;
+        next += digits.len() + 1;
+        let prefix = if has_hex_prefix(digits) { 2 } else { 0 };
+        digits.iter().enumerate().skip(prefix).map(move |(index, digit)| (start + index, digit))
+    })
+}
+
+/// Checks that no byte is divided by a colon or by the end of digits with `0x`: `0x1 0x2` is not `12`.
+fn check_divisions(line: &[u8]) -> Result<(), String> {
+    let mut end = 0;
+    for digits in line.split(|&byte| is_between_digits(byte)) {
+        end += digits.len();
+        let before_colon = line.get(end) == Some(&b':');
+        if digits.len() % 2 == 1 && (before_colon || has_hex_prefix(digits)) {
+            return Err(format!(
+                "not hexadecimal: the number of digits that end at byte {end} is odd"
+            ));
+        }
+        end += 1;
     }
+    Ok(())
 }
 
 impl fmt::Display for InputError {

@@ -7,6 +7,7 @@
 //! | `nul` | bytes up to a NUL byte |
 //! | `hex`, `base64` | a line of digits |
 //! | `json` | a line with an object: the message's origin and its payload |
+//! | `hexdump` (out) | a line that names it, and lines of its bytes, for people |
 //! | `frames` | a `u32be` frame, or one in a layout with a header |
 //! | `whole` (in) | the whole input |
 //! | `raw` (out) | its bytes, with nothing in between |
@@ -15,7 +16,9 @@
 //! `json`, `hex`, `base64` and `frames` preserve any payload in both directions; `json` and `frames` also
 //! preserve the header of a message, which the others leave out. The others preserve what
 //! they can express: `lines` messages without a line feed, `nul` messages without a NUL byte, `text`
-//! messages without an empty line, a line feed at the end, or a carriage return at the end of a line.
+//! messages without an empty line, a line feed at the end, or a carriage return at the end of a line. A UTF-8
+//! byte order mark at the start of text, lines, digits or JSON is not part of a message, and input in UTF-16 is
+//! refused.
 
 use std::fmt;
 use std::mem;
@@ -46,7 +49,8 @@ pub enum InputFormat {
     Lines,
     /// The bytes up to a NUL byte are a message.
     Nul,
-    /// A line of hexadecimal digits is a message; spaces between them are allowed.
+    /// A line of hexadecimal digits is a message. There may be spaces between them, and bytes may be written as
+    /// `0x1f` or be separated by colons.
     Hex,
     /// A line of Base64 (RFC 4648) is a message.
     Base64,
@@ -85,6 +89,8 @@ pub enum OutputFormat {
     /// A line with a JSON object: the message's origin, its `header` in hexadecimal if it has one, and its
     /// `payload`, or `payload_base64` if it is not UTF-8.
     Json,
+    /// A line that names the message, then lines of its bytes as hexadecimal digits and as ASCII: for people.
+    Hexdump,
     /// A frame in this layout. If the message has a header, the layout should have one as well, since
     /// otherwise the header is left out.
     Frames(Layout),
@@ -105,13 +111,14 @@ pub(crate) const INPUT: [(&str, InputFormat); 8] = [
     ("whole", InputFormat::Whole),
 ];
 
-pub(crate) const OUTPUT: [(&str, OutputFormat); 9] = [
+pub(crate) const OUTPUT: [(&str, OutputFormat); 10] = [
     ("text", OutputFormat::Text),
     ("lines", OutputFormat::Lines),
     ("nul", OutputFormat::Nul),
     ("hex", OutputFormat::Hex),
     ("base64", OutputFormat::Base64),
     ("json", OutputFormat::Json),
+    ("hexdump", OutputFormat::Hexdump),
     ("frames", OutputFormat::Frames(Layout::U32BE)),
     ("raw", OutputFormat::Raw),
     ("none", OutputFormat::None),

@@ -10,6 +10,7 @@ use serde_json::ser::Formatter;
 
 use super::names::OutputFormat;
 use crate::message::Message;
+use crate::wire::count::Count;
 use crate::wire::escape::Escaped;
 use crate::wire::frame::append_frame;
 use crate::wire::layout::{EncodeError, Layout, MAX_PAYLOAD};
@@ -17,6 +18,9 @@ use crate::wire::layout::{EncodeError, Layout, MAX_PAYLOAD};
 /// How much of a payload is encoded at once, in bytes, so that a long one needs no second buffer of its
 /// size. A multiple of three, for Base64.
 const PIECE: usize = 48 * 1024;
+
+/// How many bytes a line of a hexdump has; a divisor of `PIECE`.
+const HEXDUMP_LINE: usize = 16;
 
 impl OutputFormat {
     /// Appends `message` to `out`. With `escaped`, control characters are escaped, for a terminal.
@@ -46,6 +50,7 @@ impl OutputFormat {
                 out.push(b'\n');
             }
             (OutputFormat::Json, _) => append_json(message, escaped, out, make_room)?,
+            (OutputFormat::Hexdump, _) => append_hexdump(message, out, make_room)?,
             (OutputFormat::Text | OutputFormat::Raw, true) => {
                 // These formats consist of line feeds, so each line is escaped by itself.
                 for (index, line) in payload.split(|&byte| byte == b'\n').enumerate() {
@@ -106,9 +111,11 @@ impl OutputFormat {
             OutputFormat::Nul => b"\0",
             OutputFormat::Frames(layout) => return Some(around(layout, message)),
             OutputFormat::Raw => b"",
-            OutputFormat::Hex | OutputFormat::Base64 | OutputFormat::Json | OutputFormat::None => {
-                return None;
-            }
+            OutputFormat::Hex
+            | OutputFormat::Base64
+            | OutputFormat::Json
+            | OutputFormat::Hexdump
+            | OutputFormat::None => return None,
         };
         Some((Vec::new(), after.to_vec()))
     }
@@ -146,6 +153,42 @@ fn append_display(out: &mut Vec<u8>, text: impl std::fmt::Display) {
     let _ = write!(out, "{text}");
 }
 
+/// Appends a line that names the message, and its bytes as `hexdump -C` shows them.
+fn append_hexdump<E>(
+    message: &Message<'_>,
+    out: &mut Vec<u8>,
+    make_room: &mut impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    append_display(out, format_args!("message {}", message.number));
+    if let Some(connection) = message.connection {
+        append_display(out, format_args!(" of connection {connection}"));
+    }
+    if let Some(offset) = message.offset() {
+        append_display(out, format_args!(" at byte {offset}"));
+    }
+    append_display(out, format_args!(": {}\n", Count(message.payload.len() as u64, "byte")));
+    for (index, line) in message.payload.chunks(HEXDUMP_LINE).enumerate() {
+        let at = index * HEXDUMP_LINE;
+        if at > 0 && at.is_multiple_of(PIECE) {
+            make_room(out)?;
+        }
+        append_display(out, format_args!("{at:08x} "));
+        for column in 0..HEXDUMP_LINE {
+            // A wider gap in the middle.
+            let gap = if column == HEXDUMP_LINE / 2 { "  " } else { " " };
+            match line.get(column) {
+                Some(byte) => append_display(out, format_args!("{gap}{byte:02x}")),
+                None => append_display(out, format_args!("{gap}  ")),
+            }
+        }
+        out.extend_from_slice(b"  |");
+        let shown = |byte: &u8| if *byte == b' ' || byte.is_ascii_graphic() { *byte } else { b'.' };
+        out.extend(line.iter().map(shown));
+        out.extend_from_slice(b"|\n");
+    }
+    Ok(())
+}
+
 fn append_json<E>(
     message: &Message<'_>,
     escaped: bool,
@@ -166,7 +209,11 @@ fn append_json<E>(
         append_display(out, format_args!("\"sender\":\"{sender}\","));
     }
     let (number, length) = (message.number, message.payload.len());
-    append_display(out, format_args!("\"number\":{number},\"length\":{length},"));
+    append_display(out, format_args!("\"number\":{number},"));
+    if let Some(offset) = message.offset() {
+        append_display(out, format_args!("\"offset\":{offset},"));
+    }
+    append_display(out, format_args!("\"length\":{length},"));
     if !message.header.is_empty() {
         let header = HEXLOWER.encode(&message.header.to_bytes());
         append_display(out, format_args!("\"header\":\"{header}\","));
@@ -281,6 +328,7 @@ mod tests {
 
     use super::*;
     use crate::message::Batch;
+    use crate::stream::payloads::UNKNOWN;
     use crate::stream::reader::FrameReader;
     use crate::wire::layout::Header;
 
@@ -297,6 +345,7 @@ mod tests {
             connection: None,
             peer: None,
             received: None,
+            start: UNKNOWN,
         };
         let mut out = Vec::new();
         append(format.parse().unwrap(), &message, escaped, &mut out);
@@ -330,6 +379,7 @@ mod tests {
                     connection: None,
                     peer: None,
                     received: None,
+                    start: UNKNOWN,
                 };
                 let mut whole = Vec::new();
                 append(format, &message, escaped, &mut whole);
@@ -357,7 +407,9 @@ mod tests {
     #[test]
     fn nothing_reaches_a_terminal_raw() {
         let hostile = "a\u{1b}[2J\r\u{202e}\u{9b}\n\u{e000}\u{feff}z".as_bytes();
-        for format in ["text", "lines", "nul", "hex", "base64", "json", "frames", "raw", "none"] {
+        for format in
+            ["text", "lines", "nul", "hex", "base64", "json", "frames", "raw", "none", "hexdump"]
+        {
             let shown = written(format, hostile, true);
             let raw = shown
                 .chars()
@@ -384,6 +436,7 @@ mod tests {
             connection: None,
             peer: None,
             received: None,
+            start: UNKNOWN,
         };
         let mut out = Vec::new();
         append(OutputFormat::Json, &message, false, &mut out);

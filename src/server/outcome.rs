@@ -14,6 +14,7 @@ use crate::wire::count::Count;
 use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
+use crate::wire::layout::MAX_PAYLOAD;
 
 /// How a connection ended.
 pub(crate) enum Outcome {
@@ -140,9 +141,11 @@ fn target(error: &ReadError) -> Cow<'static, str> {
     let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
         return "framelet".into();
     };
-    match (suspect.as_ref().map(Suspect::layout), fault) {
+    match (suspect.as_ref().map(Suspect::layout_name), fault) {
         (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
-        (None, Fault::TooLarge { .. }) => "framelet::max_message".into(),
+        (None, Fault::TooLarge { length, .. }) if *length <= MAX_PAYLOAD as u64 => {
+            "framelet::max_message".into()
+        }
         (None, Fault::TimedOut { .. }) => "framelet::message_timeout".into(),
         (None, Fault::Slow { .. }) => "framelet::memory".into(),
         _ => "framelet".into(),

@@ -107,7 +107,7 @@ impl FileSink {
     /// # Errors
     ///
     /// Any error of the system call, with the path. The file is in use, or is not in the format; or the
-    /// format is [`OutputFormat::None`]. The file is then left unchanged.
+    /// format is [`OutputFormat::None`] or [`OutputFormat::Hexdump`]. The file is then left unchanged.
     pub fn open(
         path: impl Into<PathBuf>,
         format: OutputFormat,
@@ -122,11 +122,17 @@ impl FileSink {
         sync: FileSync,
         syncs: Syncs,
     ) -> io::Result<FileSink> {
-        if format == OutputFormat::None {
-            return Err(io::Error::other(format!(
-                "cannot write to {}: in the format none, nothing would be written",
-                path.display()
-            )));
+        let why = match format {
+            OutputFormat::None => "in the format none, nothing would be written",
+            // The end of its last whole message could not be found after a crash.
+            OutputFormat::Hexdump => {
+                "a hexdump is for people and cannot be read back; use another format, and decode it"
+            }
+            _ => "",
+        };
+        if !why.is_empty() {
+            let path = path.display();
+            return Err(io::Error::other(format!("cannot write to {path}: {why}")));
         }
         let (open, senders) = Opened::at(&path, format, sync, syncs)?;
         Ok(FileSink { path, format, sync, syncs, open, senders })
@@ -358,13 +364,20 @@ fn take_over(
     // An empty file is accepted in any format.
     let note = if len > 0 { Note::read(path, &metadata) } else { None };
     if let Some(note) = note.as_ref().filter(|note| note.format != format) {
-        let what = match (note.format, format) {
-            (OutputFormat::Frames(held), OutputFormat::Frames(layout)) => format!(
-                "it holds frames in {held}, not in {layout}; start with that layout, or give another file"
+        let (kind, what) = match (note.format, format) {
+            (OutputFormat::Frames(held), OutputFormat::Frames(layout)) => (
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "it holds frames in {held}, not in {layout}; start with that layout, or give another \
+                     file"
+                ),
             ),
-            (held, _) => format!("it holds {held}; start with {held}, or give another file"),
+            (held, _) => (
+                io::ErrorKind::InvalidData,
+                format!("it holds {held}; start with {held}, or give another file"),
+            ),
         };
-        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        return Err(io::Error::new(kind, what));
     }
     // If the file was cut since, the note no longer describes it.
     let floor = note.as_ref().map(Note::floor).filter(|&floor| floor <= len);

@@ -33,7 +33,12 @@ pub struct Payloads {
     pub(crate) to: usize,
     pub(crate) count: usize,
     pub(crate) first: u64,
+    /// The offset in the stream after the last frame; `UNKNOWN` if they come from no stream.
+    pub(crate) end: u64,
 }
+
+/// The offset of a message that was not read from a stream.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 impl Payloads {
     /// Returns the number of messages; at least one.
@@ -45,6 +50,36 @@ impl Payloads {
     /// Returns the number of the first message on its stream; the very first message is 1.
     pub fn first_number(&self) -> u64 {
         self.first
+    }
+
+    /// Drops all messages after the first `len`, which must be at least one. Does nothing if there are not more.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is zero.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::stream::Payloads;
+    ///
+    /// let mut payloads: Payloads = ["21.5", "21.7", "21.9"].into_iter().collect();
+    /// payloads.truncate(2);
+    /// assert!(payloads.iter().eq([b"21.5", b"21.7"]));
+    /// ```
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len > 0, "at least one message is left");
+        if len >= self.count {
+            return;
+        }
+        let mut locations = self.locations();
+        for _ in 0..len {
+            locations.next(self);
+        }
+        if self.end != UNKNOWN {
+            self.end -= (self.to - locations.next) as u64;
+        }
+        (self.to, self.count) = (locations.next, len);
     }
 
     /// Returns how many bytes of memory are charged to the pool for them.
@@ -105,6 +140,10 @@ impl Head {
 
     fn trailer(&self) -> &[u8] {
         &self.framing.first(self.prefix + self.trailer)[self.prefix..]
+    }
+
+    fn frame_len(&self) -> usize {
+        self.prefix + self.payload.len() + self.trailer
     }
 
     fn header(&self, layout: Layout) -> Header<'_> {
@@ -196,7 +235,7 @@ impl Payloads {
         }
         let to = frames.len();
         let run = Pool::unbounded().lend(Buffer::Heap(frames));
-        Ok(Payloads { layout, head: None, run, from: 0, to, count, first: 1 })
+        Ok(Payloads { layout, head: None, run, from: 0, to, count, first: 1, end: UNKNOWN })
     }
 }
 
@@ -235,6 +274,14 @@ pub struct Messages<'a> {
     head: Option<&'a Head>,
     /// Whole frames.
     run: &'a [u8],
+}
+
+impl Messages<'_> {
+    /// Returns how many bytes the frames of the next messages have.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.head.map_or(0, Head::frame_len) + self.run.len()
+    }
 }
 
 impl<'a> Iterator for Messages<'a> {

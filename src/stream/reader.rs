@@ -259,13 +259,13 @@ impl<R> FrameReader<R> {
     /// in `time`.
     pub(crate) fn give_way(&mut self, bytes: u64, time: Duration) -> ReadError {
         let want = self.announced.map_or(0, Announced::frame);
-        self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time }, None)
+        self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time })
     }
 
     /// Ends the stream because the current message took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
         let want = self.announced.map(Announced::frame);
-        self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout }, None)
+        self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout })
     }
 
     /// Returns how many bytes of the current frame have arrived.
@@ -322,8 +322,8 @@ impl<R> FrameReader<R> {
         self.end_with(error)
     }
 
-    /// Ends the stream with `fault`; `missing` is how many bytes of the payload did not arrive.
-    fn protocol_error(&mut self, fault: Fault, missing: Option<u64>) -> ReadError {
+    /// Ends the stream with `fault`.
+    fn protocol_error(&mut self, fault: Fault) -> ReadError {
         let prefix = self.framing.first(self.prefix_got()).to_vec();
         // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
         // the read buffer.
@@ -336,9 +336,20 @@ impl<R> FrameReader<R> {
         let evidence = Evidence {
             layout: self.layout,
             limit: self.limit,
+            message: self.complete + 1,
+            offset: self.start,
             frame: &frame,
             stream,
-            missing,
+            missing: match fault {
+                Fault::TruncatedPayload { got, want } => Some(want - got),
+                _ => None,
+            },
+            ended: matches!(
+                fault,
+                Fault::TruncatedPrefix { .. }
+                    | Fault::TruncatedPayload { .. }
+                    | Fault::TruncatedTrailer { .. }
+            ),
             has_worked: self.has_worked(),
         };
         // A slow stream may still be a valid one.
@@ -426,7 +437,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.completed(whole.count);
         let count = whole.count + head.iter().len();
         let to = from + whole.bytes;
-        Poll::Ready(Ok(Some(Payloads { layout: self.layout, head, run, from, to, count, first })))
+        Poll::Ready(Ok(Some(Payloads {
+            layout: self.layout,
+            head,
+            run,
+            from,
+            to,
+            count,
+            first,
+            end: self.start,
+        })))
     }
 
     /// Classifies the first bytes of the stream. To be called before anything else is read. A hello is
@@ -574,14 +594,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                         None => {
                             let fault = Fault::TooLarge { length: payload, limit: self.limit };
                             self.fetch_evidence(cx);
-                            Err(self.protocol_error(fault, None))
+                            Err(self.protocol_error(fault))
                         }
                     });
                 }
                 Err(malformed) => {
-                    return Poll::Ready(
-                        Err(self.protocol_error(Fault::Malformed(malformed), None)),
-                    );
+                    return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed))));
                 }
             };
             // Not `read_exact`: the bytes that have arrived may already be wrong.
@@ -593,7 +611,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 Ok(0) => {
                     let fault = Fault::TruncatedPrefix { got, want: need };
-                    return Poll::Ready(Err(self.protocol_error(fault, None)));
+                    return Poll::Ready(Err(self.protocol_error(fault)));
                 }
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.io_error(error))),
@@ -637,7 +655,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 let (got, want) = (self.got() - announced.prefix() as u64, want as u64);
                 let fault = Fault::TruncatedPayload { got, want };
-                return Poll::Ready(Err(self.protocol_error(fault, Some(want - got))));
+                return Poll::Ready(Err(self.protocol_error(fault)));
             }
         }
     }
@@ -651,7 +669,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             let got = self.got_after(start);
             if let Err(malformed) = self.layout.check_trailer(self.trailer_got(), start) {
-                return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed), None)));
+                return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed))));
             }
             if got == want {
                 return Poll::Ready(Ok(()));
@@ -661,7 +679,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
                 Ok(0) => {
                     let fault = Fault::TruncatedTrailer { got, want };
-                    return Poll::Ready(Err(self.protocol_error(fault, None)));
+                    return Poll::Ready(Err(self.protocol_error(fault)));
                 }
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(self.io_error(error))),

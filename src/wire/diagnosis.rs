@@ -7,8 +7,12 @@
 use std::fmt;
 
 use crate::wire::ack::{FirstBytes, Hello};
+use crate::wire::count::Count;
 use crate::wire::escape::Escaped;
+use crate::wire::frame::whole_frame;
+use crate::wire::judge::{self, Candidate, MANY};
 use crate::wire::layout::{Decoded, Layout};
+use crate::wire::signature::{Known, is_text};
 
 /// What a failed stream most likely is, which shows what to do.
 ///
@@ -33,22 +37,8 @@ use crate::wire::layout::{Decoded, Layout};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Suspect {
-    /// An HTTP/1 request.
-    HttpRequest,
-    /// An HTTP/1 response.
-    HttpResponse,
-    /// The preface of an HTTP/2 connection.
-    Http2,
-    /// A TLS handshake.
-    TlsHandshake,
-    /// A TLS alert.
-    TlsAlert,
-    /// The greeting of an SSH client or server.
-    Ssh,
-    /// A PROXY protocol header, as a load balancer sends it.
-    ProxyHeader,
-    /// JSON without a length prefix.
-    Json,
+    /// Another protocol, or data of a known kind that no length precedes.
+    Known(Box<Known>),
     /// Other text without a length prefix.
     Text {
         /// How it starts.
@@ -58,10 +48,10 @@ pub enum Suspect {
     Layout {
         /// That layout.
         layout: Layout,
-        /// The length it reads where this layout reads an impossible one.
+        /// The length it reads where this layout reads another one.
         length: u64,
     },
-    /// The other byte order, in which the length is possible; too little of the message arrived to be sure.
+    /// Another layout, in which the length is possible; too little arrived to be sure.
     PossibleLayout {
         /// That layout.
         layout: Layout,
@@ -78,6 +68,46 @@ pub enum Suspect {
         /// The layout to try.
         layout: Layout,
     },
+    /// A message is longer than its length says, and the layout is right: without these bytes, what follows is valid.
+    Extra {
+        /// The number of the message before them.
+        message: u64,
+        /// How many bytes after it its length does not count, at most eight.
+        bytes: usize,
+        /// Why there are so many.
+        cause: Cause,
+    },
+    /// A message is shorter than its length says, and the layout is right: with these bytes, what follows is valid.
+    Missing {
+        /// The number of the message.
+        message: u64,
+        /// How many bytes it is shorter, at most eight.
+        bytes: usize,
+    },
+}
+
+/// Why a message is longer than its length says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// A line feed follows it.
+    LineFeed,
+    /// A carriage return and a line feed follow it.
+    CrLf,
+    /// A NUL byte follows it.
+    Nul,
+    /// The length counts characters, of which some have several bytes.
+    Characters,
+    /// Line feeds became CR LF after they were counted.
+    LineEnds,
+    /// Something is not counted: a checksum, or the type of the message.
+    Unknown,
+}
+
+impl From<Known> for Suspect {
+    fn from(known: Known) -> Suspect {
+        Suspect::Known(Box::new(known))
+    }
 }
 
 impl Suspect {
@@ -90,38 +120,24 @@ impl Suspect {
             _ => None,
         }
     }
+
+    /// Returns the text form of [`layout`](Suspect::layout): the protocol's name if that is known.
+    pub fn layout_name(&self) -> Option<String> {
+        match self {
+            Suspect::Layout { layout, .. } => Some(name(*layout)),
+            _ => self.layout().map(|layout| layout.to_string()),
+        }
+    }
 }
-
-/// The first bytes that identify a foreign protocol.
-const SIGNATURES: [(&[u8], Suspect); 21] = [
-    (b"GET ", Suspect::HttpRequest),
-    (b"HEAD ", Suspect::HttpRequest),
-    (b"POST ", Suspect::HttpRequest),
-    (b"PUT ", Suspect::HttpRequest),
-    (b"PATCH ", Suspect::HttpRequest),
-    (b"DELETE ", Suspect::HttpRequest),
-    (b"OPTIONS ", Suspect::HttpRequest),
-    (b"CONNECT ", Suspect::HttpRequest),
-    (b"TRACE ", Suspect::HttpRequest),
-    (b"HTTP/", Suspect::HttpResponse),
-    (b"PRI * HTTP/2", Suspect::Http2),
-    (b"SSH-", Suspect::Ssh),
-    (b"PROXY ", Suspect::ProxyHeader),
-    (b"\r\n\r\n\0\r\nQUIT\n", Suspect::ProxyHeader),
-    (b"\x16\x03\x00", Suspect::TlsHandshake),
-    (b"\x16\x03\x01", Suspect::TlsHandshake),
-    (b"\x16\x03\x03", Suspect::TlsHandshake),
-    (b"\x15\x03\x01", Suspect::TlsAlert),
-    (b"\x15\x03\x03", Suspect::TlsAlert),
-    (b"{\"", Suspect::Json),
-    (b"[{\"", Suspect::Json),
-];
-
-/// After this many whole messages, the last one may be incomplete.
-const MANY: usize = 4;
 
 /// How much of a stream is examined, in bytes. More would not make the guess better.
 pub(crate) const SAMPLE: usize = 4096;
+
+/// How many bytes too many or too few are looked for.
+const STRAY: usize = 8;
+
+/// A layout that has worked is in doubt only if another one has this many bits of evidence.
+const OVERWHELMING: u32 = 32;
 
 /// A failed stream, with those of its bytes that are still in memory.
 pub(crate) struct Evidence<'a> {
@@ -129,12 +145,18 @@ pub(crate) struct Evidence<'a> {
     pub(crate) layout: Layout,
     /// The longest payload it was allowed, in bytes.
     pub(crate) limit: usize,
+    /// The number of the failing message.
+    pub(crate) message: u64,
+    /// How many bytes of the stream precede it.
+    pub(crate) offset: u64,
     /// The bytes from the start of the failing frame; at least what was read of its prefix.
     pub(crate) frame: &'a [u8],
     /// All bytes from the start of the stream, if the failing frame is near it.
     pub(crate) stream: Option<&'a [u8]>,
     /// How many bytes of the failing payload are missing, if the stream ended inside it.
     pub(crate) missing: Option<u64>,
+    /// Whether the stream ended: then nothing follows these bytes.
+    pub(crate) ended: bool,
     /// Whether non-empty messages arrived before: then the layout is not in doubt.
     pub(crate) has_worked: bool,
 }
@@ -142,22 +164,48 @@ pub(crate) struct Evidence<'a> {
 /// Returns what the stream most likely is, or nothing if any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
     let start = evidence.stream.unwrap_or(evidence.frame);
+    if matches!(Hello::decode(evidence.layout, start), FirstBytes::Hello { .. }) {
+        return stray(evidence);
+    }
+    if evidence.has_worked {
+        return after_messages(evidence);
+    }
     hello(evidence.layout, start)
-        .or_else(|| foreign_protocol(start))
-        .or_else(|| another_layout(evidence))
-        .or_else(|| unframed_text(evidence.frame))
+        .or_else(|| Known::find(start).map(Suspect::from))
+        .or_else(|| best_layout(evidence))
+        .or_else(|| missing_a_prefix(evidence))
+        .or_else(|| text(evidence.frame))
+        .or_else(|| possible_layout(evidence))
 }
 
-/// A layout is only suggested if it can read the bytes in memory: the advice has to work. A layout that has
-/// already worked is only in doubt if a similar one reads the stream from its start.
-fn another_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
-    if evidence.has_worked {
-        return a_like_layout_fits(evidence);
-    }
-    missing_a_prefix(evidence)
-        .or_else(|| a_like_layout_fits(evidence))
-        .or_else(|| other_order_is_plausible(evidence))
-        .or_else(|| any_layout_fits(evidence))
+/// A layout that has already worked is only in doubt if another one reads the stream from its start, and much is
+/// said for it.
+fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
+    let is_narrow = matches!(evidence.layout.width(), None | Some(1));
+    let overwhelming = || {
+        let stream = evidence.stream.filter(|_| evidence.message <= 3)?;
+        let likeliest = [evidence.layout.other_count(), evidence.layout.other_order()];
+        let like = likeliest.into_iter().flatten().find_map(|layout| {
+            let read = judge::read(layout, stream, evidence.limit.max(1 << 20))?;
+            (read.is_exact && read.messages > 1).then_some(read)
+        });
+        let best = || judge::candidates(stream, evidence.limit.max(1 << 20)).into_iter().next();
+        let best = like.or_else(best)?;
+        (best.is_exact && best.bits >= OVERWHELMING).then(|| suggest(evidence.layout, best))
+    };
+    let (known, unknown) = match stray(evidence) {
+        Some(Suspect::Extra { cause: Cause::Unknown, .. } | Suspect::Missing { .. }) | None => {
+            (None, stray(evidence))
+        }
+        known => (known, None),
+    };
+    known
+        .or_else(overwhelming)
+        .or(unknown)
+        // Nearly anything has messages in a narrow layout.
+        .or_else(|| Known::find(evidence.stream.filter(|_| is_narrow)?).map(Suspect::from))
+        .or_else(|| Known::find(evidence.frame).map(Suspect::from))
+        .or_else(|| text(evidence.frame))
 }
 
 /// A hello is unmistakable, and one of another layout is over any limit in this one.
@@ -168,166 +216,179 @@ fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
     Some(Suspect::Hello { layout })
 }
 
-fn foreign_protocol(start: &[u8]) -> Option<Suspect> {
-    SIGNATURES
-        .iter()
-        .find(|(signature, _)| {
-            // If the stream is a short prefix only, three bytes of a signature are enough.
-            let shared = signature.len().min(start.len());
-            shared >= signature.len().min(4) && signature[..shared] == start[..shared]
-        })
-        .map(|(_, suspect)| suspect.clone())
+/// The layout with the most evidence that reads the stream to its end. It is offered, so the advice has to work.
+fn best_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
+    let stream = evidence.stream?;
+    let mut best: Option<Candidate> = None;
+    for candidate in judge::candidates(stream, evidence.limit.max(1 << 20)) {
+        let reads = candidate.is_exact || (!evidence.ended && candidate.messages >= MANY);
+        // Single short messages prove nothing if the length has one byte.
+        let is_wide = candidate.layout.width() != Some(1) || candidate.messages > 1;
+        if !reads || candidate.layout == evidence.layout || !is_wide {
+            continue;
+        }
+        let is_alike = Some(candidate.layout) == evidence.layout.other_count()
+            || Some(candidate.layout) == evidence.layout.other_order();
+        // More may follow, so a single message ends here by chance, the more so if another is possible.
+        let is_likely = || {
+            let is_long = candidate.bits >= 13 && candidate.first >= 4;
+            is_alike || (is_long && (candidate.bits >= 17 || possible_layout(evidence).is_none()))
+        };
+        if !evidence.ended && candidate.messages == 1 && !is_likely() {
+            continue;
+        }
+        match &best {
+            None => best = Some(candidate),
+            // The difference that is smaller is the likelier one.
+            Some(now) if is_alike && candidate.bits + 2 >= now.bits => best = Some(candidate),
+            Some(_) => {}
+        }
+    }
+    Some(suggest(evidence.layout, best?))
 }
 
-/// A payload that is short by exactly the length of its prefix: the sender includes the prefix in the
-/// length.
+/// A payload that is short by exactly the length of its prefix: the sender includes the prefix in the length.
 fn missing_a_prefix(evidence: &Evidence<'_>) -> Option<Suspect> {
-    let width = evidence.layout.width()?;
-    let layout = evidence.layout.other_count()?;
+    let (width, layout) = (evidence.layout.width()?, evidence.layout.other_count()?);
     (layout.counts_itself() && evidence.missing? == width as u64)
         .then_some(Suspect::Count { layout })
 }
 
-/// A layout that differs in one point and reads the stream from its start as whole messages.
-fn a_like_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
-    let other_count = evidence.layout.other_count();
-    let likeliest = [other_count, evidence.layout.other_order()];
-    let (layout, length) = first_that_fits(evidence, likeliest.into_iter().flatten())?;
-    if Some(layout) == other_count {
-        return Some(Suspect::Count { layout });
+fn suggest(layout: Layout, candidate: Candidate) -> Suspect {
+    if Some(candidate.layout) == layout.other_count() {
+        return Suspect::Count { layout: candidate.layout };
     }
-    Some(Suspect::Layout { layout, length })
-}
-
-/// Any layout that reads the stream. Tried after the other byte order: if a read ended inside a message,
-/// the bytes may by chance be a whole message of an unrelated layout.
-fn any_layout_fits(evidence: &Evidence<'_>) -> Option<Suspect> {
-    // Excluded: one-byte prefixes and varints match nearly any text.
-    let wide = Layout::all().filter(|layout| layout.width().is_some_and(|width| width > 1));
-    let others = wide.filter(|&layout| layout != evidence.layout);
-    let (layout, length) = first_that_fits(evidence, others)?;
-    Some(Suspect::Layout { layout, length })
-}
-
-fn first_that_fits(
-    evidence: &Evidence<'_>,
-    mut layouts: impl Iterator<Item = Layout>,
-) -> Option<(Layout, u64)> {
-    let stream = evidence.stream?;
-    let stream = &stream[..stream.len().min(SAMPLE)];
-    layouts.find_map(|layout| Some((layout, whole_messages(layout, evidence.limit, stream)?)))
-}
-
-/// Returns the length of the first message if `stream` is valid in `layout`: whole messages up to the last
-/// byte, or enough of them that the last one may be incomplete.
-fn whole_messages(layout: Layout, limit: usize, stream: &[u8]) -> Option<u64> {
-    let (mut rest, mut whole, mut first, mut bytes) = (stream, 0, 0, 0);
-    while !rest.is_empty() {
-        match layout.decode(rest) {
-            Ok(Decoded::Prefix { prefix, payload }) => {
-                let payload_len =
-                    usize::try_from(payload).ok().filter(|&payload| payload <= limit)?;
-                let Some(after) = rest.get(prefix + payload_len..) else { break };
-                if whole == 0 {
-                    first = payload;
-                }
-                rest = after;
-                whole += 1;
-                bytes += payload;
-            }
-            Ok(Decoded::Incomplete { .. }) => break,
-            Err(_) => return None,
-        }
-    }
-    // Zeros are whole messages in any layout, so they prove nothing.
-    (first > 0 && bytes > 0 && (rest.is_empty() || whole >= MANY)).then_some(first)
+    Suspect::Layout { layout: candidate.layout, length: candidate.first }
 }
 
 /// A length that is impossible as it stands and small in the other byte order.
-fn other_order_is_plausible(evidence: &Evidence<'_>) -> Option<Suspect> {
+fn possible_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
     let layout = evidence.layout.other_order()?;
-    let Ok(Decoded::Prefix { payload, .. }) = layout.decode(evidence.frame) else { return None };
+    let Ok(Decoded::Prefix { payload, prefix }) = layout.decode(evidence.frame) else {
+        return None;
+    };
     let here = evidence.layout.decode(evidence.frame);
     let over =
         !matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= evidence.limit as u64);
-    // Text is over any limit in either order, so it cannot pass this check.
-    (over && is_possible(layout, evidence.limit.min(1 << 20), evidence.frame))
-        .then_some(Suspect::PossibleLayout { layout, length: payload })
+    let limit = evidence.limit.min(1 << 20);
+    let possible = judge::read(layout, evidence.frame, limit).is_some() || {
+        let payload = usize::try_from(payload).ok().filter(|len| (1..=limit).contains(len));
+        payload.is_some_and(|payload| evidence.frame.len() < prefix + payload)
+    };
+    // More than the message came, or it ended early: then it is no such message.
+    let ended = evidence.ended
+        && !judge::read(layout, evidence.frame, limit).is_some_and(|read| read.is_exact);
+    (over && possible && !ended).then_some(Suspect::PossibleLayout { layout, length: payload })
 }
 
-/// Returns whether no length is over `limit` if these bytes are read in `layout`.
-fn is_possible(layout: Layout, limit: usize, mut bytes: &[u8]) -> bool {
-    loop {
-        match layout.decode(bytes) {
-            Ok(Decoded::Prefix { prefix, payload }) => {
-                let Some(payload) = usize::try_from(payload).ok().filter(|&len| len <= limit)
-                else {
-                    return false;
-                };
-                match bytes.get(prefix + payload..) {
-                    Some(rest) => bytes = rest,
-                    None => return true,
-                }
-            }
-            Ok(Decoded::Incomplete { .. }) => return true,
-            Err(_) => return false,
-        }
+/// A few bytes too many or too few between two messages.
+fn stray(evidence: &Evidence<'_>) -> Option<Suspect> {
+    // In a narrow layout, nearly any bytes are messages.
+    if evidence.message < 2 || evidence.layout.width() == Some(1) || evidence.frame.is_empty() {
+        return None;
     }
+    let message = evidence.message - 1;
+    let last = last_message(evidence).unwrap_or_default();
+    let extra = |bytes: &[u8]| {
+        let cause = cause(last, bytes)?;
+        Some(Suspect::Extra { message, bytes: bytes.len(), cause })
+    };
+    if evidence.ended && evidence.frame.len() <= STRAY {
+        // Nothing follows that would prove it.
+        return extra(evidence.frame)
+            .filter(|extra| !matches!(extra, Suspect::Extra { cause: Cause::Unknown, .. }));
+    }
+    // A whole message, then another one, possibly after as many bytes again.
+    let goes_on = |bytes: &[u8], extra: usize| {
+        let read = |bytes| judge::read(evidence.layout, bytes, evidence.limit);
+        let Some(extent) = whole_frame(evidence.layout, evidence.limit, bytes) else {
+            return false;
+        };
+        let (now, rest) = bytes.split_at(extent.len);
+        let bits = read(now).map_or(0, |read| read.bits);
+        let next = read(rest).or_else(|| read(rest.get(extra..)?)).map(|read| read.bits);
+        let is_end = rest.len() <= extra;
+        (is_end || next.is_some()) && bits + next.unwrap_or(0) >= 16
+    };
+    if last.is_empty() && evidence.stream.is_some() {
+        return None;
+    }
+    let frame = evidence.frame;
+    if let Some(more) = (1..=STRAY.min(frame.len())).find(|&more| goes_on(&frame[more..], more)) {
+        // By chance, two bytes are too often a length.
+        let is_wide = evidence.layout.width() != Some(2);
+        return extra(&frame[..more])
+            .filter(|of| is_wide || !matches!(of, Suspect::Extra { cause: Cause::Unknown, .. }));
+    }
+    if frame.len() <= STRAY {
+        return extra(frame)
+            .filter(|extra| !matches!(extra, Suspect::Extra { cause: Cause::Unknown, .. }));
+    }
+    let stream = evidence.stream?;
+    let at = usize::try_from(evidence.offset).ok().filter(|&at| at <= stream.len())?;
+    let width = evidence.layout.width();
+    let less = (1..=STRAY.min(last.len())).find(|&less| goes_on(&stream[at - less..], 0))?;
+    (Some(less) != width).then_some(Suspect::Missing { message, bytes: less })
 }
 
-fn unframed_text(frame: &[u8]) -> Option<Suspect> {
-    let start = &frame[..frame.len().min(24)];
-    let (mut shown, mut letters) = (0, 0);
-    for chunk in start.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() && !matches!(c, '\r' | '\n' | '\t') {
-                return None;
-            }
-            shown += 1;
-            letters += usize::from(c.is_alphanumeric());
-        }
-        // The sample may end inside a character, but nothing may follow bytes that are not text.
-        if !chunk.invalid().is_empty() && !start.ends_with(chunk.invalid()) {
-            return None;
-        }
+/// Returns the payload of the last whole message, if the stream is at hand.
+fn last_message<'a>(evidence: &Evidence<'a>) -> Option<&'a [u8]> {
+    let stream = evidence.stream?;
+    let until = usize::try_from(evidence.offset).ok().filter(|&at| at <= stream.len())?;
+    let mut rest = &stream[..until];
+    if let FirstBytes::Hello { len, .. } = Hello::decode(evidence.layout, rest) {
+        rest = &rest[len..];
     }
-    (shown >= 3 && (letters > 0 || start.contains(&b'\n')))
-        .then(|| Suspect::Text { start: start.to_vec() })
+    let mut last = None;
+    while let Some(extent) = whole_frame(evidence.layout, evidence.limit, rest) {
+        last = Some(extent.payload(rest));
+        rest = &rest[extent.len..];
+    }
+    last.filter(|_| rest.is_empty())
+}
+
+fn cause(last: &[u8], extra: &[u8]) -> Option<Cause> {
+    // What is cut off is the end of the message, so that is counted, too.
+    let count = |is: &dyn Fn(&u8) -> bool| last.iter().chain(extra).filter(|byte| is(byte)).count();
+    let in_characters = count(&|byte| (0x80..0xc0).contains(byte));
+    let is_utf8 = || std::str::from_utf8(&[last, extra].concat()).is_ok();
+    Some(match extra {
+        [] => return None,
+        b"\n" => Cause::LineFeed,
+        b"\r\n" => Cause::CrLf,
+        b"\0" => Cause::Nul,
+        _ if in_characters >= extra.len() && !last.is_empty() && is_utf8() => Cause::Characters,
+        _ if is_utf8()
+            && [last, extra].concat().windows(2).filter(|two| two == b"\r\n").count()
+                == extra.len() =>
+        {
+            Cause::LineEnds
+        }
+        _ => Cause::Unknown,
+    })
+}
+
+fn name(layout: Layout) -> String {
+    judge::preset(layout).map_or_else(|| layout.to_string(), |preset| preset.name.into())
+}
+
+fn text(frame: &[u8]) -> Option<Suspect> {
+    is_text(frame).then(|| Suspect::Text { start: frame[..frame.len().min(24)].to_vec() })
 }
 
 impl fmt::Display for Suspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Suspect::HttpRequest => f.write_str(
-                "this looks like an HTTP request: the peer is a web client and does not frame its messages",
-            ),
-            Suspect::HttpResponse => f.write_str(
-                "this looks like an HTTP response: the peer is a web server and does not frame its messages",
-            ),
-            Suspect::Http2 => f.write_str(
-                "this looks like HTTP/2 (gRPC too starts like this): the peer does not frame its messages this way",
-            ),
-            Suspect::TlsHandshake => f.write_str(
-                "this looks like a TLS handshake: the peer expects TLS here; turn it off there, or put a TLS proxy before this port",
-            ),
-            Suspect::TlsAlert => f.write_str(
-                "this looks like a TLS alert: the peer speaks TLS and rejected what it was sent",
-            ),
-            Suspect::Ssh => f.write_str("this looks like SSH: is this the right port?"),
-            Suspect::ProxyHeader => f.write_str(
-                "this looks like a PROXY protocol header: turn it off in the load balancer",
-            ),
-            Suspect::Json => f.write_str(
-                "this looks like JSON without a length prefix: the sender may not be framing",
-            ),
+            Suspect::Known(known) => known.fmt(f),
             Suspect::Text { start } => write!(
                 f,
                 "this looks like text without a length prefix (\"{}\"): the sender may not be framing",
                 Escaped(start)
             ),
-            Suspect::Layout { layout, length } => {
-                write!(f, "as {layout} it would be {length}")
-            }
+            Suspect::Layout { layout, length } => match judge::preset(*layout) {
+                Some(preset) => write!(f, "as {} ({layout}) it would be {length}", preset.name),
+                None => write!(f, "as {layout} it would be {length}"),
+            },
             Suspect::PossibleLayout { layout, length } => {
                 write!(f, "as {layout} it would be {length}, if that makes sense")
             }
@@ -338,7 +399,35 @@ impl fmt::Display for Suspect {
                 let count = if layout.counts_itself() { "count" } else { "not count" };
                 write!(f, "the length may {count} its own prefix, as in {layout}")
             }
+            Suspect::Extra { message, bytes, cause } => {
+                let more = Count(*bytes as u64, "byte");
+                write!(
+                    f,
+                    "message {message} seems to be {more} longer than its length says: {cause}"
+                )
+            }
+            Suspect::Missing { message, bytes } => {
+                let less = Count(*bytes as u64, "byte");
+                write!(
+                    f,
+                    "message {message} seems to be {less} shorter than its length says: \
+                     does the length count something that is not sent?"
+                )
+            }
         }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::LineFeed => "a line feed follows it",
+            Cause::CrLf => "CR LF follows it",
+            Cause::Nul => "a NUL byte follows it",
+            Cause::Characters => "does the length count characters, not bytes?",
+            Cause::LineEnds => "did line feeds become CR LF after they were counted?",
+            Cause::Unknown => "does the length leave out something, such as a checksum or a type?",
+        })
     }
 }
 
@@ -349,7 +438,18 @@ mod tests {
     fn evidence<'a>(frame: &'a [u8], layout: &str) -> Evidence<'a> {
         let layout: Layout = layout.parse().unwrap();
         let limit = layout.max_payload().min(1 << 20);
-        Evidence { layout, limit, frame, stream: Some(frame), missing: None, has_worked: false }
+        let stream = Some(frame);
+        Evidence {
+            layout,
+            limit,
+            message: 1,
+            offset: 0,
+            frame,
+            stream,
+            missing: None,
+            ended: false,
+            has_worked: false,
+        }
     }
 
     fn say(frame: &[u8], layout: &str) -> String {
@@ -360,8 +460,8 @@ mod tests {
     fn foreign_protocols_are_named() {
         for (bytes, word) in [
             (&b"GET / HTTP/1.1\r\n"[..], "HTTP request"),
-            (b"GET ", "HTTP request"),
-            (b"POST", "HTTP request"),
+            (b"GET ", "text without a length prefix (\"GET \")"),
+            (b"GET key\r\n", "text"),
             (b"HTTP/1.1 400 Bad Request", "HTTP response"),
             (b"HTTP", "HTTP response"),
             (b"PRI * HTTP/2.0\r\n", "HTTP/2"),
@@ -397,7 +497,7 @@ mod tests {
         let stray = Evidence { has_worked: true, ..evidence(b"\n\0\0\0\x01", "u32be") };
         assert_eq!(diagnose(&stray), None);
         let counting = b"\0\0\0\x09hello\0\0\0\x09world";
-        let all = Evidence { has_worked: true, ..evidence(counting, "u32be") };
+        let all = Evidence { has_worked: true, message: 2, ..evidence(counting, "u32be") };
         assert!(diagnose(&all).unwrap().to_string().contains("u32be+self"));
     }
 
@@ -412,7 +512,8 @@ mod tests {
         assert!(say(counting, "u32be").contains("may count its own prefix, as in u32be+self"));
         let plain = b"\0\0\0\x05hello\0\0\0\x05world";
         assert!(say(plain, "u32be+self").contains("may not count its own prefix, as in u32be"));
-        let one = Evidence { missing: Some(4), ..evidence(b"\0\0\0\x09hello", "u32be") };
+        let one =
+            Evidence { ended: true, missing: Some(4), ..evidence(b"\0\0\0\x09hello", "u32be") };
         assert!(diagnose(&one).unwrap().to_string().contains("u32be+self"));
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::wire::count::Count;
 use crate::wire::diagnosis::Suspect;
 use crate::wire::escape::{Escaped, SpacedHex};
-use crate::wire::layout::Malformed;
+use crate::wire::layout::{MAX_PAYLOAD, Malformed};
 
 /// A position on a stream.
 ///
@@ -44,14 +44,15 @@ pub struct Position {
 ///
 /// ```
 /// use framelet::stream::ReadError;
-/// use framelet::wire::Suspect;
+/// use framelet::wire::{Known, Suspect};
 /// use framelet::FrameReader;
 ///
 /// # futures_lite::future::block_on(async {
 /// let mut reader = FrameReader::new(&b"GET / HTTP/1.1\r\n\r\n"[..]);
 /// let Err(ReadError::Protocol(error)) = reader.read().await else { panic!("it was valid") };
 /// assert_eq!((error.at.message, &error.prefix[..]), (1, &b"GET "[..]));
-/// assert_eq!(error.suspect, Some(Suspect::HttpRequest));
+/// let Some(Suspect::Known(known)) = error.suspect else { panic!("it is not known") };
+/// assert_eq!(known.name, "an HTTP request");
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,7 +203,7 @@ impl fmt::Display for ProtocolError {
         }
         match (suspect, fault) {
             (Some(suspect), _) => write!(f, "; {suspect}"),
-            (None, Fault::TooLarge { .. }) => {
+            (None, Fault::TooLarge { length, .. }) if *length <= MAX_PAYLOAD as u64 => {
                 f.write_str("; if the sender means this length, raise the limit")
             }
             (None, _) => Ok(()),

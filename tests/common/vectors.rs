@@ -142,6 +142,8 @@ impl Vectors {
             self.reads.push(read);
             self.writes.push(write);
         }
+        // These have a test of their own.
+        fields.maybe("detect");
         fields.done();
     }
 }

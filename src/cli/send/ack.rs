@@ -32,15 +32,18 @@ pub(super) fn check(send: &Send) -> Result<(), Failure> {
         ("--resume", send.resume),
         ("--renumber", send.renumber),
     ];
+    let for_replies =
+        [("--expect", send.expect.is_some()), ("--each", send.each), ("--hang-up", send.hang_up)];
+    let for_replies = for_replies.iter().find(|(_, given)| *given).map(|(option, _)| *option);
     let without_ack = only_with_ack.iter().find(|(_, given)| *given);
     let message = match (send.ack, without_ack) {
         (false, None) => return Ok(()),
         (false, Some((option, _))) => format!("{option} has no use without --ack"),
-        (true, _) if send.expect > 0 => {
-            "--ack and --expect contradict each other: what the server sends is either \
-             acknowledgements or replies"
-                .into()
-        }
+        (true, _) if for_replies.is_some() => format!(
+            "--ack and {} contradict each other: what the server sends is either \
+             acknowledgements or replies",
+            for_replies.unwrap_or_default()
+        ),
         (true, _) if send.sender.is_some() && send.sender_file.is_some() => {
             "--sender and --sender-file contradict each other; give one of them".into()
         }

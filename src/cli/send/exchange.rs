@@ -1,5 +1,6 @@
 //! The conversation without acknowledgements: sends all messages and prints the replies.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -8,10 +9,11 @@ use ::log::debug;
 use framelet::net::ByteStream;
 use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::{Payloads, ReadError};
-use framelet::wire::{Count, Fault, ProtocolError};
+use framelet::wire::{Count, Fault, ProtocolError, append_frame};
 use framelet::{Batch, FrameReader};
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
+use smol::channel::{Receiver, unbounded};
 
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain};
@@ -22,6 +24,10 @@ use super::messages::Messages;
 /// How long a server may take to close the connection after bad input. What was sent is in flight by then,
 /// and the exit code reports only the bad input.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// How long the end of the input may take to show once the server has closed the connection after its last
+/// reply. If the input goes on, this is how long the failure is delayed.
+const INPUT_END: Duration = Duration::from_secs(1);
 
 impl Send {
     /// Sends all messages and prints all replies, until both sides have finished.
@@ -43,7 +49,7 @@ impl Send {
     /// Does the same, but stores bad input in `bad_input` instead of failing.
     async fn converse(
         &self,
-        mut socket: ByteStream,
+        socket: ByteStream,
         limit: usize,
         messages: Messages,
         bad_input: &mut Option<Failure>,
@@ -52,15 +58,30 @@ impl Send {
             FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(socket.clone(), messages));
+        let (replied, new_replies) = unbounded();
+        let written = Cell::new(0);
+        let mut sending = pin!(async {
+            match self.each {
+                true => {
+                    self.send_each(socket.clone(), limit, messages, new_replies, &written).await
+                }
+                false => send(socket.clone(), messages).await.map_err(|error| lost(&error)),
+            }
+        });
+        let mut closing = socket.clone();
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // The deadline for the server; `None` while there is something to send.
         let mut give_up = Timer::never();
         loop {
-            let enough = replies >= self.expect || bad_input.is_some();
-            if sent.is_some() && !half_closed && enough {
+            if let Some(sent) = sent
+                && !half_closed
+                && (replies >= self.wanted(sent) || bad_input.is_some())
+            {
+                if self.ends_with_replies() && bad_input.is_none() {
+                    break;
+                }
                 // Only now: many servers drop outstanding replies when the client ends its side.
-                socket.close().await.map_err(|error| lost(&error))?;
+                closing.close().await.map_err(|error| lost(&error))?;
                 half_closed = true;
                 give_up = match bad_input {
                     None => self.timer(),
@@ -78,50 +99,137 @@ impl Send {
                     read.or(timed_out).await
                 }
             };
-            match event {
+            let end = match event {
                 Event::Sent(result) => {
-                    let Sent { messages, input } = result.map_err(|error| lost(&error))?;
+                    let Sent { messages, input } = result?;
                     *bad_input = input;
                     if bad_input.is_some() && messages == 0 {
                         return Ok(());
                     }
                     sent = Some(messages);
                     give_up = self.timer();
+                    continue;
                 }
-                Event::Received(Ok(Some(payloads))) => {
-                    replies += payloads.len() as u64;
-                    output
-                        .commit(&[Batch::from(payloads)])
-                        .map_err(|error| Failure::output(&error.into()))?;
+                Event::Received(Ok(Some(mut payloads))) => {
+                    let came = payloads.len() as u64;
+                    // How many more than asked for have arrived by now is chance, so none is printed.
+                    let most = match self.expect {
+                        Some(expect) if !self.hang_up => expect.saturating_sub(replies),
+                        _ => u64::MAX,
+                    };
+                    replies += came;
+                    if most > 0 {
+                        payloads.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+                        output
+                            .commit(&[Batch::from(payloads)])
+                            .map_err(|error| Failure::output(&error.into()))?;
+                    }
+                    // Cannot fail while anybody waits for it.
+                    let _ = replied.try_send(came);
+                    if bad_input.is_none() {
+                        give_up = self.timer();
+                    }
+                    continue;
                 }
-                Event::Received(Ok(None)) if sent.is_some() => break,
-                Event::Received(Ok(None)) => {
-                    return Err(Failure::new(
-                        Exit::Network,
-                        "the server closed the connection before the end of the input; it may not have \
-                         read everything that was sent",
-                    ));
-                }
-                Event::Received(Err(ReadError::Io { error, .. })) => return Err(lost(&error)),
-                Event::Received(Err(error)) => return Err(self.bad_reply(&error)),
                 // The server has been told that no more follows, and that is enough.
                 Event::TimedOut if bad_input.is_some() => break,
                 Event::TimedOut => return Err(self.not_closed(replies)),
+                Event::Received(Ok(None)) => None,
+                Event::Received(Err(error)) => Some(error),
+            };
+            // The server has ended the connection. If all replies have come and nothing is left to send, which
+            // may not have been noticed yet, this is no failure.
+            let all_replied = match self.each {
+                true => replies >= written.get(),
+                false => self.expect.is_some_and(|expect| replies >= expect),
+            };
+            if sent.is_none() && all_replied && (end.is_none() || !self.hang_up) {
+                replied.close();
+                let late = async {
+                    Timer::after(INPUT_END).await;
+                    Err(self.closed_early(replies))
+                };
+                let Sent { messages, input } = sending.as_mut().or(late).await?;
+                (sent, *bad_input) = (Some(messages), input);
+                break;
+            }
+            match end {
+                None if sent.is_some() => break,
+                None if self.each && !all_replied => return Err(no_reply(written.get())),
+                None => return Err(self.closed_early(replies)),
+                Some(ReadError::Io { error, .. }) => return Err(lost(&error)),
+                Some(error) => return Err(self.bad_reply(&error)),
             }
         }
-        let sent = Count(sent.unwrap_or_default(), "message");
-        debug!(
-            "sent {sent}, received {replies} {}",
-            if replies == 1 { "reply" } else { "replies" }
-        );
-        if replies < self.expect && bad_input.is_none() {
+        let sent = sent.unwrap_or_default();
+        debug!("sent {}, received {}", Count(sent, "message"), count_replies(replies));
+        let wanted = self.wanted(sent);
+        if replies < wanted && bad_input.is_none() {
             let message = format!(
-                "the server closed the connection after {replies} of {} replies (--expect)",
-                self.expect
+                "the server closed the connection after {replies} of {wanted} replies (--expect)"
             );
             return Err(Failure::new(Exit::Timeout, message));
         }
         Ok(())
+    }
+
+    /// Sends each message after the reply to the one before it, and waits for the last reply. Counts the
+    /// messages in `written`; `new_replies` is closed if no more can be sent.
+    async fn send_each(
+        &self,
+        mut socket: ByteStream,
+        limit: usize,
+        mut messages: Messages,
+        new_replies: Receiver<u64>,
+        written: &Cell<u64>,
+    ) -> Result<Sent, Failure> {
+        let (mut sent, mut replies, mut frame) = (Sent::default(), 0, Vec::new());
+        while let Some(composed) = messages.next().await {
+            let chunk = match composed {
+                Ok(chunk) => chunk,
+                Err(failure) => {
+                    sent.input = Some(failure);
+                    continue;
+                }
+            };
+            for payload in chunk.payloads() {
+                if new_replies.is_closed() {
+                    return Err(self.closed_early(replies));
+                }
+                frame.clear();
+                append_frame(&mut frame, self.layout, limit, payload)
+                    .map_err(|error| Failure::new(Exit::Protocol, flags::of_message(&error)))?;
+                sent.messages += 1;
+                // Counted first: the reply may be there before the write has returned.
+                written.set(sent.messages);
+                socket.write_all(&frame).await.map_err(|error| lost(&error))?;
+                let late = async {
+                    self.timer().await;
+                    Err(self.no_reply_in_time(sent.messages))
+                };
+                let reply = async {
+                    while replies < sent.messages {
+                        match new_replies.recv().await {
+                            Ok(more) => replies += more,
+                            Err(_) => return Err(no_reply(sent.messages)),
+                        }
+                    }
+                    Ok(())
+                };
+                reply.or(late).await?;
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Returns how many replies are awaited in all, once this many messages have been sent.
+    fn wanted(&self, sent: u64) -> u64 {
+        if self.each { sent } else { self.expect.unwrap_or(0) }
+    }
+
+    /// Returns whether the replies are the end, whatever the server does with the connection.
+    fn ends_with_replies(&self) -> bool {
+        (self.each || self.expect.is_some()) && !self.hang_up
     }
 
     fn bad_reply(&self, error: &ReadError) -> Failure {
@@ -141,25 +249,43 @@ impl Send {
         Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_stream(error)))
     }
 
+    fn closed_early(&self, replies: u64) -> Failure {
+        let message = match self.each || self.expect.is_some() {
+            true => format!(
+                "the server closed the connection after {}, before the end of the input",
+                count_replies(replies)
+            ),
+            false => "the server closed the connection before the end of the input; it may not have read \
+                      everything that was sent"
+                .into(),
+        };
+        Failure::new(Exit::Network, message)
+    }
+
+    fn no_reply_in_time(&self, message: u64) -> Failure {
+        let timeout = humantime::format_duration(self.timeout.0.unwrap_or_default());
+        let message = format!("no reply to message {message} within {timeout} (--each, --timeout)");
+        Failure::new(Exit::Timeout, message)
+    }
+
     fn not_closed(&self, replies: u64) -> Failure {
         let timeout = humantime::format_duration(self.timeout.0.unwrap_or_default());
-        let message = if replies < self.expect {
-            format!(
-                "{replies} of {} replies came within {timeout} (--expect, --timeout)",
-                self.expect
-            )
-        } else {
-            format!(
-                "the server has not closed the connection within {timeout} of the end of the input \
-                 (--timeout); it may not have read everything"
-            )
+        let message = match self.expect {
+            Some(expect) if replies < expect => format!(
+                "{replies} of {expect} replies came, and no more within {timeout} (--expect, \
+                 --timeout)"
+            ),
+            _ => format!(
+                "the server has not closed the connection within {timeout} of the end of the input or its \
+                 last reply (--timeout); it may not have read everything"
+            ),
         };
         Failure::new(Exit::Timeout, message)
     }
 }
 
 enum Event {
-    Sent(io::Result<Sent>),
+    Sent(Result<Sent, Failure>),
     Received(Result<Option<Payloads>, ReadError>),
     TimedOut,
 }
@@ -184,6 +310,16 @@ async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent
         }
     }
     Ok(sent)
+}
+
+fn count_replies(replies: u64) -> String {
+    format!("{replies} {}", if replies == 1 { "reply" } else { "replies" })
+}
+
+fn no_reply(message: u64) -> Failure {
+    let message =
+        format!("the server closed the connection without a reply to message {message} (--each)");
+    Failure::new(Exit::Timeout, message)
 }
 
 /// The connection failed while messages were in flight.

@@ -62,7 +62,7 @@ impl Send {
         let (sender, composed) = channel::bounded(AHEAD);
         let messages = Messages { composed, first: None };
         let (layout, once) = (self.layout, self.once);
-        let new_chunk: fn() -> Chunk = match self.ack {
+        let new_chunk: fn() -> Chunk = match self.ack || self.each {
             true => Chunk::of_payloads,
             false => Chunk::of_frames,
         };

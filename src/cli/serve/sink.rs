@@ -83,10 +83,9 @@ impl Serve {
         let text = plain(error);
         let needs_password = || ["NOAUTH", "WRONGPASS"].iter().any(|code| text.contains(code));
         let hint = match (&self.to, error.kind()) {
-            (SinkTarget::File(_), io::ErrorKind::InvalidData) => match self.output {
-                Some(OutputFormat::Frames(_)) => " (--output, --layout)",
-                _ => " (--output)",
-            },
+            // The file has another layout, or another format.
+            (SinkTarget::File(_), io::ErrorKind::InvalidInput) => " (--layout)",
+            (SinkTarget::File(_), io::ErrorKind::InvalidData) => " (--output)",
             (SinkTarget::Sqlite(_), io::ErrorKind::Unsupported) => {
                 ", as cargo install --locked --path . does"
             }

@@ -92,7 +92,7 @@ fn end_of_unnoted(
     let tail = read(file, tail_from, len)?;
     let note = beside(path, ".framelet").display().to_string();
     match format {
-        OutputFormat::Nul | OutputFormat::Raw | OutputFormat::None => {
+        OutputFormat::Nul | OutputFormat::Raw | OutputFormat::Hexdump | OutputFormat::None => {
             return Err(io::Error::other(format!(
                 "it is not empty, and no {note} says that framelet wrote it as {format}; give another \
                  file"
@@ -264,7 +264,7 @@ fn find_ends(
         OutputFormat::Nul if torn < len && torn > floor => torn + 1,
         OutputFormat::Nul => behind_last(0)?,
         OutputFormat::Frames(layout) => end_of_frames(file, layout, floor, torn, len)?,
-        OutputFormat::Raw | OutputFormat::None => torn,
+        OutputFormat::Raw | OutputFormat::Hexdump | OutputFormat::None => torn,
     };
     Ok(Ends { whole, torn: torn.max(whole) })
 }

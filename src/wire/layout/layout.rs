@@ -320,6 +320,22 @@ impl Layout {
         }
     }
 
+    /// Returns how many bits of a frame's prefix and trailer are decided by the layout: all but the header's. A
+    /// byte that is zero counts half, since zeros are in everything.
+    pub(crate) fn proof(self, prefix: &[u8], trailer: &[u8]) -> u32 {
+        let weight =
+            |bytes: &[u8]| -> u32 { bytes.iter().map(|&byte| if byte == 0 { 4 } else { 8 }).sum() };
+        let mut proof = weight(prefix) + weight(trailer);
+        if let Kind::Items(items) = self.0 {
+            let between = prefix.len() - items.between.len;
+            let mut free = |header: &[u8]| proof -= weight(header);
+            items.before.header_of(&prefix[..items.before.len], &mut free);
+            items.between.header_of(&prefix[between..], &mut free);
+            items.trailer.header_of(trailer, &mut free);
+        }
+        proof
+    }
+
     /// Returns the number of bytes that follow each payload.
     #[inline]
     pub fn trailer_len(self) -> usize {

@@ -122,12 +122,40 @@ fn a_unix_socket_tells_a_cut_from_an_end_as_well() {
 }
 
 #[test]
+fn the_mark_of_a_cut_is_no_reply_in_any_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    let layouts =
+        ["u32be", "u8", "varint", "x0300:u16be+all", "dec4", "dec/3a:data:x2c", "x30:ber", "lsp"];
+    for (number, layout) in layouts.iter().enumerate() {
+        let address = format!("unix:{}/{number}", directory.path().display());
+        let mut command = Command::new(FRAMELET);
+        command.args(["serve", &address, "--layout", layout, "--max-message", "10"]);
+        let server = Server::spawn(command);
+        let long = "a".repeat(30);
+        let sent = framelet(&["send", &address, "--layout", layout, "--message", &long], b"");
+        let said = String::from_utf8_lossy(&sent.stderr);
+        assert_eq!(sent.status.code(), Some(1), "{layout}: {said}");
+        assert!(said.contains("the server cut the connection"), "{layout}: {said}");
+        drop(server);
+    }
+}
+
+#[test]
 fn replies_are_no_proof_that_messages_are_written() {
     let server = stalled("127.0.0.1:0", &["--echo", "--grace", "500ms"]);
     let address = server.address.to_string();
     let client = thread::spawn(move || {
-        let arguments =
-            ["send", &address, "--input", "lines", "--expect", "20000", "--timeout", "50s"];
+        let arguments = [
+            "send",
+            &address,
+            "--input",
+            "lines",
+            "--expect",
+            "20000",
+            "--hang-up",
+            "--timeout",
+            "50s",
+        ];
         framelet(&arguments, &more_than_a_pipe())
     });
     wait_for_a_full_pipe(&server);

@@ -57,10 +57,10 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--window", &COUNTS),
             ("--max-message", &SIZES),
         ],
-        "--input --message --once --output --ack --sender-file --sender --resume --renumber --layout \
-         --verbose --help",
+        "--input --message --once --output --each --hang-up --ack --sender-file --sender --resume \
+         --renumber --layout --header --verbose --help",
     ),
-    ("encode", &[("--max-message", &SIZES)], "--input --layout --help"),
+    ("encode", &[("--max-message", &SIZES)], "--input --layout --header --help"),
     ("decode", &[("--max-message", &SIZES)], "--output --layout --help"),
 ];
 
@@ -186,7 +186,7 @@ fn no_value_of_an_option_makes_bench_panic() {
     let help = String::from_utf8(framelet(&["bench", "--help"], b"").stdout).unwrap();
     assert_eq!(
         help.matches("\n  --").count(),
-        numbers.len() + "echo layout json".split(' ').count()
+        numbers.len() + "echo layout header json".split(' ').count()
     );
     for (option, values) in numbers {
         for value in values {

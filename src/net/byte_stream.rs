@@ -22,7 +22,8 @@ use crate::wire::escape::Escaped;
 /// How often to retry an operation that sends no wake-up when it can succeed.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Marks an unclean end: in every layout, this byte leaves the prefix or the payload incomplete.
+/// Marks an unclean end: after a whole frame, this byte begins one that is incomplete or invalid, whatever the
+/// layout. (In `u8+255`, whose messages are all empty, it would be one.)
 const HALF_A_FRAME: &[u8] = &[0xff];
 
 /// The longest path of a Unix socket, in bytes; Linux has room for 108, including the final NUL byte.
@@ -271,8 +272,8 @@ impl ByteStream {
     }
 
     /// Marks an unclean end on streams that have no reset, by writing half a frame after the `unsent` rest
-    /// of the last one. In every layout, this byte leaves the prefix or the payload incomplete; but a frame
-    /// that lacked only its last byte would be complete with it.
+    /// of the last one. A frame that lacked only its last byte would be complete with
+    /// this one.
     pub(crate) fn mark_aborted(&self, unsent: &[u8]) {
         let mut bytes = &[unsent, HALF_A_FRAME].concat()[..];
         match &self.kind {

@@ -126,7 +126,9 @@ impl Send {
                     }
                     // Cannot fail while anybody waits for it.
                     let _ = replied.try_send(came);
-                    if bad_input.is_none() {
+                    // Replies that nobody waits for do not put off the end.
+                    let waits = self.each || self.expect.is_some_and(|expect| replies < expect);
+                    if waits && bad_input.is_none() {
                         give_up = self.timer();
                     }
                     continue;
@@ -233,15 +235,12 @@ impl Send {
     }
 
     fn bad_reply(&self, error: &ReadError) -> Failure {
-        if let ReadError::Protocol(ProtocolError {
-            fault: Fault::TruncatedPrefix { .. },
-            prefix,
-            ..
-        }) = error
+        if let ReadError::Protocol(ProtocolError { fault, prefix, .. }) = error
             && self.addr.starts_with("unix:")
             && prefix == &[0xff]
+            && !matches!(fault, Fault::TruncatedPayload { got: 1.., .. })
         {
-            // Half a frame: this is how a framelet server aborts a connection that has no reset.
+            // This is how a framelet server aborts a connection that has no reset.
             let message =
                 "the server cut the connection; messages may not have arrived (its log says why)";
             return Failure::new(Exit::Network, message);

@@ -75,13 +75,11 @@ fn number(value: &[u8]) -> Option<u64> {
 /// Returns whether `header` is nothing but lines that may precede or follow `Content-Length`.
 pub(super) fn is_header(header: &[u8]) -> bool {
     let room = LONGEST - LENGTH.len() - b": 2147483647\r\n\r\n".len();
-    let whole = header.is_empty() || header.ends_with(b"\r\n");
-    let mut lines = header.strip_suffix(b"\n").unwrap_or(header).split(|&byte| byte == b'\n');
     let is_line = |line: &[u8]| {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        field(line).is_ok() && !is_length(line)
+        line.strip_suffix(b"\r").is_some_and(|line| field(line).is_ok() && !is_length(line))
     };
-    header.is_empty() || (whole && header.len() <= room && lines.all(is_line))
+    let lines = header.strip_suffix(b"\n").map(|lines| lines.split(|&byte| byte == b'\n'));
+    header.is_empty() || (header.len() <= room && lines.is_some_and(|mut lines| lines.all(is_line)))
 }
 
 /// Calls `take` with the parts of the header of `head`: all lines but `Content-Length`, each with its end.

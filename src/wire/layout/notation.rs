@@ -94,17 +94,39 @@ impl FromStr for Layout {
     }
 }
 
+/// What people may call a preset.
+const ALIASES: [(&str, &str); 8] = [
+    ("mariadb", "mysql"),
+    ("mssql", "tds"),
+    ("pg", "postgres"),
+    ("pgsql", "postgres"),
+    ("postgresql", "postgres"),
+    ("psql", "postgres"),
+    ("redis", "resp"),
+    ("sqlserver", "tds"),
+];
+
 /// Returns the error for a name that is not known, with the one that was probably meant.
 fn unknown(item: &str, several: bool) -> ParseLayoutError {
     let nearest_to = |typed: &str| {
         let binary = NAMES.into_iter().map(|(name, _)| name);
         let presets = PRESETS.iter().filter(|_| !several).map(|preset| preset.name);
         let others = [Some("ber"), several.then_some("data")].into_iter().flatten();
-        nearest(&typed.to_lowercase(), binary.chain(others).chain(presets))
+        let typed = typed.to_lowercase();
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == typed && !several);
+        alias
+            .map(|&(_, name)| name)
+            .or_else(|| nearest(&typed, binary.chain(others).chain(presets)))
     };
     let (name, suffix) = item.split_at(item.find(['+', '-']).unwrap_or(item.len()));
     let meant = nearest_to(item).map(str::to_owned);
-    let meant = meant.or_else(|| nearest_to(name).map(|name| format!("{name}{suffix}")));
+    let meant = meant.or_else(|| {
+        // What follows the name is part of a length, or else of a word that is not known.
+        let suffix = Some(suffix).filter(|suffix| suffix.is_empty() || counts(suffix).is_ok());
+        let name = nearest_to(name)?;
+        let of_length = NAMES.iter().any(|(known, _)| *known == name) || name == "ber";
+        Some(format!("{name}{}", suffix.filter(|_| of_length).unwrap_or_default()))
+    });
     let what = match several {
         true => format!("{item:?}: no such item"),
         false => "no such layout".into(),

@@ -9,7 +9,7 @@ use framelet::format::{BlockingFile, InputFormat};
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{Chunk, Framer};
-use super::values::size;
+use super::values::{Bytes, bytes, size};
 
 /// Turns text or bytes into frames on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -27,6 +27,10 @@ pub(crate) struct Encode {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
+    /// bytes to write before the first frame, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -42,6 +46,7 @@ impl Encode {
         let limit = self.layout.limit(self.max_message)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit)?;
         let mut output = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
+        output.write_all(&self.preamble.0).map_err(|error| Failure::output(&error))?;
         let mut chunk = Chunk::of_frames();
         loop {
             chunk.bytes.clear();

@@ -16,7 +16,9 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::log;
 use super::process::check_threads;
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, size, timeout};
+use super::values::{
+    Bytes, DEFAULT_ADDRESS, Timeout, address, bytes, count, duration, size, timeout,
+};
 use progress::{Input, Progress};
 
 mod ack; // the conversation with acknowledgements
@@ -102,6 +104,14 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
+    /// bytes to send first, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
+    /// how many bytes the other side sends first, to be skipped (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    skip: u64,
+
     /// longest message to send or accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -148,6 +158,11 @@ impl Send {
     fn check(&self) -> Result<(), Failure> {
         if !self.message.is_empty() && self.input.is_some() {
             let message = "--message takes the place of the input, so --input has no use with it";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        if self.ack && (!self.preamble.0.is_empty() || self.skip > 0) {
+            let message =
+                "a connection with a preamble has no acknowledgements (--ack, --preamble, --skip)";
             return Err(Failure::new(Exit::Usage, message));
         }
         ack::check(self)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
 use framelet::Address;
 use framelet::wire::WithoutPassword;
 use parse_size::parse_size;
@@ -46,6 +47,18 @@ pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
             Duration::ZERO => Err("cannot be zero; write off to wait for ever".into()),
             duration => Ok(Timeout(Some(duration))),
         },
+    }
+}
+
+/// Bytes that are written as hexadecimal digits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+/// Parses bytes: `00535000`.
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
+    match HEXLOWER_PERMISSIVE.decode(text.as_bytes()) {
+        Ok(bytes) if !bytes.is_empty() => Ok(Bytes(bytes)),
+        _ => Err("not bytes in hexadecimal; write two digits for each, as in 00535000".into()),
     }
 }
 

@@ -156,7 +156,8 @@ fn kind(error: &ReadError) -> Kind {
             Fault::TooLarge { .. } | Fault::Malformed(_) => Kind::NoMessage,
             Fault::TruncatedPrefix { .. }
             | Fault::TruncatedPayload { .. }
-            | Fault::TruncatedTrailer { .. } => Kind::Truncated,
+            | Fault::TruncatedTrailer { .. }
+            | Fault::TruncatedPreamble { .. } => Kind::Truncated,
             Fault::TimedOut { .. } => Kind::Late,
             Fault::Slow { .. } => Kind::Slow,
         },

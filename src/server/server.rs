@@ -242,6 +242,39 @@ impl Server {
         self
     }
 
+    /// Sends these bytes first on each connection, before anything is read. Clients cannot ask for
+    /// acknowledgements then.
+    pub fn preamble(mut self, bytes: &[u8]) -> Server {
+        self.options.preamble = bytes.into();
+        self
+    }
+
+    /// Skips the first `bytes` bytes of each connection, which must arrive within
+    /// [`Server::message_timeout`]. Clients cannot ask for acknowledgements then.
+    ///
+    /// # Examples
+    ///
+    /// Both sides begin with four bytes of their protocol:
+    ///
+    /// ```
+    /// use framelet::server::Echo;
+    /// # use framelet::{Address, Client, Server};
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// let server = Server::new(listener).answer(Echo).preamble(b"OLEH").skip(4);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// let mut client = Client::connect(address).await?.preamble(b"HELO").skip(4);
+    /// assert_eq!(client.request(b"hi").await?, b"hi");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn skip(mut self, bytes: u64) -> Server {
+        self.options.skip = bytes;
+        self
+    }
+
     /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or the layout's
     /// maximum if that is less.
     pub fn max_message(mut self, bytes: usize) -> Server {

@@ -118,6 +118,13 @@ pub enum Fault {
         /// How many it has.
         want: usize,
     },
+    /// The stream ended inside the bytes that precede the first message and are skipped.
+    TruncatedPreamble {
+        /// How many of them arrived.
+        got: u64,
+        /// How many there are.
+        want: u64,
+    },
     /// The message was not complete in time.
     TimedOut {
         /// How many bytes of the frame arrived, its prefix included.
@@ -164,6 +171,13 @@ impl fmt::Display for Fault {
             Fault::TruncatedTrailer { got, want } => {
                 let want = Count(*want as u64, "byte");
                 write!(f, "the stream ended inside the trailer: got {got} of {want}")
+            }
+            Fault::TruncatedPreamble { got, want } => {
+                let want = Count(*want, "byte");
+                write!(
+                    f,
+                    "the stream ended inside the preamble, before the first message: got {got} of {want}"
+                )
             }
             Fault::TimedOut { got, want: Some(want), timeout } => write!(
                 f,

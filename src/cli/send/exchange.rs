@@ -48,11 +48,12 @@ impl Send {
         messages: Messages,
         bad_input: &mut Option<Failure>,
     ) -> Result<(), Failure> {
-        let mut reader =
-            FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
+        let mut reader = FrameReader::with_layout(socket.clone(), self.layout)
+            .max_message(limit)?
+            .skip(self.skip);
         let mut output =
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(socket.clone(), messages));
+        let mut sending = pin!(send(socket.clone(), &self.preamble.0, messages));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // The deadline for the server; `None` while there is something to send.
         let mut give_up = Timer::never();
@@ -171,8 +172,9 @@ struct Sent {
     input: Option<Failure>,
 }
 
-/// Sends the composed messages.
-async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent> {
+/// Sends the preamble, at once, and the composed messages.
+async fn send(mut socket: ByteStream, preamble: &[u8], mut messages: Messages) -> io::Result<Sent> {
+    socket.write_all(preamble).await?;
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {

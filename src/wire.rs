@@ -9,6 +9,7 @@ pub(crate) mod escape; // text that is safe to show
 pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod layout; // how a message is framed
+pub(crate) mod proxy; // whom a load balancer says it speaks for
 pub(crate) mod sender_id; // who sends, across reconnections
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
@@ -23,4 +24,5 @@ pub use layout::{
     DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault, MAX_PAYLOAD,
     Malformed, PRESETS, ParseLayoutError, Preset, TooLong,
 };
+pub use proxy::ProxyVersion;
 pub use sender_id::{ParseSenderIdError, SenderId};

@@ -5,10 +5,13 @@ mod common;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use std::net::TcpListener;
+use std::thread;
+
 use common::program::{Server, check, closed, frame, framelet, odd_server, read_frame};
 use common::{Pieces, Step, Tail};
 use framelet::stream::ReadError;
-use framelet::wire::Fault;
+use framelet::wire::{Fault, ProxyVersion};
 use framelet::{FrameReader, Server as LibraryServer};
 use futures_lite::future::block_on;
 use futures_lite::stream;
@@ -158,4 +161,130 @@ fn a_preamble_excludes_acknowledgements_and_says_so() {
         let output = framelet(&["encode", "--preamble", odd], b"");
         check(&output, 2, &["not bytes in hexadecimal"]);
     }
+}
+
+// ---- PROXY protocol
+
+const CLIENT: &str = "203.0.113.7:40000";
+
+fn proxy_header(version: ProxyVersion) -> Vec<u8> {
+    version.header(Some((CLIENT.parse().unwrap(), "192.0.2.1:4747".parse().unwrap())))
+}
+
+/// Sends these bytes to a server that expects a PROXY header, and returns its output and its log.
+fn through_a_balancer(arguments: &[&str], bytes: &[u8]) -> (String, String) {
+    let server =
+        Server::start(&[&["--proxy-protocol", "-v", "--output", "json"], arguments].concat());
+    let mut stream = server.connect();
+    stream.write_all(bytes).unwrap();
+    let _ = stream.shutdown(Shutdown::Write);
+    // The end, or a reset.
+    let _ = stream.read_to_end(&mut Vec::new());
+    let left = server.stop();
+    (String::from_utf8(left.output).unwrap(), left.log)
+}
+
+#[test]
+fn the_peer_is_the_one_that_the_load_balancer_names() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let bytes = [proxy_header(version), frame(b"hello")].concat();
+        let (output, log) = through_a_balancer(&[], &bytes);
+        assert!(output.contains(&format!("\"peer\":\"{CLIENT}\"")), "{output}");
+        assert!(output.contains("hello"), "{output}");
+        assert!(log.contains(&format!("connection 1 from {CLIENT}: through 127.0.0.1:")), "{log}");
+        assert!(
+            log.contains(&format!("connection 1 from {CLIENT}: closed after 1 message")),
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn a_load_balancer_that_names_nobody_is_the_peer_itself() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let bytes = [version.header(None), frame(b"hello")].concat();
+        let (output, log) = through_a_balancer(&[], &bytes);
+        assert!(output.contains("\"peer\":\"127.0.0.1:"), "{output}");
+        assert!(!log.contains(": through"), "{log}");
+    }
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_preamble() {
+    let bytes = [&proxy_header(ProxyVersion::V2), &b"HELO"[..], &frame(b"hello")].concat();
+    let (output, log) = through_a_balancer(&["--skip", "4"], &bytes);
+    assert!(output.contains("hello") && output.contains(CLIENT), "{output} {log}");
+}
+
+#[test]
+fn a_connection_without_a_valid_proxy_header_is_refused_in_words() {
+    for (bytes, words) in [
+        (&frame(b"hello")[..], "not with a PROXY header"),
+        (b"GET / HTTP/1.1\r\n\r\n", "looks like HTTP, not with a PROXY header"),
+        (b"PROXY TCP4 me you 1 2\r\n", "not a line of version 1"),
+        (b"PROXY TCP4 1.2.3.4", "ended inside the PROXY header, after 18 bytes"),
+    ] {
+        let (output, log) = through_a_balancer(&[], bytes);
+        assert!(log.contains("its setup failed") && log.contains(words), "{log}");
+        assert_eq!(output, "");
+    }
+    // What only checks whether somebody listens is no failure.
+    let (_, log) = through_a_balancer(&[], b"");
+    assert!(log.contains("closed without a message") && !log.contains("failed"), "{log}");
+}
+
+#[test]
+fn a_proxy_header_that_stalls_runs_into_the_time_limit_of_messages() {
+    let server = Server::start(&["--proxy-protocol", "--message-timeout", "100ms"]);
+    let mut stream = server.connect();
+    stream.write_all(b"PROXY ").unwrap();
+    assert!(closed(&mut stream));
+    let log = server.stop().log;
+    assert!(log.contains("its setup took longer than 100ms"), "{log}");
+}
+
+#[test]
+fn send_writes_the_proxy_header_that_serve_expects() {
+    for version in ["v1", "v2"] {
+        let server = Server::start(&["--proxy-protocol", "-v", "--echo"]);
+        let address = server.address.to_string();
+        let arguments = ["send", &address, "--proxy-protocol", version, "--expect", "1"];
+        let output = framelet(&arguments, b"hello");
+        check(&output, 0, &[]);
+        assert_eq!(output.stdout, b"hello\n");
+        let log = server.stop().log;
+        // It names the socket that it is sent over.
+        let named = log.lines().find_map(|line| line.split_once(": through ")).unwrap();
+        assert!(named.0.ends_with(&format!("from {}", named.1)), "{log}");
+    }
+    let output = framelet(&["send", "--proxy-protocol", "v3"], b"");
+    check(&output, 2, &["write v1 or v2"]);
+    let output = framelet(&["send", "127.0.0.1:1", "--ack", "--proxy-protocol", "v1"], b"");
+    check(&output, 2, &["without --ack"]);
+}
+
+#[test]
+fn a_client_behind_a_load_balancer_gets_acknowledgements() {
+    let server = Server::start(&["--proxy-protocol", "--require-ack", "--output", "json"]);
+    let balancer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = balancer.local_addr().unwrap().to_string();
+    let mut to_server = server.connect();
+    let passing = thread::spawn(move || {
+        let mut client = balancer.accept().unwrap().0;
+        to_server.write_all(&proxy_header(ProxyVersion::V2)).unwrap();
+        let (mut from_server, mut to_client) =
+            (to_server.try_clone().unwrap(), client.try_clone().unwrap());
+        let back = thread::spawn(move || {
+            let _ = std::io::copy(&mut from_server, &mut to_client);
+            let _ = to_client.shutdown(Shutdown::Write);
+        });
+        let _ = std::io::copy(&mut client, &mut to_server);
+        let _ = to_server.shutdown(Shutdown::Write);
+        back.join().unwrap();
+    });
+    let output = framelet(&["send", &address, "--ack"], b"hello");
+    check(&output, 0, &["committed 1"]);
+    passing.join().unwrap();
+    let output = String::from_utf8(server.stop().output).unwrap();
+    assert!(output.contains("hello") && output.contains(CLIENT), "{output}");
 }

@@ -17,7 +17,7 @@ use super::suggestion;
 
 /// What the command line asks for.
 pub(crate) enum Request {
-    Run(Command),
+    Run(Box<Command>),
     /// To show a text: help, or the version.
     Show(String),
 }
@@ -84,7 +84,7 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
     let command = command.clone().find(|command| Some(command.name) == named).unwrap_or(&program);
     match Arguments::from_args(&["framelet"], &typed) {
         Ok(Arguments { version: true, .. }) => Ok(Request::Show(version())),
-        Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(command)),
+        Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(Box::new(command))),
         Ok(Arguments { command: None, .. }) => Err(Failure::new(
             Exit::Usage,
             "which command? serve, send, encode, decode or bench (see framelet --help)",

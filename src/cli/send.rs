@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::log::{LevelFilter, debug};
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::{InputFormat, OutputFormat};
-use framelet::wire::SenderId;
+use framelet::wire::{ProxyVersion, SenderId};
 use framelet::{Address, Layout};
 use futures_lite::FutureExt;
 use futures_lite::future::block_on;
@@ -104,6 +104,10 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
+    /// send a PROXY header first, as a load balancer does: v1 or v2
+    #[argh(option, arg_name = "VERSION")]
+    proxy_protocol: Option<ProxyVersion>,
+
     /// bytes to send first, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
     preamble: Bytes,
@@ -163,6 +167,10 @@ impl Send {
         if self.ack && (!self.preamble.0.is_empty() || self.skip > 0) {
             let message =
                 "a connection with a preamble has no acknowledgements (--ack, --preamble, --skip)";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        if self.ack && self.proxy_protocol.is_some() {
+            let message = "--proxy-protocol is for sending without --ack; a load balancer adds its own header";
             return Err(Failure::new(Exit::Usage, message));
         }
         ack::check(self)

@@ -63,6 +63,10 @@ pub(crate) struct Serve {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE")]
     layout: Layout,
 
+    /// expect a PROXY header, v1 or v2: the peer is the one that the load balancer names
+    #[argh(switch)]
+    proxy_protocol: bool,
+
     /// bytes to send first on each connection, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
     preamble: Bytes,
@@ -183,6 +187,7 @@ impl Serve {
 
     fn options(&self, mut server: Server) -> Server {
         server = server.layout(self.layout).grace(self.grace).require_acks(self.require_ack);
+        server = server.proxy_protocol(self.proxy_protocol);
         server = server.preamble(&self.preamble.0).skip(self.skip);
         if let Some(max) = self.max_message {
             server = server.max_message(max);

@@ -99,7 +99,8 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Outcome {
-        if self.receiver.shared.upgrade.is_some()
+        let shared = &self.receiver.shared;
+        if (shared.upgrade.is_some() || shared.proxy_protocol)
             && let Err(outcome) = Box::pin(self.receiver.set_up()).await
         {
             return outcome;

@@ -65,7 +65,7 @@ pub(crate) fn report(
     messages: u64,
     outcome: &Outcome,
 ) {
-    let who = format_args!("connection {} from {}", connection.number, connection.peer);
+    let who = format_args!("connection {} from {}", connection.number, connection.peer());
     let messages = Count(messages, "message");
     match outcome {
         Outcome::LeftAtOnce => debug!("{who}: closed without a message"),

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) require_acks: bool,
     /// Whether a client may ask for acknowledgements.
     pub(crate) may_have_acks: bool,
+    /// Whether a load balancer says first who the peer is.
+    pub(crate) proxy_protocol: bool,
     /// What is sent before anything else.
     pub(crate) preamble: Arc<[u8]>,
     /// How many bytes the peer sends before its first frame.
@@ -74,6 +76,7 @@ impl Shared {
             idle_timeout: options.idle_timeout,
             require_acks: options.require_acks,
             may_have_acks: Hello::fits(options.layout) && !options.has_preamble(),
+            proxy_protocol: options.proxy_protocol,
             preamble: Arc::clone(&options.preamble),
             skip: options.skip,
             answering: options.answering.clone(),

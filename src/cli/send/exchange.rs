@@ -51,9 +51,11 @@ impl Send {
         let mut reader = FrameReader::with_layout(socket.clone(), self.layout)
             .max_message(limit)?
             .skip(self.skip);
+        let header = self.proxy_protocol.map(|version| version.header(socket.addresses()));
+        let preamble = [&header.unwrap_or_default(), &self.preamble.0[..]].concat();
         let mut output =
             OutputSink::stdout(self.output).map_err(|error| Failure::output(&error))?;
-        let mut sending = pin!(send(socket.clone(), &self.preamble.0, messages));
+        let mut sending = pin!(send(socket.clone(), &preamble, messages));
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // The deadline for the server; `None` while there is something to send.
         let mut give_up = Timer::never();

@@ -105,7 +105,7 @@ pub(crate) struct Send {
     layout: Layout,
 
     /// send a PROXY header first, as a load balancer does: v1 or v2
-    #[argh(option, arg_name = "VERSION")]
+    #[argh(option, arg_name = "V")]
     proxy_protocol: Option<ProxyVersion>,
 
     /// bytes to send first, in hexadecimal

@@ -10,6 +10,7 @@ pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod judge; // which layouts read a stream
 pub(crate) mod layout; // how a message is framed
+pub(crate) mod proxy; // whom a load balancer says it speaks for
 pub(crate) mod sender_id; // who sends, across reconnections
 pub(crate) mod signature; // what shows other protocols
 pub(crate) mod similar; // the word that was probably meant
@@ -27,6 +28,7 @@ pub use layout::{
     Counts, DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault,
     MAX_PAYLOAD, Malformed, PRESETS, ParseLayoutError, Part, Preset, TooLong,
 };
+pub use proxy::ProxyVersion;
 pub use sender_id::{ParseSenderIdError, SenderId};
 pub use signature::Known;
 #[doc(hidden)]

@@ -123,11 +123,9 @@ fn a_record_whose_header_does_not_fit_is_named_and_those_before_are_sent() {
     let address = server.address.to_string();
     let send = ["send", &address, "--layout", POSTGRES, "--input", "json"];
     check(&framelet(&send, objects), 3, &[words]);
-    assert!(
-        String::from_utf8(server.stop().output)
-            .unwrap()
-            .ends_with(",\"number\":1,\"offset\":0,\"length\":3,\"header\":\"51\",\"payload\":\"one\"}\n")
-    );
+    assert!(String::from_utf8(server.stop().output).unwrap().ends_with(
+        ",\"number\":1,\"offset\":0,\"length\":3,\"header\":\"51\",\"payload\":\"one\"}\n"
+    ));
     for (object, code, words) in [
         (r#"{"header":"5x","payload":""}"#, 2, "record 1 of the input: header is not hexadecimal"),
         (r#"{"header":5,"payload":""}"#, 2, "record 1 of the input: header is not a string"),
@@ -170,7 +168,9 @@ fn what_is_sent_with_a_header_is_served_with_it_and_replied_with_it() {
         String::from_utf8(written(&output).into()).unwrap()
     };
     let reply = |header| {
-        format!("{{\"number\":1,\"offset\":0,\"length\":3,\"header\":\"{header}\",\"payload\":\"one\"}}\n")
+        format!(
+            "{{\"number\":1,\"offset\":0,\"length\":3,\"header\":\"{header}\",\"payload\":\"one\"}}\n"
+        )
     };
     assert_eq!(send(&["--header", "51", "--message", "one"], b""), reply("51"));
     assert_eq!(send(&["--message", "one"], b""), reply("00"));
@@ -215,7 +215,10 @@ fn an_acknowledged_message_has_no_header_and_one_that_brings_one_is_refused() {
     let words = "record 2 of the input: a header of 1 byte, but u32be has none (--layout)";
     assert!(said(&output).contains(words), "{}", said(&output));
     let served = String::from_utf8(server.stop().output).unwrap();
-    assert!(served.ends_with(",\"number\":1,\"offset\":33,\"length\":3,\"payload\":\"one\"}\n"), "{served}");
+    assert!(
+        served.ends_with(",\"number\":1,\"offset\":33,\"length\":3,\"payload\":\"one\"}\n"),
+        "{served}"
+    );
     // A layout with a header has no acknowledgements.
     let output = framelet(&["send", &address, "--ack", "--layout", POSTGRES], b"one\n");
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));

@@ -46,7 +46,8 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--grace", &DURATIONS),
             ("--threads", &COUNTS),
         ],
-        "--to --output --sync --echo --require-ack --layout --log-time --verbose --quiet --help",
+        "--to --output --sync --echo --require-ack --layout --proxy-protocol \
+         --preamble --skip --log-time --verbose --quiet --help",
     ),
     (
         "send",
@@ -55,13 +56,14 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--timeout", &DURATIONS),
             ("--retry", &DURATIONS),
             ("--window", &COUNTS),
+            ("--skip", &COUNTS),
             ("--max-message", &SIZES),
         ],
         "--input --message --once --output --each --hang-up --ack --sender-file --sender --resume \
-         --renumber --layout --header --verbose --help",
+         --renumber --layout --header --proxy-protocol --preamble --verbose --help",
     ),
-    ("encode", &[("--max-message", &SIZES)], "--input --layout --header --help"),
-    ("decode", &[("--max-message", &SIZES)], "--output --layout --help"),
+    ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),
+    ("decode", &[("--skip", &COUNTS), ("--max-message", &SIZES)], "--output --layout --help"),
 ];
 
 fn options(command: &str) -> impl Iterator<Item = (&'static str, &'static str)> {

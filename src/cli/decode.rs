@@ -12,7 +12,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::flags;
 use super::input::{cannot_read, open_input};
-use super::values::{layout, size};
+use super::values::{count, layout, size};
 
 /// Turns frames into text or bytes on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -30,6 +30,10 @@ pub(crate) struct Decode {
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
+    /// how many bytes before the first frame to skip (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    skip: u64,
+
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -40,7 +44,8 @@ impl Decode {
         let limit = self.layout.limit(self.max_message)?;
         // A file is always ready, so blocking on this future does not delay any other.
         let input = AssertAsync::new(open_input(self.file.as_deref())?);
-        let mut reader = FrameReader::with_layout(input, self.layout).max_message(limit)?;
+        let mut reader =
+            FrameReader::with_layout(input, self.layout).max_message(limit)?.skip(self.skip);
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
         loop {

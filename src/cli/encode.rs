@@ -9,7 +9,7 @@ use framelet::format::{BlockingFile, InputFormat};
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{Chunk, Framer};
-use super::values::{DefaultHeader, header, layout, size};
+use super::values::{Bytes, DefaultHeader, bytes, header, layout, size};
 
 /// Turns text or bytes into frames on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -31,6 +31,10 @@ pub(crate) struct Encode {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 
+    /// bytes to write before the first frame, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -47,6 +51,7 @@ impl Encode {
         self.header.check(self.layout)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit, self.header)?;
         let mut output = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
+        output.write_all(&self.preamble.0).map_err(|error| Failure::output(&error))?;
         let mut chunk = Chunk::of_frames();
         loop {
             chunk.bytes.clear();

@@ -66,6 +66,7 @@ pub(crate) fn of_server(error: &ServeError) -> String {
         ServeError::Limit(_) => format!("--max-message: {error}"),
         ServeError::Memory { .. } => format!("{error} (--memory, --max-message)"),
         ServeError::AnswerAcks => format!("{error} (--echo, --require-ack)"),
+        ServeError::PreambleAcks => format!("{error} (--preamble, --skip, --require-ack)"),
         ServeError::Acks(_) => format!("{error} (--layout, --require-ack)"),
         ServeError::Unfinished { trouble: None, .. } => format!("{error} (--grace)"),
         _ => error.to_string(),

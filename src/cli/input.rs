@@ -32,7 +32,8 @@ pub(crate) fn cannot_read(file: Option<&str>, error: &io::Error) -> Failure {
 pub(crate) struct Chunk {
     /// Whole frames, ready to be sent or written; or payloads, for a client that encodes the frames itself.
     pub(crate) bytes: Vec<u8>,
-    /// Where each payload ends.
+    framed: bool,
+    /// Where each frame or payload ends, if that is needed.
     ends: Option<Vec<usize>>,
     pub(crate) messages: u64,
     /// How many bytes of the input had been read by then, if that is tracked.
@@ -47,11 +48,16 @@ impl Chunk {
     /// much for the prefixes.
     pub(crate) fn of_frames() -> Chunk {
         let bytes = Vec::with_capacity(96 * 1024);
-        Chunk { bytes, ends: None, messages: 0, read: 0, waited_for: None }
+        Chunk { bytes, framed: true, ends: None, messages: 0, read: 0, waited_for: None }
+    }
+
+    /// Returns an empty chunk of frames that can be told apart.
+    pub(crate) fn of_single_frames() -> Chunk {
+        Chunk { ends: Some(Vec::new()), ..Chunk::of_frames() }
     }
 
     pub(crate) fn of_payloads() -> Chunk {
-        Chunk { ends: Some(Vec::new()), ..Chunk::of_frames() }
+        Chunk { framed: false, ..Chunk::of_single_frames() }
     }
 
     pub(crate) fn append(
@@ -61,26 +67,26 @@ impl Chunk {
         header: &[u8],
         message: &[u8],
     ) -> Result<(), EncodeError> {
-        match &mut self.ends {
-            None => append_frame_with_header(&mut self.bytes, layout, limit, header, message)?,
+        match self.framed {
+            true => append_frame_with_header(&mut self.bytes, layout, limit, header, message)?,
             // The layouts of acknowledged messages have none.
-            Some(_) if !header.is_empty() => {
+            false if !header.is_empty() => {
                 return Err(EncodeError::Header { length: header.len(), layout });
             }
-            Some(_) if message.len() > limit => {
+            false if message.len() > limit => {
                 return Err(TooLong { length: message.len(), limit, field: None }.into());
             }
-            Some(ends) => {
-                self.bytes.extend_from_slice(message);
-                ends.push(self.bytes.len());
-            }
+            false => self.bytes.extend_from_slice(message),
+        }
+        if let Some(ends) = &mut self.ends {
+            ends.push(self.bytes.len());
         }
         self.messages += 1;
         Ok(())
     }
 
-    /// Returns the payloads, if the chunk holds payloads.
-    pub(crate) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+    /// Returns the payloads or the single frames.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().flatten().map(move |&end| &self.bytes[mem::replace(&mut start, end)..end])
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::log::{LevelFilter, debug};
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::{InputFormat, OutputFormat};
-use framelet::wire::SenderId;
+use framelet::wire::{ProxyVersion, SenderId};
 use framelet::{Address, Layout};
 use futures_lite::FutureExt;
 use futures_lite::future::block_on;
@@ -17,8 +17,8 @@ use super::failure::Failure;
 use super::log;
 use super::process::check_threads;
 use super::values::{
-    DEFAULT_ADDRESS, DefaultHeader, Timeout, address, count, duration, header, layout, size,
-    timeout,
+    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, address, bytes, count, duration, header,
+    layout, size, timeout,
 };
 use progress::{Input, Progress};
 
@@ -117,6 +117,18 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 
+    /// send a PROXY header first, as a load balancer does: v1 or v2
+    #[argh(option, arg_name = "V")]
+    proxy_protocol: Option<ProxyVersion>,
+
+    /// bytes to send first, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
+    /// how many bytes the other side sends first, to be skipped (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    skip: u64,
+
     /// longest message to send or accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -163,6 +175,15 @@ impl Send {
     fn check(&self) -> Result<(), Failure> {
         if !self.message.is_empty() && self.input.is_some() {
             let message = "--message takes the place of the input, so --input has no use with it";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        if self.ack && (!self.preamble.0.is_empty() || self.skip > 0) {
+            let message =
+                "a connection with a preamble has no acknowledgements (--ack, --preamble, --skip)";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        if self.ack && self.proxy_protocol.is_some() {
+            let message = "--proxy-protocol is for sending without --ack; a load balancer adds its own header";
             return Err(Failure::new(Exit::Usage, message));
         }
         self.header.check(self.layout)?;

@@ -18,7 +18,9 @@ use super::flags;
 use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::values::{DEFAULT_ADDRESS, Timeout, address, count, duration, layout, size, timeout};
+use super::values::{
+    Bytes, DEFAULT_ADDRESS, Timeout, address, bytes, count, duration, layout, size, timeout,
+};
 
 mod sink;
 
@@ -60,6 +62,18 @@ pub(crate) struct Serve {
     /// how lengths are written (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
+
+    /// expect a PROXY header, v1 or v2: the peer is the one that the load balancer names
+    #[argh(switch)]
+    proxy_protocol: bool,
+
+    /// bytes to send first on each connection, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
+    /// how many bytes the other side sends first, to be skipped (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    skip: u64,
 
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
@@ -173,6 +187,8 @@ impl Serve {
 
     fn options(&self, mut server: Server) -> Server {
         server = server.layout(self.layout).grace(self.grace).require_acks(self.require_ack);
+        server = server.proxy_protocol(self.proxy_protocol);
+        server = server.preamble(&self.preamble.0).skip(self.skip);
         if let Some(max) = self.max_message {
             server = server.max_message(max);
         }

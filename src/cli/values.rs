@@ -61,6 +61,18 @@ pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
     }
 }
 
+/// Bytes that are written as hexadecimal digits.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+/// Parses bytes: `00535000`.
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
+    match HEXLOWER_PERMISSIVE.decode(text.as_bytes()) {
+        Ok(bytes) if !bytes.is_empty() => Ok(Bytes(bytes)),
+        _ => Err("not bytes in hexadecimal; write two digits for each, as in 00535000".into()),
+    }
+}
+
 /// Parses a count.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number; write digits only".into())

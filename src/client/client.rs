@@ -192,6 +192,33 @@ impl<S> Client<S> {
         Ok(Client { framed, max_message: Some(limit), ..self })
     }
 
+    /// Sends these bytes before the first message; a client that only receives sends them with
+    /// [`flush`](Client::flush).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Client;
+    /// use futures_lite::io::Cursor;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut client = Client::new(Cursor::new(Vec::new())).preamble(b"HELO");
+    /// client.send(b"hi").await?;
+    /// assert_eq!(client.into_framed().into_inner().into_inner(), b"HELO\0\0\0\x02hi");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn preamble(self, bytes: &[u8]) -> Client<S> {
+        Client { framed: self.framed.preamble(bytes), ..self }
+    }
+
+    /// Skips the first `bytes` bytes that the server sends; see
+    /// [`FrameReader::skip`](crate::FrameReader::skip).
+    #[must_use]
+    pub fn skip(self, bytes: u64) -> Client<S> {
+        Client { framed: self.framed.skip(bytes), ..self }
+    }
+
     /// Sets how long a request may wait for its reply. `None`, the default, waits without a limit.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Client<S> {
         self.timeout = timeout.into();

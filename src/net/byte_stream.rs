@@ -241,6 +241,25 @@ impl ByteStream {
         ByteStream { kind, would_block: false, low_water, first_read: None }
     }
 
+    /// Returns the address of this end and that of the peer, if the stream is a TCP socket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Address;
+    ///
+    /// # smol::block_on(async {
+    /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// let stream = listener.address()?.connect().await?;
+    /// assert!(stream.addresses().is_some_and(|(own, peer)| own.ip() == peer.ip()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let Kind::Tcp(stream) = &self.kind else { return None };
+        let stream = stream.get_ref();
+        stream.local_addr().ok().zip(stream.peer_addr().ok())
+    }
+
     /// Starts to record the first read, so that a server knows whether the peer has sent anything to an
     /// upgrade that failed.
     pub(crate) fn track_first_read(&mut self) -> FirstRead {

@@ -131,7 +131,7 @@ fn end(shared: &Shared, connection: &OpenConnection, messages: u64, outcome: Opt
     match outcome {
         Some(outcome) => report(&shared.log, connection, messages, outcome),
         None => {
-            let OpenConnection { number, peer, .. } = connection;
+            let (number, peer) = (connection.number, connection.peer());
             let line = format_args!("connection {number} from {peer}: ended by a bug in framelet");
             shared.log.say(Kind::Bug, line);
         }

@@ -97,7 +97,7 @@ impl AckSession {
         acks.attach(self.stream.clone(), self.shared.layout, checksum);
         let telling = smol::spawn(tell(Arc::clone(connection)));
         self.welcomed = Some(Welcomed { telling, _active: active });
-        let origin = Origin::new(connection.number, connection.peer.clone());
+        let origin = Origin::new(connection.number, connection.peer().clone());
         Ok(origin.with_sender(hello.sender, before))
     }
 

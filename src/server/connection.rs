@@ -19,7 +19,7 @@ use super::receiver::{CLOSING, Receiver};
 use super::shared::Shared;
 use crate::net::byte_stream::ByteStream;
 use crate::stream::reader::FrameReader;
-use crate::wire::ack::{FirstBytes, Hello};
+use crate::wire::ack::FirstBytes;
 use crate::wire::answer::RefusalCode;
 
 /// Each idle connection has one of these, so its size matters: rarely used parts are boxed.
@@ -37,7 +37,8 @@ impl Connection {
         queue: Option<CommitQueue>,
     ) -> Connection {
         let (layout, pool) = (shared.layout, shared.pool.clone());
-        let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool);
+        let reader =
+            FrameReader::in_pool(stream, layout, shared.max_message, pool).skip(shared.skip);
         let (origin, read_until, reads, pace) = (None, None, 0, None);
         let receiver =
             Receiver { shared, connection, reader, queue, origin, read_until, reads, pace };
@@ -98,8 +99,14 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Outcome {
-        if self.receiver.shared.upgrade.is_some()
+        let shared = &self.receiver.shared;
+        if (shared.upgrade.is_some() || shared.proxy_protocol)
             && let Err(outcome) = Box::pin(self.receiver.set_up()).await
+        {
+            return outcome;
+        }
+        if !self.receiver.shared.preamble.is_empty()
+            && let Err(outcome) = Box::pin(self.receiver.send_preamble()).await
         {
             return outcome;
         }
@@ -129,7 +136,7 @@ impl Connection {
     /// Finds out whether the client asks for acknowledgements, and sends the welcome if so.
     async fn open(&mut self) -> Result<(), Outcome> {
         let receiver = &mut self.receiver;
-        if !Hello::fits(receiver.shared.layout) {
+        if !receiver.shared.may_have_acks {
             return Ok(());
         }
         let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_opening)).await?;

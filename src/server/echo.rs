@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_lite::AsyncWrite;
@@ -46,6 +47,53 @@ impl Receiver {
                 return Outcome::Drained;
             }
             self.end_turn().await;
+        }
+    }
+
+    /// Sends what precedes all messages.
+    pub(super) async fn send_preamble(&mut self) -> Result<(), Outcome> {
+        let (preamble, mut sent) = (Arc::clone(&self.shared.preamble), 0);
+        poll_fn(|cx| self.poll_write_all(cx, &preamble, &mut sent)).await
+    }
+
+    /// Writes `bytes` from `sent` on, within the time limit for replies.
+    fn poll_write_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        sent: &mut usize,
+    ) -> Poll<Result<(), Outcome>> {
+        let connection = &self.connection.state;
+        loop {
+            let stream = Pin::new(self.reader.get_mut());
+            let written = match &bytes[*sent..] {
+                [] => stream.poll_flush(cx).map_ok(|()| None),
+                rest => stream.poll_write(cx, rest).map_ok(Some),
+            };
+            match written {
+                Poll::Ready(Ok(None)) => {
+                    connection.enter(Phase::Busy, 0);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(Some(0))) => {
+                    return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(Some(bytes))) => {
+                    *sent += bytes;
+                    connection.enter(Phase::Busy, 0);
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
+                Poll::Pending if connection.phase() != Phase::Writing => {
+                    connection.enter(Phase::Writing, self.shared.now());
+                    return Poll::Pending;
+                }
+                Poll::Pending if connection.snapshot().is_expired() => {
+                    let timeout = self.shared.message_timeout.unwrap_or_default();
+                    return Poll::Ready(Err(Outcome::NotTaken(timeout)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         }
     }
 

@@ -42,6 +42,8 @@ pub enum ServeError {
     Acks(UnsupportedLayout),
     /// Acknowledgements are required, but the server answers instead.
     AnswerAcks,
+    /// Acknowledgements are required, but the connection begins with a preamble.
+    PreambleAcks,
     /// A system call failed at the start.
     Start(io::Error),
     /// The sink failed.
@@ -75,6 +77,9 @@ impl fmt::Display for ServeError {
             ServeError::AnswerAcks => f.write_str(
                 "a server that replies gives no acknowledgements, so it cannot require clients to ask \
                  for them",
+            ),
+            ServeError::PreambleAcks => f.write_str(
+                "a connection with a preamble has no acknowledgements, so they cannot be required",
             ),
             ServeError::Start(error) => Plain(error).fmt(f),
             ServeError::Sink { error, uncommitted } => {

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use log::debug;
+
 use super::ack_state::{AckState, CommitProgress};
 use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
@@ -11,7 +13,9 @@ use crate::net::byte_stream::Peer;
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     pub(crate) number: u64,
-    pub(crate) peer: Peer,
+    accepted_from: Peer,
+    /// The peer that a load balancer named. Boxed, since most connections have none.
+    named: OnceLock<Box<Peer>>,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
     /// Boxed, since most connections have none.
@@ -22,11 +26,24 @@ impl OpenConnection {
     pub(crate) fn new(number: u64, peer: Peer) -> OpenConnection {
         OpenConnection {
             number,
-            peer,
+            accepted_from: peer,
+            named: OnceLock::new(),
             state: ConnectionState::default(),
             committed: AtomicU64::new(0),
             acks: OnceLock::new(),
         }
+    }
+
+    /// Returns the peer: the one that a load balancer named, or else the one that connected.
+    pub(crate) fn peer(&self) -> &Peer {
+        self.named.get().map_or(&self.accepted_from, |named| &**named)
+    }
+
+    /// Sets the peer that a load balancer named.
+    pub(crate) fn name_peer(&self, peer: Peer) {
+        debug!("connection {} from {peer}: through {}", self.number, self.accepted_from);
+        // Cannot fail: there is one header on a connection.
+        let _ = self.named.set(Box::new(peer));
     }
 
     /// Turns on acknowledgements, and records how many messages of the sender were committed before this

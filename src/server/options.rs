@@ -1,5 +1,6 @@
 //! The options of a server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
@@ -41,6 +42,9 @@ pub(crate) struct Options {
     pub(crate) memory: Option<usize>,
     pub(crate) grace: Duration,
     pub(crate) require_acks: bool,
+    pub(crate) proxy_protocol: bool,
+    pub(crate) preamble: Arc<[u8]>,
+    pub(crate) skip: u64,
     pub(crate) pipeline: usize,
     pub(crate) answering: Answering,
     pub(crate) upgrade: Option<Upgrade>,
@@ -58,6 +62,9 @@ impl Default for Options {
             memory: None,
             grace: Duration::from_secs(10),
             require_acks: false,
+            proxy_protocol: false,
+            preamble: Arc::default(),
+            skip: 0,
             pipeline: DEFAULT_PIPELINE,
             answering: Answering::Nothing,
             upgrade: None,
@@ -67,6 +74,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Returns whether either side sends something before its first frame.
+    pub(crate) fn has_preamble(&self) -> bool {
+        !self.preamble.is_empty() || self.skip > 0
+    }
+
     /// Checks that the options are consistent. Returns the longest message and the memory to use, in bytes.
     pub(crate) fn check(&self) -> Result<(usize, usize), ServeError> {
         let max_message = self.layout.limit(self.max_message).map_err(ServeError::Limit)?;
@@ -87,6 +99,9 @@ impl Options {
         }
         if self.require_acks && self.answering.answers() {
             return Err(ServeError::AnswerAcks);
+        }
+        if self.require_acks && self.has_preamble() {
+            return Err(ServeError::PreambleAcks);
         }
         if self.require_acks && !Hello::fits(self.layout) {
             return Err(ServeError::Acks(UnsupportedLayout { layout: self.layout }));

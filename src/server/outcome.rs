@@ -66,7 +66,7 @@ pub(crate) fn report(
     messages: u64,
     outcome: &Outcome,
 ) {
-    let who = format_args!("connection {} from {}", connection.number, connection.peer);
+    let who = format_args!("connection {} from {}", connection.number, connection.peer());
     let messages = Count(messages, "message");
     match outcome {
         Outcome::LeftAtOnce => debug!("{who}: closed without a message"),
@@ -159,7 +159,8 @@ fn kind(error: &ReadError) -> Kind {
             Fault::TooLarge { .. } | Fault::Malformed(_) => Kind::NoMessage,
             Fault::TruncatedPrefix { .. }
             | Fault::TruncatedPayload { .. }
-            | Fault::TruncatedTrailer { .. } => Kind::Truncated,
+            | Fault::TruncatedTrailer { .. }
+            | Fault::TruncatedPreamble { .. } => Kind::Truncated,
             Fault::TimedOut { .. } => Kind::Late,
             Fault::Slow { .. } => Kind::Slow,
         },

@@ -145,10 +145,10 @@ impl Pipeline {
                 self.waiting.pop_front();
                 continue;
             };
-            let OpenConnection { number: connection, peer, .. } = &*self.connection;
+            let (connection, peer) = (self.connection.number, self.connection.peer().clone());
             let (payloads, number) = (Arc::clone(payloads), requests.number);
             requests.number += 1;
-            return Some(Request::new(payloads, location, number, *connection, peer.clone()));
+            return Some(Request::new(payloads, location, number, connection, peer));
         }
     }
 

@@ -1,11 +1,13 @@
 //! Receives the messages of one connection, within its time limits, and passes them on.
 
 use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 use smol::Timer;
 
 use super::ack_session::AckSession;
@@ -18,12 +20,13 @@ use super::outcome::Outcome;
 use super::pace::{Pace, TooSlow};
 use super::shared::Shared;
 use crate::message::{Batch, Origin};
-use crate::net::byte_stream::ByteStream;
+use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::BUFFER;
 use crate::stream::reader::FrameReader;
 use crate::wire::answer::RefusalCode;
+use crate::wire::proxy::{self, ProxySource, ProxyStart};
 /// A read of [`FrameReader`].
 type PollRead<T> =
     fn(&mut FrameReader<ByteStream>, &mut Context<'_>) -> Poll<Result<Option<T>, ReadError>>;
@@ -57,6 +60,32 @@ pub(super) struct Receiver {
     pub(super) pace: Option<Box<Pace>>,
 }
 
+/// Reads a PROXY header, and nothing after it. Returns the peer that it names, if any.
+async fn read_proxy_header(stream: &mut ByteStream) -> io::Result<Option<Peer>> {
+    let mut header = Vec::new();
+    loop {
+        let need = match proxy::decode(&header)? {
+            ProxyStart::Header { source, .. } => {
+                return Ok(match source {
+                    ProxySource::Sender => None,
+                    ProxySource::Tcp(address) => Some(Peer::Tcp(address)),
+                    ProxySource::Unix => Some(Peer::Unix),
+                });
+            }
+            ProxyStart::Incomplete { need } => need,
+        };
+        let got = header.len();
+        header.resize(need, 0);
+        // Not `read_exact`: the bytes that have arrived may already be wrong.
+        let read = stream.read(&mut header[got..]).await?;
+        if read == 0 {
+            let message = format!("the stream ended inside the PROXY header, after {got} bytes");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+        }
+        header.truncate(got + read);
+    }
+}
+
 /// The result of a read.
 pub(super) enum Reading<T> {
     Done(Result<T, Outcome>),
@@ -75,21 +104,30 @@ impl Receiver {
     }
 
     pub(super) fn origin(&mut self) -> Arc<Origin> {
-        let OpenConnection { number, peer, .. } = &*self.connection;
-        let new = || Arc::new(Origin::new(*number, peer.clone()));
+        let connection = &self.connection;
+        let new = || Arc::new(Origin::new(connection.number, connection.peer().clone()));
         Arc::clone(self.origin.get_or_insert_with(new))
     }
 
-    /// Upgrades the accepted stream to the one that carries messages.
+    /// Reads whom a load balancer speaks for, and upgrades the accepted stream to the one that carries messages.
     pub(super) async fn set_up(&mut self) -> Result<(), Outcome> {
-        let Some(upgrade) = self.shared.upgrade.clone() else { return Ok(()) };
+        let (upgrade, connection) = (self.shared.upgrade.clone(), Arc::clone(&self.connection));
+        let expects_header = self.shared.proxy_protocol;
         let stream = self.reader.get_mut();
         let mut accepted = stream.clone();
         let first_read = accepted.track_first_read();
-        let mut upgrading = upgrade.begin(accepted);
+        let mut setting_up = pin!(async move {
+            if expects_header && let Some(peer) = read_proxy_header(&mut accepted).await? {
+                connection.name_peer(peer);
+            }
+            match upgrade {
+                Some(upgrade) => upgrade.begin(accepted).await.map(Some),
+                None => Ok(None),
+            }
+        });
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
-        *stream = poll_fn(|cx| match upgrading.as_mut().poll(cx) {
+        let upgraded = poll_fn(|cx| match setting_up.as_mut().poll(cx) {
             Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(|error| {
                 let left_at_once = first_read.get() == Some(&false);
                 if left_at_once { Outcome::LeftAtOnce } else { Outcome::Setup(error) }
@@ -105,6 +143,9 @@ impl Receiver {
             Poll::Pending => Poll::Pending,
         })
         .await?;
+        if let Some(upgraded) = upgraded {
+            *stream = upgraded;
+        }
         state.enter(Phase::Busy, 0);
         Ok(())
     }

@@ -242,6 +242,69 @@ impl Server {
         self
     }
 
+    /// Expects a PROXY header, version 1 or 2, before anything else on each connection, and takes the peer that it
+    /// names for the peer; a connection without one is ended. The header must arrive within
+    /// [`Server::message_timeout`]. Default: no.
+    ///
+    /// Whoever can connect can name any peer. So let nobody but the load balancer reach the port.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::Request;
+    /// use framelet::wire::ProxyVersion;
+    /// # use framelet::{Address, Client, Server};
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// let who = |request: Request| async move { request.peer().to_string() };
+    /// let server = Server::new(listener).answer(who).proxy_protocol(true);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// let header = ProxyVersion::V2.header(Some(("203.0.113.7:40000".parse()?, "192.0.2.1:80".parse()?)));
+    /// let mut client = Client::connect(address).await?.preamble(&header);
+    /// assert_eq!(client.request(b"who am I?").await?, b"203.0.113.7:40000");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn proxy_protocol(mut self, expect: bool) -> Server {
+        self.options.proxy_protocol = expect;
+        self
+    }
+
+    /// Sends these bytes first on each connection, before anything is read. Clients cannot ask for
+    /// acknowledgements then.
+    pub fn preamble(mut self, bytes: &[u8]) -> Server {
+        self.options.preamble = bytes.into();
+        self
+    }
+
+    /// Skips the first `bytes` bytes of each connection, which must arrive within
+    /// [`Server::message_timeout`]. Clients cannot ask for acknowledgements then.
+    ///
+    /// # Examples
+    ///
+    /// Both sides begin with four bytes of their protocol:
+    ///
+    /// ```
+    /// use framelet::server::Echo;
+    /// # use framelet::{Address, Client, Server};
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// let server = Server::new(listener).answer(Echo).preamble(b"OLEH").skip(4);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// let mut client = Client::connect(address).await?.preamble(b"HELO").skip(4);
+    /// assert_eq!(client.request(b"hi").await?, b"hi");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn skip(mut self, bytes: u64) -> Server {
+        self.options.skip = bytes;
+        self
+    }
+
     /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or the layout's
     /// maximum if that is less.
     pub fn max_message(mut self, bytes: usize) -> Server {

@@ -19,6 +19,7 @@ use super::rate_limited_log::RateLimitedLog;
 use super::upgrade::Upgrade;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::pool::Pool;
+use crate::wire::ack::Hello;
 use crate::wire::layout::Layout;
 
 /// The shortest and longest time between two sweeps.
@@ -33,6 +34,14 @@ pub(crate) struct Shared {
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) require_acks: bool,
+    /// Whether a client may ask for acknowledgements.
+    pub(crate) may_have_acks: bool,
+    /// Whether a load balancer says first who the peer is.
+    pub(crate) proxy_protocol: bool,
+    /// What is sent before anything else.
+    pub(crate) preamble: Arc<[u8]>,
+    /// How many bytes the peer sends before its first frame.
+    pub(crate) skip: u64,
     pub(crate) answering: Answering,
     /// How many requests of a connection are answered at the same time.
     pub(crate) pipeline: usize,
@@ -66,6 +75,10 @@ impl Shared {
             message_timeout: options.message_timeout,
             idle_timeout: options.idle_timeout,
             require_acks: options.require_acks,
+            may_have_acks: Hello::fits(options.layout) && !options.has_preamble(),
+            proxy_protocol: options.proxy_protocol,
+            preamble: Arc::clone(&options.preamble),
+            skip: options.skip,
             answering: options.answering.clone(),
             pipeline: options.pipeline,
             upgrade: options.upgrade.clone(),

@@ -110,7 +110,8 @@ impl From<ReadError> for io::Error {
             ReadError::Protocol(ProtocolError { fault, .. }) => match fault {
                 Fault::TruncatedPrefix { .. }
                 | Fault::TruncatedPayload { .. }
-                | Fault::TruncatedTrailer { .. } => io::ErrorKind::UnexpectedEof,
+                | Fault::TruncatedTrailer { .. }
+                | Fault::TruncatedPreamble { .. } => io::ErrorKind::UnexpectedEof,
                 Fault::TimedOut { .. } | Fault::Slow { .. } => io::ErrorKind::TimedOut,
                 Fault::TooLarge { .. } | Fault::Malformed(_) => io::ErrorKind::InvalidData,
             },

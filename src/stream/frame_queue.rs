@@ -95,6 +95,11 @@ impl FrameQueue {
         Ok(append_frame_with_header(bytes, layout, limit, header, payload)?)
     }
 
+    /// Queues bytes that are not a message.
+    pub(crate) fn append_raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Notes that the stream took the first `bytes` queued bytes.
     fn advance(&mut self, bytes: usize) {
         self.written += bytes;

@@ -67,6 +67,19 @@ impl<S> Framed<S> {
         Ok(Framed { reader: self.reader.max_message(limit)?, queue: self.queue })
     }
 
+    /// Skips the first `bytes` bytes that the peer sends; see [`FrameReader::skip`].
+    #[must_use]
+    pub fn skip(self, bytes: u64) -> Framed<S> {
+        Framed { reader: self.reader.skip(bytes), queue: self.queue }
+    }
+
+    /// Queues bytes that are not a message; see [`FrameWriter::preamble`].
+    #[must_use]
+    pub fn preamble(mut self, bytes: &[u8]) -> Framed<S> {
+        self.queue.append_raw(bytes);
+        self
+    }
+
     /// Sets the layout, and resets the limit to its default.
     pub(crate) fn set_layout(&mut self, layout: Layout, limit: usize) {
         self.reader.set_layout(layout, limit);

@@ -70,9 +70,23 @@ pub struct FrameReader<R> {
     place: Option<Box<Place>>,
     /// The place in the queue for payload memory; `None` if it does not wait.
     waiting: Option<EventListener>,
+    /// What precedes the first frame. Boxed, since most streams begin with a frame.
+    preamble: Option<Box<Preamble>>,
     /// Whether the stream ended cleanly, between two messages.
     ended: bool,
     failed: Option<Box<ReadError>>,
+}
+
+/// Bytes before the first frame, which are read and dropped.
+struct Preamble {
+    got: u64,
+    want: u64,
+}
+
+impl Preamble {
+    fn is_complete(&self) -> bool {
+        self.got >= self.want
+    }
 }
 
 /// As small as possible, since each idle connection has space for one.
@@ -134,6 +148,28 @@ impl<R> FrameReader<R> {
         Ok(self)
     }
 
+    /// Skips the first `bytes` bytes of the stream, such as the preamble of a protocol. Call it before the first
+    /// read. Positions count from the start of the stream.
+    ///
+    /// An end of the stream inside them is an error; an end before them is a clean one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"HELO\0\0\0\x02hi"[..]).skip(4);
+    /// assert_eq!(reader.read().await?, Some(b"hi".to_vec()));
+    /// assert_eq!(reader.at().offset, 10);
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn skip(mut self, bytes: u64) -> FrameReader<R> {
+        self.preamble = (bytes > 0).then(|| Box::new(Preamble { got: 0, want: bytes }));
+        self
+    }
+
     /// Returns a reader that borrows its memory from `pool`, which counts it.
     pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
         FrameReader {
@@ -147,6 +183,7 @@ impl<R> FrameReader<R> {
             payload: None,
             place: None,
             waiting: None,
+            preamble: None,
             ended: false,
             failed: None,
         }
@@ -161,11 +198,20 @@ impl<R> FrameReader<R> {
         Position { message: self.complete + 1, offset: self.start }
     }
 
-    /// Returns whether a message has arrived in part.
+    /// Returns whether a message has arrived in part, or the bytes to skip before the first one.
     pub fn in_message(&self) -> bool {
-        !self.ended
-            && self.failed.is_none()
-            && self.source.offset() + self.source.buffered().len() as u64 > self.start
+        let in_preamble = || self.unfinished_preamble().is_some_and(|preamble| preamble.got > 0);
+        !self.ended && self.failed.is_none() && (self.received() > self.start || in_preamble())
+    }
+
+    /// Returns the preamble if some of it is still to be skipped.
+    fn unfinished_preamble(&self) -> Option<&Preamble> {
+        self.preamble.as_deref().filter(|preamble| !preamble.is_complete())
+    }
+
+    /// Returns how many bytes were skipped.
+    fn skipped(&self) -> u64 {
+        self.preamble.as_ref().map_or(0, |preamble| preamble.got)
     }
 
     /// Returns a reference to the underlying stream.
@@ -264,6 +310,9 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream because the current message took too long.
     pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
+        if let Some(&Preamble { got, want }) = self.unfinished_preamble() {
+            return self.bad_preamble(Fault::TimedOut { got, want: Some(want), timeout });
+        }
         let want = self.announced.map(Announced::frame);
         self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout })
     }
@@ -307,7 +356,7 @@ impl<R> FrameReader<R> {
     /// Returns whether a hello or a non-empty message was read before: then the layout is right.
     fn has_worked(&self) -> bool {
         let empty = self.layout.width().map(|width| self.complete * width as u64);
-        empty.map_or(self.complete > 0, |empty| self.start > empty)
+        empty.map_or(self.complete > 0, |empty| self.start - self.skipped() > empty)
     }
 
     fn end_with(&mut self, error: ReadError) -> ReadError {
@@ -322,17 +371,29 @@ impl<R> FrameReader<R> {
         self.end_with(error)
     }
 
+    /// Ends the stream before its first frame.
+    fn bad_preamble(&mut self, fault: Fault) -> ReadError {
+        let at = Position { message: 1, offset: 0 };
+        let error = ProtocolError { at, prefix: Vec::new(), fault, suspect: None };
+        self.end_with(ReadError::Protocol(error))
+    }
+
     /// Ends the stream with `fault`.
     fn protocol_error(&mut self, fault: Fault) -> ReadError {
         let prefix = self.framing.first(self.prefix_got()).to_vec();
         // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
         // the read buffer.
         let mut frame = prefix.clone();
+        let mut is_cut = false;
         for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
             frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
+            is_cut |= part.len() > diagnosis::SAMPLE;
         }
         // If the failing frame is the first one, its bytes are also those from the start of the stream.
-        let stream = self.source.since_start().or((self.start == 0).then_some(&frame[..]));
+        let first = self.start == self.skipped();
+        let skipped = usize::try_from(self.skipped()).unwrap_or(usize::MAX);
+        let stream = self.source.since_start().and_then(|stream| stream.get(skipped..));
+        let stream = stream.or(first.then_some(&frame[..]));
         let evidence = Evidence {
             layout: self.layout,
             limit: self.limit,
@@ -351,6 +412,7 @@ impl<R> FrameReader<R> {
                     | Fault::TruncatedTrailer { .. }
             ),
             has_worked: self.has_worked(),
+            is_cut,
         };
         // A slow stream may still be a valid one.
         let is_wrong = !matches!(fault, Fault::Slow { .. });
@@ -528,6 +590,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if let Some(known) = self.known()? {
             return Poll::Ready(Ok(known));
         }
+        if self.unfinished_preamble().is_some() {
+            ready!(self.poll_skip(cx))?;
+            return self.poll_bytes(cx);
+        }
         // Between two messages the reader holds no memory, so waiting for the sink here cannot deadlock.
         ready!(self.source.pool().clone().poll_room(cx, &mut self.place));
         match ready!(self.source.poll_fill(cx)) {
@@ -539,6 +605,34 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             Ok(Some(_) | None) => Poll::Ready(Ok(true)),
             Err(error) => Poll::Ready(Err(self.io_error(error))),
         }
+    }
+
+    /// Drops the bytes before the first frame, up to the last of them or the end of the stream.
+    fn poll_skip(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
+        while let Some(preamble) = self.preamble.as_mut().filter(|preamble| !preamble.is_complete())
+        {
+            // Does not wait for memory: none of these bytes is kept.
+            match ready!(self.source.poll_fill_or_few(cx)) {
+                Ok(0) if preamble.got == 0 => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(0) => {
+                    let &mut Preamble { got, want } = &mut **preamble;
+                    let fault = Fault::TruncatedPreamble { got, want };
+                    return Poll::Ready(Err(self.bad_preamble(fault)));
+                }
+                Ok(read) => {
+                    let left = usize::try_from(preamble.want - preamble.got).unwrap_or(usize::MAX);
+                    let skipped = read.min(left);
+                    preamble.got += skipped as u64;
+                    self.source.consume(skipped);
+                    self.start = self.source.offset();
+                }
+                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Returns what is known without a read: whether there is something to process, or the end.
@@ -564,7 +658,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {
                 Some(announced) => {
-                    self.source.expect(announced.payload());
+                    // Header lines are never read one byte at a time.
+                    let lines = self.layout.has_lines();
+                    self.source.expect(if lines { 0 } else { announced.payload() });
                     *self.announced.insert(announced)
                 }
                 None => return Poll::Ready(Ok(None)),
@@ -602,6 +698,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed))));
                 }
             };
+            let more = self.layout.rest_of_prefix(self.framing.first(got), self.source.buffered());
+            let need = need.max(got + more);
             // Not `read_exact`: the bytes that have arrived may already be wrong.
             let rest = &mut self.framing.first_mut(need)[got..];
             match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {

@@ -73,6 +73,26 @@ impl<W> FrameWriter<W> {
         Ok(self)
     }
 
+    /// Queues bytes that are not a message, such as the preamble of a protocol: they are written before the next
+    /// message, or by [`flush`](FrameWriter::flush).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameWriter;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut writer = FrameWriter::new(Vec::new()).preamble(b"HELO");
+    /// writer.send(b"hi").await?;
+    /// assert_eq!(writer.into_inner(), b"HELO\0\0\0\x02hi");
+    /// # Ok::<(), framelet::stream::WriteError>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn preamble(mut self, bytes: &[u8]) -> FrameWriter<W> {
+        self.queue.append_raw(bytes);
+        self
+    }
+
     /// Returns how many queued bytes are not yet written.
     pub fn queued(&self) -> usize {
         self.queue.len()

@@ -159,6 +159,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) ended: bool,
     /// Whether non-empty messages arrived before: then the layout is not in doubt.
     pub(crate) has_worked: bool,
+    /// Whether more bytes arrived than are here: then it says nothing that a message ends with these.
+    pub(crate) is_cut: bool,
 }
 
 /// Returns what the stream most likely is, or nothing if any answer would be a guess.
@@ -187,11 +189,12 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
         let likeliest = [evidence.layout.other_count(), evidence.layout.other_order()];
         let like = likeliest.into_iter().flatten().find_map(|layout| {
             let read = judge::read(layout, stream, evidence.limit.max(1 << 20))?;
-            (read.is_exact && read.messages > 1).then_some(read)
+            (read.is_exact && !evidence.is_cut && read.messages > 1).then_some(read)
         });
         let best = || judge::candidates(stream, evidence.limit.max(1 << 20)).into_iter().next();
         let best = like.or_else(best)?;
-        (best.is_exact && best.bits >= OVERWHELMING).then(|| suggest(evidence.layout, best))
+        (best.is_exact && !evidence.is_cut && best.bits >= OVERWHELMING)
+            .then(|| suggest(evidence.layout, best))
     };
     let (known, unknown) = match stray(evidence) {
         Some(Suspect::Extra { cause: Cause::Unknown, .. } | Suspect::Missing { .. }) | None => {
@@ -199,9 +202,13 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
         }
         known => (known, None),
     };
-    known
-        .or_else(overwhelming)
-        .or(unknown)
+    let found = known.or_else(overwhelming).or(unknown);
+    let here = evidence.layout.decode(evidence.frame);
+    if matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= evidence.limit as u64) {
+        // Its prefix is as it should be: only the rest is missing or late.
+        return found;
+    }
+    found
         // Nearly anything has messages in a narrow layout.
         .or_else(|| Known::find(evidence.stream.filter(|_| is_narrow)?).map(Suspect::from))
         .or_else(|| Known::find(evidence.frame).map(Suspect::from))
@@ -221,7 +228,9 @@ fn best_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
     let stream = evidence.stream?;
     let mut best: Option<Candidate> = None;
     for candidate in judge::candidates(stream, evidence.limit.max(1 << 20)) {
-        let reads = candidate.is_exact || (!evidence.ended && candidate.messages >= MANY);
+        let goes_on = !evidence.ended || evidence.is_cut;
+        let reads =
+            (candidate.is_exact && !evidence.is_cut) || (goes_on && candidate.messages >= MANY);
         // Single short messages prove nothing if the length has one byte.
         let is_wide = candidate.layout.width() != Some(1) || candidate.messages > 1;
         if !reads || candidate.layout == evidence.layout || !is_wide {
@@ -449,6 +458,7 @@ mod tests {
             missing: None,
             ended: false,
             has_worked: false,
+            is_cut: false,
         }
     }
 

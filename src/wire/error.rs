@@ -8,6 +8,9 @@ use crate::wire::diagnosis::Suspect;
 use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::layout::{MAX_PAYLOAD, Malformed};
 
+/// How many bytes of a prefix a text shows.
+const SHOWN: usize = 32;
+
 /// A position on a stream.
 ///
 /// # Examples
@@ -119,6 +122,13 @@ pub enum Fault {
         /// How many it has.
         want: usize,
     },
+    /// The stream ended inside the bytes that precede the first message and are skipped.
+    TruncatedPreamble {
+        /// How many of them arrived.
+        got: u64,
+        /// How many there are.
+        want: u64,
+    },
     /// The message was not complete in time.
     TimedOut {
         /// How many bytes of the frame arrived, its prefix included.
@@ -166,6 +176,13 @@ impl fmt::Display for Fault {
                 let want = Count(*want as u64, "byte");
                 write!(f, "the stream ended inside the trailer: got {got} of {want}")
             }
+            Fault::TruncatedPreamble { got, want } => {
+                let want = Count(*want, "byte");
+                write!(
+                    f,
+                    "the stream ended inside the preamble, before the first message: got {got} of {want}"
+                )
+            }
             Fault::TimedOut { got, want: Some(want), timeout } => write!(
                 f,
                 "not complete within {}: got {got} of {}",
@@ -199,7 +216,11 @@ impl fmt::Display for ProtocolError {
         let ProtocolError { at, prefix, fault, suspect } = self;
         write!(f, "{at}: {fault}")?;
         if !prefix.is_empty() {
-            write!(f, "; prefix {} \"{}\"", SpacedHex(prefix), Escaped(prefix))?;
+            let shown = &prefix[..prefix.len().min(SHOWN)];
+            write!(f, "; prefix {} \"{}\"", SpacedHex(shown), Escaped(shown))?;
+            if shown.len() < prefix.len() {
+                write!(f, " … of {}", Count(prefix.len() as u64, "byte"))?;
+            }
         }
         match (suspect, fault) {
             (Some(suspect), _) => write!(f, "; {suspect}"),

@@ -201,7 +201,7 @@ async fn send_all(
             Some(Err(failure)) => input.bad = Some(failure),
             Some(Ok(chunk)) => {
                 let committed = client.committed();
-                for payload in chunk.payloads() {
+                for payload in chunk.parts() {
                     if let Some(left) = input.skip.checked_sub(1) {
                         (input.skip, input.skipped) = (left, input.skipped + 1);
                         let skipped = input.skipped;

@@ -9,7 +9,7 @@ use ::log::debug;
 use framelet::net::ByteStream;
 use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::{Payloads, ReadError};
-use framelet::wire::{Count, Fault, ProtocolError, append_frame};
+use framelet::wire::{Count, Fault, ProtocolError};
 use framelet::{Batch, FrameReader};
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
@@ -54,8 +54,11 @@ impl Send {
         messages: Messages,
         bad_input: &mut Option<Failure>,
     ) -> Result<(), Failure> {
-        let mut reader =
-            FrameReader::with_layout(socket.clone(), self.layout).max_message(limit)?;
+        let mut reader = FrameReader::with_layout(socket.clone(), self.layout)
+            .max_message(limit)?
+            .skip(self.skip);
+        let header = self.proxy_protocol.map(|version| version.header(socket.addresses()));
+        let preamble = [&header.unwrap_or_default(), &self.preamble.0[..]].concat();
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
         let (replied, new_replies) = unbounded();
@@ -63,9 +66,11 @@ impl Send {
         let mut sending = pin!(async {
             match self.each {
                 true => {
-                    self.send_each(socket.clone(), limit, messages, new_replies, &written).await
+                    self.send_each(socket.clone(), &preamble, messages, new_replies, &written).await
                 }
-                false => send(socket.clone(), messages).await.map_err(|error| lost(&error)),
+                false => {
+                    send(socket.clone(), &preamble, messages).await.map_err(|error| lost(&error))
+                }
             }
         });
         let mut closing = socket.clone();
@@ -180,12 +185,13 @@ impl Send {
     async fn send_each(
         &self,
         mut socket: ByteStream,
-        limit: usize,
+        preamble: &[u8],
         mut messages: Messages,
         new_replies: Receiver<u64>,
         written: &Cell<u64>,
     ) -> Result<Sent, Failure> {
-        let (mut sent, mut replies, mut frame) = (Sent::default(), 0, Vec::new());
+        socket.write_all(preamble).await.map_err(|error| lost(&error))?;
+        let (mut sent, mut replies) = (Sent::default(), 0);
         while let Some(composed) = messages.next().await {
             let chunk = match composed {
                 Ok(chunk) => chunk,
@@ -194,17 +200,14 @@ impl Send {
                     continue;
                 }
             };
-            for payload in chunk.payloads() {
+            for frame in chunk.parts() {
                 if new_replies.is_closed() {
                     return Err(self.closed_early(replies));
                 }
-                frame.clear();
-                append_frame(&mut frame, self.layout, limit, payload)
-                    .map_err(|error| Failure::new(Exit::Protocol, flags::of_message(&error)))?;
                 sent.messages += 1;
                 // Counted first: the reply may be there before the write has returned.
                 written.set(sent.messages);
-                socket.write_all(&frame).await.map_err(|error| lost(&error))?;
+                socket.write_all(frame).await.map_err(|error| lost(&error))?;
                 let late = async {
                     self.timer().await;
                     Err(self.no_reply_in_time(sent.messages))
@@ -296,8 +299,9 @@ struct Sent {
     input: Option<Failure>,
 }
 
-/// Sends the composed messages.
-async fn send(mut socket: ByteStream, mut messages: Messages) -> io::Result<Sent> {
+/// Sends the preamble, at once, and the composed messages.
+async fn send(mut socket: ByteStream, preamble: &[u8], mut messages: Messages) -> io::Result<Sent> {
+    socket.write_all(preamble).await?;
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {

@@ -62,7 +62,8 @@ impl Send {
         let (sender, composed) = channel::bounded(AHEAD);
         let messages = Messages { composed, first: None };
         let (layout, once) = (self.layout, self.once);
-        let new_chunk: fn() -> Chunk = match self.ack || self.each {
+        let new_chunk: fn() -> Chunk = match self.ack {
+            _ if self.each => Chunk::of_single_frames,
             true => Chunk::of_payloads,
             false => Chunk::of_frames,
         };

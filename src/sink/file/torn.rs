@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -125,6 +125,10 @@ fn end_of_unnoted(
     if end < ends.torn && matches!(format, OutputFormat::Hex | OutputFormat::Base64) {
         // A list of words or numbers can look like this, too.
         return Err(not_ended("a line feed", &note));
+    }
+    if end < len && matches!(format, OutputFormat::Frames(layout) if layout != Layout::U32BE) {
+        // Short lengths are found in anything.
+        return Err(not_ended("a whole frame", &note));
     }
     // A torn record is only plausible if at least as many bytes before it are whole and not empty.
     let whole = &head[..up_to(end, 0, head)];
@@ -361,6 +365,8 @@ fn skip_frame(
             Ok(Decoded::Incomplete { need }) if need as u64 > room => return Ok(Frame::Torn),
             Ok(Decoded::Incomplete { need }) => {
                 let from = bytes.len();
+                let more = from + layout.rest_of_prefix(bytes, reader.fill_buf()?);
+                let need = usize::try_from(room).map_or(more, |room| more.min(room)).max(need);
                 bytes.resize(need, 0);
                 reader.read_exact(&mut bytes[from..])?;
             }

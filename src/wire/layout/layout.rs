@@ -311,6 +311,17 @@ impl Layout {
         }
     }
 
+    /// Returns how many of the `next` bytes, after the incomplete prefix `begun`, can be given to
+    /// [`decode`](Layout::decode) together, if its prefixes have no length that is known early. So header lines
+    /// are not decoded anew for each byte.
+    #[inline]
+    pub(crate) fn rest_of_prefix(self, begun: &[u8], next: &[u8]) -> usize {
+        match self.0 {
+            Kind::Lsp => lsp::rest_of_prefix(begun, next),
+            _ => 0,
+        }
+    }
+
     /// Checks what follows the payload of a frame: `bytes`, which may be incomplete, at byte `at` of the frame.
     #[inline]
     pub(crate) fn check_trailer(self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
@@ -343,6 +354,11 @@ impl Layout {
             Kind::Items(items) => items.trailer.len,
             _ => 0,
         }
+    }
+
+    /// Returns whether prefixes are header lines.
+    pub(crate) fn has_lines(self) -> bool {
+        matches!(self.0, Kind::Lsp)
     }
 
     /// Returns whether messages may have a [header](Header).

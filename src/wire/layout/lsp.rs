@@ -66,6 +66,21 @@ pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
     }
 }
 
+/// Returns how many of the `next` bytes belong to header lines that have `begun`: up to an empty line, or all.
+pub(super) fn rest_of_prefix(begun: &[u8], next: &[u8]) -> usize {
+    let next = &next[..next.len().min(LONGEST.saturating_sub(begun.len()))];
+    // Where the current line begins, and whether it is empty so far.
+    let mut is_empty = matches!(begun, [.., b'\n'] | [.., b'\n', b'\r']);
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', next) {
+        if is_empty && matches!(&next[start..end], [] | [b'\r']) {
+            return end + 1;
+        }
+        (is_empty, start) = (true, end + 1);
+    }
+    next.len()
+}
+
 fn number(value: &[u8]) -> Option<u64> {
     let digits = (1..=10).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let append = |number, digit: &u8| number * 10 + u64::from(digit - b'0');

@@ -18,11 +18,11 @@ const FRAMES: &[u8] = b"Q\0\0\0\x0cSELECT 1D\0\0\0\x05\xffI\0\0\0\x04";
 
 /// The same messages as JSON.
 const OBJECTS: &str = concat!(
-    r#"{"number":1,"length":8,"header":"51","payload":"SELECT 1"}"#,
+    r#"{"number":1,"offset":0,"length":8,"header":"51","payload":"SELECT 1"}"#,
     "\n",
-    r#"{"number":2,"length":1,"header":"44","payload_base64":"/w=="}"#,
+    r#"{"number":2,"offset":13,"length":1,"header":"44","payload_base64":"/w=="}"#,
     "\n",
-    r#"{"number":3,"length":0,"header":"49","payload":""}"#,
+    r#"{"number":3,"offset":19,"length":0,"header":"49","payload":""}"#,
     "\n",
 );
 
@@ -290,4 +290,31 @@ fn a_killed_server_goes_on_in_its_file_of_frames_and_another_layout_is_refused()
     let file = path.to_str().unwrap();
     let output = framelet(&["decode", file, "--layout", POSTGRES, "--output", "hex"], b"");
     assert_eq!(written(&output), b"53454c4543542031\nff\n\n".repeat(2));
+}
+
+#[test]
+fn a_file_that_somebody_else_wrote_is_not_cut_because_short_lengths_fit_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("list");
+    let list: String =
+        (0..50).map(|id| format!("user{id}:x:{id}:{id}::/home/{id}:/bin/sh\n")).collect();
+    std::fs::write(&path, &list).unwrap();
+    let to = format!("file:{}", path.display());
+    for layout in ["h1:u8", "h4:u16be", "u16be:data:h2"] {
+        let arguments =
+            ["serve", "127.0.0.1:0", "--to", &to, "--output", "frames", "--layout", layout];
+        let output = framelet(&arguments, b"");
+        assert_eq!(output.status.code(), Some(2), "{layout}: {}", said(&output));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), list, "{layout}");
+    }
+}
+
+#[test]
+fn a_message_that_waits_for_a_reply_has_its_header_too() {
+    let server = Server::start(&["--layout", POSTGRES, "--echo", "--output", "none"]);
+    let address = server.address.to_string();
+    let arguments = ["send", &address, "--layout", POSTGRES, "--each", "--header", "51"];
+    let formats = ["--input", "lines", "--output", "frames"];
+    let output = framelet(&[&arguments[..], &formats[..]].concat(), b"one\ntwo\n");
+    assert_eq!(written(&output), b"Q\0\0\0\x07oneQ\0\0\0\x07two");
 }

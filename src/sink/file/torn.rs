@@ -126,15 +126,15 @@ fn end_of_unnoted(
         // A list of words or numbers can look like this, too.
         return Err(not_ended("a line feed", &note));
     }
-    if end < len && matches!(format, OutputFormat::Frames(layout) if layout != Layout::U32BE) {
-        // Short lengths are found in anything.
-        return Err(not_ended("a whole frame", &note));
-    }
     // A torn record is only plausible if at least as many bytes before it are whole and not empty.
     let whole = &head[..up_to(end, 0, head)];
     if end < len && (end < ends.torn - end || whole.iter().all(|&byte| byte == 0)) {
         let what = format!("only {end} of its {len} bytes could be whole messages");
         return Err(not_in(format, format_args!("{what}")));
+    }
+    if end < len && matches!(format, OutputFormat::Frames(layout) if layout != Layout::U32BE) {
+        // Short lengths are found in anything.
+        return Err(not_ended("a whole frame", &note));
     }
     Ok(end)
 }

@@ -403,3 +403,21 @@ fn what_is_parsed_is_printed_as_a_text_that_says_the_same() {
         let _ = String::from_utf8_lossy(&bytes).parse::<Layout>();
     }
 }
+
+#[test]
+fn header_lines_are_decoded_once_however_they_are_cut() {
+    for prefix in
+        ["Content-Length: 2\r\n\r\n", "a: b\r\ncontent-length:2\r\n\r\n", "Content-Length: 2\n\n"]
+    {
+        let frame = [prefix.as_bytes(), b"\n\n"].concat();
+        for cut in 0..prefix.len() {
+            let (begun, next) = frame.split_at(cut);
+            assert_eq!(layout("lsp").rest_of_prefix(begun, next), prefix.len() - cut, "{cut}");
+        }
+        let part = &prefix.as_bytes()[..prefix.len() - 1];
+        assert_eq!(layout("lsp").rest_of_prefix(b"", part), part.len());
+    }
+    // A longer one is an error, which needs no more bytes.
+    assert_eq!(layout("lsp").rest_of_prefix(&[b'a'; 4000], &[b'a'; 1000]), 96);
+    assert_eq!(layout("h1:ber").rest_of_prefix(b"0", &[1; 100]), 0);
+}

@@ -236,7 +236,7 @@ impl Server {
         self
     }
 
-    /// Sets how lengths are written, in both directions. Default: `u32be`.
+    /// Sets how messages are framed, in both directions. Default: `u32be`.
     pub fn layout(mut self, layout: Layout) -> Server {
         self.options.layout = layout;
         self

@@ -168,12 +168,14 @@ pub(crate) fn candidates(bytes: &[u8], limit: usize) -> Vec<Candidate> {
 fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     let bytes = &bytes[..bytes.len().min(JUDGED)];
     let is_text = bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'));
-    let enough = if is_text { ENOUGH_IN_TEXT } else { enough };
     let mut candidates: Vec<Candidate> = TRIED
         .iter()
         .filter_map(|tried| {
             let read = read(tried.layout, bytes, limit)?;
             let bits = read.bits.saturating_sub(tried.handicap);
+            // Letters are lengths by chance, digits and what ends them are not.
+            let by_letters = is_text && !tried.layout.has_text_length();
+            let enough = if by_letters { ENOUGH_IN_TEXT } else { enough };
             (bits >= enough).then_some(Candidate { preset: tried.preset, bits, ..read })
         })
         .collect();

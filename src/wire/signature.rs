@@ -55,13 +55,13 @@ const SOCKS5: Known = known("a SOCKS5 client", "it takes this port for a proxy")
 const SOCKS4: Known = known("a SOCKS4 client", "it takes this port for a proxy");
 const WEB_SOCKET: Known = known("a WebSocket frame", "this side does not speak WebSocket");
 const THRIFT: Known = known("unframed Thrift", "choose the framed transport there");
-const BITCOIN: Known = known("a message of Bitcoin", OTHER_PORT);
+const BITCOIN: Known = known("a message of Bitcoin", "the layout bitcoin reads it");
 const REDIS: Known = known("Redis", OTHER_PORT);
 const PICKLE: Known = known("a Python pickle without a length prefix", UNFRAMED);
 const MESSAGE_PACK: Known = known("MessagePack without a length prefix", UNFRAMED);
 const CBOR: Known = known("CBOR without a length prefix", UNFRAMED);
-const MYSQL: Known = known("the greeting of a MySQL server", "the layout u24le:h1 reads it");
-const MQTT: Known = known("MQTT", OTHER_PORT);
+const MYSQL: Known = known("the greeting of a MySQL server", "the layout mysql reads it");
+const MQTT: Known = known("MQTT", "the layout mqtt reads it");
 
 /// First bytes that nothing else has, four or more of which are enough.
 const SIGNATURES: [(&[u8], Known); 27] = [

@@ -356,6 +356,17 @@ impl Layout {
         }
     }
 
+    /// Returns whether the length is written as text.
+    pub(crate) fn has_text_length(self) -> bool {
+        match self.0 {
+            Kind::U32be | Kind::Plain { .. } => false,
+            Kind::Items(items) => {
+                matches!(items.field, Field::Decimal(_) | Field::Hex(_) | Field::Until(_))
+            }
+            Kind::Lsp => true,
+        }
+    }
+
     /// Returns whether prefixes are header lines.
     pub(crate) fn has_lines(self) -> bool {
         matches!(self.0, Kind::Lsp)

@@ -54,10 +54,15 @@ fn without_tests(text: &str) -> String {
 }
 
 /// Returns all paths in `code` that may lead to another file, without the braces of a `use`.
-fn paths(code: &str) -> Vec<Vec<&str>> {
+fn paths<'a>(code: &'a str) -> Vec<Vec<&'a str>> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let mut paths = Vec::new();
     let mut before = "";
+    let child = |line: &'a str| {
+        let item = line.split("//").next()?.trim_end().strip_suffix(';')?;
+        item.rsplit_once("mod ").map(|(_, child)| child)
+    };
+    let children: Vec<&str> = code.lines().filter_map(child).collect();
     for word in code.split(|c: char| !is_path(c)) {
         // Also `use child::Name;`.
         assert!(
@@ -65,7 +70,9 @@ fn paths(code: &str) -> Vec<Vec<&str>> {
             "imports in braces after crate:: are not followed: name each file"
         );
         let starts = ["crate::", "super::", "self::"].iter().any(|start| word.starts_with(start));
-        if starts || before == "use" && word.contains("::") {
+        // Also `child::name` without a `use`.
+        let of_child = word.split_once("::").is_some_and(|(first, _)| children.contains(&first));
+        if starts || of_child || before == "use" && word.contains("::") {
             paths.push(word.split("::").filter(|part| !part.is_empty()).collect());
         }
         before = word;
@@ -228,6 +235,10 @@ fn what_is_against_the_plan_is_found() {
         (
             &[("sink/file", "use note::Note;"), ("sink/file/note", "use super::FileSync;")],
             "src/sink/file/note.rs imports its parent src/sink/file.rs",
+        ),
+        (
+            &[("cli/a", "mod b; // a part\nfn f() { b::f() }"), ("cli/a/b", "use super::f;")],
+            "a circle: src/cli/a.rs -> src/cli/a/b.rs -> src/cli/a.rs",
         ),
         (
             &[("sink/file", "use note::Note;"), ("sink/file/note", "use super::FileSync;")],

@@ -1,15 +1,12 @@
 //! `framelet serve`: receives messages and puts them into a sink.
 
 use std::io;
-use std::time::Duration;
 
 use ::log::{LevelFilter, info, warn};
-use argh::{ArgsInfo, FromArgs};
-use framelet::format::OutputFormat;
 use framelet::server::{Echo, Reopen, ServeError};
-use framelet::sink::{FileSync, SinkTarget};
+use framelet::sink::SinkTarget;
 use framelet::wire::Count;
-use framelet::{Address, Layout, Server};
+use framelet::{Address, Server};
 use futures_lite::future;
 
 use super::exit_code::Exit;
@@ -18,108 +15,12 @@ use super::flags;
 use super::log;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::values::{
-    Bytes, DEFAULT_ADDRESS, Timeout, address, bytes, count, duration, layout, size, timeout,
-};
+use super::values::{Timeout, address};
 
+mod options;
 mod sink;
 
-/// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
-/// database or Redis.
-#[derive(FromArgs, ArgsInfo)]
-#[argh(
-    subcommand,
-    name = "serve",
-    help_triggers("-h", "--help", "help"),
-    note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
-    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation)."
-)]
-pub(crate) struct Serve {
-    /// where to listen; port 0 picks a free port (default: 127.0.0.1:4747)
-    #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
-    addr: String,
-
-    /// where messages go (default: stdout)
-    #[argh(option, arg_name = "SINK", default = "SinkTarget::Stdout")]
-    to: SinkTarget,
-
-    /// how messages are written to stdout or a file (default: lines)
-    #[argh(option, arg_name = "FORMAT")]
-    output: Option<OutputFormat>,
-
-    /// fsync the file at each commit (always) or leave it to the system (never) (default: always)
-    #[argh(option, arg_name = "WHEN")]
-    sync: Option<FileSync>,
-
-    /// send each message back
-    #[argh(switch)]
-    echo: bool,
-
-    /// serve only clients that ask for acknowledgements
-    #[argh(switch)]
-    require_ack: bool,
-
-    /// how lengths are written (default: u32be)
-    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
-    layout: Layout,
-
-    /// expect a PROXY header, v1 or v2: the peer is the one that the load balancer names
-    #[argh(switch)]
-    proxy_protocol: bool,
-
-    /// bytes to send first on each connection, in hexadecimal
-    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
-    preamble: Bytes,
-
-    /// how many bytes the other side sends first, to be skipped (default: 0)
-    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
-    skip: u64,
-
-    /// longest message to accept (default: 8MiB)
-    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
-    max_message: Option<usize>,
-
-    /// most connections at once (default: the limit of open files less 32, at most 10000)
-    #[argh(option, arg_name = "N", from_str_fn(count))]
-    max_connections: Option<u64>,
-
-    /// most time for a message to arrive, and for a peer to take replies (default: 30s)
-    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
-    message_timeout: Option<Timeout>,
-
-    /// longest silence on a connection (default: off)
-    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
-    idle_timeout: Option<Timeout>,
-
-    /// most memory for messages not yet written (default: 64MiB, at least twice --max-message)
-    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
-    memory: Option<usize>,
-
-    /// most time to shut down (default: 10s)
-    #[argh(
-        option,
-        arg_name = "DURATION",
-        from_str_fn(duration),
-        default = "Duration::from_secs(10)"
-    )]
-    grace: Duration,
-
-    /// threads that run the connections (default: 1)
-    #[argh(option, arg_name = "N", from_str_fn(count))]
-    threads: Option<u64>,
-
-    /// start each line of the log with the time
-    #[argh(switch)]
-    log_time: bool,
-
-    /// log each connection, too
-    #[argh(switch, short = 'v')]
-    verbose: bool,
-
-    /// log errors only
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-}
+pub(crate) use options::Serve;
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {

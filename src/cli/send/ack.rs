@@ -15,9 +15,9 @@ use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::log;
 use super::super::signals::stop_signal;
-use super::Send;
 use super::identity::{Identity, Notes};
 use super::messages::Messages;
+use super::options::Send;
 use super::progress::Progress;
 
 /// How long to try to connect and reconnect by default.

@@ -10,7 +10,8 @@ use futures_lite::FutureExt;
 use smol::Timer;
 
 use super::super::failure::{Failure, plain};
-use super::{Send, ack};
+use super::ack;
+use super::options::Send;
 
 /// The shortest and the longest wait between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));

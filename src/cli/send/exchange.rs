@@ -18,8 +18,8 @@ use smol::channel::{Receiver, unbounded};
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain};
 use super::super::flags;
-use super::Send;
 use super::messages::Messages;
+use super::options::Send;
 
 /// How long a server may take to close the connection after bad input. What was sent is in flight by then,
 /// and the exit code reports only the bad input.

@@ -25,7 +25,7 @@ use smol::Timer;
 
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, missing_directory, plain};
-use super::Send;
+use super::options::Send;
 
 /// The environment variable that may hold the id.
 const VARIABLE: &str = "FRAMELET_SENDER";

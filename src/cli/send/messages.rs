@@ -9,7 +9,7 @@ use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::input::{Chunk, Framer};
-use super::Send;
+use super::options::Send;
 use super::progress::Input;
 
 /// The most chunks of composed messages that wait to be sent.

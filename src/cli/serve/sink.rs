@@ -8,7 +8,7 @@ use framelet::sink::{FileSink, MessageSink, OutputSink, RedisSink, SinkTarget, S
 
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, missing_directory, plain};
-use super::Serve;
+use super::options::Serve;
 
 /// The environment variable for a Redis password, to keep it out of process lists.
 const REDIS_PASSWORD: &str = "FRAMELET_REDIS_PASSWORD";

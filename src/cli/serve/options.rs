@@ -1,0 +1,109 @@
+//! The options of `framelet serve`.
+
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+use framelet::Layout;
+use framelet::format::OutputFormat;
+use framelet::sink::{FileSync, SinkTarget};
+
+use super::super::values::{
+    Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, layout, size, timeout,
+};
+
+/// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
+/// database or Redis.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "serve",
+    help_triggers("-h", "--help", "help"),
+    note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
+    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation)."
+)]
+pub(crate) struct Serve {
+    /// where to listen; port 0 picks a free port (default: 127.0.0.1:4747)
+    #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
+    pub(super) addr: String,
+
+    /// where messages go (default: stdout)
+    #[argh(option, arg_name = "SINK", default = "SinkTarget::Stdout")]
+    pub(super) to: SinkTarget,
+
+    /// how messages are written to stdout or a file (default: lines)
+    #[argh(option, arg_name = "FORMAT")]
+    pub(super) output: Option<OutputFormat>,
+
+    /// fsync the file at each commit (always) or leave it to the system (never) (default: always)
+    #[argh(option, arg_name = "WHEN")]
+    pub(super) sync: Option<FileSync>,
+
+    /// send each message back
+    #[argh(switch)]
+    pub(super) echo: bool,
+
+    /// serve only clients that ask for acknowledgements
+    #[argh(switch)]
+    pub(super) require_ack: bool,
+
+    /// how lengths are written (default: u32be)
+    #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
+    pub(super) layout: Layout,
+
+    /// expect a PROXY header, v1 or v2: the peer is the one that the load balancer names
+    #[argh(switch)]
+    pub(super) proxy_protocol: bool,
+
+    /// bytes to send first on each connection, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    pub(super) preamble: Bytes,
+
+    /// how many bytes the other side sends first, to be skipped (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    pub(super) skip: u64,
+
+    /// longest message to accept (default: 8MiB)
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
+    pub(super) max_message: Option<usize>,
+
+    /// most connections at once (default: the limit of open files less 32, at most 10000)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
+    pub(super) max_connections: Option<u64>,
+
+    /// most time for a message to arrive, and for a peer to take replies (default: 30s)
+    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
+    pub(super) message_timeout: Option<Timeout>,
+
+    /// longest silence on a connection (default: off)
+    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
+    pub(super) idle_timeout: Option<Timeout>,
+
+    /// most memory for messages not yet written (default: 64MiB, at least twice --max-message)
+    #[argh(option, arg_name = "SIZE", from_str_fn(size))]
+    pub(super) memory: Option<usize>,
+
+    /// most time to shut down (default: 10s)
+    #[argh(
+        option,
+        arg_name = "DURATION",
+        from_str_fn(duration),
+        default = "Duration::from_secs(10)"
+    )]
+    pub(super) grace: Duration,
+
+    /// threads that run the connections (default: 1)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
+    pub(super) threads: Option<u64>,
+
+    /// start each line of the log with the time
+    #[argh(switch)]
+    pub(super) log_time: bool,
+
+    /// log each connection, too
+    #[argh(switch, short = 'v')]
+    pub(super) verbose: bool,
+
+    /// log errors only
+    #[argh(switch, short = 'q')]
+    pub(super) quiet: bool,
+}

@@ -197,9 +197,8 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
             .then(|| suggest(evidence.layout, best))
     };
     let (known, unknown) = match stray(evidence) {
-        Some(Suspect::Extra { cause: Cause::Unknown, .. } | Suspect::Missing { .. }) | None => {
-            (None, stray(evidence))
-        }
+        unknown @ (Some(Suspect::Extra { cause: Cause::Unknown, .. } | Suspect::Missing { .. })
+        | None) => (None, unknown),
         known => (known, None),
     };
     let found = known.or_else(overwhelming).or(unknown);

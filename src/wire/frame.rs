@@ -1,6 +1,6 @@
 //! Frames as plain bytes.
 
-use super::layout::{Decoded, EncodeError, Header, Layout, SHORT_PREFIX};
+use super::layout::{Decoded, EncodeError, Header, Layout, PREFIX_ROOM};
 
 /// Appends the frame of `payload` to `out`, for writing without a stream. If the layout has a header, it is
 /// zeros.
@@ -56,7 +56,7 @@ pub fn append_frame_with_header(
     payload: &[u8],
 ) -> Result<(), EncodeError> {
     layout.check(limit, header, payload.len())?;
-    out.reserve(SHORT_PREFIX + payload.len());
+    out.reserve(PREFIX_ROOM + payload.len());
     let rest = layout.append_prefix(header, payload.len(), out);
     out.extend_from_slice(payload);
     layout.append_trailer(rest, out);

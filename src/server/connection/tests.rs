@@ -88,8 +88,8 @@ fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
     let message = frame(b"message");
     let (start, rest) = message.split_at(5);
     let (whole, next) = (&message[..], [rest, start].concat());
-    // What had come when the sweep looked, what comes before it tells, and what the connection waits for
-    // then.
+    // What had arrived when the sweep looked, what arrives before it tells the connection, and what the connection
+    // then waits for.
     for (before, meanwhile, phase) in [
         (&b""[..], whole, Phase::Idle),
         (whole, whole, Phase::Idle),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::items::Items;
+use super::items::{self, Items};
 use super::lsp;
 use crate::wire::escape::SpacedHex;
 
@@ -53,7 +53,7 @@ impl<'a> Header<'a> {
     pub(super) fn around(items: &'static Items, frame: &'a [u8], prefix: usize) -> Header<'a> {
         let marker = &frame[..prefix];
         match items.has_markers() {
-            true if matches!(marker, b"0000" | b"0001" | b"0002") => Header::new(marker),
+            true if items::is_marker(marker) => Header::new(marker),
             true => Header::EMPTY,
             // Cannot fail: the items of a layout have at most 255 bytes, and its field a few.
             false => match u16::try_from(prefix) {

@@ -56,6 +56,11 @@ pub(super) enum Item {
     Fixed(Vec<u8>),
 }
 
+/// Returns whether a header is one of git's markers, which are frames without a payload.
+pub(super) fn is_marker(header: &[u8]) -> bool {
+    matches!(header, b"0000" | b"0001" | b"0002")
+}
+
 impl Region {
     pub(super) fn push(&mut self, item: Item) {
         match &item {

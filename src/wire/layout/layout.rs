@@ -5,12 +5,12 @@ use std::fmt;
 use super::decoded::{Decoded, MAX_PAYLOAD, Malformed};
 use super::field::{Field, LONGEST_FIELD, NAMES, Number};
 use super::header::Header;
-use super::items::Items;
+use super::items::{self, Items};
 use super::lsp;
 use crate::wire::count::Count;
 
-/// The longest prefix that needs no memory of its own, in bytes. Most layouts have shorter ones.
-pub(crate) const SHORT_PREFIX: usize = LONGEST_FIELD;
+/// How many bytes to reserve for a prefix, so that most need no more memory while they are appended.
+pub(crate) const PREFIX_ROOM: usize = LONGEST_FIELD;
 
 /// The default limit on payloads that a reader or writer accepts: 8 MiB.
 ///
@@ -231,7 +231,7 @@ impl Layout {
             Kind::U32be | Kind::Plain { .. } => header.is_empty(),
             Kind::Lsp => lsp::is_header(header),
             Kind::Items(items) if items.has_markers() => {
-                header.is_empty() || (payload == 0 && matches!(header, b"0000" | b"0001" | b"0002"))
+                header.is_empty() || (payload == 0 && items::is_marker(header))
             }
             Kind::Items(items) => header.is_empty() || header.len() == items.header_len(),
         };

@@ -25,7 +25,7 @@ pub use frame::{append_frame, append_frame_with_header};
 pub use io_error::Plain;
 pub use judge::{Candidate, JUDGED, judge};
 pub use layout::{
-    Counts, DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LimitError, LineFault,
+    DEFAULT_MAX_MESSAGE, Decoded, EncodeError, Header, Layout, LengthCounts, LimitError, LineFault,
     MAX_PAYLOAD, Malformed, PRESETS, ParseLayoutError, Part, Preset, TooLong,
 };
 pub use proxy::ProxyVersion;

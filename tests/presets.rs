@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::{env, fs};
 
 use framelet::Layout;
-use framelet::wire::{Counts, PRESETS, Part, Preset};
+use framelet::wire::{LengthCounts, PRESETS, Part, Preset};
 
 /// The kinds of layouts, in the order of the README's table.
 const KINDS: [&str; 6] = [
@@ -29,8 +29,8 @@ fn kind(preset: &Preset) -> usize {
     match &parts[..] {
         [Part::Lines, ..] => 5,
         _ if preset.notation.split(':').any(is_text) => 4,
-        _ if parts.contains(&Part::Length { counts: Counts::All }) => 3,
-        [Part::Length { counts: Counts::Itself }, Part::Payload] => 1,
+        _ if parts.contains(&Part::Length { counts: LengthCounts::All }) => 3,
+        [Part::Length { counts: LengthCounts::Itself }, Part::Payload] => 1,
         [Part::Length { .. }, Part::Payload] => 0,
         _ => 2,
     }

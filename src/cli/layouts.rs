@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use argh::{ArgsInfo, FromArgs};
 use data_encoding::HEXLOWER;
 use framelet::Layout;
-use framelet::wire::{Counts, EncodeError, Escaped, PRESETS, Part, Preset};
+use framelet::wire::{EncodeError, Escaped, LengthCounts, PRESETS, Part, Preset};
 use serde_json::json;
 
 use super::exit_code::Exit;
@@ -167,16 +167,16 @@ fn rows(layout: Layout) -> Vec<Row> {
 }
 
 /// Returns what the number in a length field is.
-fn counted(counts: Counts, payload: usize, width: usize, frame: usize) -> String {
+fn counted(counts: LengthCounts, payload: usize, width: usize, frame: usize) -> String {
     let length = payload as u64;
     match counts {
-        Counts::Payload => format!("length of the payload: {payload}"),
-        Counts::Itself => format!("length of itself and the payload: {}", payload + width),
-        Counts::All => format!("length of the whole frame: {frame}"),
-        Counts::More(more) => {
+        LengthCounts::Payload => format!("length of the payload: {payload}"),
+        LengthCounts::Itself => format!("length of itself and the payload: {}", payload + width),
+        LengthCounts::All => format!("length of the whole frame: {frame}"),
+        LengthCounts::More(more) => {
             format!("length of the payload, plus {more}: {}", length + u64::from(more))
         }
-        Counts::Less(less) => {
+        LengthCounts::Less(less) => {
             format!("length of the payload, minus {less}: {}", length - u64::from(less))
         }
     }

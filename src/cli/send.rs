@@ -15,7 +15,7 @@ use super::log;
 use super::process::check_threads;
 use super::values::address;
 pub(crate) use options::Send;
-use progress::{Input, Progress};
+use progress::{InputFile, Progress};
 
 mod ack; // the conversation with acknowledgements
 mod connect;
@@ -35,8 +35,8 @@ impl Send {
         if self.ack {
             check_threads()?;
             let shown = Progress::is_looked_at(terminal, self.verbose);
-            let input = (shown && self.message.is_empty()).then(Input::stdin).flatten();
-            let progress = shown.then(|| Progress::new(input.as_ref().map(Input::len)));
+            let input = (shown && self.message.is_empty()).then(InputFile::stdin).flatten();
+            let progress = shown.then(|| Progress::new(input.as_ref().map(InputFile::len)));
             let messages = self.compose(limit, input)?;
             return block_on(ack::run(&self, &address, terminal, messages, progress));
         }

@@ -139,7 +139,7 @@ impl Connection {
         if !receiver.shared.may_have_acks {
             return Ok(());
         }
-        let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_opening)).await?;
+        let opening = poll_fn(|cx| receiver.poll_read(cx, FrameReader::poll_first_bytes)).await?;
         let hello = match opening {
             FirstBytes::Hello { hello, resuming, .. } => Some((hello, resuming)),
             FirstBytes::Unsupported { .. } => None,

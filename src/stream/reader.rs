@@ -513,7 +513,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Classifies the first bytes of the stream. To be called before anything else is read. A hello is
     /// consumed and is not a message; anything else stays for the next read. Does not wait for memory.
-    pub(crate) fn poll_opening(
+    pub(crate) fn poll_first_bytes(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<FirstBytes>, ReadError>> {

@@ -218,7 +218,7 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
 fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
     let is_hello =
         |other: &Layout| matches!(Hello::decode(*other, start), FirstBytes::Hello { .. });
-    let layout = Layout::all().filter(|other| *other != layout).find(is_hello)?;
+    let layout = Layout::binary().filter(|other| *other != layout).find(is_hello)?;
     Some(Suspect::Hello { layout })
 }
 

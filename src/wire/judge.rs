@@ -121,7 +121,7 @@ static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
         }
     };
     // What varint reads as u8 does, and longer messages, too.
-    let mut plain: Vec<Layout> = Layout::all().collect();
+    let mut plain: Vec<Layout> = Layout::binary().collect();
     plain.sort_by_key(|layout| layout.width().is_some());
     plain.into_iter().for_each(|layout| add(layout, None, u32::from(layout.counts_itself())));
     for preset in PRESETS {

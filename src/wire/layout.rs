@@ -28,7 +28,7 @@ mod tests;
 
 pub use decoded::{Decoded, LineFault, MAX_PAYLOAD, Malformed};
 pub use header::Header;
-pub use items::Counts;
+pub use items::LengthCounts;
 pub(crate) use layout::PREFIX_ROOM;
 pub use layout::{DEFAULT_MAX_MESSAGE, EncodeError, Layout, LimitError, TooLong};
 pub use notation::ParseLayoutError;

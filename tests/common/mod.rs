@@ -40,7 +40,7 @@ pub(crate) fn layouts() -> Vec<Layout> {
         "varint+2",
         "lsp",
     ];
-    Layout::all().chain(others.into_iter().map(|text| text.parse().unwrap())).collect()
+    Layout::binary().chain(others.into_iter().map(|text| text.parse().unwrap())).collect()
 }
 
 /// What a [`Pieces`] does when it is read next.

@@ -115,7 +115,7 @@ pub(super) async fn run(
     let ahead = earlier.map_or(0, |noted| noted.input - noted.committed);
     let notes = Notes::new(&identity, earlier);
     let shown = client.progress();
-    let mut input = Input { skip: resume_from.saturating_add(ahead), skipped: 0, bad: None };
+    let mut input = InputState { skip: resume_from.saturating_add(ahead), skipped: 0, bad: None };
     let sending = async {
         let (notes, progress) = (notes.as_ref(), progress.as_ref());
         send_all(&mut client, messages, &mut input, notes, progress).await?;
@@ -175,7 +175,7 @@ pub(super) async fn run(
 }
 
 /// The state of the input.
-struct Input {
+struct InputState {
     /// How many messages are still to be skipped.
     skip: u64,
     skipped: u64,
@@ -187,7 +187,7 @@ struct Input {
 async fn send_all(
     client: &mut AckClient,
     mut messages: Messages,
-    input: &mut Input,
+    input: &mut InputState,
     notes: Option<&Notes<'_>>,
     progress: Option<&Progress>,
 ) -> Result<(), Unfinished> {

@@ -10,7 +10,7 @@ use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::input::{Chunk, Framer};
 use super::options::Send;
-use super::progress::Input;
+use super::progress::InputFile;
 
 /// The most chunks of composed messages that wait to be sent.
 const AHEAD: usize = 4;
@@ -58,7 +58,11 @@ impl Messages {
 impl Send {
     /// Starts composing messages, on a thread of its own: reading from a terminal cannot be cancelled.
     /// Tracks how much of `input` has been read.
-    pub(super) fn compose(&self, limit: usize, input: Option<Input>) -> Result<Messages, Failure> {
+    pub(super) fn compose(
+        &self,
+        limit: usize,
+        input: Option<InputFile>,
+    ) -> Result<Messages, Failure> {
         let (sender, composed) = channel::bounded(AHEAD);
         let messages = Messages { composed, first: None };
         let (layout, once) = (self.layout, self.once);
@@ -105,14 +109,14 @@ fn compose(
     mut framer: Framer,
     new_chunk: fn() -> Chunk,
     once: bool,
-    mut input: Option<Input>,
+    mut input: Option<InputFile>,
     chunks: &Sender<Composed>,
 ) {
     let most = if once { 1 } else { u64::MAX };
     loop {
         let mut chunk = new_chunk();
         let more = framer.read(&mut chunk, most);
-        chunk.read = input.as_mut().map_or(0, Input::read);
+        chunk.read = input.as_mut().map_or(0, InputFile::read);
         let enough = chunk.messages >= most;
         let dropped = (chunk.bytes.len() > LARGE).then(|| chunk.dropped());
         // The queue is closed if the connection is lost: then nobody needs more.

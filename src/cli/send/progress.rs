@@ -21,19 +21,19 @@ const EVERY: Duration = Duration::from_millis(250);
 
 /// An input whose length is known: a file.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct InputFile {
     file: File,
     start: u64,
     end: u64,
 }
 
-impl Input {
+impl InputFile {
     /// Returns standard input, if it is a file.
-    pub(super) fn stdin() -> Option<Input> {
+    pub(super) fn stdin() -> Option<InputFile> {
         let mut file = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
         let metadata = file.metadata().ok()?;
         let (start, end) = (file.stream_position().ok()?, metadata.len());
-        (metadata.is_file() && start < end).then_some(Input { file, start, end })
+        (metadata.is_file() && start < end).then_some(InputFile { file, start, end })
     }
 
     /// Returns how many bytes there are to read.

@@ -13,7 +13,7 @@ pub(super) const LONGEST_FIELD: usize = 16;
 const LONGEST_VARINT: usize = 5;
 
 /// The most digits of a decimal number that ends with a terminator. Ten can say every length below 2³¹.
-const MOST_DIGITS: usize = 10;
+const MOST_LENGTH_DIGITS: usize = 10;
 
 /// How the number in a length field is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -253,7 +253,8 @@ fn digits<const BASE: u32>(text: &[u8]) -> Result<u64, Malformed> {
 }
 
 fn decimal_until(terminator: &[u8], bytes: &[u8]) -> Result<Number, Malformed> {
-    let count = bytes.iter().take(MOST_DIGITS).take_while(|byte| byte.is_ascii_digit()).count();
+    let count =
+        bytes.iter().take(MOST_LENGTH_DIGITS).take_while(|byte| byte.is_ascii_digit()).count();
     let (text, rest) = bytes.split_at(count);
     let number = digits::<10>(text)?;
     if count > 1 && text[0] == b'0' {
@@ -263,7 +264,7 @@ fn decimal_until(terminator: &[u8], bytes: &[u8]) -> Result<Number, Malformed> {
         return Err(Malformed::NotADigit { found: rest[0] });
     }
     if rest.first().is_some_and(u8::is_ascii_digit) {
-        return Err(Malformed::TooManyDigits { most: MOST_DIGITS });
+        return Err(Malformed::TooManyDigits { most: MOST_LENGTH_DIGITS });
     }
     if let Some((&found, &expected)) = rest.iter().zip(terminator).find(|(a, b)| a != b) {
         return Err(Malformed::NotTheTerminator { expected, found });

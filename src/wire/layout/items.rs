@@ -16,7 +16,7 @@ pub(super) struct Items {
     /// What precedes the length.
     pub(super) before: Region,
     pub(super) field: Field,
-    pub(super) counts: Counts,
+    pub(super) counts: LengthCounts,
     /// What stands between the length and the payload.
     pub(super) between: Region,
     /// What follows the payload.
@@ -25,7 +25,7 @@ pub(super) struct Items {
 
 /// What the number in a length field counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Counts {
+pub enum LengthCounts {
     /// The payload.
     Payload,
     /// The payload and the field.
@@ -133,19 +133,19 @@ impl Items {
         let field = self.field.width().unwrap_or(0);
         let around = self.before.len + self.between.len + self.trailer.len;
         match self.counts {
-            Counts::Payload => 0,
+            LengthCounts::Payload => 0,
             // Cannot fail: these are at most 255 bytes and a field.
-            Counts::Itself => i64::try_from(field).unwrap_or(0),
-            Counts::All => i64::try_from(field + around).unwrap_or(0),
-            Counts::More(more) => i64::from(more),
-            Counts::Less(less) => -i64::from(less),
+            LengthCounts::Itself => i64::try_from(field).unwrap_or(0),
+            LengthCounts::All => i64::try_from(field + around).unwrap_or(0),
+            LengthCounts::More(more) => i64::from(more),
+            LengthCounts::Less(less) => -i64::from(less),
         }
     }
 
     /// Returns whether the numbers 0 to 2 are markers without a payload, as in git's pkt-line.
     pub(super) fn has_markers(&self) -> bool {
         let alone = self.before.len + self.between.len + self.trailer.len == 0;
-        alone && self.field == Field::Hex(4) && self.counts == Counts::Itself
+        alone && self.field == Field::Hex(4) && self.counts == LengthCounts::Itself
     }
 
     /// Returns the number of bytes in the header of each message.
@@ -213,7 +213,7 @@ impl Items {
             Some(payload) => Ok(payload),
             None if surplus < 0 => Ok(u64::MAX),
             None if self.has_markers() && number <= 2 => Ok(0),
-            None if self.counts == Counts::Itself => {
+            None if self.counts == LengthCounts::Itself => {
                 let prefix = self.field.width().unwrap_or(0);
                 Err(Malformed::SmallerThanItself { length: number, prefix })
             }
@@ -237,11 +237,11 @@ impl fmt::Display for Items {
         }
         self.field.fmt(f)?;
         match self.counts {
-            Counts::Payload => {}
-            Counts::Itself => f.write_str("+self")?,
-            Counts::All => f.write_str("+all")?,
-            Counts::More(more) => write!(f, "+{more}")?,
-            Counts::Less(less) => write!(f, "-{less}")?,
+            LengthCounts::Payload => {}
+            LengthCounts::Itself => f.write_str("+self")?,
+            LengthCounts::All => f.write_str("+all")?,
+            LengthCounts::More(more) => write!(f, "+{more}")?,
+            LengthCounts::Less(less) => write!(f, "-{less}")?,
         }
         for item in &self.between.items {
             write!(f, ":{item}")?;

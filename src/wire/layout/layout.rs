@@ -179,7 +179,7 @@ impl Layout {
     }
 
     /// Returns every layout that is a binary length and the payload; those without `+self` first.
-    pub fn all() -> impl Iterator<Item = Layout> {
+    pub fn binary() -> impl Iterator<Item = Layout> {
         [false, true].into_iter().flat_map(|counts_itself| {
             NAMES
                 .into_iter()

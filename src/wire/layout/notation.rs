@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::decoded::MAX_PAYLOAD;
 use super::field::{Field, NAMES, Terminator};
-use super::items::{Counts, Item, Items, MOST_AROUND, Region};
+use super::items::{Item, Items, LengthCounts, MOST_AROUND, Region};
 use super::layout::{Kind, Layout, U32BE};
 use super::preset::{self, PRESETS};
 use crate::wire::escape::Escaped;
@@ -66,7 +66,7 @@ impl std::error::Error for ParseLayoutError {}
 /// One item of the text.
 enum Token {
     Around(Item),
-    Length(Field, Counts),
+    Length(Field, LengthCounts),
     Payload,
 }
 
@@ -157,12 +157,12 @@ fn token(item: &str) -> Result<Option<Token>, String> {
     }
     let (name, suffix) = item.split_at(item.find(['+', '-']).unwrap_or(item.len()));
     let Some(field) = field(name)? else { return Ok(None) };
-    let counts = if suffix.is_empty() { Counts::Payload } else { counts(suffix)? };
+    let counts = if suffix.is_empty() { LengthCounts::Payload } else { counts(suffix)? };
     match (counts, field) {
-        (Counts::Itself | Counts::All, Field::Varint) => {
+        (LengthCounts::Itself | LengthCounts::All, Field::Varint) => {
             Err("a varint cannot count itself: its own width depends on the length".into())
         }
-        (Counts::Itself | Counts::All, field) if field.width().is_none() => {
+        (LengthCounts::Itself | LengthCounts::All, field) if field.width().is_none() => {
             Err(format!("{name} cannot count itself: its own width depends on the length"))
         }
         _ => Ok(Some(Token::Length(field, counts))),
@@ -183,16 +183,16 @@ fn hex_bytes(hex: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-fn counts(text: &str) -> Result<Counts, String> {
+fn counts(text: &str) -> Result<LengthCounts, String> {
     let number = || {
         let number = Some(&text[1..]).filter(|text| is_number(text))?;
         number.parse().ok().filter(|&number| number > 0)
     };
     match (text, &text[..1], number()) {
-        ("+self", ..) => Ok(Counts::Itself),
-        ("+all", ..) => Ok(Counts::All),
-        (_, "+", Some(more)) => Ok(Counts::More(more)),
-        (_, "-", Some(less)) => Ok(Counts::Less(less)),
+        ("+self", ..) => Ok(LengthCounts::Itself),
+        ("+all", ..) => Ok(LengthCounts::All),
+        (_, "+", Some(more)) => Ok(LengthCounts::More(more)),
+        (_, "-", Some(less)) => Ok(LengthCounts::Less(less)),
         _ => Err(format!(
             "{} is not what a length counts; write +self (the payload and the length field), +all \
              (the whole frame), or +N or -N (N more or fewer than the payload)",
@@ -267,8 +267,8 @@ fn assemble(tokens: Vec<Token>) -> Result<Layout, String> {
     }
     let is_plain = matches!(field, Field::Fixed { .. } | Field::Varint) && around == 0;
     match counts {
-        Counts::Payload if is_plain => return Ok(Layout::plain(field, false)),
-        Counts::Itself if is_plain => return Ok(Layout::plain(field, true)),
+        LengthCounts::Payload if is_plain => return Ok(Layout::plain(field, false)),
+        LengthCounts::Itself if is_plain => return Ok(Layout::plain(field, true)),
         _ => {}
     }
     let [before, between, trailer] = regions;

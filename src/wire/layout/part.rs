@@ -1,6 +1,6 @@
 //! The parts of a frame, one after the other, as a layout's text form has them.
 
-use super::items::{Counts, Item};
+use super::items::{Item, LengthCounts};
 use super::layout::{Kind, Layout};
 
 /// A part of each frame in a layout.
@@ -20,7 +20,7 @@ pub enum Part {
     /// The length.
     Length {
         /// What it counts.
-        counts: Counts,
+        counts: LengthCounts,
     },
     /// Header lines, one of which holds the length, up to an empty line.
     Lines,
@@ -35,12 +35,12 @@ impl Layout {
     ///
     /// ```
     /// use framelet::Layout;
-    /// use framelet::wire::{Counts, Part};
+    /// use framelet::wire::{LengthCounts, Part};
     ///
     /// let layout: Layout = "h1:u32be+self".parse()?;
     /// assert_eq!(
     ///     layout.parts(),
-    ///     [Part::Header { len: 1 }, Part::Length { counts: Counts::Itself }, Part::Payload]
+    ///     [Part::Header { len: 1 }, Part::Length { counts: LengthCounts::Itself }, Part::Payload]
     /// );
     /// # Ok::<(), framelet::wire::ParseLayoutError>(())
     /// ```
@@ -60,9 +60,9 @@ impl Layout {
                 parts
             }
             _ if self.counts_itself() => {
-                vec![Part::Length { counts: Counts::Itself }, Part::Payload]
+                vec![Part::Length { counts: LengthCounts::Itself }, Part::Payload]
             }
-            _ => vec![Part::Length { counts: Counts::Payload }, Part::Payload],
+            _ => vec![Part::Length { counts: LengthCounts::Payload }, Part::Payload],
         }
     }
 }

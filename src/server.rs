@@ -21,6 +21,7 @@ mod outcome; // how a connection ends, and what the log says of it
 mod pace; // minimum speed while others wait for memory
 mod patience; // waits out transient errors
 mod pipeline; // requests that are being answered
+mod pruning; // removing what the sink need not keep
 mod rate_limited_log; // log lines that a peer can trigger
 mod receiver; // receives messages, within time limits
 pub(crate) mod reopen;

@@ -6,6 +6,7 @@
 //! together: batches grow with the load, and a single message is committed at once.
 
 mod file;
+mod keep; // how much a sink keeps
 pub(crate) mod message_sink;
 mod output;
 pub(crate) mod sender_counts; // how many messages of each sender are stored
@@ -26,6 +27,7 @@ mod redis;
 pub use self::redis::RedisSink;
 pub use file::FileSink;
 pub use file::file_sync::{FileSync, ParseFileSyncError};
+pub use keep::{Keep, Pruned};
 pub use message_sink::{MessageSink, SinkError};
 pub use output::OutputSink;
 pub use sqlite::SqliteSink;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use framelet::sink::Keep;
 use framelet::wire::{
     EncodeError, MAX_PAYLOAD, ParseLayoutError, WithoutPassword, append_frame_with_header,
 };
@@ -44,6 +45,32 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "not a duration; write a number with ms, s, m or h, as in 30s".into())
+}
+
+/// The least size that a database can be kept to: it has more than messages in it.
+const LEAST_KEPT: u64 = 1 << 20;
+
+/// Parses how much a database keeps: an age, a size or a number of messages.
+pub(crate) fn keep(text: &str) -> Result<Keep, String> {
+    let keep = if let Ok(messages) = text.parse() {
+        Keep::Messages(messages)
+    } else if let Ok(age) = humantime::parse_duration(text) {
+        Keep::For(age)
+    } else if let Ok(size) = parse_size(text) {
+        if size < LEAST_KEPT {
+            return Err("too little; a database can be kept to 1MiB or more".into());
+        }
+        Keep::Bytes(size)
+    } else {
+        return Err(
+            "not an age, a size or a number of messages; write one as in 30d, 10GiB or 1000000"
+                .into(),
+        );
+    };
+    match keep {
+        Keep::Messages(0) | Keep::For(Duration::ZERO) => Err("cannot be zero".into()),
+        keep => Ok(keep),
+    }
 }
 
 /// A duration, or none.

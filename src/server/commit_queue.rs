@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
 use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
@@ -182,21 +183,38 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Waits for the next command; `None` if no more will follow. Only for the writer thread, which every
-/// sender of a command wakes. With a `spin`, it may busy-wait before it sleeps.
+/// What the writer thread is to do next.
+#[derive(Debug)]
+pub(super) enum Next {
+    Command(Command),
+    /// No more commands will follow.
+    End,
+    /// The time until which to wait has come.
+    Due,
+}
+
+/// Waits for the next command, or until `due`. Only for the writer thread, which every sender of a command
+/// wakes. With a `spin`, it may busy-wait before it sleeps.
 pub(super) fn wait_for_next(
     commands: &Receiver<Command>,
     mut spin: Option<&mut AdaptiveSpin>,
-) -> Option<Command> {
+    due: Option<Instant>,
+) -> Next {
     loop {
-        match (commands.try_recv(), spin.take()) {
-            (Ok(command), _) => return Some(command),
-            (Err(TryRecvError::Closed), _) => return None,
-            (Err(TryRecvError::Empty), Some(spin)) => {
+        match (commands.try_recv(), spin.take(), due) {
+            (Ok(command), ..) => return Next::Command(command),
+            (Err(TryRecvError::Closed), ..) => return Next::End,
+            (Err(TryRecvError::Empty), Some(spin), _) => {
                 spin.until(|| has_next(commands));
             }
             // Cannot miss a command: a sender that queued one since the check has unparked this thread.
-            (Err(TryRecvError::Empty), None) => thread::park(),
+            (Err(TryRecvError::Empty), None, None) => thread::park(),
+            (Err(TryRecvError::Empty), None, Some(due)) => {
+                match due.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => thread::park_timeout(left),
+                    _ => return Next::Due,
+                }
+            }
         }
     }
 }

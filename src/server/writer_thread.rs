@@ -9,10 +9,13 @@ use std::thread;
 use smol::channel::{self, Receiver, Sender};
 
 use super::adaptive_spin::AdaptiveSpin;
-use super::commit_queue::{Command, CommandSender, CommitQueue, Counts, LENGTH, wait_for_next};
+use super::commit_queue::{
+    Command, CommandSender, CommitQueue, Counts, LENGTH, Next, wait_for_next,
+};
 use super::connection_state::Signal;
 use super::known_senders::KnownSenders;
 use super::patience::{Patience, Trouble};
+use super::pruning::Pruning;
 use super::turns::{Group, Pending};
 use crate::message::Batch;
 use crate::sink::message_sink::{MessageSink, SinkError};
@@ -121,13 +124,20 @@ fn run(
     let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
     let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
+    let mut pruning = Pruning::default();
     loop {
         // Reopening is done after everything pending is committed, and before any later command.
         if !reopens {
             let mut next = if pending.is_empty() {
                 let spin = (singles >= SINGLES).then_some(&mut spin);
-                let Some(command) = wait_for_next(commands, spin) else { return Ok(()) };
-                Some(command)
+                match wait_for_next(commands, spin, pruning.due) {
+                    Next::Command(command) => Some(command),
+                    Next::End => return Ok(()),
+                    Next::Due => {
+                        pruning.step(sink)?;
+                        continue;
+                    }
+                }
             } else {
                 commands.try_recv().ok()
             };
@@ -148,7 +158,8 @@ fn run(
             }
         }
         pending.take_group(&mut group);
-        if !group.batches.is_empty() {
+        let committed = !group.batches.is_empty();
+        if committed {
             commit(sink, &mut known, &group, &mut patience, reopen)?;
             let alone = group.batches.len() == 1;
             for (batch, connection) in group.batches.iter().zip(&group.connections) {
@@ -167,6 +178,9 @@ fn run(
             answer(asked, &mut patience, |of| known.committed(of, sink))?;
             let asked = answerable(&mut checksums_asked, &still_pending);
             answer(asked, &mut patience, |of| known.last_checksums(of, sink))?;
+        }
+        if committed {
+            pruning.step(sink)?;
         }
         if pending.is_empty() && std::mem::take(&mut reopens) {
             reopen.store(false, Ordering::SeqCst);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::keep::Pruned;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
@@ -100,6 +101,17 @@ pub trait MessageSink: Send {
     fn reopen(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
+
+    /// Removes a bounded number of the oldest messages, if the sink is to keep only so much and it is time for
+    /// that. Called after each commit, and when [`Pruned::next`] asks for it.
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`commit`](MessageSink::commit), but after a transient one the server does not wait:
+    /// the next call tries again.
+    fn prune(&mut self) -> Result<Pruned, SinkError> {
+        Ok(Pruned::default())
+    }
 }
 
 impl<S: MessageSink + ?Sized> MessageSink for Box<S> {
@@ -121,6 +133,10 @@ impl<S: MessageSink + ?Sized> MessageSink for Box<S> {
 
     fn reopen(&mut self) -> Result<(), SinkError> {
         (**self).reopen()
+    }
+
+    fn prune(&mut self) -> Result<Pruned, SinkError> {
+        (**self).prune()
     }
 }
 

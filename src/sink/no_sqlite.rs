@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
+use super::keep::Keep;
 use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
 
@@ -37,6 +38,12 @@ impl SqliteSink {
                 path.as_ref().display()
             ),
         ))
+    }
+
+    /// Keeps only so much of what is stored.
+    #[must_use]
+    pub fn keep(self, _: Keep) -> SqliteSink {
+        match self.0 {}
     }
 }
 

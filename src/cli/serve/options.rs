@@ -5,10 +5,10 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
 use framelet::format::OutputFormat;
-use framelet::sink::{FileSync, SinkTarget};
+use framelet::sink::{FileSync, Keep, SinkTarget};
 
 use super::super::values::{
-    Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, layout, size, timeout,
+    Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, keep, layout, size, timeout,
 };
 
 /// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
@@ -37,6 +37,10 @@ pub(crate) struct Serve {
     /// fsync the file at each commit (always) or leave it to the system (never) (default: always)
     #[argh(option, arg_name = "WHEN")]
     pub(super) sync: Option<FileSync>,
+
+    /// keep only the latest messages in the database: an age, a size or a number; can be repeated
+    #[argh(option, arg_name = "AMOUNT", from_str_fn(keep))]
+    pub(super) keep: Vec<Keep>,
 
     /// send each message back
     #[argh(switch)]

@@ -35,6 +35,18 @@ impl Serve {
             };
             return Err(Failure::new(Exit::Usage, message));
         }
+        if !self.keep.is_empty() && !matches!(self.to, SinkTarget::Sqlite(_)) {
+            let message = match self.to {
+                SinkTarget::File(_) => {
+                    "--keep is for --to sqlite:PATH only; for a file, rename it and send SIGHUP"
+                }
+                SinkTarget::Redis(_) => {
+                    "--keep is for --to sqlite:PATH only; for Redis, add &maxlen=N to the URL"
+                }
+                _ => "--keep is for --to sqlite:PATH only",
+            };
+            return Err(Failure::new(Exit::Usage, message));
+        }
         if self.output.is_some() && matches!(self.to, SinkTarget::Sqlite(_) | SinkTarget::Redis(_))
         {
             let message =
@@ -69,7 +81,10 @@ impl Serve {
                 let sync = self.sync.unwrap_or_default();
                 Box::new(FileSink::open(path, format, sync).map_err(unusable)?)
             }
-            SinkTarget::Sqlite(path) => Box::new(SqliteSink::open(path).map_err(unusable)?),
+            SinkTarget::Sqlite(path) => {
+                let sink = SqliteSink::open(path).map_err(unusable)?;
+                Box::new(self.keep.iter().fold(sink, |sink, keep| sink.keep(*keep)))
+            }
             SinkTarget::Redis(url) => Box::new(open_redis(url).map_err(unusable)?),
             place => {
                 let message = format!("no such sink: {place}");

@@ -58,7 +58,7 @@ const UPGRADE_3: &str = "ALTER TABLE messages ADD COLUMN header BLOB";
 
 /// How long another program may keep the database locked before that is logged. When opening, it is an
 /// error.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sets up a new database, or checks that an existing one is framelet's. Returns the number of senders in
 /// it.

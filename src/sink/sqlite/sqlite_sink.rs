@@ -4,15 +4,18 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{Failed, explain};
 use super::files::{BEFORE_ACKNOWLEDGEMENT, BEFORE_COMMIT, Files};
 use super::messages::insert;
-use super::schema::prepare;
+use super::prune::{Now, Pruner};
+use super::schema::{PATIENCE, prepare};
 use super::senders::{MOST_SENDERS, Senders, committed, last_checksum};
 use crate::message::Batch;
+use crate::sink::keep::{Keep, Pruned};
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::wire::io_error::Plain;
 use crate::wire::sender_id::SenderId;
@@ -59,6 +62,7 @@ pub struct SqliteSink {
     pub(super) connection: Connection,
     pub(super) files: Files,
     pub(super) senders: Senders,
+    pub(super) pruner: Pruner,
 }
 
 impl SqliteSink {
@@ -95,7 +99,36 @@ impl SqliteSink {
             connection,
             files,
             senders: Senders { now: senders, most: MOST_SENDERS },
+            pruner: Pruner::default(),
         })
+    }
+
+    /// Keeps only so much; call it for several limits. The oldest messages are removed in small transactions
+    /// between commits, soon after there is too much. Their senders' counts stay.
+    ///
+    /// Bytes are those of the database's pages in use. The file itself does not shrink: the room is used again.
+    /// Messages are counted by their ids, so those that another program removed count as well.
+    ///
+    /// Times are those of the wall clock, so they are compared only once it has been steady for an hour, or for
+    /// the age to keep if that is less. The last message always stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::sink::{Keep, MessageSink, SqliteSink};
+    /// use framelet::{Batch, message::Origin, net::Peer};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("messages.db");
+    /// let mut sink = SqliteSink::open(&path)?.keep(Keep::Messages(2));
+    /// sink.commit(&[Batch::new(Origin::new(1, Peer::Unix), ["21.5", "21.7", "21.9"])])?;
+    /// assert_eq!(sink.prune()?.messages, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn keep(mut self, keep: Keep) -> SqliteSink {
+        self.pruner.keep(keep);
+        self
     }
 }
 
@@ -132,6 +165,22 @@ impl MessageSink for SqliteSink {
     fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
         let checksums = senders.iter().map(|s| last_checksum(&self.connection, &s.to_string()));
         checksums.collect::<Result<_, _>>().map_err(|error| Failed::from(error).at(&self.path))
+    }
+
+    fn prune(&mut self) -> Result<Pruned, SinkError> {
+        let SqliteSink { connection, senders, pruner, .. } = self;
+        if pruner.keeps_all() {
+            return Ok(Pruned::default());
+        }
+        // Another program that has the database locked delays pruning, not the next commit.
+        let senders = u64::try_from(senders.now).unwrap_or(0);
+        let pruned = connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| pruner.step(connection, senders, Now::get()));
+        let restored = connection.busy_timeout(PATIENCE);
+        pruned
+            .and_then(|pruned| restored.map(|()| pruned))
+            .map_err(|error| Failed::from(error).at(&self.path))
     }
 }
 

@@ -6,7 +6,7 @@
 //! together: batches grow with the load, and a single message is committed at once.
 
 mod file;
-mod keep; // how much a sink keeps
+pub(crate) mod keep; // how much a sink keeps
 pub(crate) mod message_sink;
 mod output;
 pub(crate) mod sender_counts; // how many messages of each sender are stored

@@ -46,7 +46,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--grace", &DURATIONS),
             ("--threads", &COUNTS),
         ],
-        "--to --output --sync --echo --require-ack --layout --proxy-protocol \
+        "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
          --preamble --skip --log-time --verbose --quiet --help",
     ),
     (

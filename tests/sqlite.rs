@@ -407,3 +407,52 @@ fn a_short_lock_only_takes_time() {
         check(&sending.join().unwrap(), 0, &[]);
     });
 }
+
+/// Also while nothing is committed: what is too old, or left over, does not wait for the next message.
+#[test]
+fn a_database_keeps_the_latest_messages_while_clients_send_and_while_they_do_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages.db");
+    let server = Server::start(&["--to", &to(&path), "--keep", "1000", "--keep", "1GiB"]);
+    let lines = "a line\n".repeat(30_000);
+    check(
+        &send(&server, &["--ack", "--input", "lines"], lines.as_bytes()),
+        0,
+        &["committed 30000"],
+    );
+    let database = Connection::open(&path).unwrap();
+    let rows = || -> (i64, i64) {
+        let query = "SELECT count(*), max(id) FROM messages";
+        database.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    wait_until("the oldest messages are pruned", || rows() == (1000, 30_000));
+    let left = server.stop();
+    assert!(left.status.success(), "{}", left.log);
+    let pruned: u64 = left
+        .log
+        .lines()
+        .filter_map(|line| line.split_once("pruned the oldest ")?.1.split(' ').next())
+        .map(|number| number.parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(pruned, 29_000, "{}", left.log);
+}
+
+#[test]
+fn keep_is_refused_where_it_would_do_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("messages");
+    let file = format!("file:{}", path.display());
+    for (to, keep, words) in [
+        (file.as_str(), "30d", "for a file, rename it and send SIGHUP"),
+        ("stdout", "30d", "--keep is for --to sqlite:PATH only"),
+        ("redis://127.0.0.1/?stream=a", "30d", "add &maxlen=N to the URL"),
+        ("sqlite:none", "0", "cannot be zero"),
+        ("sqlite:none", "0s", "cannot be zero"),
+        ("sqlite:none", "10k", "1MiB or more"),
+        ("sqlite:none", "soon", "30d, 10GiB or 1000000"),
+    ] {
+        let output = framelet(&["serve", "127.0.0.1:0", "--to", to, "--keep", keep], b"");
+        check(&output, 2, &[words]);
+    }
+    assert!(!path.exists());
+}

@@ -235,3 +235,216 @@ impl Pruner {
         passed >= enough
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::tests::{batch, origin};
+    use crate::sink::message_sink::MessageSink;
+    use crate::sink::sqlite::SqliteSink;
+    use crate::sink::sqlite::schema::PATIENCE;
+    use crate::sink::sqlite::sqlite_sink::tests::{id, number, open, transient};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// A sink with a time of its own.
+    struct Sink {
+        sink: SqliteSink,
+        now: Now,
+    }
+
+    impl Sink {
+        fn open(directory: &tempfile::TempDir, keep: &[Keep]) -> Sink {
+            let sink = keep.iter().fold(open(directory).unwrap(), |sink, keep| sink.keep(*keep));
+            Sink { sink, now: Now::get() }
+        }
+
+        /// Stores so many messages of `len` bytes each.
+        fn store(&mut self, messages: usize, len: usize) {
+            let payload = vec![b'a'; len];
+            let payloads = vec![&payload[..]; messages];
+            self.sink.commit(&[batch(&origin(None), &payloads)]).unwrap();
+        }
+
+        /// Says when the messages from `id` on were received.
+        fn received(&self, id: i64, time: SystemTime) {
+            let time = format_rfc3339_millis(time).to_string();
+            let update = "UPDATE messages SET received = ?1 WHERE id >= ?2";
+            self.sink.connection.execute(update, params![time, id]).unwrap();
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now.passed += time;
+            self.now.clock += time;
+        }
+
+        fn step(&mut self) -> Pruned {
+            let senders = self.sink.senders.now.unsigned_abs();
+            self.sink.pruner.step(&self.sink.connection, senders, self.now).unwrap()
+        }
+
+        /// Prunes until there is nothing left to prune. Returns how many steps it took, and the lowest id.
+        fn prune(&mut self) -> (usize, i64) {
+            for steps in 1..1000 {
+                let pruned = self.step();
+                if pruned.messages == 0 && pruned.next != Some(EVERY_LEFT) {
+                    return (steps, number(&self.sink, "SELECT min(id) FROM messages"));
+                }
+                self.pass(EVERY);
+            }
+            panic!("it never ends");
+        }
+    }
+
+    #[test]
+    fn the_latest_messages_are_kept_in_steps_of_a_bounded_size() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::Messages(100), Keep::Messages(10)]);
+        sink.store(10, 1);
+        assert_eq!(sink.step(), Pruned::default());
+        // Nothing is left over, so there is time.
+        sink.store(1, 3);
+        let early = sink.step();
+        assert_eq!((early.messages, early.next), (0, Some(EVERY)));
+        sink.pass(EVERY);
+        assert_eq!(sink.step(), Pruned { messages: 1, bytes: 1, next: None });
+        // What was there before the first step is pruned bit by bit.
+        drop(sink);
+        let mut sink = Sink::open(&directory, &[]);
+        sink.store(5_000, 1);
+        drop(sink);
+        let mut sink = Sink::open(&directory, &[Keep::Messages(10)]);
+        let first = sink.step();
+        assert_eq!((first.messages, first.next), (STEP.rows, Some(EVERY_LEFT)));
+        assert_eq!(sink.step().messages, 0, "it is not time yet");
+        sink.pass(EVERY_LEFT);
+        assert_eq!(sink.step().messages, STEP.rows);
+        assert_eq!(sink.prune().1, 5_002);
+        // Under load a step is due at once, and removes as much as was added.
+        sink.store(20_000, 1);
+        assert_eq!(sink.step().messages, 20_000);
+        assert_eq!(number(&sink.sink, "SELECT count(*) FROM messages"), 10);
+    }
+
+    #[test]
+    fn a_database_keeps_to_its_size_without_its_senders() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::Bytes(1 << 20)]);
+        let used = |sink: &Sink| number(&sink.sink, USED);
+        for _ in 0..20 {
+            sink.store(200, 1_000);
+            sink.pass(EVERY);
+            sink.prune();
+            assert!(used(&sink) <= 1 << 20, "{}", used(&sink));
+        }
+        let kept = number(&sink.sink, "SELECT count(*) FROM messages");
+        assert!(kept >= 700, "{kept}");
+        // The room is used again.
+        let pages = number(&sink.sink, "SELECT page_count FROM pragma_page_count");
+        assert!(pages < 400, "{pages}");
+        // Many senders do not displace all messages.
+        let senders: Vec<_> =
+            (0..20_000).map(|n| batch(&origin(Some((id(n), 0))), &[b"a"])).collect();
+        sink.sink.commit(&senders).unwrap();
+        sink.pass(EVERY);
+        sink.prune();
+        let kept = number(&sink.sink, "SELECT sum(octet_length(payload) + 100) FROM messages");
+        assert!(kept > 500_000, "{kept}");
+        assert_eq!(number(&sink.sink, "SELECT count(*) FROM senders"), 20_000);
+        // A message over the size is kept until the next one comes.
+        sink.store(1, 3 << 20);
+        sink.pass(EVERY);
+        sink.prune();
+        assert_eq!(number(&sink.sink, "SELECT max(octet_length(payload)) FROM messages"), 3 << 20);
+    }
+
+    #[test]
+    fn what_is_too_old_goes_once_the_clock_has_been_steady() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::For(30 * DAY)]);
+        sink.store(10, 1);
+        sink.received(1, sink.now.clock - 31 * DAY);
+        sink.received(4, sink.now.clock - 29 * DAY);
+        assert_eq!(sink.step().messages, 0, "the clock may be wrong");
+        sink.pass(HOUR - EVERY);
+        assert_eq!(sink.step().messages, 0);
+        sink.pass(EVERY_IDLE);
+        assert_eq!(sink.step(), Pruned { messages: 3, bytes: 3, next: Some(EVERY_IDLE) });
+        sink.pass(DAY);
+        assert_eq!(sink.prune().1, 10, "all but the last are too old");
+    }
+
+    /// P29.
+    #[test]
+    fn a_clock_that_jumps_removes_nothing_before_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::For(30 * DAY)]);
+        sink.store(10, 1);
+        sink.step();
+        sink.pass(2 * HOUR);
+        assert_eq!(sink.step().messages, 0);
+        // Forward, and back before the hour is over.
+        sink.now.clock += 60 * DAY;
+        sink.pass(EVERY_IDLE);
+        assert_eq!(sink.prune().1, 1);
+        sink.pass(HOUR / 2);
+        sink.now.clock -= 60 * DAY;
+        for _ in 0..10 {
+            sink.pass(HOUR);
+            assert_eq!(sink.prune().1, 1);
+        }
+        // Messages from before the clock was set for the first time: no one knows how old they are.
+        sink.received(1, SystemTime::UNIX_EPOCH + HOUR);
+        sink.received(5, sink.now.clock - DAY);
+        sink.pass(HOUR);
+        assert_eq!(sink.prune().1, 1);
+        sink.pass(29 * DAY);
+        assert_eq!(sink.prune().1, 10);
+    }
+
+    #[test]
+    fn limits_that_are_never_reached_are_limits() {
+        let directory = tempfile::tempdir().unwrap();
+        let all = [Keep::Messages(u64::MAX), Keep::Bytes(u64::MAX), Keep::For(Duration::MAX)];
+        let mut sink = Sink::open(&directory, &all);
+        for _ in 0..3 {
+            sink.store(3, 1);
+            sink.pass(2 * HOUR);
+            assert_eq!(sink.prune().1, 1);
+        }
+    }
+
+    #[test]
+    fn a_reader_or_a_lock_delays_pruning_at_most() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::Messages(1)]);
+        sink.store(3, 1);
+        let other = Connection::open(&sink.sink.path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let begun = Instant::now();
+        transient(sink.sink.prune());
+        assert!(begun.elapsed() < PATIENCE, "commits would have to wait");
+        other.execute_batch("ROLLBACK; BEGIN").unwrap();
+        let count = |_| other.query_row("SELECT count(*) FROM messages", [], |row| row.get(0));
+        assert_eq!(count(()), Ok(3));
+        assert_eq!(sink.sink.prune().unwrap().messages, 2);
+        assert_eq!(count(()), Ok(3), "the reader goes on seeing what it saw");
+        assert_eq!(sink.step().messages, 0);
+    }
+
+    #[test]
+    fn a_sender_is_not_forgotten_with_its_messages_and_no_id_is_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::Messages(1)]);
+        let from = |first| batch(&origin(Some((id(1), first))), &[b"a", b"b"]);
+        sink.sink.commit(&[from(0)]).unwrap();
+        sink.store(1, 1);
+        assert_eq!(sink.prune().1, 3);
+        drop(sink);
+        let mut sink = Sink::open(&directory, &[Keep::Messages(1)]);
+        assert_eq!(sink.sink.committed(id(1)).unwrap(), Some(2));
+        sink.sink.commit(&[from(0), from(2)]).unwrap();
+        assert_eq!(number(&sink.sink, "SELECT group_concat(id) = '3,4,5' FROM messages"), 1);
+    }
+}

@@ -92,8 +92,9 @@ impl Reader {
                 ports.push((word.to_owned(), free_port()));
             }
         }
-        let names = page.split("--to sqlite:").skip(1).filter_map(|rest| rest.split(' ').next());
-        let database = names.filter(|name| name.ends_with(".db")).collect();
+        let mut names =
+            page.split("--to sqlite:").skip(1).filter_map(|rest| rest.split(' ').next());
+        let database = names.find(|name| name.ends_with(".db")).unwrap_or_default().into();
         let reader = Reader {
             directory,
             database,

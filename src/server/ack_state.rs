@@ -94,6 +94,18 @@ impl AckState {
         committed >= self.received.load(Ordering::SeqCst)
     }
 
+    /// Returns whether all received messages are committed, and the stream has taken the acknowledgement of the
+    /// last one.
+    pub(crate) fn is_settled(&self, committed: u64) -> bool {
+        let told = || {
+            self.channel.try_lock().is_ok_and(|channel| {
+                let told = channel.told.is_some_and(|(told, _)| told == committed);
+                told && channel.rest.is_empty() && !channel.unflushed
+            })
+        };
+        self.is_all_committed(committed) && told()
+    }
+
     /// Returns whether the stream has not taken all of an answer.
     pub(crate) fn has_unsent(&self) -> bool {
         self.channel.try_lock().is_ok_and(|channel| !channel.rest.is_empty())

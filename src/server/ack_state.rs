@@ -373,6 +373,25 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_settled_once_it_is_told_of_all_that_was_received() {
+        let (connection, _client) = connection();
+        let acks = connection.acks().unwrap();
+        let is_settled = || acks.is_settled(connection.committed());
+        let mut task = Box::pin(tell(Arc::clone(&connection)));
+        assert!(!is_settled(), "before the welcome");
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert!(is_settled());
+        acks.set_received(2);
+        assert!(!is_settled(), "before the commit");
+        connection.commit(2, false);
+        assert!(!is_settled(), "before the acknowledgement");
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert!(is_settled());
+        acks.channel().rest = vec![0];
+        assert!(!is_settled(), "in the middle of an acknowledgement");
+    }
+
+    #[test]
     fn who_waits_alone_is_told_by_the_sinks_thread_and_of_many_each_by_its_task() {
         /// A sink that waits in its first commit.
         struct Waits(Arc<Barrier>, bool);

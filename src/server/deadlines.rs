@@ -65,6 +65,7 @@ fn sweep(shared: &Shared) {
             connection.state.expire(snapshot);
         }
     }
+    shared.forget_evictions();
     shared.pool.trim();
     shared.log.sweep();
 }

@@ -5,80 +5,120 @@
 //! in silence loses them, and not the others.
 
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::addresses::{Addresses, Source};
 use super::connection_state::{Phase, Snapshot};
 use super::open_connection::OpenConnection;
 
-/// The connections that may give way, found at most once per tick: looking at ten thousand for each peer that
-/// tries to connect would cost the server more than the peer.
-#[derive(Debug, Default)]
+/// The connections that may give way, for one tick: looking at ten thousand for each peer that tries to connect would
+/// cost the server more than the peer.
+#[derive(Debug)]
 pub(crate) struct Evictions {
-    /// The tick at which they were found.
-    found: Option<u64>,
-    /// The first one to go is the last one here.
+    groups: Vec<Group>,
+    /// The turn of each group; the greatest is next. Outdated ones are left in it and skipped.
+    turns: BinaryHeap<Turn>,
+    /// The last connection that was told to give way, and its group.
+    last: Option<(usize, Arc<OpenConnection>)>,
+}
+
+/// The connections of one source.
+#[derive(Debug)]
+struct Group {
+    /// How many there are, idle or not.
+    open: usize,
+    /// Those that may give way; the one that has been idle longest comes last.
     idle: Vec<Idle>,
 }
 
-/// An idle connection.
 #[derive(Debug)]
 struct Idle {
-    /// How many connections its address has left when its turn comes.
-    of_address: usize,
     snapshot: Snapshot,
     connection: Arc<OpenConnection>,
 }
 
-impl Evictions {
-    /// Returns whether the connections must be looked through again.
-    pub(crate) fn is_outdated(&self, now: u64) -> bool {
-        self.found != Some(now)
+impl Idle {
+    /// Returns since which tick it has been idle. Of two that began in the same tick, the older connection is first.
+    fn since(&self) -> (u64, u64) {
+        (self.snapshot.since(), self.connection.number)
     }
+}
 
-    /// Finds the connections for which `may_give_way` holds, at the tick `now`.
+/// When a group loses a connection: how many it has, since when the next one has been idle, and its index.
+type Turn = (usize, Reverse<(u64, u64)>, usize);
+
+impl Evictions {
+    /// Finds the connections that are idle and for which `may_give_way` holds.
     pub(crate) fn find<'a>(
-        &mut self,
-        now: u64,
         open: impl Iterator<Item = &'a Arc<OpenConnection>>,
         addresses: &Addresses,
         may_give_way: impl Fn(Snapshot) -> bool,
-    ) {
-        self.found = Some(now);
-        let mut idle: Vec<_> = open
-            .map(|connection| (connection.source(), connection.state.snapshot(), connection))
-            .filter(|(_, snapshot, _)| {
-                matches!(snapshot.phase(), Phase::Idle | Phase::Setup) && may_give_way(*snapshot)
+    ) -> Evictions {
+        let mut idle: Vec<(Source, Idle)> = open
+            .map(|connection| (connection.state.snapshot(), connection))
+            .filter(|(snapshot, _)| matches!(snapshot.phase(), Phase::Idle | Phase::Setup))
+            .filter(|(snapshot, _)| may_give_way(*snapshot))
+            .map(|(snapshot, connection)| {
+                let connection = Arc::clone(connection);
+                (connection.source(), Idle { snapshot, connection })
             })
             .collect();
-        // Two that began to be idle in the same tick: the older connection first.
-        idle.sort_by_key(|(source, snapshot, of)| (*source, snapshot.since(), of.number));
-        let mut before: Option<(Source, usize)> = None;
-        self.idle = idle
-            .into_iter()
-            .map(|(source, snapshot, connection)| {
-                let of_address = match before {
-                    Some((same, left)) if same == source => left.saturating_sub(1),
-                    _ => addresses.count(source),
-                };
-                before = Some((source, of_address));
-                Idle { of_address, snapshot, connection: Arc::clone(connection) }
-            })
-            .collect();
-        self.idle.sort_by_key(|idle| {
-            (idle.of_address, Reverse((idle.snapshot.since(), idle.connection.number)))
-        });
+        idle.sort_by_key(|(source, idle)| (*source, Reverse(idle.since())));
+        let (groups, turns) = (Vec::new(), BinaryHeap::new());
+        let mut found = Evictions { groups, turns, last: None };
+        let mut before = None;
+        for (source, idle) in idle {
+            if before != Some(source) {
+                found.groups.push(Group { open: addresses.count(source), idle: Vec::new() });
+                before = Some(source);
+            }
+            if let Some(group) = found.groups.last_mut() {
+                group.idle.push(idle);
+            }
+        }
+        found.turns = (0..found.groups.len()).filter_map(|group| found.turn(group)).collect();
+        found
     }
 
     /// Tells the next connection to give way to a peer whose address has `open` connections already, and returns
-    /// it. It ends unless it is active again.
-    pub(crate) fn evict(&mut self, open: usize) -> Option<Arc<OpenConnection>> {
-        while let Some(next) = self.idle.pop_if(|next| next.of_address >= open) {
-            if next.connection.state.evict(next.snapshot) {
-                return Some(next.connection);
+    /// it. It ends, unless it is active again: then `is_open` holds at the next call.
+    pub(crate) fn evict(
+        &mut self,
+        open: usize,
+        is_open: impl Fn(&OpenConnection) -> bool,
+    ) -> Option<Arc<OpenConnection>> {
+        if let Some((group, last)) = self.last.take()
+            && is_open(&last)
+        {
+            self.groups[group].open += 1;
+            self.turns.extend(self.turn(group));
+        }
+        while let Some(&next) = self.turns.peek() {
+            let (of_address, _, group) = next;
+            if self.turn(group) != Some(next) {
+                self.turns.pop();
+                continue;
+            }
+            if of_address < open {
+                return None;
+            }
+            let idle = self.groups[group].idle.pop()?;
+            let evicted = idle.connection.state.evict(idle.snapshot);
+            self.groups[group].open -= usize::from(evicted);
+            self.turns.extend(self.turn(group));
+            if evicted {
+                self.last = Some((group, Arc::clone(&idle.connection)));
+                return Some(idle.connection);
             }
         }
         None
+    }
+
+    /// Returns the turn of a group, if it has an idle connection.
+    fn turn(&self, group: usize) -> Option<Turn> {
+        let Group { open, idle } = &self.groups[group];
+        Some((*open, Reverse(idle.last()?.since()), group))
     }
 }
 
@@ -103,9 +143,8 @@ mod tests {
     /// Returns the order in which they give way to peers that have no connection.
     fn order(of: &[(u8, u64)]) -> Vec<u64> {
         let (open, addresses) = connections(of);
-        let mut evictions = Evictions::default();
-        evictions.find(9, open.iter(), &addresses, |_| true);
-        std::iter::from_fn(|| evictions.evict(0)).map(|connection| connection.number).collect()
+        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        std::iter::from_fn(|| evictions.evict(0, |_| false)).map(|of| of.number).collect()
     }
 
     #[test]
@@ -119,12 +158,11 @@ mod tests {
     #[test]
     fn a_peer_does_not_take_the_place_of_one_that_has_fewer() {
         let (open, addresses) = connections(&[(1, 1), (2, 2), (2, 3)]);
-        let mut evictions = Evictions::default();
-        evictions.find(9, open.iter(), &addresses, |_| true);
-        assert!(evictions.evict(3).is_none());
-        assert_eq!(evictions.evict(2).unwrap().number, 2);
-        assert!(evictions.evict(2).is_none());
-        assert_eq!(evictions.evict(1).unwrap().number, 1);
+        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        assert!(evictions.evict(3, |_| false).is_none());
+        assert_eq!(evictions.evict(2, |_| false).unwrap().number, 2);
+        assert!(evictions.evict(2, |_| false).is_none());
+        assert_eq!(evictions.evict(1, |_| false).unwrap().number, 1);
     }
 
     #[test]
@@ -132,14 +170,24 @@ mod tests {
         let (open, addresses) = connections(&[(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
         open[0].state.enter(Phase::InMessage, 1);
         open[1].state.enter(Phase::Setup, 2);
-        let mut evictions = Evictions::default();
-        assert!(evictions.is_outdated(9));
-        evictions.find(9, open.iter(), &addresses, |snapshot| snapshot.since() < 5);
-        assert!(!evictions.is_outdated(9) && evictions.is_outdated(10));
+        let mut evictions =
+            Evictions::find(open.iter(), &addresses, |snapshot| snapshot.since() < 5);
         // A message arrives after it was found.
         open[2].state.enter(Phase::Busy, 0);
         let gone: Vec<u64> =
-            std::iter::from_fn(|| evictions.evict(0)).map(|of| of.number).collect();
+            std::iter::from_fn(|| evictions.evict(0, |_| false)).map(|of| of.number).collect();
         assert_eq!(gone, [2, 4]);
+    }
+
+    #[test]
+    fn another_one_of_the_same_address_takes_the_turn_of_one_that_stays() {
+        let (open, addresses) = connections(&[(1, 1), (2, 2), (2, 3), (2, 4)]);
+        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        // One that gets a message before it is told, and one that gets it after that.
+        open[1].state.enter(Phase::Busy, 0);
+        assert_eq!(evictions.evict(3, |_| false).unwrap().number, 3);
+        assert_eq!(evictions.evict(3, |last| last.number == 3).unwrap().number, 4);
+        assert!(evictions.evict(3, |_| false).is_none());
+        assert_eq!(evictions.evict(1, |_| false).unwrap().number, 1);
     }
 }

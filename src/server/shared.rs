@@ -66,7 +66,8 @@ pub(crate) struct Shared {
     /// Locked before `addresses` where both are needed.
     open: Mutex<HashMap<u64, Arc<OpenConnection>>>,
     addresses: Addresses,
-    evictions: Mutex<Evictions>,
+    /// Found when they are needed, and again in the next tick.
+    evictions: Mutex<Option<Evictions>>,
     /// Notified whenever a connection has ended.
     ended: Event,
     connections: AtomicU64,
@@ -211,13 +212,26 @@ impl Shared {
     pub(crate) fn evict_for(&self, peer: &Peer) -> Option<Arc<OpenConnection>> {
         let evict_idle = self.evict_idle?;
         let now = self.now();
-        let source = if self.proxy_protocol { Source::Unknown } else { Source::of(peer) };
-        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
-        if evictions.is_outdated(now) {
-            let is_idle = |snapshot| self.has_lasted(snapshot, evict_idle, now);
-            evictions.find(now, self.open().values(), &self.addresses, is_idle);
-        }
-        evictions.evict(self.addresses.count(source))
+        // Whom a load balancer names, and how many connections that one has, is not known yet.
+        let already = match self.proxy_protocol {
+            true => 0,
+            false => self.addresses.count(Source::of(peer)),
+        };
+        let is_idle = |snapshot| self.has_lasted(snapshot, evict_idle, now);
+        let mut evictions = self.evictions();
+        let open = self.open();
+        let evictions = evictions
+            .get_or_insert_with(|| Evictions::find(open.values(), &self.addresses, is_idle));
+        evictions.evict(already, |connection| open.contains_key(&connection.number))
+    }
+
+    /// Forgets which connections are idle.
+    pub(crate) fn forget_evictions(&self) {
+        *self.evictions() = None;
+    }
+
+    fn evictions(&self) -> MutexGuard<'_, Option<Evictions>> {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a connection that was told to give way may still do so.

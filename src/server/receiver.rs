@@ -146,7 +146,7 @@ impl Receiver {
             Poll::Pending if state.snapshot().is_evicted() => match first_read.get() {
                 None if !stream.has_unread() => Poll::Ready(Err(Outcome::Evicted)),
                 _ => {
-                    state.enter(Phase::Setup, state.snapshot().since());
+                    shared.stays(&self.connection, Phase::Setup, state.snapshot().since());
                     Poll::Pending
                 }
             },
@@ -350,8 +350,7 @@ impl Receiver {
             if self.is_settled() {
                 return Poll::Ready(Outcome::Evicted);
             }
-            // Overwrites the verdict.
-            state.enter(phase, since);
+            self.shared.stays(&self.connection, phase, since);
         }
         if !as_before {
             state.enter(phase, since);

@@ -68,7 +68,7 @@ pub(crate) struct Shared {
     addresses: Addresses,
     /// Found when they are needed, and again in the next tick.
     evictions: Mutex<Option<Evictions>>,
-    /// Notified whenever a connection has ended.
+    /// Notified whenever a connection has ended, or does not give way.
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
@@ -258,7 +258,14 @@ impl Shared {
         self.ended.notify(usize::MAX);
     }
 
-    /// Returns a listener that is notified whenever a connection ends.
+    /// Records that a connection does not give way.
+    pub(crate) fn stays(&self, connection: &OpenConnection, phase: Phase, since: u64) {
+        // Overwrites the verdict.
+        connection.state.enter(phase, since);
+        self.ended.notify(usize::MAX);
+    }
+
+    /// Returns a listener that is notified whenever a connection ends, or does not give way.
     pub(crate) fn ended(&self) -> EventListener {
         self.ended.listen()
     }

@@ -76,7 +76,7 @@ pub(crate) struct Serve {
     #[argh(option, arg_name = "N", from_str_fn(count))]
     pub(super) max_connections: Option<u64>,
 
-    /// when connections run out, the longest idle one gives way to a new one after this long (default: 10s)
+    /// how long to be idle before giving way when connections run out (default: 10s)
     #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
     pub(super) evict_idle: Option<Timeout>,
 

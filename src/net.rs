@@ -5,8 +5,12 @@ pub(crate) mod backoff; // how long to wait between two attempts
 pub(crate) mod byte_stream;
 pub(crate) mod listener;
 mod low_water; // how many bytes make a socket readable
+pub(crate) mod network; // sets of addresses
+pub(crate) mod unix_socket; // the file of a Unix socket, and the process at its other end
 
 pub use address::{Address, ParseAddressError};
 pub use backoff::Backoff;
 pub use byte_stream::{ByteStream, Peer};
 pub use listener::Listener;
+pub use network::{Network, ParseNetworkError};
+pub use unix_socket::SocketAccess;

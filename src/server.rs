@@ -5,6 +5,7 @@ mod ack_session; // for a client that asks for acknowledgements
 mod ack_state; // its progress, and the channel for its acknowledgements
 mod active_senders; // the current connection of each sender
 mod adaptive_spin; // when the writer thread busy-waits
+mod addresses; // which peers may connect, and how often
 mod answers; // receives requests and answers them
 mod commit_queue; // bounded queue to the writer thread
 mod connection; // one connection, from its first byte to its end
@@ -12,6 +13,7 @@ mod connection_state; // what a connection waits for, and signals to it
 mod deadlines; // time limits
 mod echo; // passes messages on, and echoes them
 pub(crate) mod error;
+mod eviction; // which idle connection gives way to another one
 pub(crate) mod handler; // what answers messages
 mod incoming; // where connections come from
 mod known_senders; // how many messages of each sender are committed

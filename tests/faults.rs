@@ -292,6 +292,25 @@ fn an_acknowledgement_that_cannot_be_sent_is_sent_again_or_ends_its_connection()
     }
 }
 
+#[test]
+#[ignore = "needs the program strace"]
+fn the_file_of_a_socket_has_its_owner_and_mode_before_anybody_can_connect() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", directory.path().join("socket").display());
+    let calls = directory.path().join("calls");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-f", "-qq", "-e", "trace=bind,listen,/chown,/chmod", "-o"]).arg(&calls);
+    let owner = format!("{}", rustix::process::geteuid().as_raw());
+    command.args([FRAMELET, "serve", &address, "--mode", "0660", "--owner", &owner]);
+    Server::spawn(command).stop();
+    let read = || fs::read_to_string(&calls).unwrap();
+    wait_until("the trace", || read().contains("listen("));
+    let calls = read();
+    let at = |call: &str| calls.find(call).unwrap_or_else(|| panic!("no {call} in {calls}"));
+    assert!(at("bind(") < at("chown") && at("chown") < at("chmod"), "{calls}");
+    assert!(at("chmod") < at("listen("), "{calls}");
+}
+
 /// A file system of 512 KiB.
 struct Tiny(tempfile::TempDir);
 

@@ -40,6 +40,8 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
         &[
             ("--max-message", &SIZES),
             ("--max-connections", &COUNTS),
+            ("--max-per-address", &COUNTS),
+            ("--evict-idle", &DURATIONS),
             ("--message-timeout", &DURATIONS),
             ("--idle-timeout", &DURATIONS),
             ("--memory", &SIZES),
@@ -47,7 +49,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--threads", &COUNTS),
         ],
         "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
-         --preamble --skip --log-time --verbose --quiet --help",
+         --preamble --skip --allow --mode --owner --log-time --verbose --quiet --help",
     ),
     (
         "send",

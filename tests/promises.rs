@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, Server, closed, frame, logged, read_frame, terminal, unframe};
+use common::program::{
+    FRAMELET, Server, closed, connect_from, frame, logged, read_frame, terminal, unframe,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -227,6 +229,31 @@ fn the_limit_of_connections_holds_and_frees_places_again() {
         server.wait_for_log(": closed after 1 message", 10 * round);
     }
     assert!(server.stop().log.contains("10 connections open, the limit (--max-connections)"));
+}
+
+/// P5.
+#[test]
+fn the_limit_of_an_address_holds_and_leaves_the_others_theirs() {
+    let server = Server::start(&["--output", "none", "--echo", "--max-per-address", "4", "-v"]);
+    for round in 1..=2 {
+        let mut streams: Vec<(u8, TcpStream)> = (0..10)
+            .flat_map(|_| 2..=5)
+            .filter_map(|last| Some((last, connect_from(last, server.address).ok()?)))
+            .collect();
+        let mut served = [0; 6];
+        for (last, stream) in &mut streams {
+            // The server may have closed it already.
+            let _ = stream.write_all(&frame(b"me?"));
+            served[usize::from(*last)] += usize::from(read_frame(stream).is_some());
+        }
+        assert_eq!(served, [0, 0, 4, 4, 4, 4], "round {round}");
+        drop(streams);
+        server.wait_for_log(": closed after 1 message", 16 * round);
+    }
+    let log = server.stop().log;
+    let line = ", the limit (--max-per-address)";
+    assert!(log.contains("4 connections open from 127.0.0.2, the limit"), "{log}");
+    assert_eq!(logged(&log, line, "connections over the limit of their address"), 2 * 24, "{log}");
 }
 
 /// P6.

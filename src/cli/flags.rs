@@ -16,8 +16,8 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
     Some(match option.split_once("::").unwrap_or((option, "")) {
         ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
         (
-            "max_connections" | "max_message" | "message_timeout" | "idle_timeout" | "grace"
-            | "require_ack" | "memory",
+            "allow" | "max_connections" | "max_per_address" | "max_message" | "message_timeout"
+            | "idle_timeout" | "grace" | "require_ack" | "memory",
             _,
         ) => format!(" (--{})", option.replace('_', "-")),
         _ => return None,

@@ -18,7 +18,7 @@ const EXAMPLES: [(&str, &str); 8] = [
 ];
 
 /// Descriptions of values, shown for commands that take such a value.
-const VALUES: [(&str, &str, &str); 7] = [
+const VALUES: [(&str, &str, &str); 8] = [
     ("ADDR", "ADDR", "HOST:PORT, [IPV6]:PORT, :PORT (on 127.0.0.1) or unix:PATH"),
     (
         "SINK",
@@ -45,6 +45,11 @@ const VALUES: [(&str, &str, &str); 7] = [
         "LAYOUT",
         "u8 u16be u16le u24be u24le u32be u32le u64be u64le varint, with +self if the length counts its \
          own bytes; a protocol such as postgres; or items such as h1:u32be (see framelet layouts --help)",
+    ),
+    (
+        "NETWORK",
+        "NETWORK",
+        "an address, or the first one and a number of bits: 10.0.0.0/8, 2001:db8::/32",
     ),
     ("SIZE", "SIZE", "bytes, or a number with k M G (thousands) or KiB MiB GiB (1024), as in 8MiB"),
     ("DURATION", "DURATION", "a number with ms, s, m or h, as in 30s; a timeout can be off"),

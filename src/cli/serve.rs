@@ -17,6 +17,7 @@ use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::values::{Timeout, address};
 
+mod access;
 mod options;
 mod sink;
 
@@ -53,7 +54,8 @@ impl Serve {
                 ""
             })
         })?;
-        let listener = address.listen().await.map_err(|error| {
+        let access = self.access(&address)?;
+        let listener = address.listen_with(access).await.map_err(|error| {
             Failure::new(
                 Exit::Network,
                 format!("cannot listen on {address}: {}", why(&address, &error)),
@@ -95,6 +97,15 @@ impl Serve {
         }
         if let Some(max) = self.max_connections {
             server = server.max_connections(usize::try_from(max).unwrap_or(usize::MAX));
+        }
+        if let Some(max) = self.max_per_address {
+            server = server.max_per_address(usize::try_from(max).unwrap_or(usize::MAX));
+        }
+        if !self.allow.is_empty() {
+            server = server.allow(self.allow.iter().copied());
+        }
+        if let Some(Timeout(after)) = self.evict_idle {
+            server = server.evict_idle(after);
         }
         if let Some(Timeout(timeout)) = self.message_timeout {
             server = server.message_timeout(timeout);

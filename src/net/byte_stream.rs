@@ -51,8 +51,15 @@ const LONGEST_PATH: usize = 107;
 pub enum Peer {
     /// A TCP peer.
     Tcp(SocketAddr),
-    /// The peer of a Unix socket, which has no address.
+    /// The peer of a Unix socket, which has no address, if nothing else is known of it.
     Unix,
+    /// A process at the other end of a Unix socket, as the system recorded it when it connected.
+    UnixProcess {
+        /// Its effective user.
+        uid: u32,
+        /// Its number; `None` if the process is not visible here, as across containers.
+        pid: Option<u32>,
+    },
     /// The other end of any other stream, by the name it was given.
     Named(Arc<str>),
 }
@@ -514,6 +521,8 @@ impl fmt::Display for Peer {
         match self {
             Peer::Tcp(address) => address.fmt(f),
             Peer::Unix => f.write_str("unix"),
+            Peer::UnixProcess { uid, pid: None } => write!(f, "uid:{uid}"),
+            Peer::UnixProcess { uid, pid: Some(pid) } => write!(f, "uid:{uid}/pid:{pid}"),
             Peer::Named(name) => Escaped(name.as_bytes()).fmt(f),
         }
     }

@@ -3,9 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::address::Address;
 use super::byte_stream::{
     ByteStream, Kind, LOOK_AGAIN, Peer, invalid, no_address, unix_address, unix_socket,
 };
+use super::unix_socket::{self, SocketAccess, SocketFile};
 use crate::wire::io_error::same_again;
 
 /// How many connections the kernel queues until they are accepted. The standard library hard-codes 128; a
@@ -66,13 +67,6 @@ enum Listening {
     },
 }
 
-/// Removes the file of a Unix socket when dropped, if it is still the same file.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: Option<u64>,
-}
-
 impl Address {
     /// Listens here, with a backlog of 4096 connections.
     ///
@@ -82,7 +76,36 @@ impl Address {
     ///
     /// Any error of the system call, such as "address in use", or of the name lookup.
     pub async fn listen(&self) -> io::Result<Listener> {
+        self.listen_with(SocketAccess::default()).await
+    }
+
+    /// Does the same, and gives the file of a Unix socket an owner and a mode before anybody can connect.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Address::listen`]; if the address is a TCP port; or if the file cannot be given to its owner, for
+    /// which most changes need root. Then the file is removed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Address;
+    /// use framelet::net::SocketAccess;
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// # smol::block_on(async {
+    /// # let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("socket");
+    /// let for_the_group = SocketAccess { mode: Some(0o660), ..SocketAccess::default() };
+    /// let _listener = Address::Unix(path.clone()).listen_with(for_the_group).await?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o660);
+    /// # Ok::<(), std::io::Error>(()) }).unwrap();
+    /// ```
+    pub async fn listen_with(&self, access: SocketAccess) -> io::Result<Listener> {
         match self {
+            Address::Tcp { .. } if access != SocketAccess::default() => {
+                Err(invalid("only the file of a Unix socket has an owner and a mode".into()))
+            }
             Address::Tcp { host, port } => {
                 let mut last = None;
                 for address in async_net::resolve((host.as_str(), *port)).await? {
@@ -93,7 +116,7 @@ impl Address {
                 }
                 Err(last.unwrap_or_else(no_address))
             }
-            Address::Unix(path) => listen_unix(path).await,
+            Address::Unix(path) => listen_unix(path, access).await,
         }
     }
 }
@@ -123,7 +146,7 @@ fn reset_at_the_end(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))
 }
 
-async fn listen_unix(path: &Path) -> io::Result<Listener> {
+async fn listen_unix(path: &Path, access: SocketAccess) -> io::Result<Listener> {
     let address = unix_address(path)?;
     // Without the lock, two servers that start at once would find the same leftover, and the second would
     // remove the first one's new socket, or take it for a leftover before the first one listens.
@@ -151,8 +174,10 @@ async fn listen_unix(path: &Path) -> io::Result<Listener> {
         }
         socket.bind(&address)?;
     }
+    let file = SocketFile::of_bound(path);
+    // Nobody can connect before the socket listens, so nobody can be faster than this.
+    access.give_to(path)?;
     socket.listen(BACKLOG)?;
-    let file = SocketFile { path: path.to_owned(), inode: inode(path) };
     Ok(Listener(Listening::Unix {
         _file: Some(file),
         listener: Arc::new(Async::new(socket.into())?),
@@ -190,10 +215,6 @@ async fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
 fn is_leftover(address: &SockAddr) -> io::Result<bool> {
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     Ok(unix_socket()?.connect(address).is_err_and(refused))
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().map(|file| file.ino())
 }
 
 impl Listener {
@@ -240,7 +261,8 @@ impl Listener {
             }
             Listening::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok((ByteStream::of(Kind::Unix(Arc::new(stream))), Peer::Unix))
+                let peer = unix_socket::peer(stream.get_ref());
+                Ok((ByteStream::of(Kind::Unix(Arc::new(stream))), peer))
             }
         }
     }
@@ -331,15 +353,6 @@ impl TryFrom<OwnedFd> for Listener {
             domain => Err(invalid(format!(
                 "a socket of domain {domain:?} is not supported; use TCP or a Unix socket"
             ))),
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.inode.is_some() && self.inode == inode(&self.path) {
-            // If this fails, the next server finds the leftover and replaces it.
-            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_lite::{FutureExt, future};
 use log::{debug, warn};
@@ -13,18 +13,25 @@ use super::commit_queue::CommitQueue;
 use super::connection::Connection;
 use super::incoming::Accepting;
 use super::open_connection::OpenConnection;
-use super::outcome::{Outcome, report};
+use super::outcome::{Outcome, report, report_refusal};
 use super::rate_limited_log::Kind;
 use super::shared::Shared;
 use crate::net::backoff::Backoff;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::net::listener::BACKLOG;
-use crate::wire::count::Count;
 use crate::wire::io_error::Plain;
 
 /// The shortest and longest wait after a failed accept. The connection stays in the kernel's queue
 /// meanwhile.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How long a new connection waits for one that gives way, which takes one poll of its task; and how often it looks
+/// whether that one is active instead.
+const GIVING_WAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(5));
+
+/// How many idle connections are told to give way to one peer. One that has messages which are not committed stays, and
+/// while a sink is stalled, all may. Chosen by judgement.
+const MOST_ASKED: u32 = 16;
 
 /// How many connections are accepted before other tasks get their turn.
 const ACCEPTS_A_TURN: u32 = 64;
@@ -42,7 +49,11 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 backoff.reset();
-                admit(shared, stream, peer, queue);
+                let mut waiting = Waiting(Some(stream));
+                make_room(shared, &peer).await;
+                if let Some(stream) = waiting.0.take() {
+                    admit(shared, stream, peer, queue);
+                }
             }
             // The peer left before it was accepted; there is no need to wait.
             Err(error) if is_peers_own(&error) => debug!("a peer left early: {}", Plain(&error)),
@@ -63,6 +74,41 @@ pub(crate) async fn accept(
         turn = turn.wrapping_add(1);
         if turn.is_multiple_of(ACCEPTS_A_TURN) {
             future::yield_now().await;
+        }
+    }
+}
+
+/// A connection that waits for room. If it is dropped, its peer must not take the end for success.
+struct Waiting(Option<ByteStream>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            stream.mark_aborted(&[]);
+        }
+    }
+}
+
+/// If there can be no more connections, makes an idle one give way to this peer.
+async fn make_room(shared: &Shared, peer: &Peer) {
+    for _ in 0..MOST_ASKED {
+        if !shared.needs_room_for(peer) {
+            return;
+        }
+        let Some(idle) = shared.evict_for(peer) else { return };
+        let (started, (longest, interval)) = (Instant::now(), GIVING_WAY);
+        loop {
+            let ended = shared.ended();
+            if !shared.is_giving_way(&idle) {
+                break;
+            }
+            if started.elapsed() > longest {
+                return;
+            }
+            let look_again = async {
+                Timer::after(interval).await;
+            };
+            ended.or(look_again).await;
         }
     }
 }
@@ -100,11 +146,9 @@ fn is_peers_own(error: &io::Error) -> bool {
 fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&CommitQueue>) {
     let connection = match shared.add(&peer) {
         Ok(connection) => connection,
-        Err(open) => {
+        Err(why) => {
             stream.mark_aborted(&[]);
-            let open = Count(open as u64, "connection");
-            let line = format_args!("refused a connection from {peer}: {open} open, the limit");
-            shared.log.say(Kind::OverLimit, line);
+            report_refusal(&shared.log, &peer, why);
             return;
         }
     };

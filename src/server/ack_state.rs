@@ -94,6 +94,18 @@ impl AckState {
         committed >= self.received.load(Ordering::SeqCst)
     }
 
+    /// Returns whether all received messages are committed, and the stream has taken the acknowledgement of the
+    /// last one.
+    pub(crate) fn is_settled(&self, committed: u64) -> bool {
+        let told = || {
+            self.channel.try_lock().is_ok_and(|channel| {
+                let told = channel.told.is_some_and(|(told, _)| told == committed);
+                told && channel.rest.is_empty() && !channel.unflushed
+            })
+        };
+        self.is_all_committed(committed) && told()
+    }
+
     /// Returns whether the stream has not taken all of an answer.
     pub(crate) fn has_unsent(&self) -> bool {
         self.channel.try_lock().is_ok_and(|channel| !channel.rest.is_empty())
@@ -358,6 +370,25 @@ mod tests {
         assert_hears_nothing(&mut client);
         assert!(block_on(poll_once(&mut task)).is_none());
         assert_hears(&mut client, &answer(BEFORE + 4));
+    }
+
+    #[test]
+    fn a_client_is_settled_once_it_is_told_of_all_that_was_received() {
+        let (connection, _client) = connection();
+        let acks = connection.acks().unwrap();
+        let is_settled = || acks.is_settled(connection.committed());
+        let mut task = Box::pin(tell(Arc::clone(&connection)));
+        assert!(!is_settled(), "before the welcome");
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert!(is_settled());
+        acks.set_received(2);
+        assert!(!is_settled(), "before the commit");
+        connection.commit(2, false);
+        assert!(!is_settled(), "before the acknowledgement");
+        assert!(block_on(poll_once(&mut task)).is_none());
+        assert!(is_settled());
+        acks.channel().rest = vec![0];
+        assert!(!is_settled(), "in the middle of an acknowledgement");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(crate) struct ConnectionState {
     waker: AtomicWaker,
 }
 
-/// A phase, the tick at which it began, and whether it has expired: bits 0 to 2, from bit 4 on, and bit 3.
+/// A phase, the tick at which it began, and the verdicts on it: bits 0 to 2, from bit 5 on, and bits 3 and 4.
 ///
 /// Two phases of the same kind that began in the same tick are equal. That is harmless: they expire at the
 /// same time.
@@ -66,8 +66,9 @@ pub(crate) struct Snapshot(u64);
 
 impl Snapshot {
     const PHASE: u64 = 0b0111;
-    const EXPIRED: u64 = 0b1000;
-    const TICK: u32 = 4;
+    const EXPIRED: u64 = 0b0_1000;
+    const EVICTED: u64 = 0b1_0000;
+    const TICK: u32 = 5;
 
     pub(crate) fn phase(self) -> Phase {
         match self.0 & Snapshot::PHASE {
@@ -95,6 +96,11 @@ impl Snapshot {
     pub(crate) fn is_expired(self) -> bool {
         self.0 & Snapshot::EXPIRED != 0
     }
+
+    /// Returns whether the connection has to give way to another one, unless it has something to do.
+    pub(crate) fn is_evicted(self) -> bool {
+        self.0 & Snapshot::EVICTED != 0
+    }
 }
 
 impl ConnectionState {
@@ -114,11 +120,23 @@ impl ConnectionState {
 
     /// Records that `judged` has lasted too long, unless the connection has entered another phase since.
     pub(crate) fn expire(&self, judged: Snapshot) {
-        let expired = judged.0 | Snapshot::EXPIRED;
+        self.record(judged, Snapshot::EXPIRED);
+    }
+
+    /// Records that the connection has to give way to another one, unless it has entered another phase since
+    /// `judged`. Returns whether that is recorded.
+    pub(crate) fn evict(&self, judged: Snapshot) -> bool {
+        self.record(judged, Snapshot::EVICTED)
+    }
+
+    fn record(&self, judged: Snapshot, verdict: u64) -> bool {
         let (ok, failed) = (Ordering::SeqCst, Ordering::SeqCst);
-        if self.state.compare_exchange(judged.0, expired, ok, failed).is_ok() {
+        let with_verdict = judged.0 | verdict;
+        let recorded = self.state.compare_exchange(judged.0, with_verdict, ok, failed).is_ok();
+        if recorded {
             self.waker.wake();
         }
+        recorded
     }
 
     pub(crate) fn signal(&self) -> Signal {

@@ -65,6 +65,7 @@ fn sweep(shared: &Shared) {
             connection.state.expire(snapshot);
         }
     }
+    shared.forget_evictions();
     shared.pool.trim();
     shared.log.sweep();
 }
@@ -88,10 +89,5 @@ fn is_over(shared: &Shared, snapshot: Snapshot, now: u64) -> bool {
         Phase::Idle => shared.idle_timeout,
         Phase::Busy | Phase::Starving | Phase::Closing => None,
     };
-    // The phase may have begun at any time within its first tick. One more tick makes sure that no
-    // connection is cut off early, or in the tick in which the phase begins.
-    timeout.is_some_and(|timeout| {
-        let ticks = timeout.as_nanos().div_ceil(shared.tick.as_nanos());
-        u128::from(now.saturating_sub(snapshot.since())) > ticks
-    })
+    timeout.is_some_and(|timeout| shared.has_lasted(snapshot, timeout, now))
 }

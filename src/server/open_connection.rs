@@ -1,11 +1,12 @@
 //! An open connection, as the rest of the server sees it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use log::debug;
 
 use super::ack_state::{AckState, CommitProgress};
+use super::addresses::Source;
 use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
 
@@ -16,6 +17,8 @@ pub(crate) struct OpenConnection {
     accepted_from: Peer,
     /// The peer that a load balancer named. Boxed, since most connections have none.
     named: OnceLock<Box<Peer>>,
+    /// Whether the address of the peer is known, and the connection counts as one of it.
+    counted: AtomicBool,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
     /// Boxed, since most connections have none.
@@ -28,6 +31,7 @@ impl OpenConnection {
             number,
             accepted_from: peer,
             named: OnceLock::new(),
+            counted: AtomicBool::new(false),
             state: ConnectionState::default(),
             committed: AtomicU64::new(0),
             acks: OnceLock::new(),
@@ -44,6 +48,19 @@ impl OpenConnection {
         debug!("connection {} from {peer}: through {}", self.number, self.accepted_from);
         // Cannot fail: there is one header on a connection.
         let _ = self.named.set(Box::new(peer));
+    }
+
+    /// Returns what the connection is counted by.
+    pub(crate) fn source(&self) -> Source {
+        match self.counted.load(Ordering::SeqCst) {
+            true => Source::of(self.peer()),
+            false => Source::Unknown,
+        }
+    }
+
+    /// Records that the connection counts as one of its peer's address.
+    pub(crate) fn set_counted(&self) {
+        self.counted.store(true, Ordering::SeqCst);
     }
 
     /// Turns on acknowledgements, and records how many messages of the sender were committed before this

@@ -10,6 +10,7 @@ use super::error::ServeError;
 use super::handler::Answering;
 use super::reopen::Reopen;
 use super::upgrade::Upgrade;
+use crate::net::network::Network;
 use crate::wire::ack::{Hello, UnsupportedLayout};
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
@@ -26,6 +27,11 @@ const DEFAULT_MEMORY: usize = 64 * 1024 * 1024;
 /// The default time limit of a message.
 pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// After how long an idle connection may have to give way to another one by default. Chosen by judgement: a client
+/// that sends every few seconds keeps its connection, and a peer that takes all of them keeps the others out no
+/// longer than they try again.
+const EVICT_IDLE: Duration = Duration::from_secs(10);
+
 /// How many requests of one connection are answered at the same time by default. Chosen by judgement:
 /// enough for a handler that waits for a database, and few enough that ten thousand connections cannot
 /// start millions.
@@ -37,6 +43,9 @@ pub(crate) struct Options {
     pub(crate) layout: Layout,
     pub(crate) max_message: Option<usize>,
     pub(crate) max_connections: Option<usize>,
+    pub(crate) max_per_address: Option<usize>,
+    pub(crate) allow: Option<Vec<Network>>,
+    pub(crate) evict_idle: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) memory: Option<usize>,
@@ -57,6 +66,9 @@ impl Default for Options {
             layout: Layout::U32BE,
             max_message: None,
             max_connections: None,
+            max_per_address: None,
+            allow: None,
+            evict_idle: Some(EVICT_IDLE),
             message_timeout: Some(MESSAGE_TIMEOUT),
             idle_timeout: None,
             memory: None,
@@ -89,6 +101,8 @@ impl Options {
         let zero = |duration: Option<Duration>| duration.is_some_and(|duration| duration.is_zero());
         for (is_zero, what) in [
             (self.max_connections == Some(0), "max_connections"),
+            (self.max_per_address == Some(0), "max_per_address"),
+            (zero(self.evict_idle), "evict_idle"),
             (zero(self.message_timeout), "message_timeout"),
             (zero(self.idle_timeout), "idle_timeout"),
             (self.pipeline == 0, "pipeline"),

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use log::debug;
 
+use super::addresses::NotAdmitted;
 use super::open_connection::OpenConnection;
 use super::rate_limited_log::{Kind, RateLimitedLog};
+use crate::net::byte_stream::Peer;
 use crate::stream::error::ReadError;
 use crate::wire::answer::RefusalCode;
 use crate::wire::count::Count;
@@ -24,6 +26,10 @@ pub(crate) enum Outcome {
     Drained,
     /// The peer was silent for too long.
     Idle(Duration),
+    /// It was idle, and gave way to another connection.
+    Evicted,
+    /// The peer that the load balancer named may not connect, or not once more.
+    NotAdmitted(NotAdmitted),
     /// The stream was not set up in time.
     SetupLate(Duration),
     /// The peer left before its first byte, as a probe does, so the stream was not set up.
@@ -59,6 +65,16 @@ pub(crate) fn missing(committed: u64, oldest: u64) -> String {
     )
 }
 
+/// Logs that a connection of `peer` is not served.
+pub(crate) fn report_refusal(log: &RateLimitedLog, peer: &Peer, why: NotAdmitted) {
+    let kind = match why {
+        NotAdmitted::NotAllowed => Kind::NotAllowed,
+        NotAdmitted::AddressFull { .. } => Kind::AddressFull,
+        NotAdmitted::Full { .. } => Kind::OverLimit,
+    };
+    log.say(kind, format_args!("refused a connection from {peer}: {why}"));
+}
+
 /// Logs the end of a connection; the only place that does.
 pub(crate) fn report(
     log: &RateLimitedLog,
@@ -79,6 +95,11 @@ pub(crate) fn report(
             let why = format_args!("the peer was idle for {timeout}");
             log.say(Kind::Idle, format_args!("{who}: reset after {messages}, since {why}"));
         }
+        Outcome::Evicted => {
+            let why = "it was idle when there could be no more connections";
+            log.say(Kind::Evicted, format_args!("{who}: reset after {messages}, since {why}"));
+        }
+        Outcome::NotAdmitted(why) => report_refusal(log, connection.peer(), *why),
         Outcome::SetupLate(timeout) => {
             let timeout = humantime::format_duration(*timeout);
             let line = format_args!("{who}: reset, since its setup took longer than {timeout}");

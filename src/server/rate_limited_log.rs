@@ -26,6 +26,9 @@ const OF_ALL: Rate = (10, Duration::from_millis(100));
 pub(crate) enum Kind {
     AcceptFailed,
     OverLimit,
+    NotAllowed,
+    AddressFull,
+    Evicted,
     Bug,
     Idle,
     NotTaken,
@@ -47,9 +50,27 @@ pub(crate) enum Kind {
 ///
 /// A target names the option that the line is about, such as `framelet::idle_timeout`, so that a program
 /// can tell its users how to change it.
-const KINDS: [(Kind, Level, &str, &str); 17] = [
+const KINDS: [(Kind, Level, &str, &str); 20] = [
     (Kind::AcceptFailed, Level::Error, "framelet", "failures to accept connections"),
     (Kind::OverLimit, Level::Warn, "framelet::max_connections", "connections over the limit"),
+    (
+        Kind::NotAllowed,
+        Level::Warn,
+        "framelet::allow",
+        "connections from addresses that are not allowed",
+    ),
+    (
+        Kind::AddressFull,
+        Level::Warn,
+        "framelet::max_per_address",
+        "connections over the limit of their address",
+    ),
+    (
+        Kind::Evicted,
+        Level::Warn,
+        "framelet::max_connections",
+        "idle connections that gave way to others",
+    ),
     (Kind::Bug, Level::Error, "framelet", "connections ended by a bug in framelet"),
     (Kind::Idle, Level::Info, "framelet::idle_timeout", "idle connections"),
     (

@@ -116,26 +116,40 @@ impl Receiver {
         let stream = self.reader.get_mut();
         let mut accepted = stream.clone();
         let first_read = accepted.track_first_read();
+        let admission = Arc::clone(&self.shared);
         let mut setting_up = pin!(async move {
-            if expects_header && let Some(peer) = read_proxy_header(&mut accepted).await? {
-                connection.name_peer(peer);
+            if expects_header {
+                if let Some(peer) =
+                    read_proxy_header(&mut accepted).await.map_err(Outcome::Setup)?
+                {
+                    connection.name_peer(peer);
+                }
+                admission.admit_named(&connection).map_err(Outcome::NotAdmitted)?;
             }
             match upgrade {
-                Some(upgrade) => upgrade.begin(accepted).await.map(Some),
+                Some(upgrade) => upgrade.begin(accepted).await.map(Some).map_err(Outcome::Setup),
                 None => Ok(None),
             }
         });
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
         let upgraded = poll_fn(|cx| match setting_up.as_mut().poll(cx) {
-            Poll::Ready(upgraded) => Poll::Ready(upgraded.map_err(|error| {
-                let left_at_once = first_read.get() == Some(&false);
-                if left_at_once { Outcome::LeftAtOnce } else { Outcome::Setup(error) }
-            })),
+            Poll::Ready(Err(Outcome::Setup(_))) if first_read.get() == Some(&false) => {
+                Poll::Ready(Err(Outcome::LeftAtOnce))
+            }
+            Poll::Ready(upgraded) => Poll::Ready(upgraded),
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 Poll::Ready(Err(Outcome::SetupLate(timeout)))
             }
+            // A peer that has sent nothing yet is idle; the others have the time limit of messages.
+            Poll::Pending if state.snapshot().is_evicted() => match first_read.get() {
+                None if !stream.has_unread() => Poll::Ready(Err(Outcome::Evicted)),
+                _ => {
+                    shared.stays(&self.connection, Phase::Setup, state.snapshot().since());
+                    Poll::Pending
+                }
+            },
             // What the peer has sent with or after its part of the setup is still read.
             Poll::Pending if shared.is_draining() && !shared.may_have_unread(stream) => {
                 Poll::Ready(Err(Outcome::Drained))
@@ -250,9 +264,9 @@ impl Receiver {
         read: PollRead<T>,
     ) -> Reading<T> {
         let draining = self.shared.is_draining();
-        let expired = self.connection.state.snapshot().is_expired();
-        let judged = self.pace.is_some();
-        if expired || draining || judged || self.reader.waits_for_memory() {
+        let state = self.connection.state.snapshot();
+        let judged = self.pace.is_some() || state.is_expired() || state.is_evicted();
+        if draining || judged || self.reader.waits_for_memory() {
             // What the kernel has received counts, even if the reactor has not reported it yet, or will not
             // before there is more. A reader in the line for memory is there because data has arrived; it
             // must not lose its place because the reactor has not reported that data again.
@@ -332,6 +346,12 @@ impl Receiver {
         if phase != Phase::Writing && self.is_read_until_the_end() {
             return Poll::Ready(Outcome::Drained);
         }
+        if as_before && before.is_evicted() {
+            if self.is_settled() {
+                return Poll::Ready(Outcome::Evicted);
+            }
+            self.shared.stays(&self.connection, phase, since);
+        }
         if !as_before {
             state.enter(phase, since);
         }
@@ -342,6 +362,13 @@ impl Receiver {
             }
             None => Poll::Pending,
         }
+    }
+
+    /// Returns whether everything that was received is committed, and acknowledged to a client that asked for that.
+    fn is_settled(&self) -> bool {
+        let committed = self.connection.committed();
+        (self.queue.is_none() || committed >= self.received())
+            && self.connection.acks().is_none_or(|acks| acks.is_settled(committed))
     }
 
     /// Returns the measured speed of a message of `len` bytes if it is too slow while others wait for

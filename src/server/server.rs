@@ -22,6 +22,7 @@ use super::upgrade::Upgrade;
 use super::writer_thread::WriterThread;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::net::listener::Listener;
+use crate::net::network::Network;
 use crate::sink::message_sink::MessageSink;
 use crate::wire::count::Count;
 use crate::wire::layout::Layout;
@@ -312,10 +313,59 @@ impl Server {
         self
     }
 
-    /// Sets how many connections are served at the same time; more are closed at once. Default: the limit
-    /// of open files less 32, at most 10,000.
+    /// Sets how many connections are served at the same time, from the first byte on; more are closed at once, unless
+    /// an idle one gives way: see [`Server::evict_idle`]. Default: the limit of open files less 32, at most
+    /// 10,000.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = Some(connections);
+        self
+    }
+
+    /// Sets how many connections one address may have at the same time; more are closed at once. Of IPv6, all
+    /// addresses that begin with the same 64 bits count as one. Unix sockets and other streams have no addresses and no such
+    /// limit. With [`Server::proxy_protocol`], the peer that is named counts, and not the load balancer.
+    /// Default: no limit, since a load balancer has one address for all its peers.
+    pub fn max_per_address(mut self, connections: usize) -> Server {
+        self.options.max_per_address = Some(connections);
+        self
+    }
+
+    /// Serves TCP peers only if their address is in one of these networks; others are closed at once, before
+    /// [`Server::upgrade`]. Several calls add up; after a call with no network, no address is allowed. Unix sockets
+    /// and other streams have no addresses and are not concerned. With [`Server::proxy_protocol`], the peer that is named must be
+    /// allowed; if none is named, the load balancer itself. Default: all are served.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Address, Client, Server};
+    /// use framelet::server::Echo;
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// let server = Server::new(listener).answer(Echo).allow(["10.0.0.0/8".parse()?, "::1".parse()?]);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// let mut client = Client::connect(address).await?;
+    /// assert!(client.request(b"from 127.0.0.1").await.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn allow(mut self, networks: impl IntoIterator<Item = Network>) -> Server {
+        self.options.allow.get_or_insert_default().extend(networks);
+        self
+    }
+
+    /// Sets after how long an idle connection may have to give way: if [`Server::max_connections`] are open and another
+    /// peer connects, the one that has been idle longest is reset, of the address that has the most connections. A peer
+    /// does not take the place of one whose address has fewer connections than its own. With `None`, idle
+    /// connections stay, and new ones are closed. Default: 10 s.
+    ///
+    /// Idle means: the peer has sent nothing of its next message (or of its part of a handshake), and all that it had
+    /// sent is committed, acknowledged if it asked for that, and replied to if the server replies. A client with
+    /// acknowledgements connects again and loses nothing.
+    pub fn evict_idle(mut self, after: impl Into<Option<Duration>>) -> Server {
+        self.options.evict_idle = after.into();
         self
     }
 

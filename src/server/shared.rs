@@ -10,8 +10,10 @@ use futures_lite::FutureExt;
 use smol::Timer;
 
 use super::active_senders::ActiveSenders;
-use super::connection_state::Signal;
+use super::addresses::{Addresses, NotAdmitted, Source};
+use super::connection_state::{Phase, Signal, Snapshot};
 use super::error::ServeError;
+use super::eviction::Evictions;
 use super::handler::Answering;
 use super::open_connection::OpenConnection;
 use super::options::{Options, max_connections};
@@ -33,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) max_message: usize,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    /// How long a connection must be idle before it may have to give way to another one.
+    evict_idle: Option<Duration>,
     pub(crate) require_acks: bool,
     /// Whether a client may ask for acknowledgements.
     pub(crate) may_have_acks: bool,
@@ -59,8 +63,12 @@ pub(crate) struct Shared {
     draining: AtomicBool,
     last_call: AtomicBool,
     max_connections: usize,
+    /// Locked before `addresses` where both are needed.
     open: Mutex<HashMap<u64, Arc<OpenConnection>>>,
-    /// Notified whenever a connection has ended.
+    addresses: Addresses,
+    /// Found when they are needed, and again in the next tick.
+    evictions: Mutex<Option<Evictions>>,
+    /// Notified whenever a connection has ended, or does not give way.
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
@@ -74,6 +82,7 @@ impl Shared {
             max_message,
             message_timeout: options.message_timeout,
             idle_timeout: options.idle_timeout,
+            evict_idle: options.evict_idle,
             require_acks: options.require_acks,
             may_have_acks: Hello::fits(options.layout) && !options.has_preamble(),
             proxy_protocol: options.proxy_protocol,
@@ -85,13 +94,19 @@ impl Shared {
             pool: Pool::new(memory, max_message),
             senders: Arc::default(),
             log: RateLimitedLog::default(),
-            tick: tick(options.message_timeout.into_iter().chain(options.idle_timeout)),
+            tick: tick(
+                [options.message_timeout, options.idle_timeout, options.evict_idle]
+                    .into_iter()
+                    .flatten(),
+            ),
             clock: AtomicU64::new(0),
             shortage: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             last_call: AtomicBool::new(false),
             max_connections: max_connections(options.max_connections),
             open: Mutex::default(),
+            addresses: Addresses::new(options.allow.clone(), options.max_per_address),
+            evictions: Mutex::default(),
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
@@ -158,26 +173,99 @@ impl Shared {
         open.len()
     }
 
-    /// Adds a connection; the error is the number of open ones, if there can be no more.
-    pub(crate) fn add(&self, peer: &Peer) -> Result<Arc<OpenConnection>, usize> {
+    /// Adds a connection. If a load balancer has still to name the peer, [`Shared::admit_named`] follows.
+    pub(crate) fn add(&self, peer: &Peer) -> Result<Arc<OpenConnection>, NotAdmitted> {
         let mut open = self.open();
+        if !self.proxy_protocol {
+            self.addresses.check(peer)?;
+        }
         if open.len() >= self.max_connections {
-            return Err(open.len());
+            return Err(NotAdmitted::Full { open: open.len() });
         }
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let connection = Arc::new(OpenConnection::new(number, peer.clone()));
+        if !self.proxy_protocol {
+            connection.set_counted();
+        }
+        self.addresses.add(connection.source());
         open.insert(number, Arc::clone(&connection));
         Ok(connection)
+    }
+
+    /// Admits a connection whose peer a load balancer has named, or is the load balancer itself.
+    pub(crate) fn admit_named(&self, connection: &OpenConnection) -> Result<(), NotAdmitted> {
+        let _open = self.open();
+        self.addresses.check(connection.peer())?;
+        self.addresses.remove(connection.source());
+        connection.set_counted();
+        self.addresses.add(connection.source());
+        Ok(())
+    }
+
+    /// Returns whether a peer could be admitted if an idle connection gave way.
+    pub(crate) fn needs_room_for(&self, peer: &Peer) -> bool {
+        self.open().len() >= self.max_connections
+            && (self.proxy_protocol || self.addresses.check(peer).is_ok())
+    }
+
+    /// Tells an idle connection to give way to this peer, if there is one that should.
+    pub(crate) fn evict_for(&self, peer: &Peer) -> Option<Arc<OpenConnection>> {
+        let evict_idle = self.evict_idle?;
+        let now = self.now();
+        // Whom a load balancer names, and how many connections that one has, is not known yet.
+        let already = match self.proxy_protocol {
+            true => 0,
+            false => self.addresses.count(Source::of(peer)),
+        };
+        let is_idle = |snapshot| self.has_lasted(snapshot, evict_idle, now);
+        let mut evictions = self.evictions();
+        let open = self.open();
+        let evictions = evictions
+            .get_or_insert_with(|| Evictions::find(open.values(), &self.addresses, is_idle));
+        evictions.evict(already, |connection| open.contains_key(&connection.number))
+    }
+
+    /// Forgets which connections are idle.
+    pub(crate) fn forget_evictions(&self) {
+        *self.evictions() = None;
+    }
+
+    fn evictions(&self) -> MutexGuard<'_, Option<Evictions>> {
+        self.evictions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a connection that was told to give way may still do so.
+    pub(crate) fn is_giving_way(&self, connection: &OpenConnection) -> bool {
+        let snapshot = connection.state.snapshot();
+        (snapshot.is_evicted() || snapshot.phase() == Phase::Closing)
+            && self.open().contains_key(&connection.number)
+    }
+
+    /// Returns whether a phase has lasted for longer than `limit` at the tick `now`.
+    pub(crate) fn has_lasted(&self, snapshot: Snapshot, limit: Duration, now: u64) -> bool {
+        // The phase may have begun at any time within its first tick. One more tick makes sure that no
+        // connection is cut off early, or in the tick in which the phase begins.
+        let ticks = limit.as_nanos().div_ceil(self.tick.as_nanos());
+        u128::from(now.saturating_sub(snapshot.since())) > ticks
     }
 
     /// Removes a connection that has ended, after this many messages.
     pub(crate) fn remove(&self, connection: u64, messages: u64) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
-        self.open().remove(&connection);
+        if let Some(connection) = self.open().remove(&connection) {
+            self.addresses.remove(connection.source());
+        }
         self.ended.notify(usize::MAX);
     }
 
-    /// Returns a listener that is notified whenever a connection ends.
+    /// Records that a connection does not give way.
+    pub(crate) fn stays(&self, connection: &OpenConnection, phase: Phase, since: u64) {
+        // Overwrites the verdict.
+        connection.state.enter(phase, since);
+        self.ended.notify(usize::MAX);
+    }
+
+    /// Returns a listener that is notified whenever a connection ends, or does not give way.
     pub(crate) fn ended(&self) -> EventListener {
         self.ended.listen()
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use socket2::{Domain, Socket, Type};
 
 /// How long anything may take before the test fails: much longer than it takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -503,6 +504,17 @@ pub(crate) fn read_frame(stream: &mut impl Read) -> Option<Vec<u8>> {
     let mut payload = vec![0; u32::from_be_bytes(prefix).try_into().unwrap()];
     stream.read_exact(&mut payload).ok()?;
     Some(payload)
+}
+
+/// Connects from the address 127.0.0.`last`. Fails if the server is so quick to refuse the connection that it
+/// is reset before it is known to be open.
+pub(crate) fn connect_from(last: u8, server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+    socket.connect(&server.into())?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
 }
 
 /// Returns whether the peer has closed or reset the stream; waits until it does.

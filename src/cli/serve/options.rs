@@ -5,11 +5,13 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
 use framelet::format::OutputFormat;
+use framelet::net::Network;
 use framelet::sink::{FileSync, Keep, SinkTarget};
 
 use super::super::values::{
     Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, keep, layout, size, timeout,
 };
+use super::access::{Owner, mode};
 
 /// Receives messages and writes each one, whole and as it arrives, to standard output, a file, a
 /// database or Redis.
@@ -73,6 +75,26 @@ pub(crate) struct Serve {
     /// most connections at once (default: the limit of open files less 32, at most 10000)
     #[argh(option, arg_name = "N", from_str_fn(count))]
     pub(super) max_connections: Option<u64>,
+
+    /// how long to be idle before giving way when connections run out (default: 10s)
+    #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]
+    pub(super) evict_idle: Option<Timeout>,
+
+    /// most connections of one address; an IPv6 address counts by its first 64 bits (default: no limit)
+    #[argh(option, arg_name = "N", from_str_fn(count))]
+    pub(super) max_per_address: Option<u64>,
+
+    /// serve only peers with an address in this network; can be repeated (default: all)
+    #[argh(option, arg_name = "NETWORK")]
+    pub(super) allow: Vec<Network>,
+
+    /// permissions of the file of a Unix socket, such as 0660
+    #[argh(option, arg_name = "MODE", from_str_fn(mode))]
+    pub(super) mode: Option<u16>,
+
+    /// user and group that own the file of a Unix socket
+    #[argh(option, arg_name = "USER[:GROUP]")]
+    pub(super) owner: Option<Owner>,
 
     /// most time for a message to arrive, and for a peer to take replies (default: 30s)
     #[argh(option, arg_name = "DURATION", from_str_fn(timeout))]

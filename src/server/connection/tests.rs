@@ -146,6 +146,54 @@ fn the_clock_of_a_message_starts_with_its_first_byte() {
     });
 }
 
+/// Many times, since the reactor may be quick.
+#[test]
+fn what_the_kernel_has_received_keeps_a_connection_even_if_the_reactor_has_not_reported_it() {
+    let server = server(&Options::default());
+    for round in 0..100 {
+        let (mut connection, mut client) = connection(&server, None);
+        let socket = connection.receiver.reader.get_ref().clone();
+        let origin = Arc::clone(&connection.receiver.connection);
+        let state = &origin.state;
+        block_on(async {
+            let mut run = Box::pin(connection.run());
+            serve_until(&mut run, || state.phase() == Phase::Idle).await;
+            client.write_all(&frame(b"message")[..5]).unwrap();
+            wait_for_arrival(&socket, 5);
+            assert!(state.evict(state.snapshot()));
+            assert!(poll_once(&mut run).await.is_none(), "round {round}");
+            assert_eq!((state.phase(), state.snapshot().is_evicted()), (Phase::InMessage, false));
+        });
+    }
+}
+
+#[test]
+fn a_connection_gives_way_only_if_nothing_of_its_peer_is_left_to_do() {
+    let server = server(&Options::default());
+    let (commands, _taken) = smol::channel::bounded(2);
+    let commands = CommandSender::new(commands, Arc::default(), thread::current());
+    let queue = CommitQueue::new(&Arc::new(commands));
+    let (mut connection, mut client) = connection(&server, Some(queue));
+    let origin = Arc::clone(&connection.receiver.connection);
+    let state = &origin.state;
+    block_on(async {
+        let mut run = Box::pin(connection.run());
+        // The message is received, but not committed.
+        server.set_clock(7);
+        client.write_all(&frame(b"message")).unwrap();
+        serve_until(&mut run, || state.phase() == Phase::Idle && state.snapshot().since() == 7)
+            .await;
+        server.set_clock(100);
+        assert!(state.evict(state.snapshot()));
+        assert!(poll_once(&mut run).await.is_none());
+        let now = state.snapshot();
+        assert_eq!((now.phase(), now.since(), now.is_evicted()), (Phase::Idle, 7, false));
+        origin.commit(1, true);
+        assert!(state.evict(state.snapshot()));
+        assert!(matches!(poll_once(&mut run).await, Some(Outcome::Evicted)));
+    });
+}
+
 /// A sink that takes everything.
 struct Anything;
 

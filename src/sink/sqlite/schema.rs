@@ -18,7 +18,7 @@ const SCHEMA: &str = "
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY,    -- in the order in which they were committed; none is used twice
     received TEXT NOT NULL,    -- when the last byte had come: 2026-01-02T03:04:05.678Z
-    peer TEXT,                 -- 127.0.0.1:40122, or unix
+    peer TEXT,                 -- 127.0.0.1:40122, or uid:1000/pid:4242 at a Unix socket
     connection INTEGER,        -- numbered from 1 each time the server starts
     number INTEGER NOT NULL,   -- on its connection, or of its sender
     sender TEXT,               -- 32 hexadecimal digits, if it asked for acknowledgements

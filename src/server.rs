@@ -7,6 +7,7 @@ mod active_senders; // the current connection of each sender
 mod adaptive_spin; // when the writer thread busy-waits
 mod addresses; // which peers may connect, and how often
 mod answers; // receives requests and answers them
+mod commit_counts; // figures of the writer thread
 mod commit_queue; // bounded queue to the writer thread
 mod connection; // one connection, from its first byte to its end
 mod connection_state; // what a connection waits for, and signals to it
@@ -14,6 +15,7 @@ mod deadlines; // time limits
 mod echo; // passes messages on, and echoes them
 pub(crate) mod error;
 mod eviction; // which idle connection gives way to another one
+pub(crate) mod figures; // what a server has done and does now
 pub(crate) mod handler; // what answers messages
 mod incoming; // where connections come from
 mod known_senders; // how many messages of each sender are committed
@@ -36,6 +38,7 @@ mod upgrade; // work before the first byte is read, such as TLS
 mod writer_thread; // the thread that a sink runs on
 
 pub use error::ServeError;
+pub use figures::{CommitTimes, Figures, Incident, Monitor, SinkFigures, Stage, Trouble};
 pub use handler::{Echo, Handler, HandlerError, IntoReplies, Reply, Request};
 pub use reopen::Reopen;
 pub use server::{Server, Summary};

@@ -165,7 +165,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
         if catch_unwind(AssertUnwindSafe(|| drop(serving))).is_err() {
             end(&shared, &connection, messages, None);
         }
-        shared.remove(connection.number, messages);
+        shared.remove(connection.number);
     })
     .detach();
 }

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
 use smol::channel::{self, Receiver, Sender, TryRecvError, TrySendError};
 
 use super::adaptive_spin::AdaptiveSpin;
+use super::commit_counts::CommitCounts;
 use super::connection_state::Signal;
 use super::open_connection::OpenConnection;
 use crate::message::Batch;
@@ -62,7 +62,7 @@ impl CommitQueue {
     /// connections that wait have the space for it.
     pub(crate) fn send(&self, batch: Batch, from: &Arc<OpenConnection>) -> Option<Sending> {
         let messages = batch.len() as u64;
-        self.commands.counts.queued.fetch_add(messages, Ordering::SeqCst);
+        self.commands.counts.queue(messages);
         match self.commands.send(Command::Commit(batch, Arc::clone(from))) {
             Ok(()) => None,
             Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
@@ -112,7 +112,7 @@ impl CommitQueue {
 
 /// Messages that wait for room in the queue.
 struct Waiting {
-    counts: Arc<Counts>,
+    counts: Arc<CommitCounts>,
     messages: u64,
     connection: Arc<OpenConnection>,
 }
@@ -122,7 +122,7 @@ impl Drop for Waiting {
         // Its sender was refused: it still has these messages and sends them over another connection, so
         // they are not lost and must not count as uncommitted.
         if self.connection.state.signal() == Signal::Refused {
-            self.counts.queued.fetch_sub(self.messages, Ordering::SeqCst);
+            self.counts.unqueue(self.messages);
         }
     }
 }
@@ -134,7 +134,7 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub(super) struct CommandSender {
     queue: Sender<Command>,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<CommitCounts>,
     // Declared after the queue: fields drop in order, so the queue is closed when this wakes the thread.
     writer: WakeOnDrop,
 }
@@ -142,7 +142,7 @@ pub(super) struct CommandSender {
 impl CommandSender {
     pub(super) fn new(
         queue: Sender<Command>,
-        counts: Arc<Counts>,
+        counts: Arc<CommitCounts>,
         thread: Thread,
     ) -> CommandSender {
         CommandSender { queue, counts, writer: WakeOnDrop(thread) }
@@ -222,21 +222,6 @@ pub(super) fn wait_for_next(
 /// Returns whether there is a command to take, or no more will follow.
 fn has_next(commands: &Receiver<Command>) -> bool {
     !commands.is_empty() || commands.is_closed()
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    queued: AtomicU64,
-    /// Includes messages that were refused: they are not this server's to commit.
-    pub(super) committed: AtomicU64,
-}
-
-impl Counts {
-    /// Returns how many queued messages are not known to be committed.
-    pub(super) fn uncommitted(&self) -> u64 {
-        let committed = self.committed.load(Ordering::SeqCst);
-        self.queued.load(Ordering::SeqCst).saturating_sub(committed)
-    }
 }
 
 #[cfg(test)]

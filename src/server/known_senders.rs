@@ -14,6 +14,11 @@ pub(super) struct KnownSenders {
 }
 
 impl KnownSenders {
+    /// Returns how many senders are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Returns how many messages of each sender are committed; `None` if neither the sink nor the server
     /// knows.
     ///

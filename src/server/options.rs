@@ -7,6 +7,7 @@ use log::warn;
 use rustix::process::{Resource, getrlimit};
 
 use super::error::ServeError;
+use super::figures::Monitor;
 use super::handler::Answering;
 use super::reopen::Reopen;
 use super::upgrade::Upgrade;
@@ -58,6 +59,7 @@ pub(crate) struct Options {
     pub(crate) answering: Answering,
     pub(crate) upgrade: Option<Upgrade>,
     pub(crate) reopen: Reopen,
+    pub(crate) monitor: Monitor,
 }
 
 impl Default for Options {
@@ -81,6 +83,7 @@ impl Default for Options {
             answering: Answering::Nothing,
             upgrade: None,
             reopen: Reopen::default(),
+            monitor: Monitor::default(),
         }
     }
 }

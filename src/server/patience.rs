@@ -1,12 +1,13 @@
 //! Waits out transient errors of a sink.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use super::commit_counts::CommitCounts;
 use crate::net::backoff::Backoff;
 use crate::sink::message_sink::SinkError;
 use crate::wire::io_error::Plain;
@@ -14,26 +15,11 @@ use crate::wire::io_error::Plain;
 /// The shortest and longest wait before the sink is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// The reason why the sink cannot work now; `None` while it works.
-///
-/// Clones share it, so that a server that shuts down meanwhile can say why messages are not committed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Trouble(Arc<Mutex<Option<String>>>);
-
-impl Trouble {
-    pub(super) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, trouble: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-}
-
 /// Repeats what a sink could not do because of a transient error, until it succeeds. Logs the first failure
 /// and the recovery, one line each.
 pub(super) struct Patience<F> {
-    trouble: Trouble,
+    /// Where it is noted what the sink is doing.
+    counts: Arc<CommitCounts>,
     /// Whether nobody needs the sink any longer.
     abandoned: F,
     backoff: Backoff,
@@ -41,9 +27,9 @@ pub(super) struct Patience<F> {
 }
 
 impl<F: Fn() -> bool> Patience<F> {
-    pub(super) fn new(trouble: Trouble, abandoned: F) -> Patience<F> {
+    pub(super) fn new(counts: Arc<CommitCounts>, abandoned: F) -> Patience<F> {
         let backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        Patience { trouble, abandoned, backoff, since: None }
+        Patience { counts, abandoned, backoff, since: None }
     }
 
     /// Calls `attempt` until it succeeds.
@@ -56,7 +42,10 @@ impl<F: Fn() -> bool> Patience<F> {
         mut attempt: impl FnMut() -> Result<T, SinkError>,
     ) -> io::Result<T> {
         loop {
-            match attempt() {
+            self.counts.call_begins();
+            let result = attempt();
+            self.counts.call_ends();
+            match result {
                 Ok(done) => {
                     self.recovered();
                     return Ok(done);
@@ -70,13 +59,12 @@ impl<F: Fn() -> bool> Patience<F> {
 
     fn wait(&mut self, error: &io::Error) {
         let why = Plain(error).to_string();
-        if self.since.is_none() {
-            self.since = Some(Instant::now());
-            warn!("{why}; waiting until messages can be written again");
-        } else {
-            debug!("{why}; still waiting");
+        match self.since {
+            None => warn!("{why}; waiting until messages can be written again"),
+            Some(_) => debug!("{why}; still waiting"),
         }
-        self.trouble.set(Some(why));
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.counts.set_trouble(Some((why, since)));
         thread::sleep(self.backoff.next_wait());
     }
 
@@ -84,7 +72,7 @@ impl<F: Fn() -> bool> Patience<F> {
         if let Some(since) = self.since.take() {
             let waited = since.elapsed().as_secs_f64();
             info!("messages are written again, after {waited:.1} s");
-            self.trouble.set(None);
+            self.counts.set_trouble(None);
             self.backoff.reset();
         }
     }
@@ -102,26 +90,26 @@ mod tests {
 
     #[test]
     fn a_passing_failure_is_waited_out_and_said_meanwhile() {
-        let trouble = Trouble::default();
-        let mut patience = Patience::new(trouble.clone(), || false);
+        let counts = Arc::<CommitCounts>::default();
+        let mut patience = Patience::new(Arc::clone(&counts), || false);
         let attempts = Cell::new(0);
         let done = patience.until_done(|| {
             attempts.set(attempts.get() + 1);
             match attempts.get() {
                 1 => Err(away()),
                 2 => {
-                    assert_eq!(trouble.get().as_deref(), Some("it is away"));
+                    assert_eq!(counts.trouble().as_deref(), Some("it is away"));
                     Err(away())
                 }
                 n => Ok(n),
             }
         });
-        assert_eq!((done.unwrap(), trouble.get()), (3, None));
+        assert_eq!((done.unwrap(), counts.trouble()), (3, None));
     }
 
     #[test]
     fn a_lasting_failure_ends_it_at_once() {
-        let mut patience = Patience::new(Trouble::default(), || false);
+        let mut patience = Patience::new(Arc::default(), || false);
         let mut attempts = 0;
         let ended = patience.until_done(|| {
             attempts += 1;
@@ -132,7 +120,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_sink_that_nobody_needs() {
-        let mut patience = Patience::new(Trouble::default(), || true);
+        let mut patience = Patience::new(Arc::default(), || true);
         let ended = patience.until_done(|| Err::<(), _>(away()));
         assert_eq!(ended.unwrap_err().to_string(), "it is away");
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
+use super::commit_counts::CommitCounts;
 use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::wire::count::Count;
 use crate::wire::io_error::Plain;
@@ -31,9 +32,17 @@ impl Pruning {
     /// # Errors
     ///
     /// A [`SinkError::Fatal`].
-    pub(super) fn step(&mut self, sink: &mut dyn MessageSink) -> io::Result<()> {
-        let next = match sink.prune() {
+    pub(super) fn step(
+        &mut self,
+        sink: &mut dyn MessageSink,
+        counts: &CommitCounts,
+    ) -> io::Result<()> {
+        counts.call_begins();
+        let pruned = sink.prune();
+        counts.call_ends();
+        let next = match pruned {
             Ok(pruned) => {
+                counts.record_pruned(pruned.messages, pruned.bytes);
                 self.messages += pruned.messages;
                 self.bytes += pruned.bytes;
                 pruned.next
@@ -97,18 +106,20 @@ mod tests {
             Ok(Pruned { messages: 0, bytes: 0, next: Some(Duration::MAX) }),
             Err(SinkError::Fatal(away("it is damaged"))),
         ]);
-        let mut pruning = Pruning::default();
+        let (mut pruning, counts) = (Pruning::default(), CommitCounts::default());
         let before = Instant::now();
-        pruning.step(&mut sink).unwrap();
+        pruning.step(&mut sink, &counts).unwrap();
         assert!(pruning.due.unwrap() >= before + Duration::from_secs(5));
         // The first line is logged at once, the next only later.
         assert_eq!((pruning.messages, pruning.logged.is_some()), (0, true));
-        pruning.step(&mut sink).unwrap();
+        pruning.step(&mut sink, &counts).unwrap();
         assert_eq!((pruning.messages, pruning.bytes, pruning.due), (3, 10, None));
-        pruning.step(&mut sink).unwrap();
+        pruning.step(&mut sink, &counts).unwrap();
         assert!(pruning.due.unwrap() >= before + RETRY);
-        pruning.step(&mut sink).unwrap();
+        pruning.step(&mut sink, &counts).unwrap();
         assert_eq!(pruning.due, None);
-        assert_eq!(pruning.step(&mut sink).unwrap_err().to_string(), "it is damaged");
+        assert_eq!(pruning.step(&mut sink, &counts).unwrap_err().to_string(), "it is damaged");
+        let figures = counts.figures();
+        assert_eq!((figures.pruned, figures.pruned_bytes, figures.working_for), (5, 20, None));
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
+use super::figures::Incident;
+
 /// How many lines may be logged in a row, and the interval after which one more may be.
 type Rate = (u32, Duration);
 
@@ -46,71 +48,115 @@ pub(crate) enum Kind {
     SinkGone,
 }
 
-/// Every kind with its level, the target of its lines, and the name of its suppressed lines.
+/// Every kind with its name in figures, its level, the target of its lines, and the name of its suppressed lines.
 ///
 /// A target names the option that the line is about, such as `framelet::idle_timeout`, so that a program
 /// can tell its users how to change it.
-const KINDS: [(Kind, Level, &str, &str); 20] = [
-    (Kind::AcceptFailed, Level::Error, "framelet", "failures to accept connections"),
-    (Kind::OverLimit, Level::Warn, "framelet::max_connections", "connections over the limit"),
+const KINDS: [(Kind, &str, Level, &str, &str); 20] = [
+    (
+        Kind::AcceptFailed,
+        "accept_failed",
+        Level::Error,
+        "framelet",
+        "failures to accept connections",
+    ),
+    (
+        Kind::OverLimit,
+        "over_limit",
+        Level::Warn,
+        "framelet::max_connections",
+        "connections over the limit",
+    ),
     (
         Kind::NotAllowed,
+        "not_allowed",
         Level::Warn,
         "framelet::allow",
         "connections from addresses that are not allowed",
     ),
     (
         Kind::AddressFull,
+        "address_full",
         Level::Warn,
         "framelet::max_per_address",
         "connections over the limit of their address",
     ),
     (
         Kind::Evicted,
+        "evicted",
         Level::Warn,
         "framelet::max_connections",
         "idle connections that gave way to others",
     ),
-    (Kind::Bug, Level::Error, "framelet", "connections ended by a bug in framelet"),
-    (Kind::Idle, Level::Info, "framelet::idle_timeout", "idle connections"),
+    (Kind::Bug, "bug", Level::Error, "framelet", "connections ended by a bug in framelet"),
+    (Kind::Idle, "idle", Level::Info, "framelet::idle_timeout", "idle connections"),
     (
         Kind::NotTaken,
+        "not_taken",
         Level::Warn,
         "framelet::message_timeout",
         "peers that took nothing of their replies",
     ),
-    (Kind::Aborted, Level::Warn, "framelet", "connections cut off at shutdown"),
+    (Kind::Aborted, "aborted", Level::Warn, "framelet", "connections cut off at shutdown"),
     (
         Kind::NoMessage,
+        "no_message",
         Level::Warn,
         "framelet",
         "connections that sent something other than messages",
     ),
-    (Kind::Truncated, Level::Warn, "framelet", "connections that ended inside a message"),
+    (
+        Kind::Truncated,
+        "truncated",
+        Level::Warn,
+        "framelet",
+        "connections that ended inside a message",
+    ),
     (
         Kind::Late,
+        "late",
         Level::Warn,
         "framelet::message_timeout",
         "messages that were not complete in time",
     ),
     (
         Kind::Slow,
+        "slow",
         Level::Warn,
         "framelet::memory",
         "connections that were too slow while others waited for memory",
     ),
-    (Kind::Lost, Level::Warn, "framelet", "connections that were lost"),
-    (Kind::WriteFailed, Level::Warn, "framelet", "connections that took no more replies"),
-    (Kind::Setup, Level::Warn, "framelet", "connections whose setup failed"),
-    (Kind::HandlerFailed, Level::Error, "framelet", "connections whose handler failed"),
-    (Kind::Refused, Level::Warn, "framelet", "clients that were refused"),
+    (Kind::Lost, "lost", Level::Warn, "framelet", "connections that were lost"),
+    (
+        Kind::WriteFailed,
+        "write_failed",
+        Level::Warn,
+        "framelet",
+        "connections that took no more replies",
+    ),
+    (Kind::Setup, "setup", Level::Warn, "framelet", "connections whose setup failed"),
+    (
+        Kind::HandlerFailed,
+        "handler_failed",
+        Level::Error,
+        "framelet",
+        "connections whose handler failed",
+    ),
+    (Kind::Refused, "refused", Level::Warn, "framelet", "clients that were refused"),
     (
         Kind::NotAsked,
+        "no_acks_asked",
         Level::Warn,
         "framelet::require_ack",
         "clients that ask for no acknowledgements",
     ),
-    (Kind::SinkGone, Level::Warn, "framelet", "connections cut off because the sink failed"),
+    (
+        Kind::SinkGone,
+        "sink_failed",
+        Level::Warn,
+        "framelet",
+        "connections cut off because the sink failed",
+    ),
 ];
 
 /// Logs lines of each [`Kind`] up to its limit.
@@ -128,19 +174,21 @@ struct Limit {
     /// When the last line came, logged or not.
     last: Option<Instant>,
     left_out: u64,
+    /// How many there were in all.
+    total: u64,
 }
 
 impl RateLimitedLog {
     /// Logs a line, unless too many of its kind came lately.
     pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
-        let (_, _, target, _) = KINDS[kind as usize];
+        let (_, _, _, target, _) = KINDS[kind as usize];
         self.say_about(target, kind, line);
     }
 
     /// Does the same with another target.
     pub(crate) fn say_about(&self, target: &str, kind: Kind, line: impl fmt::Display) {
         let due = self.due(kind);
-        let (_, level, ..) = KINDS[kind as usize];
+        let (_, _, level, ..) = KINDS[kind as usize];
         match due {
             Some(0) => log!(target: target, level, "{line}"),
             // First in the line, because the logger may append advice for the target.
@@ -155,6 +203,7 @@ impl RateLimitedLog {
     fn due(&self, kind: Kind) -> Option<u64> {
         let now = Instant::now();
         let mut limit = self.limit(kind);
+        limit.total += 1;
         let left_out = limit.due(now, OF_A_KIND)?;
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.due(now, OF_ALL).is_none() {
@@ -162,6 +211,12 @@ impl RateLimitedLog {
             return None;
         }
         Some(left_out)
+    }
+
+    /// Returns how often each kind was said or suppressed.
+    pub(crate) fn incidents(&self) -> Vec<Incident> {
+        let count = |kind| self.limit(kind).total;
+        KINDS.map(|(kind, reason, ..)| Incident { reason, count: count(kind) }).into()
     }
 
     /// Logs how many lines were suppressed, for kinds that have become quiet. To be called from time to
@@ -177,7 +232,7 @@ impl RateLimitedLog {
     }
 
     fn say_left_out(&self, is_due: impl Fn(&Limit) -> bool) {
-        for (kind, level, target, what) in KINDS {
+        for (kind, _, level, target, what) in KINDS {
             let mut limit = self.limit(kind);
             let left_out = if is_due(&limit) { std::mem::take(&mut limit.left_out) } else { 0 };
             drop(limit);

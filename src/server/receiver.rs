@@ -195,9 +195,10 @@ impl Receiver {
         }
     }
 
-    /// Passes messages to the sink, if there is one. If its queue is full, returns a future that waits for
+    /// Counts messages, and passes them to the sink, if there is one. If its queue is full, returns a future that waits for
     /// room.
     pub(super) fn begin_to_hand_on(&mut self, payloads: &Arc<Payloads>) -> Option<Sending> {
+        self.shared.count_received(payloads);
         if let Some(acks) = self.connection.acks() {
             acks.set_received(self.received());
         }

@@ -13,6 +13,7 @@ use super::accept::{accept, accept_the_last};
 use super::connection_state::Signal;
 use super::deadlines::DeadlineSweeper;
 use super::error::ServeError;
+use super::figures::{Figures, Monitor};
 use super::handler::Handler;
 use super::incoming::Incoming;
 use super::options::Options;
@@ -416,6 +417,12 @@ impl Server {
         self
     }
 
+    /// Sets the [`Monitor`] that gives the figures of the server; keep a clone of it.
+    pub fn monitor(mut self, monitor: Monitor) -> Server {
+        self.options.monitor = monitor;
+        self
+    }
+
     /// Checks that the options are consistent, as [`Server::run`] does first.
     ///
     /// # Errors
@@ -455,6 +462,13 @@ impl Server {
         let Server { incoming, sink, options } = self;
         let mut writer = sink.map(WriterThread::start).transpose().map_err(ServeError::Start)?;
         let queue = writer.as_ref().map(WriterThread::queue);
+        let _watching = {
+            let (shared, counts) = (Arc::clone(shared), writer.as_ref().map(WriterThread::counts));
+            options.monitor.watch(move || {
+                let sink = counts.as_ref().map(|counts| counts.figures());
+                Figures { sink, ..shared.figures() }
+            })
+        };
         let _sweeper = DeadlineSweeper::start(shared).map_err(ServeError::Start)?;
         let mut incoming = incoming.accept().map_err(ServeError::Start)?;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener};
 use futures_lite::FutureExt;
@@ -14,12 +14,14 @@ use super::addresses::{Addresses, NotAdmitted, Source};
 use super::connection_state::{Phase, Signal, Snapshot};
 use super::error::ServeError;
 use super::eviction::Evictions;
+use super::figures::{Figures, Stage};
 use super::handler::Answering;
 use super::open_connection::OpenConnection;
 use super::options::{Options, max_connections};
 use super::rate_limited_log::RateLimitedLog;
 use super::upgrade::Upgrade;
 use crate::net::byte_stream::{ByteStream, Peer};
+use crate::stream::payloads::Payloads;
 use crate::stream::pool::Pool;
 use crate::wire::ack::Hello;
 use crate::wire::layout::Layout;
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     ended: Event,
     connections: AtomicU64,
     messages: AtomicU64,
+    payload_bytes: AtomicU64,
+    started: Instant,
 }
 
 impl Shared {
@@ -110,6 +114,8 @@ impl Shared {
             ended: Event::new(),
             connections: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            payload_bytes: AtomicU64::new(0),
+            started: Instant::now(),
         })
     }
 
@@ -249,9 +255,14 @@ impl Shared {
         u128::from(now.saturating_sub(snapshot.since())) > ticks
     }
 
-    /// Removes a connection that has ended, after this many messages.
-    pub(crate) fn remove(&self, connection: u64, messages: u64) {
-        self.messages.fetch_add(messages, Ordering::Relaxed);
+    /// Counts messages that were received together.
+    pub(crate) fn count_received(&self, payloads: &Payloads) {
+        self.messages.fetch_add(payloads.len() as u64, Ordering::Relaxed);
+        self.payload_bytes.fetch_add(payloads.payload_bytes() as u64, Ordering::Relaxed);
+    }
+
+    /// Removes a connection that has ended.
+    pub(crate) fn remove(&self, connection: u64) {
         if let Some(connection) = self.open().remove(&connection) {
             self.addresses.remove(connection.source());
         }
@@ -296,6 +307,24 @@ impl Shared {
     /// Returns the total numbers of connections and messages.
     pub(crate) fn totals(&self) -> (u64, u64) {
         (self.connections.load(Ordering::Relaxed), self.messages.load(Ordering::Relaxed))
+    }
+
+    /// Returns the figures of everything but the sink.
+    pub(crate) fn figures(&self) -> Figures {
+        let (connections, messages) = self.totals();
+        Figures {
+            stage: if self.is_draining() { Stage::Stopping } else { Stage::Serving },
+            uptime: self.started.elapsed(),
+            connections,
+            open_connections: self.open().len(),
+            max_connections: self.max_connections,
+            incidents: self.log.incidents(),
+            messages,
+            payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
+            memory: self.pool.held(),
+            memory_limit: self.pool.limit().saturating_add(self.max_message),
+            sink: None,
+        }
     }
 
     pub(crate) fn open(&self) -> MutexGuard<'_, HashMap<u64, Arc<OpenConnection>>> {

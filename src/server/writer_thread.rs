@@ -5,16 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use smol::channel::{self, Receiver, Sender};
 
 use super::adaptive_spin::AdaptiveSpin;
-use super::commit_queue::{
-    Command, CommandSender, CommitQueue, Counts, LENGTH, Next, wait_for_next,
-};
+use super::commit_counts::CommitCounts;
+use super::commit_queue::{Command, CommandSender, CommitQueue, LENGTH, Next, wait_for_next};
 use super::connection_state::Signal;
 use super::known_senders::KnownSenders;
-use super::patience::{Patience, Trouble};
+use super::patience::Patience;
 use super::pruning::Pruning;
 use super::turns::{Group, Pending};
 use crate::message::Batch;
@@ -30,7 +30,6 @@ const SINGLES: u32 = 8;
 #[derive(Debug)]
 pub(crate) struct WriterThread {
     commands: Arc<CommandSender>,
-    trouble: Trouble,
     /// Asks a sink that is in trouble to reopen its output.
     reopen: Arc<AtomicBool>,
     ended: Receiver<io::Result<()>>,
@@ -45,20 +44,19 @@ impl WriterThread {
     pub(crate) fn start(mut sink: Box<dyn MessageSink>) -> io::Result<WriterThread> {
         let (queue, commands) = channel::bounded(LENGTH);
         let (end, ended) = channel::bounded(1);
-        let counts = Arc::<Counts>::default();
-        let (committed, trouble) = (Arc::clone(&counts), Trouble::default());
-        let (waits_for, reopen) = (trouble.clone(), Arc::<AtomicBool>::default());
+        let (counts, reopen) = (Arc::<CommitCounts>::default(), Arc::<AtomicBool>::default());
+        let noted = Arc::clone(&counts);
         let reopens = Arc::clone(&reopen);
         let thread = thread::Builder::new().name("framelet-sink".into()).spawn(move || {
-            let patience = Patience::new(waits_for, || end.is_closed());
-            let result = run(&mut *sink, &commands, &committed, patience, &reopens);
+            let patience = Patience::new(Arc::clone(&noted), || end.is_closed());
+            let result = run(&mut *sink, &commands, &noted, patience, &reopens);
             // Dropped on this thread: ending a sink may block, like everything else it does.
             drop(sink);
             // If the receiver is gone, nobody needs the result.
             let _ = end.try_send(result);
         })?;
         let commands = CommandSender::new(queue, counts, thread.thread().clone());
-        Ok(WriterThread { commands: Arc::new(commands), trouble, reopen, ended })
+        Ok(WriterThread { commands: Arc::new(commands), reopen, ended })
     }
 
     /// Returns another queue to the thread.
@@ -98,7 +96,12 @@ impl WriterThread {
 
     /// Returns why the sink cannot take messages now, if it is in trouble.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.get()
+        self.commands.counts.trouble()
+    }
+
+    /// Returns what the thread has done and does now.
+    pub(crate) fn counts(&self) -> Arc<CommitCounts> {
+        Arc::clone(&self.commands.counts)
     }
 
     /// Returns how many queued messages are not known to be committed.
@@ -115,7 +118,7 @@ fn panicked() -> io::Error {
 fn run(
     sink: &mut dyn MessageSink,
     commands: &Receiver<Command>,
-    counts: &Counts,
+    counts: &CommitCounts,
     mut patience: Patience<impl Fn() -> bool>,
     reopen: &AtomicBool,
 ) -> io::Result<()> {
@@ -134,7 +137,7 @@ fn run(
                     Next::Command(command) => Some(command),
                     Next::End => return Ok(()),
                     Next::Due => {
-                        pruning.step(sink)?;
+                        pruning.step(sink, counts)?;
                         continue;
                     }
                 }
@@ -160,10 +163,12 @@ fn run(
         pending.take_group(&mut group);
         let committed = !group.batches.is_empty();
         if committed {
+            let since = Instant::now();
             commit(sink, &mut known, &group, &mut patience, reopen)?;
+            counts.record_commit(since, known.len());
             let alone = group.batches.len() == 1;
             for (batch, connection) in group.batches.iter().zip(&group.connections) {
-                counts.committed.fetch_add(batch.len() as u64, Ordering::SeqCst);
+                counts.commit(batch.len());
                 if !batch.is_refused() {
                     connection.commit(batch.len(), alone);
                 }
@@ -180,7 +185,7 @@ fn run(
             answer(asked, &mut patience, |of| known.last_checksums(of, sink))?;
         }
         if committed {
-            pruning.step(sink)?;
+            pruning.step(sink, counts)?;
         }
         if pending.is_empty() && std::mem::take(&mut reopens) {
             reopen.store(false, Ordering::SeqCst);

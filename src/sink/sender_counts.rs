@@ -32,6 +32,10 @@ impl SenderCounts {
         self.senders.get(&sender).map(|sender| sender.committed)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.senders.len()
+    }
+
     pub(crate) fn checksum(&self, sender: SenderId) -> Option<u64> {
         self.senders.get(&sender)?.checksum
     }

@@ -91,6 +91,11 @@ impl Pool {
         self.0.held.load(Ordering::Relaxed)
     }
 
+    /// Returns how many bytes may be held before readers wait. One payload may go over it.
+    pub(crate) fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     pub(super) fn held_for_peers(&self) -> usize {
         self.0.held_for_peers.load(Ordering::Relaxed)
     }

@@ -54,7 +54,7 @@ impl Serve {
                 ""
             })
         })?;
-        let access = self.access(&address)?;
+        let access = access::socket_access(self.mode, self.owner, &address)?;
         let listener = address.listen_with(access).await.map_err(|error| {
             Failure::new(
                 Exit::Network,

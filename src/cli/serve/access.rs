@@ -8,7 +8,6 @@ use nix::unistd::{Group, User};
 
 use super::super::exit_code::Exit;
 use super::super::failure::Failure;
-use super::Serve;
 
 /// Who owns a file; what is `None` stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,19 +57,19 @@ pub(crate) fn mode(text: &str) -> Result<u16, String> {
     mode.ok_or_else(|| "not permissions; write three octal digits, as in 0660 or 600".into())
 }
 
-impl Serve {
-    /// Returns who may connect to `address`.
-    pub(super) fn access(&self, address: &Address) -> Result<SocketAccess, Failure> {
-        let owner = self.owner.unwrap_or(Owner { uid: None, gid: None });
-        let access = SocketAccess { mode: self.mode, uid: owner.uid, gid: owner.gid };
-        if access != SocketAccess::default() && !matches!(address, Address::Unix(_)) {
-            let what = format!(
-                "only a Unix socket has a file with an owner and a mode, and not {address}"
-            );
-            return Err(Failure::new(Exit::Usage, format!("{what} (--mode, --owner)")));
-        }
-        Ok(access)
+/// Returns who may connect to `address`.
+pub(super) fn socket_access(
+    mode: Option<u16>,
+    owner: Option<Owner>,
+    address: &Address,
+) -> Result<SocketAccess, Failure> {
+    let Owner { uid, gid } = owner.unwrap_or(Owner { uid: None, gid: None });
+    let access = SocketAccess { mode, uid, gid };
+    if access != SocketAccess::default() && !matches!(address, Address::Unix(_)) {
+        let what = "only a Unix socket has a file with an owner and a mode, and not";
+        return Err(Failure::new(Exit::Usage, format!("{what} {address} (--mode, --owner)")));
     }
+    Ok(access)
 }
 
 #[cfg(test)]

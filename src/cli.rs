@@ -23,6 +23,11 @@ mod flags; // the option that fixes an error
 mod grouped; // digit grouping
 mod help; // help texts
 mod input; // input files and their frames
+#[cfg(feature = "metrics")]
+mod metrics; // figures for Prometheus
+#[cfg(not(feature = "metrics"))]
+#[path = "cli/no_metrics.rs"]
+mod metrics;
 mod process; // open files, and threads
 #[cfg(not(feature = "progress"))]
 #[path = "cli/no_progress.rs"]

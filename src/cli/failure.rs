@@ -106,3 +106,22 @@ pub(crate) fn missing_directory(path: &Path) -> String {
 pub(crate) fn plain(error: &io::Error) -> String {
     framelet::wire::Plain(error).to_string()
 }
+
+/// Says why it is not possible to listen at `address`, with advice for the usual causes.
+pub(crate) fn why_not_listening(address: &Address, error: &io::Error) -> String {
+    let hint = match (address, error.kind()) {
+        (Address::Unix(path), io::ErrorKind::NotFound) => &missing_directory(path),
+        (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {
+            "; another server may be running there (port 0 picks a free port)"
+        }
+        (Address::Tcp { .. }, io::ErrorKind::PermissionDenied) => {
+            "; ports below 1024 need a privilege"
+        }
+        (Address::Tcp { .. }, io::ErrorKind::AddrNotAvailable) => {
+            "; this machine does not have that address"
+        }
+        (_, io::ErrorKind::AddrInUse) => "; another server is running there",
+        _ => "",
+    };
+    format!("{}{hint}", plain(error))
+}

@@ -3,16 +3,17 @@
 use std::io;
 
 use ::log::{LevelFilter, info, warn};
-use framelet::server::{Echo, Reopen, ServeError};
+use framelet::Server;
+use framelet::server::{Echo, Monitor, Reopen, ServeError};
 use framelet::sink::SinkTarget;
 use framelet::wire::Count;
-use framelet::{Address, Server};
 use futures_lite::future;
 
 use super::exit_code::Exit;
-use super::failure::{Failure, missing_directory, plain};
+use super::failure::{Failure, plain, why_not_listening};
 use super::flags;
 use super::log;
+use super::metrics;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
 use super::values::{Timeout, address};
@@ -58,10 +59,11 @@ impl Serve {
         let listener = address.listen_with(access).await.map_err(|error| {
             Failure::new(
                 Exit::Network,
-                format!("cannot listen on {address}: {}", why(&address, &error)),
+                format!("cannot listen on {address}: {}", why_not_listening(&address, &error)),
             )
         })?;
         let bound = listener.address();
+        let monitor = Monitor::default();
         let mut server = self.options(Server::new(listener));
         server.check().map_err(failure)?;
         self.check_sink()?;
@@ -75,11 +77,16 @@ impl Serve {
         }
         survive_limits()?;
         let stopped = stop_signal()?;
+        // Served until the server has ended: also while it shuts down.
+        let _metrics = match &self.metrics {
+            Some(address) => Some(metrics::serve(address, monitor.clone()).await?),
+            None => None,
+        };
         match bound {
             Ok(address) => log::say(format!("listening on {address}")),
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
-        let summary = server.run(stopped).await.map_err(failure)?;
+        let summary = server.monitor(monitor).run(stopped).await.map_err(failure)?;
         info!(
             "{} over {}",
             Count(summary.messages, "message"),
@@ -118,25 +125,6 @@ impl Serve {
         }
         if self.echo { server.answer(Echo) } else { server }
     }
-}
-
-/// Why it cannot listen, with advice for the usual causes.
-fn why(address: &Address, error: &io::Error) -> String {
-    let hint = match (address, error.kind()) {
-        (Address::Unix(path), io::ErrorKind::NotFound) => &missing_directory(path),
-        (Address::Tcp { .. }, io::ErrorKind::AddrInUse) => {
-            "; another server may be running there (port 0 picks a free port)"
-        }
-        (Address::Tcp { .. }, io::ErrorKind::PermissionDenied) => {
-            "; ports below 1024 need a privilege"
-        }
-        (Address::Tcp { .. }, io::ErrorKind::AddrNotAvailable) => {
-            "; this machine does not have that address"
-        }
-        (_, io::ErrorKind::AddrInUse) => "; another server is running there",
-        _ => "",
-    };
-    format!("{}{hint}", plain(error))
 }
 
 fn failure(error: ServeError) -> Failure {

@@ -117,6 +117,10 @@ pub(crate) struct Serve {
     )]
     pub(super) grace: Duration,
 
+    /// where to serve figures for Prometheus, over HTTP (/metrics, and /healthz)
+    #[argh(option, arg_name = "ADDR")]
+    pub(super) metrics: Option<String>,
+
     /// threads that run the connections (default: 1)
     #[argh(option, arg_name = "N", from_str_fn(count))]
     pub(super) threads: Option<u64>,

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::addresses::{Addresses, Source};
+use super::addresses::Source;
 use super::connection_state::{Phase, Snapshot};
 use super::open_connection::OpenConnection;
 
@@ -49,28 +49,29 @@ impl Idle {
 type Turn = (usize, Reverse<(u64, u64)>, usize);
 
 impl Evictions {
-    /// Finds the connections that are idle and for which `may_give_way` holds.
+    /// Finds the connections that are idle and for which `may_give_way` holds. `source` returns the source of each, and
+    /// how many connections that has.
     pub(crate) fn find<'a>(
         open: impl Iterator<Item = &'a Arc<OpenConnection>>,
-        addresses: &Addresses,
         may_give_way: impl Fn(Snapshot) -> bool,
+        source: impl Fn(&OpenConnection) -> (Source, usize),
     ) -> Evictions {
-        let mut idle: Vec<(Source, Idle)> = open
+        let mut idle: Vec<((Source, usize), Idle)> = open
             .map(|connection| (connection.state.snapshot(), connection))
             .filter(|(snapshot, _)| matches!(snapshot.phase(), Phase::Idle | Phase::Setup))
             .filter(|(snapshot, _)| may_give_way(*snapshot))
             .map(|(snapshot, connection)| {
                 let connection = Arc::clone(connection);
-                (connection.source(), Idle { snapshot, connection })
+                (source(&connection), Idle { snapshot, connection })
             })
             .collect();
         idle.sort_by_key(|(source, idle)| (*source, Reverse(idle.since())));
         let (groups, turns) = (Vec::new(), BinaryHeap::new());
         let mut found = Evictions { groups, turns, last: None };
         let mut before = None;
-        for (source, idle) in idle {
+        for ((source, open), idle) in idle {
             if before != Some(source) {
-                found.groups.push(Group { open: addresses.count(source), idle: Vec::new() });
+                found.groups.push(Group { open, idle: Vec::new() });
                 before = Some(source);
             }
             if let Some(group) = found.groups.last_mut() {
@@ -128,22 +129,25 @@ mod tests {
     use crate::net::byte_stream::Peer;
 
     /// Connections of these addresses, all idle since the tick that follows each.
-    fn connections(of: &[(u8, u64)]) -> (Vec<Arc<OpenConnection>>, Addresses) {
-        let addresses = Addresses::new(None, None);
+    fn connections(of: &[(u8, u64)]) -> Vec<Arc<OpenConnection>> {
         let open = of.iter().zip(1..).map(|(&(last, since), number)| {
             let connection = OpenConnection::new(number, Peer::Tcp(([10, 0, 0, last], 1).into()));
-            connection.set_counted();
-            addresses.add(connection.source());
             connection.state.enter(Phase::Idle, since);
             Arc::new(connection)
         });
-        (open.collect(), addresses)
+        open.collect()
+    }
+
+    fn find(open: &[Arc<OpenConnection>], may_give_way: impl Fn(Snapshot) -> bool) -> Evictions {
+        let source = |of: &OpenConnection| of.source(false);
+        let count = |of: Source| open.iter().filter(|other| source(other) == of).count();
+        Evictions::find(open.iter(), may_give_way, |of| (source(of), count(source(of))))
     }
 
     /// Returns the order in which they give way to peers that have no connection.
     fn order(of: &[(u8, u64)]) -> Vec<u64> {
-        let (open, addresses) = connections(of);
-        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        let open = connections(of);
+        let mut evictions = find(&open, |_| true);
         std::iter::from_fn(|| evictions.evict(0, |_| false)).map(|of| of.number).collect()
     }
 
@@ -157,8 +161,8 @@ mod tests {
 
     #[test]
     fn a_peer_does_not_take_the_place_of_one_that_has_fewer() {
-        let (open, addresses) = connections(&[(1, 1), (2, 2), (2, 3)]);
-        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        let open = connections(&[(1, 1), (2, 2), (2, 3)]);
+        let mut evictions = find(&open, |_| true);
         assert!(evictions.evict(3, |_| false).is_none());
         assert_eq!(evictions.evict(2, |_| false).unwrap().number, 2);
         assert!(evictions.evict(2, |_| false).is_none());
@@ -167,11 +171,10 @@ mod tests {
 
     #[test]
     fn only_what_is_idle_for_long_enough_and_still_is_gives_way() {
-        let (open, addresses) = connections(&[(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
+        let open = connections(&[(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
         open[0].state.enter(Phase::InMessage, 1);
         open[1].state.enter(Phase::Setup, 2);
-        let mut evictions =
-            Evictions::find(open.iter(), &addresses, |snapshot| snapshot.since() < 5);
+        let mut evictions = find(&open, |snapshot| snapshot.since() < 5);
         // A message arrives after it was found.
         open[2].state.enter(Phase::Busy, 0);
         let gone: Vec<u64> =
@@ -181,8 +184,8 @@ mod tests {
 
     #[test]
     fn another_one_of_the_same_address_takes_the_turn_of_one_that_stays() {
-        let (open, addresses) = connections(&[(1, 1), (2, 2), (2, 3), (2, 4)]);
-        let mut evictions = Evictions::find(open.iter(), &addresses, |_| true);
+        let open = connections(&[(1, 1), (2, 2), (2, 3), (2, 4)]);
+        let mut evictions = find(&open, |_| true);
         // One that gets a message before it is told, and one that gets it after that.
         open[1].state.enter(Phase::Busy, 0);
         assert_eq!(evictions.evict(3, |_| false).unwrap().number, 3);

@@ -1,7 +1,7 @@
 //! An open connection, as the rest of the server sees it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use log::debug;
 
@@ -15,10 +15,8 @@ use crate::net::byte_stream::Peer;
 pub(crate) struct OpenConnection {
     pub(crate) number: u64,
     accepted_from: Peer,
-    /// The peer that a load balancer named. Boxed, since most connections have none.
+    /// The peer that a load balancer named, which may be itself. Boxed, since most connections have none.
     named: OnceLock<Box<Peer>>,
-    /// Whether the address of the peer is known, and the connection counts as one of it.
-    counted: AtomicBool,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
     /// Boxed, since most connections have none.
@@ -31,7 +29,6 @@ impl OpenConnection {
             number,
             accepted_from: peer,
             named: OnceLock::new(),
-            counted: AtomicBool::new(false),
             state: ConnectionState::default(),
             committed: AtomicU64::new(0),
             acks: OnceLock::new(),
@@ -45,22 +42,19 @@ impl OpenConnection {
 
     /// Sets the peer that a load balancer named.
     pub(crate) fn name_peer(&self, peer: Peer) {
-        debug!("connection {} from {peer}: through {}", self.number, self.accepted_from);
+        if peer != self.accepted_from {
+            debug!("connection {} from {peer}: through {}", self.number, self.accepted_from);
+        }
         // Cannot fail: there is one header on a connection.
         let _ = self.named.set(Box::new(peer));
     }
 
-    /// Returns what the connection is counted by.
-    pub(crate) fn source(&self) -> Source {
-        match self.counted.load(Ordering::SeqCst) {
-            true => Source::of(self.peer()),
-            false => Source::Unknown,
+    /// Returns what the connection is counted by, with or without a load balancer that names its peer.
+    pub(crate) fn source(&self, is_named: bool) -> Source {
+        match is_named && self.named.get().is_none() {
+            true => Source::Unknown,
+            false => Source::of(self.peer()),
         }
-    }
-
-    /// Records that the connection counts as one of its peer's address.
-    pub(crate) fn set_counted(&self) {
-        self.counted.store(true, Ordering::SeqCst);
     }
 
     /// Turns on acknowledgements, and records how many messages of the sender were committed before this

@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
     /// It was idle, and gave way to another connection.
     Evicted,
     /// The peer that the load balancer named may not connect, or not once more.
-    NotAdmitted(NotAdmitted),
+    NotAdmitted(Box<(Peer, NotAdmitted)>),
     /// The stream was not set up in time.
     SetupLate(Duration),
     /// The peer left before its first byte, as a probe does, so the stream was not set up.
@@ -99,7 +99,7 @@ pub(crate) fn report(
             let why = "it was idle when there could be no more connections";
             log.say(Kind::Evicted, format_args!("{who}: reset after {messages}, since {why}"));
         }
-        Outcome::NotAdmitted(why) => report_refusal(log, connection.peer(), *why),
+        Outcome::NotAdmitted(refused) => report_refusal(log, &refused.0, refused.1),
         Outcome::SetupLate(timeout) => {
             let timeout = humantime::format_duration(*timeout);
             let line = format_args!("{who}: reset, since its setup took longer than {timeout}");

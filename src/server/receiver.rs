@@ -119,12 +119,10 @@ impl Receiver {
         let admission = Arc::clone(&self.shared);
         let mut setting_up = pin!(async move {
             if expects_header {
-                if let Some(peer) =
-                    read_proxy_header(&mut accepted).await.map_err(Outcome::Setup)?
-                {
-                    connection.name_peer(peer);
-                }
-                admission.admit_named(&connection).map_err(Outcome::NotAdmitted)?;
+                let named = read_proxy_header(&mut accepted).await.map_err(Outcome::Setup)?;
+                let peer = named.unwrap_or_else(|| connection.peer().clone());
+                let admitted = admission.admit_named(&connection, peer.clone());
+                admitted.map_err(|why| Outcome::NotAdmitted(Box::new((peer, why))))?;
             }
             match upgrade {
                 Some(upgrade) => upgrade.begin(accepted).await.map(Some).map_err(Outcome::Setup),

@@ -190,22 +190,27 @@ impl Shared {
         }
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let connection = Arc::new(OpenConnection::new(number, peer.clone()));
-        if !self.proxy_protocol {
-            connection.set_counted();
-        }
-        self.addresses.add(connection.source());
+        self.addresses.add(self.source(&connection));
         open.insert(number, Arc::clone(&connection));
         Ok(connection)
     }
 
-    /// Admits a connection whose peer a load balancer has named, or is the load balancer itself.
-    pub(crate) fn admit_named(&self, connection: &OpenConnection) -> Result<(), NotAdmitted> {
+    /// Names the peer of a connection, as a load balancer has done.
+    pub(crate) fn admit_named(
+        &self,
+        connection: &OpenConnection,
+        peer: Peer,
+    ) -> Result<(), NotAdmitted> {
         let _open = self.open();
-        self.addresses.check(connection.peer())?;
-        self.addresses.remove(connection.source());
-        connection.set_counted();
-        self.addresses.add(connection.source());
+        self.addresses.check(&peer)?;
+        self.addresses.remove(self.source(connection));
+        connection.name_peer(peer);
+        self.addresses.add(self.source(connection));
         Ok(())
+    }
+
+    fn source(&self, connection: &OpenConnection) -> Source {
+        connection.source(self.proxy_protocol)
     }
 
     /// Returns whether a peer could be admitted if an idle connection gave way.
@@ -223,11 +228,15 @@ impl Shared {
             true => 0,
             false => self.addresses.count(Source::of(peer)),
         };
+        let source = |connection: &OpenConnection| {
+            let source = self.source(connection);
+            (source, self.addresses.count(source))
+        };
         let is_idle = |snapshot| self.has_lasted(snapshot, evict_idle, now);
         let mut evictions = self.evictions();
         let open = self.open();
-        let evictions = evictions
-            .get_or_insert_with(|| Evictions::find(open.values(), &self.addresses, is_idle));
+        let evictions =
+            evictions.get_or_insert_with(|| Evictions::find(open.values(), is_idle, source));
         evictions.evict(already, |connection| open.contains_key(&connection.number))
     }
 
@@ -264,7 +273,7 @@ impl Shared {
     /// Removes a connection that has ended.
     pub(crate) fn remove(&self, connection: u64) {
         if let Some(connection) = self.open().remove(&connection) {
-            self.addresses.remove(connection.source());
+            self.addresses.remove(self.source(&connection));
         }
         self.ended.notify(usize::MAX);
     }

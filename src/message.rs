@@ -42,6 +42,8 @@ pub struct Message<'a> {
     pub peer: Option<&'a Peer>,
     /// When its last byte was read, if known.
     pub received: Option<SystemTime>,
+    /// Which way it went, if that was [said](Batch::with_direction).
+    pub direction: Option<Direction>,
     /// Where its frame begins; `UNKNOWN` if it was not read from a stream.
     pub(crate) start: u64,
 }
@@ -50,8 +52,8 @@ impl<'a> Message<'a> {
     /// Returns the first message of an unknown peer, with an empty header.
     pub fn new(payload: &'a [u8]) -> Message<'a> {
         let (sender, connection, peer, received) = (None, None, None, None);
-        let (header, start) = (Header::EMPTY, UNKNOWN);
-        Message { header, payload, number: 1, sender, connection, peer, received, start }
+        let (header, direction, start) = (Header::EMPTY, None, UNKNOWN);
+        Message { header, payload, number: 1, sender, connection, peer, received, direction, start }
     }
 
     /// Sets the header.
@@ -78,6 +80,28 @@ impl<'a> Message<'a> {
     pub fn offset(&self) -> Option<u64> {
         (self.start != UNKNOWN).then_some(self.start)
     }
+}
+
+/// Which way a message went, for programs that write down both sides of a conversation.
+///
+/// The format `json` has it as `"direction":"in"` or `"direction":"out"`.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::message::Direction;
+/// use framelet::Batch;
+///
+/// let reply: Batch = ["pong"].into_iter().collect();
+/// let reply = reply.with_direction(Direction::In);
+/// assert_eq!(reply.messages().next().unwrap().direction, Some(Direction::In));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It was received.
+    In,
+    /// It was sent.
+    Out,
 }
 
 /// The connection over which messages arrived.
@@ -143,6 +167,7 @@ pub struct Batch {
     payloads: Arc<Payloads>,
     origin: Option<Arc<Origin>>,
     received: Option<SystemTime>,
+    direction: Option<Direction>,
     /// How many payloads at the start do not belong to the batch.
     skipped: usize,
 }
@@ -197,7 +222,19 @@ impl Batch {
     }
 
     pub(crate) fn received_from(origin: Arc<Origin>, payloads: Arc<Payloads>) -> Batch {
-        Batch { payloads, origin: Some(origin), received: Some(SystemTime::now()), skipped: 0 }
+        Batch {
+            payloads,
+            origin: Some(origin),
+            received: Some(SystemTime::now()),
+            direction: None,
+            skipped: 0,
+        }
+    }
+
+    /// Says which way the messages went.
+    #[must_use]
+    pub fn with_direction(self, direction: Direction) -> Batch {
+        Batch { direction: Some(direction), ..self }
     }
 
     /// Returns the number of messages; at least one.
@@ -287,6 +324,7 @@ impl Batch {
             sender: self.sender(),
             origin: self.origin.as_deref(),
             received: self.received,
+            direction: self.direction,
         }
     }
 }
@@ -322,6 +360,7 @@ pub struct Messages<'a> {
     sender: Option<SenderId>,
     origin: Option<&'a Origin>,
     received: Option<SystemTime>,
+    direction: Option<Direction>,
 }
 
 impl<'a> Iterator for Messages<'a> {
@@ -344,6 +383,7 @@ impl<'a> Iterator for Messages<'a> {
             connection: self.origin.map(|origin| origin.connection),
             peer: self.origin.map(|origin| &origin.peer),
             received: self.received,
+            direction: self.direction,
             start,
         })
     }
@@ -365,7 +405,8 @@ impl<P: AsRef<[u8]>> FromIterator<P> for Batch {
 /// Messages that did not come over a connection, such as those read from a file.
 impl From<Payloads> for Batch {
     fn from(payloads: Payloads) -> Batch {
-        Batch { payloads: Arc::new(payloads), origin: None, received: None, skipped: 0 }
+        let (payloads, origin, received) = (Arc::new(payloads), None, None);
+        Batch { payloads, origin, received, direction: None, skipped: 0 }
     }
 }
 

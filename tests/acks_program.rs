@@ -111,8 +111,68 @@ fn a_server_with_another_layout_is_told_from_one_without_acknowledgements() {
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     let output = send(address, &["--retry", "0s"], b"a\n");
-    check(&output, 3, &["its answer is invalid: message 1 at byte 0: length 2466771378 is over"]);
+    check(&output, 3, &[r#"it sent 93 07 f1 b2 "\x93\u{7}\xf1\xb2"; nothing was sent"#]);
     assert!(!said(&output).contains("raise the limit"), "{}", said(&output));
+}
+
+#[test]
+fn what_a_server_of_another_kind_sends_is_named_and_no_limit_on_acknowledgements() {
+    for (sent, words) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            "it sent 48 54 54 50 \"HTTP\"; this looks like an HTTP response",
+        ),
+        (b"220 mail.example ESMTP\r\n", "\"220 \"; this looks like the greeting of an SMTP server"),
+        (b"\0\0\0\x05hello", "it sent a message of 5 bytes, \"hello\";"),
+        // These would be a count, a refusal and a checksum.
+        (b"\0\0\0\x08welcome!", "it sent a message of 8 bytes, \"welcome!\";"),
+        (b"\0\0\0\x0chello there!", "it sent a message of 12 bytes, \"hello there!\";"),
+        (
+            b"\0\0\0\x11{\"hello\"\0checksum",
+            "it sent a message of 17 bytes, \"{\"hello\"\\0checksum\";",
+        ),
+        (b"\0\0\x08\0", "it sent 00 00 08 00 \"\\0\\0\\u{8}\\0\" (as a length, 2048);"),
+        // It waits for more.
+        (b"\0\x02h", "no whole answer within 300ms"),
+        (b"OK\n", "it sent 4f 4b 0a \"OK\\n\"; this looks like text without a length prefix"),
+    ] {
+        let address = odd_server(move |mut stream| {
+            stream.write_all(sent).unwrap();
+            let _ = io::copy(&mut stream, &mut io::sink());
+        });
+        let output = send(address, &["--timeout", "300ms", "--retry", "0s"], b"a\n");
+        check(&output, 3, &["this server seems to give no acknowledgements: ", words]);
+        let said = said(&output);
+        assert!(!said.contains("limit") && !said.contains("1033"), "{said}");
+        // Where the error names another protocol, the layout is not in doubt.
+        assert_eq!(said.contains("--layout"), !said.contains("this looks like"), "{said}");
+    }
+    // One that closes after it.
+    let address = odd_server(|mut stream| {
+        let _ = stream.read(&mut [0; 64]);
+        stream.write_all(b"no\n").unwrap();
+    });
+    check(
+        &send(address, &[], b"a\n"),
+        3,
+        &["this looks like text without a length prefix (\"no\\n\")"],
+    );
+}
+
+#[test]
+fn a_server_that_sends_everything_back_is_named() {
+    for layout in ["u32be", "u64le+self"] {
+        let address = odd_server(|mut stream| {
+            let mut back = stream.try_clone().unwrap();
+            let _ = io::copy(&mut stream, &mut back);
+        });
+        let output = send(address, &["--layout", layout], b"a\n");
+        check(
+            &output,
+            3,
+            &["no acknowledgements: it sends back what it receives; nothing was sent"],
+        );
+    }
 }
 
 /// A listener that closes the first `times` connections, and welcomes nobody.
@@ -159,8 +219,8 @@ fn a_refusal_is_shown_and_cannot_drive_the_terminal() {
         (RefusalCode::Fenced, 1, "", "a newer connection of this sender has taken over"),
         (RefusalCode::Gap, 1, "message 7 was expected", "refuses: message 7 was expected"),
         (RefusalCode::TooLong, 3, "", "a message is longer than it takes"),
-        (RefusalCode::Other(99), 1, "", "code 99"),
-        (RefusalCode::Other(99), 1, "\x1b[2J", "refuses: \\u{1b}[2J"),
+        (RefusalCode::from_byte(99).unwrap(), 1, "", "code 99"),
+        (RefusalCode::from_byte(99).unwrap(), 1, "\x1b[2J", "refuses: \\u{1b}[2J"),
     ] {
         let (address, _) = start(move |connection| connection.refuse(code, text));
         check(&send(address, &[], b"a\n"), exit, &[words]);
@@ -271,7 +331,12 @@ fn options_that_make_no_sense_together_are_refused() {
         (&["--ack", "--sender-file", "/etc/passwd"], "no sender id in it: its first line has 32"),
         (&["--ack", "--window", "0"], "must be at least 1"),
         (&["--ack", "--sender", "abc"], "32 lower-case hexadecimal digits"),
-        (&["--ack", "--layout", "u16be"], "no acknowledgements in u16be"),
+        (&["--ack", "--layout", "u16be"], "4 or 8 bytes: use u32be instead of u16be (--layout)"),
+        (
+            &["--ack", "--layout", "grpc"],
+            "acknowledgements need a layout without headers and with a length of 4 or 8 bytes: use u32be \
+             instead of h1:u32be (--layout)",
+        ),
     ] {
         let output = framelet(&[&["send", "127.0.0.1:1"], arguments].concat(), b"");
         check(&output, 2, &[words]);
@@ -488,7 +553,7 @@ fn a_file_keeps_the_sender_and_what_is_committed_of_its_input() {
 #[test]
 fn the_file_of_a_sender_is_written_while_it_sends_and_when_it_is_stopped() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("sender");
+    let path = directory.path().join("my sender");
     let (address, committed) = start(Connection::serve);
     let mut command = Command::new(FRAMELET);
     command.args(["send", &address.to_string(), "--ack", "--input", "lines", "--sender-file"]);
@@ -505,7 +570,7 @@ fn the_file_of_a_sender_is_written_while_it_sends_and_when_it_is_stopped() {
     let output = running.wait();
     let shown = said(&output);
     assert_eq!(output.status.code(), Some(1), "{shown}");
-    let hint = format!("`--ack --sender-file {} --resume` on the same input", path.display());
+    let hint = format!("`--ack --sender-file '{}' --resume` on the same input", path.display());
     assert!(shown.contains(&hint), "{shown}");
     // The client may have been stopped before it knew of the last one.
     assert!(noted("committed 3 ") || shown.contains("committed 2"), "{shown}");
@@ -601,7 +666,7 @@ fn where_the_server_has_lost_messages_another_sender_is_the_way_to_go_on() {
         }
         _ => {
             connection.say(Answer::Acknowledgement(0));
-            connection.refuse(RefusalCode::Other(99), "");
+            connection.refuse(RefusalCode::from_byte(99).unwrap(), "");
         }
     });
     let output = send(&address, &["--renumber"], b"1\n2\n3\n");

@@ -117,12 +117,12 @@ fn a_record_whose_header_does_not_fit_is_named_and_those_before_are_sent() {
         b"{\"header\":\"51\",\"payload\":\"one\"}\n\n{\"header\":\"5152\",\"payload\":\"two\"}\n";
     let output = encode(&["--input", "json"], objects);
     let words = "record 3 of the input: a header of 2 bytes, but h1:u32be+self has 1 (--layout)";
-    check(&output, 3, &[words]);
+    check(&output, 2, &[words]);
     assert_eq!(output.stdout, b"Q\0\0\0\x07one");
     let server = Server::start(&["--layout", POSTGRES, "--output", "json"]);
     let address = server.address.to_string();
     let send = ["send", &address, "--layout", POSTGRES, "--input", "json"];
-    check(&framelet(&send, objects), 3, &[words]);
+    check(&framelet(&send, objects), 2, &[words]);
     assert!(String::from_utf8(server.stop().output).unwrap().ends_with(
         ",\"number\":1,\"offset\":0,\"length\":3,\"header\":\"51\",\"payload\":\"one\"}\n"
     ));
@@ -136,7 +136,7 @@ fn a_record_whose_header_does_not_fit_is_named_and_those_before_are_sent() {
     let output = framelet(&["encode", "--input", "json"], objects);
     check(
         &output,
-        3,
+        2,
         &["record 1 of the input: a header of 1 byte, but u32be has none (--layout)"],
     );
     assert!(output.stdout.is_empty());
@@ -169,7 +169,8 @@ fn what_is_sent_with_a_header_is_served_with_it_and_replied_with_it() {
     };
     let reply = |header| {
         format!(
-            "{{\"number\":1,\"offset\":0,\"length\":3,\"header\":\"{header}\",\"payload\":\"one\"}}\n"
+            "{{\"direction\":\"in\",\"number\":1,\"offset\":0,\"length\":3,\"header\":\"{header}\",\
+             \"payload\":\"one\"}}\n"
         )
     };
     assert_eq!(send(&["--header", "51", "--message", "one"], b""), reply("51"));
@@ -211,7 +212,7 @@ fn an_acknowledged_message_has_no_header_and_one_that_brings_one_is_refused() {
     let address = server.address.to_string();
     let objects = b"{\"payload\":\"one\"}\n{\"header\":\"51\",\"payload\":\"two\"}\n";
     let output = framelet(&["send", &address, "--ack", "--input", "json"], objects);
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     let words = "record 2 of the input: a header of 1 byte, but u32be has none (--layout)";
     assert!(said(&output).contains(words), "{}", said(&output));
     let served = String::from_utf8(server.stop().output).unwrap();
@@ -317,4 +318,31 @@ fn a_message_that_waits_for_a_reply_has_its_header_too() {
     let formats = ["--input", "lines", "--output", "frames"];
     let output = framelet(&[&arguments[..], &formats[..]].concat(), b"one\ntwo\n");
     assert_eq!(written(&output), b"Q\0\0\0\x07oneQ\0\0\0\x07two");
+}
+
+#[test]
+fn the_longest_header_lines_survive_json_and_longer_ones_are_refused_with_the_limit() {
+    let frame = |len: usize| {
+        let lines =
+            format!("a: {}\r\n", "b".repeat(len - "Content-Length: 2\r\na: \r\n\r\n".len()));
+        format!("Content-Length: 2\r\n{lines}\r\nhi").into_bytes()
+    };
+    let json = framelet(&["decode", "--layout", "lsp", "--output", "json"], &frame(4096));
+    check(&json, 0, &[]);
+    let again = framelet(&["encode", "--layout", "lsp", "--input", "json"], &json.stdout);
+    check(&again, 0, &[]);
+    assert!(again.stdout == frame(4096));
+    let output = framelet(&["decode", "--layout", "lsp"], &frame(4097));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        said(&output).contains("the header lines have more than 4096 bytes"),
+        "{}",
+        said(&output)
+    );
+    let header = "613a0d0a".repeat(1100);
+    let longer = format!("{{\"header\":\"{header}\",\"payload\":\"hi\"}}");
+    let output = framelet(&["encode", "--layout", "lsp", "--input", "json"], longer.as_bytes());
+    let words =
+        ["record 1 of the input: the header of an lsp message is lines", "this one has 4400"];
+    check(&output, 2, &words);
 }

@@ -184,7 +184,10 @@ fn acknowledgements_can_be_required() {
     assert_eq!(server.stop().output, b"asked\n");
     for (arguments, words) in [
         (&["--require-ack", "--echo"][..], "gives no acknowledgements"),
-        (&["--require-ack", "--layout", "u16be"], "use a layout of 4 or 8 bytes"),
+        (
+            &["--require-ack", "--layout", "u16be"],
+            "without headers and with a length of 4 or 8 bytes: use u32be instead of u16be",
+        ),
     ] {
         let output = framelet(&[&["serve", "127.0.0.1:0"], arguments].concat(), b"");
         check(&output, 2, &[words]);

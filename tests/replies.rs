@@ -79,8 +79,9 @@ fn replies_beyond_the_expected_ones_are_not_printed() {
     let arguments = ["send", &address, "--message", "x", "--expect", "2", "--output", "json"];
     let output = framelet(&arguments, b"");
     check(&output, 0, &[]);
-    let lines = "{\"number\":1,\"offset\":0,\"length\":1,\"payload\":\"a\"}\n\
-                 {\"number\":2,\"offset\":5,\"length\":1,\"payload\":\"b\"}\n";
+    let lines = r#"{"direction":"in","number":1,"offset":0,"length":1,"payload":"a"}
+{"direction":"in","number":2,"offset":5,"length":1,"payload":"b"}
+"#;
     assert_eq!(String::from_utf8(output.stdout).unwrap(), lines);
 }
 
@@ -144,6 +145,87 @@ fn hang_up_ends_the_sending_direction_after_the_replies_and_waits_for_the_end() 
         let output =
             framelet(&[&["send", &address, "--message", "x", "--hang-up"], each].concat(), b"");
         check(&output, 1, &["the connection to the server was lost"]);
+    }
+}
+
+// ---- replies that are none
+
+/// What a server sends whose lengths have two bytes.
+const SHORT: &[u8] = b"\0\x05hello";
+
+#[test]
+fn part_of_a_reply_is_judged_when_the_time_is_over() {
+    for (arguments, words) in [
+        (&["--each"][..], "no reply to message 1 within 300ms (--each, --timeout)"),
+        (&["--expect", "1"], "0 of 1 replies came, and no more within 300ms"),
+        (&[], "has not closed the connection within 300ms"),
+    ] {
+        for (sent, part) in [
+            (SHORT, "got 7 of 354409 bytes; prefix 00 05 68 65"),
+            (SHORT, "as u16be it would be 5: try --layout u16be"),
+            (b"\0\0\0\x09hello", "the length may count its own prefix, as in u32be+self"),
+            (
+                b"\0\0\0\x09hell",
+                "message 1 at byte 0: not complete within 300ms: got 8 of 13 bytes",
+            ),
+            (b"OK\n", "this looks like text without a length prefix (\"OK\\n\")"),
+        ] {
+            let address = answer(1, sent.to_vec(), |_| std::thread::park());
+            let send = ["send", &address, "--message", "x", "--timeout", "300ms"];
+            let output = framelet(&[&send[..], arguments].concat(), b"");
+            check(&output, 4, &[words, "the server sent part of a reply: ", part]);
+        }
+    }
+    // Between two replies there is no part of one.
+    let address = answer(1, frame(b"a"), |_| std::thread::park());
+    let send = ["send", &address, "--message", "x", "--timeout", "300ms", "--expect", "2"];
+    let output = framelet(&send, b"");
+    check(&output, 4, &["1 of 2 replies came"]);
+    assert!(!said(&output).contains("part of a reply"), "{}", said(&output));
+}
+
+#[test]
+fn part_of_a_reply_is_judged_when_the_connection_is_lost() {
+    let lost = "the connection to the server was lost: connection reset by peer";
+    for (sent, words) in [
+        (
+            SHORT,
+            "message 1 at byte 0: connection reset by peer, 7 bytes into it; as u16be it would be 5: try",
+        ),
+        (b"\0\0\0\x09hell", "message 1 at byte 0: connection reset by peer, 8 bytes into it"),
+        (b"OK\n", "this looks like text without a length prefix (\"OK\\n\")"),
+    ] {
+        let address = answer(1, sent.to_vec(), reset);
+        let output = framelet(&["send", &address, "--message", "x", "--expect", "1"], b"");
+        check(&output, 1, &[lost, "the server sent part of a reply: ", words]);
+        let address = answer(1, sent.to_vec(), drop);
+        let output = framelet(&["send", &address, "--message", "x", "--expect", "1"], b"");
+        check(
+            &output,
+            3,
+            &["reply from the server: message 1 at byte 0: the stream ended inside the"],
+        );
+    }
+    let address = answer(1, Vec::new(), reset);
+    let output = framelet(&["send", &address, "--message", "x", "--expect", "1"], b"");
+    check(&output, 1, &[lost]);
+    assert!(!said(&output).contains("part of a reply"), "{}", said(&output));
+}
+
+#[test]
+fn a_server_of_another_kind_is_named_even_if_it_resets_the_connection() {
+    for each in [&[][..], &["--each"]] {
+        for _ in 0..5 {
+            let address = odd_server(|mut stream| {
+                stream.read_exact(&mut [0]).unwrap();
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+                reset(stream);
+            });
+            let input = vec![b'x'; 4 << 20];
+            let send = ["send", &address, "--input", "whole"];
+            let output = framelet(&[&send[..], each].concat(), &input);
+            check(&output, 3, &["reply from the server: ", "this looks like an HTTP response"]);
+        }
     }
 }
 

@@ -134,7 +134,7 @@ fn a_stream_that_fails_is_told_apart_from_one_that_ends() {
                     let into_it =
                         format!(", {} into it", framelet::wire::Count(got as u64, "byte"));
                     assert_eq!(again.to_string().ends_with(&into_it), got > 0, "{again}");
-                    let ReadError::Io { error, at, got: came } = again else {
+                    let ReadError::Io { error, at, got: came, .. } = again else {
                         panic!("{again} after {fails_after} bytes");
                     };
                     assert_eq!((error.kind(), at, came), (kind, expected, got as u64));

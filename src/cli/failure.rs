@@ -95,10 +95,24 @@ pub(crate) fn missing_directory(path: &Path) -> String {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     match directory.map(|directory| (directory, directory.try_exists())) {
         Some((directory, Ok(false))) => {
-            let directory = directory.display();
-            format!("; the directory {directory} does not exist (mkdir -p {directory})")
+            let shown = directory.display();
+            format!("; the directory {shown} does not exist (mkdir -p {})", quoted(directory))
         }
         _ => String::new(),
+    }
+}
+
+/// Returns a path as it can be pasted into a shell.
+pub(crate) fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    match !path.is_empty() && !path.starts_with('-') && path.chars().all(is_plain) {
+        true => path.into(),
+        // A leading hyphen would be read as an option.
+        false => {
+            let start = if path.starts_with('-') { "./" } else { "" };
+            format!("'{start}{}'", path.replace('\'', r"'\''"))
+        }
     }
 }
 
@@ -124,4 +138,32 @@ pub(crate) fn why_not_listening(address: &Address, error: &io::Error) -> String 
         _ => "",
     };
     format!("{}{hint}", plain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_quoted_path_is_one_word_of_a_shell() {
+        for (path, shown) in [
+            ("/var/lib/a.sender", "/var/lib/a.sender"),
+            ("my files/a", "'my files/a'"),
+            ("it's", r"'it'\''s'"),
+            ("$(id)`id`\"*", "'$(id)`id`\"*'"),
+            ("~/a", "'~/a'"),
+            ("é", "'é'"),
+            ("-rf", "'./-rf'"),
+            ("", "''"),
+        ] {
+            let quoted = quoted(Path::new(path));
+            assert_eq!(quoted, shown);
+            let echo = format!("printf %s {quoted}");
+            let output = Command::new("sh").args(["-c", &echo]).output().unwrap();
+            let printed = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(printed.strip_prefix("./").unwrap_or(&printed), path);
+        }
+    }
 }

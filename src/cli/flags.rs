@@ -3,7 +3,7 @@
 //! The library knows no command line. Its errors can be matched, and the target of a log line names the
 //! option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
 
-use framelet::client::AckError;
+use framelet::client::{AckError, AnswerError};
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
 use framelet::wire::{
@@ -26,10 +26,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
 
 /// Returns the error of a stream, with advice.
 pub(crate) fn of_stream(error: &ReadError) -> String {
-    let layout = match error {
-        ReadError::Protocol(protocol) => protocol.suspect.as_ref().and_then(Suspect::layout_name),
-        _ => None,
-    };
+    let layout = error.suspect().and_then(Suspect::layout_name);
     let hint = layout.and_then(|layout| of_target(&format!("framelet::layout::{layout}")));
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
 }
@@ -80,9 +77,12 @@ pub(crate) fn of_client(error: &AckError) -> String {
         AckError::Random(_) => format!("{error} (--sender)"),
         AckError::Limit(_) => format!("--max-message: {error}"),
         AckError::Layout(_) => format!("{error} (--layout)"),
-        AckError::NoAcknowledgements { .. } => {
-            format!("{error}; if it does give them, its --layout may be different")
-        }
+        AckError::NoAcknowledgements(answer) => match answer {
+            AnswerError::Echo => error.to_string(),
+            // Another protocol, or another layout: the error names it.
+            AnswerError::Frame(frame) if frame.suspect.is_some() => error.to_string(),
+            _ => format!("{error}; if it does give them, its --layout may be different"),
+        },
         AckError::Refused { refusal, .. } => match refusal.code {
             RefusalCode::TooLong => format!("{error} (--max-message of the server)"),
             RefusalCode::Late => format!("{error} (--message-timeout of the server)"),

@@ -155,8 +155,8 @@ impl Framer {
                 Failure::new(Exit::Protocol, format!("{error} (--max-message)"))
             }
             InputFault::Encode(ref fault) => {
-                let hint = flags::of_encoding(fault);
-                Failure::new(Exit::Protocol, format!("{error}{hint}"))
+                let (exit, hint) = (Exit::of_encoding(fault), flags::of_encoding(fault));
+                Failure::new(exit, format!("{error}{hint}"))
             }
             InputFault::Frame { error: ref frame, .. } => {
                 let mended_by = flags::of_length(frame);

@@ -10,7 +10,7 @@ use futures_lite::FutureExt;
 use futures_lite::future::block_on;
 
 use super::exit_code::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, quoted};
 use super::log;
 use super::process::check_threads;
 use super::values::address;
@@ -92,7 +92,8 @@ impl Send {
                 Exit::Usage,
                 format!(
                     "{file} is a file, not an address; send reads standard input, as in \
-                     framelet send ADDR < {file}"
+                     framelet send ADDR < {}",
+                    quoted(Path::new(file))
                 ),
             ),
             false => failure,

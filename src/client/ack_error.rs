@@ -10,8 +10,9 @@ use crate::wire::ack::UnsupportedLayout;
 use crate::wire::answer::{InvalidAnswer, Refusal};
 use crate::wire::count::Count;
 use crate::wire::error::{Fault, ProtocolError};
+use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::io_error::Plain;
-use crate::wire::layout::{EncodeError, LimitError};
+use crate::wire::layout::{DEFAULT_MAX_MESSAGE, EncodeError, LimitError};
 use crate::wire::sender_id::SenderId;
 
 /// Why messages are not known to be committed.
@@ -117,7 +118,9 @@ pub enum AckError {
 pub enum AnswerError {
     /// The connection failed or ended, or nothing arrived in time ([`io::ErrorKind::TimedOut`]).
     Io(Arc<io::Error>),
-    /// Something that is not a frame.
+    /// The client's own first bytes: the server sends back what it receives.
+    Echo,
+    /// Something that is not a frame of an answer.
     Frame(Box<ProtocolError>),
     /// A frame that is not an answer.
     Payload(InvalidAnswer),
@@ -131,8 +134,27 @@ impl AnswerError {
         match self {
             AnswerError::Io(error) if error.kind() == io::ErrorKind::TimedOut => self.to_string(),
             AnswerError::Io(_) => format!("{self} before it answered"),
-            _ => format!("its answer is invalid: {self}"),
+            AnswerError::Echo => self.to_string(),
+            AnswerError::Frame(error) => format!("it sent {}", description(error)),
+            AnswerError::Payload(error) => format!("it sent {}", error.description()),
+            AnswerError::Count(_) => format!("its answer is invalid: {self}"),
         }
+    }
+}
+
+/// Describes what came in place of the frame of an answer. The longest frame of an answer is no limit that
+/// anybody can raise, so it is not named.
+fn description(error: &ProtocolError) -> String {
+    let ProtocolError { prefix, fault, suspect, .. } = error;
+    let start = format!("{} \"{}\"", SpacedHex(prefix), Escaped(prefix));
+    match (suspect, fault) {
+        (Some(suspect), _) => format!("{start}; {suspect}"),
+        // It may be the prefix of a message in another protocol.
+        (None, Fault::TooLarge { length, .. }) if *length <= DEFAULT_MAX_MESSAGE as u64 => {
+            format!("{start} (as a length, {length})")
+        }
+        (None, Fault::TooLarge { .. }) => start,
+        (None, fault) => format!("{start}; {fault}"),
     }
 }
 
@@ -146,15 +168,10 @@ impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AnswerError::Io(error) => Plain(error).fmt(f),
-            // Without the advice to raise the limit: no answer is that long.
-            AnswerError::Frame(error) => match &**error {
-                ProtocolError {
-                    at, fault: fault @ Fault::TooLarge { .. }, suspect: None, ..
-                } => {
-                    write!(f, "{at}: {fault}")
-                }
-                error => error.fmt(f),
-            },
+            AnswerError::Echo => f.write_str("it sends back what it receives"),
+            AnswerError::Frame(error) => {
+                write!(f, "{}: expected an acknowledgement, got {}", error.at, description(error))
+            }
             AnswerError::Payload(error) => error.fmt(f),
             AnswerError::Count(error) => error.fmt(f),
         }
@@ -165,6 +182,7 @@ impl std::error::Error for AnswerError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             AnswerError::Io(error) => Some(&**error),
+            AnswerError::Echo => None,
             AnswerError::Frame(error) => Some(&**error),
             AnswerError::Payload(error) => Some(error),
             AnswerError::Count(error) => Some(error),

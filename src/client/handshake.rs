@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, FutureExt};
 
 use super::ack_error::AnswerError;
-use super::answers::{read_answer, timed_out};
+use super::answers::{expired, read_first_answer, timed_out};
 use crate::stream::reader::FrameReader;
 use crate::wire::answer::{Answer, Refusal};
 
@@ -37,7 +37,7 @@ pub(super) async fn greet(
         };
         // A server that refuses may close before it has read the hello, but its answer can still be read.
         let written = written.await;
-        match (read_answer(reader).await, written) {
+        match (read_first_answer(reader).await, written) {
             (Err(AnswerError::Io(_)), Err(error)) => Err(error.into()),
             (answer, _) => answer,
         }
@@ -51,11 +51,14 @@ pub(super) async fn greet(
             Ok(Answer::Acknowledgement(committed)) => return Ok((committed, None)),
             Ok(Answer::Welcome { committed, checksum }) => return Ok((committed, Some(checksum))),
             Ok(Answer::Refusal(refusal)) => return Err(Failure::Refused(refusal)),
-            Err(error) => return Err(Failure::Broken { error, answered: on_busy.is_none() }),
+            Err(error) => {
+                let error = expired(reader, error, timeout);
+                return Err(Failure::Broken { error, answered: on_busy.is_none() });
+            }
         }
         if let Some(on_busy) = on_busy.take() {
             on_busy();
         }
-        answer = read_answer(reader).or(late()).await;
+        answer = read_first_answer(reader).or(late()).await;
     }
 }

@@ -9,7 +9,7 @@ use serde_core::Serializer;
 use serde_json::ser::Formatter;
 
 use super::names::OutputFormat;
-use crate::message::Message;
+use crate::message::{Direction, Message};
 use crate::wire::count::Count;
 use crate::wire::escape::Escaped;
 use crate::wire::frame::append_frame;
@@ -208,6 +208,13 @@ fn append_json<E>(
     if let Some(sender) = message.sender {
         append_display(out, format_args!("\"sender\":\"{sender}\","));
     }
+    if let Some(direction) = message.direction {
+        let direction = match direction {
+            Direction::In => "in",
+            Direction::Out => "out",
+        };
+        append_display(out, format_args!("\"direction\":\"{direction}\","));
+    }
     let (number, length) = (message.number, message.payload.len());
     append_display(out, format_args!("\"number\":{number},"));
     if let Some(offset) = message.offset() {
@@ -328,25 +335,14 @@ mod tests {
 
     use super::*;
     use crate::message::Batch;
-    use crate::stream::payloads::UNKNOWN;
     use crate::stream::reader::FrameReader;
-    use crate::wire::layout::Header;
 
     fn append(format: OutputFormat, message: &Message<'_>, escaped: bool, out: &mut Vec<u8>) {
         let Ok(()) = format.append(message, escaped, out, &mut |_| Ok::<_, Infallible>(()));
     }
 
     fn written(format: &str, payload: &[u8], escaped: bool) -> String {
-        let message = Message {
-            header: Header::EMPTY,
-            payload,
-            number: 12,
-            sender: None,
-            connection: None,
-            peer: None,
-            received: None,
-            start: UNKNOWN,
-        };
+        let message = Message { number: 12, ..Message::new(payload) };
         let mut out = Vec::new();
         append(format.parse().unwrap(), &message, escaped, &mut out);
         String::from_utf8(out).unwrap()
@@ -371,16 +367,7 @@ mod tests {
             for (payload, escaped) in
                 [(text.as_bytes(), false), (text.as_bytes(), true), (&bytes, false), (&bytes, true)]
             {
-                let message = Message {
-                    header: Header::EMPTY,
-                    payload,
-                    number: 1,
-                    sender: None,
-                    connection: None,
-                    peer: None,
-                    received: None,
-                    start: UNKNOWN,
-                };
+                let message = Message::new(payload);
                 let mut whole = Vec::new();
                 append(format, &message, escaped, &mut whole);
                 let (mut pieces, mut out, mut longest) = (Vec::new(), Vec::new(), 0);
@@ -428,16 +415,7 @@ mod tests {
             "{\"number\":12,\"length\":3,\"payload\":\"abc\"}\n"
         );
         let sender = Some(crate::wire::sender_id::SenderId::from_bytes([0xab; 16]));
-        let message = Message {
-            header: Header::EMPTY,
-            payload: b"",
-            number: 7,
-            sender,
-            connection: None,
-            peer: None,
-            received: None,
-            start: UNKNOWN,
-        };
+        let message = Message { number: 7, sender, ..Message::new(b"") };
         let mut out = Vec::new();
         append(OutputFormat::Json, &message, false, &mut out);
         let sender = "ab".repeat(16);
@@ -447,6 +425,21 @@ mod tests {
         let odd = written("json", b"\xff\0", false);
         assert_eq!(odd, "{\"number\":12,\"length\":2,\"payload_base64\":\"/wA=\"}\n");
         assert_eq!(message_of_json(odd.as_bytes()).unwrap().1, &b"\xff\0"[..]);
+    }
+
+    #[test]
+    fn json_says_which_way_a_message_went_if_that_is_known() {
+        for (direction, shown) in [(Direction::In, "in"), (Direction::Out, "out")] {
+            let batch: Batch = ["a"].into_iter().collect();
+            let batch = batch.with_direction(direction);
+            let mut out = Vec::new();
+            append(OutputFormat::Json, &batch.messages().next().unwrap(), false, &mut out);
+            let line = format!(
+                "{{\"direction\":\"{shown}\",\"number\":1,\"length\":1,\"payload\":\"a\"}}\n"
+            );
+            assert_eq!(String::from_utf8_lossy(&out), line);
+            assert_eq!(&*message_of_json(&out).unwrap().1, b"a");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::wire::count::Count;
+use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::io_error::{Plain, same_again};
 use crate::wire::layout::EncodeError;
@@ -40,6 +41,8 @@ pub enum ReadError {
         at: Position,
         /// How many bytes of that message's frame had arrived.
         got: u64,
+        /// What the stream most likely is, if these bytes show that it is something else.
+        suspect: Option<Suspect>,
     },
 }
 
@@ -71,12 +74,23 @@ pub enum WriteError {
     Io(io::Error),
 }
 
+impl ReadError {
+    /// Returns what the stream most likely is, if its bytes show that it is something else.
+    pub fn suspect(&self) -> Option<&Suspect> {
+        match self {
+            ReadError::Protocol(error) => error.suspect.as_ref(),
+            ReadError::Io { suspect, .. } => suspect.as_ref(),
+        }
+    }
+}
+
 impl Clone for ReadError {
     fn clone(&self) -> Self {
         match self {
             ReadError::Protocol(error) => ReadError::Protocol(error.clone()),
-            ReadError::Io { error, at, got } => {
-                ReadError::Io { error: same_again(error), at: *at, got: *got }
+            ReadError::Io { error, at, got, suspect } => {
+                let (error, suspect) = (same_again(error), suspect.clone());
+                ReadError::Io { error, at: *at, got: *got, suspect }
             }
         }
     }
@@ -86,9 +100,10 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReadError::Protocol(error) => error.fmt(f),
-            ReadError::Io { error, at, got: 0 } => write!(f, "{at}: {}", Plain(error)),
-            ReadError::Io { error, at, got } => {
-                write!(f, "{at}: {}, {} into it", Plain(error), Count(*got, "byte"))
+            ReadError::Io { error, at, got: 0, .. } => write!(f, "{at}: {}", Plain(error)),
+            ReadError::Io { error, at, got, suspect } => {
+                write!(f, "{at}: {}, {} into it", Plain(error), Count(*got, "byte"))?;
+                suspect.iter().try_for_each(|suspect| write!(f, "; {suspect}"))
             }
         }
     }

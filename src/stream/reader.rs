@@ -26,7 +26,7 @@ use crate::stream::framing::Framing;
 use crate::stream::payloads::{Head, Payloads};
 use crate::stream::pool::{Place, Pool, PooledBytes};
 use crate::wire::ack::{FirstBytes, Hello};
-use crate::wire::diagnosis::{self, Evidence};
+use crate::wire::diagnosis::{self, Evidence, Suspect};
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::frame::whole_frame;
 use crate::wire::layout::{Decoded, Header, Layout, LimitError};
@@ -308,8 +308,30 @@ impl<R> FrameReader<R> {
         self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time })
     }
 
-    /// Ends the stream because the current message took too long.
-    pub(crate) fn expire(&mut self, timeout: Duration) -> ReadError {
+    /// Ends the stream because the current message took too long. Returns the error, which says how much of it
+    /// arrived and what these bytes most likely are; every later read returns it again.
+    ///
+    /// The reader has no clock: call it when a time limit of your own is over and the reader is
+    /// [in a message](FrameReader::in_message). `timeout` is that limit, for the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    /// use futures_lite::{AsyncWriteExt, future};
+    /// use smol::net::unix::UnixStream;
+    /// use std::time::Duration;
+    ///
+    /// # smol::block_on(async {
+    /// let (mut peer, ours) = UnixStream::pair()?;
+    /// peer.write_all(b"\0\0\0\x05hel").await?;
+    /// let mut reader = FrameReader::new(ours);
+    /// assert!(future::poll_once(reader.read()).await.is_none() && reader.in_message());
+    /// let error = reader.expire(Duration::from_secs(10)).to_string();
+    /// assert!(error.contains("not complete within 10s: got 7 of 9 bytes"));
+    /// # Ok::<(), std::io::Error>(()) }).unwrap();
+    /// ```
+    pub fn expire(&mut self, timeout: Duration) -> ReadError {
         if let Some(&Preamble { got, want }) = self.unfinished_preamble() {
             return self.bad_preamble(Fault::TimedOut { got, want: Some(want), timeout });
         }
@@ -367,8 +389,15 @@ impl<R> FrameReader<R> {
     }
 
     fn io_error(&mut self, error: io::Error) -> ReadError {
-        let error = ReadError::Io { error, at: self.at(), got: self.got() };
-        self.end_with(error)
+        let got = self.got();
+        // The bytes of a preamble are in no layout.
+        let is_in_frame = got > 0 && self.unfinished_preamble().is_none();
+        let suspect = is_in_frame.then(|| self.suspect(None, true)).flatten();
+        // A failure cuts a message anywhere: a few bytes of one prove nothing about the length before them.
+        let suspect = suspect.filter(|suspect| {
+            matches!(suspect, Suspect::Known(_) | Suspect::Text { .. } | Suspect::Layout { .. })
+        });
+        self.end_with(ReadError::Io { error, at: self.at(), got, suspect })
     }
 
     /// Ends the stream before its first frame.
@@ -380,10 +409,32 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream with `fault`.
     fn protocol_error(&mut self, fault: Fault) -> ReadError {
+        let missing = match fault {
+            Fault::TruncatedPayload { got, want } => Some(want - got),
+            _ => None,
+        };
+        let ended = matches!(
+            fault,
+            Fault::TruncatedPrefix { .. }
+                | Fault::TruncatedPayload { .. }
+                | Fault::TruncatedTrailer { .. }
+                // Not ended, but nothing more is expected.
+                | Fault::TimedOut { .. }
+        );
+        // A slow stream may still be a valid one.
+        let is_wrong = !matches!(fault, Fault::Slow { .. });
+        let suspect = is_wrong.then(|| self.suspect(missing, ended)).flatten();
         let prefix = self.framing.first(self.prefix_got()).to_vec();
+        let error = ProtocolError { at: self.at(), prefix, fault, suspect };
+        self.end_with(ReadError::Protocol(error))
+    }
+
+    /// Returns what the failed stream most likely is. `missing` is how many bytes before the end of the payload the
+    /// stream ended; `ended`, that no more bytes are expected.
+    fn suspect(&self, missing: Option<u64>, ended: bool) -> Option<Suspect> {
         // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
         // the read buffer.
-        let mut frame = prefix.clone();
+        let mut frame = self.framing.first(self.prefix_got()).to_vec();
         let mut is_cut = false;
         for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
             frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
@@ -401,24 +452,12 @@ impl<R> FrameReader<R> {
             offset: self.start,
             frame: &frame,
             stream,
-            missing: match fault {
-                Fault::TruncatedPayload { got, want } => Some(want - got),
-                _ => None,
-            },
-            ended: matches!(
-                fault,
-                Fault::TruncatedPrefix { .. }
-                    | Fault::TruncatedPayload { .. }
-                    | Fault::TruncatedTrailer { .. }
-            ),
+            missing,
+            ended,
             has_worked: self.has_worked(),
             is_cut,
         };
-        // A slow stream may still be a valid one.
-        let is_wrong = !matches!(fault, Fault::Slow { .. });
-        let suspect = is_wrong.then(|| diagnosis::diagnose(&evidence)).flatten();
-        let error = ProtocolError { at: self.at(), prefix, fault, suspect };
-        self.end_with(ReadError::Protocol(error))
+        diagnosis::diagnose(&evidence)
     }
 }
 

@@ -171,7 +171,7 @@ fn hello_width(layout: Layout) -> Option<usize> {
 }
 
 impl Hello {
-    /// Returns whether a hello can be encoded in this layout: its field has 4 or 8 bytes.
+    /// Returns whether a hello can be encoded in this layout: it is a length of 4 or 8 bytes and the payload.
     pub fn fits(layout: Layout) -> bool {
         hello_width(layout).is_some()
     }
@@ -264,7 +264,9 @@ impl fmt::Display for UnsupportedLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "there are no acknowledgements in {}; use a layout of 4 or 8 bytes, such as u32be",
+            "acknowledgements need a layout without headers and with a length of 4 or 8 bytes: \
+             use {} instead of {}",
+            self.layout.nearest_wide(),
             self.layout
         )
     }
@@ -337,6 +339,28 @@ mod tests {
                 assert!(error.contains("4 or 8 bytes"), "{error}");
                 assert_eq!(Hello::decode(layout, &[0xff; 64]), FirstBytes::Plain);
             }
+        }
+    }
+
+    #[test]
+    fn a_layout_without_acknowledgements_is_compared_with_the_nearest_that_has_them() {
+        for (layout, nearest) in [
+            ("h1:u32be", "u32be"),
+            ("h1:u32le:h2", "u32le"),
+            ("h1:u32be+self", "u32be+self"),
+            ("h4:u32le+all", "u32le+self"),
+            ("x0000:u64le", "u64le"),
+            ("u16be", "u32be"),
+            ("u24le+self", "u32le+self"),
+            ("u32le+7", "u32le"),
+            ("varint", "u32be"),
+            ("lsp", "u32be"),
+            ("dec4", "u32be"),
+        ] {
+            let layout = layout.parse().unwrap();
+            assert!(!Hello::fits(layout) && Hello::fits(nearest.parse().unwrap()), "{layout}");
+            let error = UnsupportedLayout { layout }.to_string();
+            assert!(error.ends_with(&format!(": use {nearest} instead of {layout}")), "{error}");
         }
     }
 

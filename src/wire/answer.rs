@@ -3,6 +3,7 @@
 //! This module is pure: no I/O.
 
 use std::fmt;
+use std::num::NonZeroU8;
 
 use crate::wire::count::Count;
 use crate::wire::escape::Escaped;
@@ -79,9 +80,10 @@ pub struct Refusal {
 /// ```
 /// use framelet::wire::RefusalCode;
 ///
-/// let code = RefusalCode::from_byte(5);
+/// let code = RefusalCode::from_byte(5).unwrap();
 /// assert_eq!(code, RefusalCode::Shutdown);
 /// assert!(code.is_passing()); // connect again a little later
+/// assert_eq!(RefusalCode::from_byte(0), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -105,7 +107,7 @@ pub enum RefusalCode {
     /// 9: the message after the committed ones did not arrive within the server's time limit.
     Late,
     /// A code that this version does not know.
-    Other(u8),
+    Other(NonZeroU8),
 }
 
 /// A payload that is not a valid answer.
@@ -115,12 +117,15 @@ pub enum RefusalCode {
 /// ```
 /// use framelet::wire::{Answer, InvalidAnswer};
 ///
-/// assert_eq!(Answer::decode(b"hello"), Err(InvalidAnswer { length: 5 }));
+/// let error = Answer::decode(b"hello").unwrap_err();
+/// assert_eq!(error, InvalidAnswer { length: 5, start: b"hello".into() });
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidAnswer {
-    /// Its length in bytes; an answer has at least 8, or none.
+    /// Its length in bytes.
     pub length: usize,
+    /// Its first bytes, at most 32.
+    pub start: Vec<u8>,
 }
 
 impl Answer {
@@ -156,25 +161,23 @@ impl Answer {
     ///
     /// # Errors
     ///
-    /// [`InvalidAnswer`] if it is too short.
+    /// [`InvalidAnswer`] if it has 1 to 7 bytes, or its ninth byte is 0 and it does not have 17.
     pub fn decode(payload: &[u8]) -> Result<Answer, InvalidAnswer> {
         if payload.is_empty() {
             return Ok(Answer::Heartbeat);
         }
-        let Some((&committed, rest)) = payload.split_first_chunk() else {
-            return Err(InvalidAnswer { length: payload.len() });
-        };
+        let invalid = || InvalidAnswer::new(payload);
+        let (&committed, rest) = payload.split_first_chunk().ok_or_else(invalid)?;
         let committed = u64::from_be_bytes(committed);
         Ok(match *rest {
             [] => Answer::Acknowledgement(committed),
-            // No refusal has this code.
             [0, a, b, c, d, e, f, g, h] => {
                 let checksum = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
                 Answer::Welcome { committed, checksum }
             }
             [code, ref text @ ..] => Answer::Refusal(Refusal {
                 committed,
-                code: RefusalCode::from_byte(code),
+                code: RefusalCode::from_byte(code).ok_or_else(invalid)?,
                 text: String::from_utf8_lossy(text).into_owned(),
             }),
         })
@@ -200,13 +203,14 @@ impl RefusalCode {
             RefusalCode::NoSink => 7,
             RefusalCode::TooLong => 8,
             RefusalCode::Late => 9,
-            RefusalCode::Other(byte) => byte,
+            RefusalCode::Other(byte) => byte.get(),
         }
     }
 
-    /// Returns the code of a byte on the wire.
-    pub fn from_byte(byte: u8) -> RefusalCode {
-        match byte {
+    /// Returns the code of a byte on the wire; `None` for 0, which marks the answer that is no refusal but has a
+    /// checksum.
+    pub fn from_byte(byte: u8) -> Option<RefusalCode> {
+        Some(match byte {
             1 => RefusalCode::Version,
             2 => RefusalCode::Replies,
             3 => RefusalCode::Fenced,
@@ -216,8 +220,8 @@ impl RefusalCode {
             7 => RefusalCode::NoSink,
             8 => RefusalCode::TooLong,
             9 => RefusalCode::Late,
-            other => RefusalCode::Other(other),
-        }
+            other => RefusalCode::Other(NonZeroU8::new(other)?),
+        })
     }
 
     /// Returns whether the same client may succeed a little later.
@@ -254,10 +258,24 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl InvalidAnswer {
+    pub(crate) fn new(payload: &[u8]) -> InvalidAnswer {
+        let start = payload[..payload.len().min(32)].to_vec();
+        InvalidAnswer { length: payload.len(), start }
+    }
+
+    /// Describes the payload.
+    pub(crate) fn description(&self) -> String {
+        let InvalidAnswer { length, start } = self;
+        let more = if start.len() < *length { "…" } else { "" };
+        let length = Count(*length as u64, "byte");
+        format!("a message of {length}, \"{}{more}\"", Escaped(start))
+    }
+}
+
 impl fmt::Display for InvalidAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let length = Count(self.length as u64, "byte");
-        write!(f, "a message of {length} is not an acknowledgement, which has 8")
+        write!(f, "expected an acknowledgement, got {}", self.description())
     }
 }
 
@@ -272,20 +290,29 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(2);
         for _ in 0..20_000 {
             let bytes: Vec<u8> = (0..random.usize(0..64)).map(|_| random.u8(..)).collect();
-            assert_eq!(Answer::decode(&bytes).is_err(), (1..8).contains(&bytes.len()));
+            let short = (1..8).contains(&bytes.len());
+            let other = bytes.get(8) == Some(&0) && bytes.len() != 17;
+            let answer = Answer::decode(&bytes);
+            assert_eq!(answer.is_err(), short || other, "{bytes:02x?}");
+            if let Ok(Answer::Refusal(refusal)) = answer {
+                // A text that is not UTF-8 becomes another one, but the answer stays a refusal.
+                let again = Answer::decode(&Answer::Refusal(refusal.clone()).encode());
+                assert_eq!(again, Ok(Answer::Refusal(refusal)), "{bytes:02x?}");
+            }
         }
+        // Three bytes for each that is not UTF-8: as text, this has the length of a checksum.
+        let odd = b"\0\0\0\0\0\0\0\x06\0\xff\xffAA";
+        assert_eq!(Answer::decode(odd), Err(InvalidAnswer { length: 13, start: odd.to_vec() }));
     }
 
     #[test]
     fn answers_survive_the_wire() {
-        for byte in 0..=u8::MAX {
-            let code = RefusalCode::from_byte(byte);
+        assert_eq!(RefusalCode::from_byte(0), None);
+        for byte in 1..=u8::MAX {
+            let code = RefusalCode::from_byte(byte).unwrap();
             assert_eq!(code.to_byte(), byte);
             // One of them as long as a checksum.
             for text in ["", "fenced: ", "message 7 was expected"] {
-                if byte == 0 && text.len() == 8 {
-                    continue;
-                }
                 let refusal = Refusal { committed: 6, code, text: text.into() };
                 let answer = Answer::Refusal(refusal);
                 assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
@@ -298,7 +325,8 @@ mod tests {
         assert_eq!(Answer::decode(&welcome.encode()), Ok(welcome));
         assert_eq!(Answer::decode(&Answer::Heartbeat.encode()), Ok(Answer::Heartbeat));
         for length in 1..8 {
-            assert_eq!(Answer::decode(&[1; 8][..length]), Err(InvalidAnswer { length }));
+            let error = InvalidAnswer { length, start: vec![1; length] };
+            assert_eq!(Answer::decode(&[1; 8][..length]), Err(error));
         }
         let refusal = Refusal { committed: 0, code: RefusalCode::Gap, text: "é".repeat(600) };
         let payload = Answer::Refusal(refusal).encode();

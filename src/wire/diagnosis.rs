@@ -155,7 +155,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) stream: Option<&'a [u8]>,
     /// How many bytes of the failing payload are missing, if the stream ended inside it.
     pub(crate) missing: Option<u64>,
-    /// Whether the stream ended: then nothing follows these bytes.
+    /// Whether the stream ended, or was given up after a time: then nothing follows these bytes.
     pub(crate) ended: bool,
     /// Whether non-empty messages arrived before: then the layout is not in doubt.
     pub(crate) has_worked: bool,

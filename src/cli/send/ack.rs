@@ -123,7 +123,7 @@ pub(super) async fn run(
     };
     let stopped = async {
         stopped.await;
-        Err(Unfinished::Stopped)
+        Err(Ended::Unfinished(Unfinished::Stopped))
     };
     let showing = async {
         match &progress {
@@ -137,16 +137,19 @@ pub(super) async fn run(
             None => pending().await,
         }
     };
-    let result = sending.or(stopped).or(showing).or(noting).await;
+    let result = match sending.or(stopped).or(showing).or(noting).await {
+        Ok(()) => Ok(()),
+        Err(Ended::Unfinished(why)) => Err(why),
+        Err(Ended::OtherInput(what)) => {
+            let message = format!(
+                "the input is different: {what} committed; nothing was sent; use another {} for another \
+                 input",
+                identity.option()
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    };
     let (committed, sent) = (client.committed(), client.sent() - resume_from);
-    if let Err(Unfinished::OtherInput(what)) = result {
-        let message = format!(
-            "the input is different: {what} committed; nothing was sent; use another {} for another \
-             input",
-            identity.option()
-        );
-        return Err(Failure::new(Exit::Usage, message));
-    }
     if let Some(notes) = &notes {
         notes.write(committed, client.lost());
     }
@@ -190,7 +193,7 @@ async fn send_all(
     input: &mut InputState,
     notes: Option<&Notes<'_>>,
     progress: Option<&Progress>,
-) -> Result<(), Unfinished> {
+) -> Result<(), Ended> {
     loop {
         // No message has this number, so this only returns once the client has ended, perhaps long before
         // there is more to send.
@@ -208,11 +211,11 @@ async fn send_all(
                         if notes.is_some_and(|notes| !notes.skip(payload)) {
                             let messages = Count(skipped, "message");
                             let what = format!("its first {messages} are not those that were");
-                            return Err(Unfinished::OtherInput(what));
+                            return Err(Ended::OtherInput(what));
                         }
                         if left == 0 && !client.matches_last_committed(payload) {
                             let what = format!("its message {skipped} is not the one that was");
-                            return Err(Unfinished::OtherInput(what));
+                            return Err(Ended::OtherInput(what));
                         }
                     } else {
                         client.send(payload).await?;
@@ -229,18 +232,24 @@ async fn send_all(
     }
 }
 
+/// Why sending ended early.
+enum Ended {
+    /// Some messages may have been sent.
+    Unfinished(Unfinished),
+    /// The skipped messages are not those that were committed, in words; nothing was sent.
+    OtherInput(String),
+}
+
 /// Why not all messages are known to be committed.
 enum Unfinished {
     Failed(AckError),
     /// By a signal.
     Stopped,
-    /// The skipped messages are not those that were committed. In words.
-    OtherInput(String),
 }
 
-impl From<AckError> for Unfinished {
+impl From<AckError> for Ended {
     fn from(error: AckError) -> Self {
-        Unfinished::Failed(error)
+        Ended::Unfinished(Unfinished::Failed(error))
     }
 }
 
@@ -248,9 +257,7 @@ impl From<AckError> for Unfinished {
 fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Failure {
     let id = client.sender_id();
     let (exit, message) = match why {
-        Unfinished::Stopped | Unfinished::OtherInput(_) => {
-            (Exit::Network, "stopped by a signal".into())
-        }
+        Unfinished::Stopped => (Exit::Network, "stopped by a signal".into()),
         Unfinished::Failed(error @ AckError::Behind { .. }) => {
             return Failure::new(exit(error), behind(error, identity, false));
         }
@@ -265,7 +272,7 @@ fn unfinished(client: &AckClient, identity: &Identity, why: &Unfinished) -> Fail
             refusal.code != RefusalCode::TooLong
         }
         Unfinished::Failed(error) => matches!(error, AckError::Lost { .. }),
-        Unfinished::Stopped | Unfinished::OtherInput(_) => true,
+        Unfinished::Stopped => true,
     };
     let options = identity.options(id);
     let hint = match (goes_on, identity, client.lost()) {

@@ -24,7 +24,9 @@ impl Send {
         loop {
             let timed_out = async {
                 self.timer().await;
-                Err(io::ErrorKind::TimedOut.into())
+                let timeout = humantime::format_duration(self.timeout.0.unwrap_or_default());
+                let what = format!("no connection within {timeout} (--timeout)");
+                Err(io::Error::new(io::ErrorKind::TimedOut, what))
             };
             let attempt = address.connect().or(timed_out);
             let error = match attempt.await {

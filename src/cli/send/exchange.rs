@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use ::log::debug;
+use framelet::message::Direction;
 use framelet::net::ByteStream;
 use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::{Payloads, ReadError};
@@ -68,14 +69,14 @@ impl Send {
                 true => {
                     self.send_each(socket.clone(), &preamble, messages, new_replies, &written).await
                 }
-                false => {
-                    send(socket.clone(), &preamble, messages).await.map_err(|error| lost(&error))
-                }
+                false => Ok(send(socket.clone(), &preamble, messages).await?),
             }
         });
         let mut closing = socket.clone();
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
-        // The deadline for the server; `None` while there is something to send.
+        // Why no more can be sent. What the server has sent before says more.
+        let mut broken = None;
+        // The deadline for the server; never while there is something to send.
         let mut give_up = Timer::never();
         loop {
             if let Some(sent) = sent
@@ -86,7 +87,7 @@ impl Send {
                     break;
                 }
                 // Only now: many servers drop outstanding replies when the client ends its side.
-                closing.close().await.map_err(|error| lost(&error))?;
+                closing.close().await.map_err(|error| lost(&error, None))?;
                 half_closed = true;
                 give_up = match bad_input {
                     None => self.timer(),
@@ -94,9 +95,9 @@ impl Send {
                 };
             }
             let read = async { Event::Received(reader.read_batch().await) };
-            let event = match &sent {
-                None => read.or(async { Event::Sent(sending.as_mut().await) }).await,
-                Some(_) => {
+            let event = match sent.is_none() && broken.is_none() {
+                true => read.or(async { Event::Sent(sending.as_mut().await) }).await,
+                false => {
                     let timed_out = async {
                         (&mut give_up).await;
                         Event::TimedOut
@@ -105,8 +106,15 @@ impl Send {
                 }
             };
             let end = match event {
-                Event::Sent(result) => {
-                    let Sent { messages, input } = result?;
+                Event::Sent(Err(Unsent::Lost(error))) => {
+                    broken = Some(error);
+                    give_up = Timer::after(PARTING);
+                    continue;
+                }
+                Event::Sent(Err(Unsent::Failed(failure))) => {
+                    return Err(self.with_part_of_reply(failure, &mut reader));
+                }
+                Event::Sent(Ok(Sent { messages, input })) => {
                     *bad_input = input;
                     if bad_input.is_some() && messages == 0 {
                         return Ok(());
@@ -126,24 +134,33 @@ impl Send {
                     if most > 0 {
                         payloads.truncate(usize::try_from(most).unwrap_or(usize::MAX));
                         output
-                            .commit(&[Batch::from(payloads)])
+                            .commit(&[Batch::from(payloads).with_direction(Direction::In)])
                             .map_err(|error| Failure::output(&error.into()))?;
                     }
                     // Cannot fail while anybody waits for it.
                     let _ = replied.try_send(came);
                     // Replies that nobody waits for do not put off the end.
                     let waits = self.each || self.expect.is_some_and(|expect| replies < expect);
-                    if waits && bad_input.is_none() {
+                    if waits && bad_input.is_none() && broken.is_none() {
                         give_up = self.timer();
                     }
                     continue;
                 }
                 // The server has been told that no more follows, and that is enough.
                 Event::TimedOut if bad_input.is_some() => break,
-                Event::TimedOut => return Err(self.not_closed(replies)),
+                Event::TimedOut if broken.is_some() => None,
+                Event::TimedOut => {
+                    return Err(self.with_part_of_reply(self.not_closed(replies), &mut reader));
+                }
                 Event::Received(Ok(None)) => None,
                 Event::Received(Err(error)) => Some(error),
             };
+            if let Some(error) = &broken {
+                return Err(match &end {
+                    Some(error @ ReadError::Protocol(_)) => self.bad_reply(error),
+                    _ => lost(error, end.as_ref()),
+                });
+            }
             // The server has ended the connection. If all replies have come and nothing is left to send, which
             // may not have been noticed yet, this is no failure.
             let all_replied = match self.each {
@@ -154,9 +171,13 @@ impl Send {
                 replied.close();
                 let late = async {
                     Timer::after(INPUT_END).await;
-                    Err(self.closed_early(replies))
+                    Err(self.closed_early(replies).into())
                 };
-                let Sent { messages, input } = sending.as_mut().or(late).await?;
+                let Sent { messages, input } = match sending.as_mut().or(late).await {
+                    Ok(sent) => sent,
+                    Err(Unsent::Lost(error)) => return Err(lost(&error, None)),
+                    Err(Unsent::Failed(failure)) => return Err(failure),
+                };
                 (sent, *bad_input) = (Some(messages), input);
                 break;
             }
@@ -164,7 +185,9 @@ impl Send {
                 None if sent.is_some() => break,
                 None if self.each && !all_replied => return Err(no_reply(written.get())),
                 None => return Err(self.closed_early(replies)),
-                Some(ReadError::Io { error, .. }) => return Err(lost(&error)),
+                Some(ref read @ ReadError::Io { ref error, .. }) => {
+                    return Err(lost(error, Some(read)));
+                }
                 Some(error) => return Err(self.bad_reply(&error)),
             }
         }
@@ -189,8 +212,8 @@ impl Send {
         mut messages: Messages,
         new_replies: Receiver<u64>,
         written: &Cell<u64>,
-    ) -> Result<Sent, Failure> {
-        socket.write_all(preamble).await.map_err(|error| lost(&error))?;
+    ) -> Result<Sent, Unsent> {
+        socket.write_all(preamble).await?;
         let (mut sent, mut replies) = (Sent::default(), 0);
         while let Some(composed) = messages.next().await {
             let chunk = match composed {
@@ -202,12 +225,12 @@ impl Send {
             };
             for frame in chunk.parts() {
                 if new_replies.is_closed() {
-                    return Err(self.closed_early(replies));
+                    return Err(self.closed_early(replies).into());
                 }
                 sent.messages += 1;
                 // Counted first: the reply may be there before the write has returned.
                 written.set(sent.messages);
-                socket.write_all(frame).await.map_err(|error| lost(&error))?;
+                socket.write_all(frame).await?;
                 let late = async {
                     self.timer().await;
                     Err(self.no_reply_in_time(sent.messages))
@@ -221,7 +244,7 @@ impl Send {
                     }
                     Ok(())
                 };
-                reply.or(late).await?;
+                reply.or(late).await.map_err(Unsent::Failed)?;
             }
         }
         Ok(sent)
@@ -249,6 +272,18 @@ impl Send {
             return Failure::new(Exit::Network, message);
         }
         Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_stream(error)))
+    }
+
+    /// Adds to a failure what the server has sent of a reply, and what these bytes most likely are.
+    fn with_part_of_reply(
+        &self,
+        failure: Failure,
+        reader: &mut FrameReader<ByteStream>,
+    ) -> Failure {
+        if !reader.in_message() {
+            return failure;
+        }
+        failure.advise(&part_of_reply(&reader.expire(self.timeout.0.unwrap_or_default())))
     }
 
     fn closed_early(&self, replies: u64) -> Failure {
@@ -287,7 +322,7 @@ impl Send {
 }
 
 enum Event {
-    Sent(Result<Sent, Failure>),
+    Sent(Result<Sent, Unsent>),
     Received(Result<Option<Payloads>, ReadError>),
     TimedOut,
 }
@@ -297,6 +332,25 @@ enum Event {
 struct Sent {
     messages: u64,
     input: Option<Failure>,
+}
+
+/// Why not everything was sent.
+enum Unsent {
+    /// The connection failed.
+    Lost(io::Error),
+    Failed(Failure),
+}
+
+impl From<io::Error> for Unsent {
+    fn from(error: io::Error) -> Self {
+        Unsent::Lost(error)
+    }
+}
+
+impl From<Failure> for Unsent {
+    fn from(failure: Failure) -> Self {
+        Unsent::Failed(failure)
+    }
 }
 
 /// Sends the preamble, at once, and the composed messages.
@@ -325,17 +379,26 @@ fn no_reply(message: u64) -> Failure {
     Failure::new(Exit::Timeout, message)
 }
 
-/// The connection failed while messages were in flight.
-fn lost(error: &io::Error) -> Failure {
+/// The connection failed while messages were in flight. `read` is the error of reading, if that is known.
+fn lost(error: &io::Error, read: Option<&ReadError>) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             " (the server closed it without an orderly end; its log says why)"
         }
         _ => "",
     };
+    let part = match read {
+        Some(read @ ReadError::Io { got: 1.., .. }) => part_of_reply(read),
+        _ => String::new(),
+    };
     let message = format!(
-        "the connection to the server was lost: {}; messages may not have arrived{hint}",
+        "the connection to the server was lost: {}; messages may not have arrived{hint}{part}",
         plain(error)
     );
     Failure::new(Exit::Network, message)
+}
+
+/// Says how much of a reply the server has sent, and what these bytes most likely are.
+fn part_of_reply(error: &ReadError) -> String {
+    format!("; the server sent part of a reply: {}", flags::of_stream(error))
 }

@@ -24,7 +24,7 @@ use framelet::wire::SenderId;
 use smol::Timer;
 
 use super::super::exit_code::Exit;
-use super::super::failure::{Failure, missing_directory, plain};
+use super::super::failure::{Failure, missing_directory, plain, quoted};
 use super::options::Send;
 
 /// The environment variable that may hold the id.
@@ -126,7 +126,7 @@ impl Identity {
             Identity::Random => format!("--ack --sender {id}"),
             Identity::Option(_) => "--ack --sender …".into(),
             Identity::Environment(_) => format!("{VARIABLE}=… --ack"),
-            Identity::File(file) => format!("--ack --sender-file {}", file.path.display()),
+            Identity::File(file) => format!("--ack --sender-file {}", quoted(&file.path)),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Send {
                 chunk.append(layout, limit, &self.header.0, message.as_bytes()).map_err(
                     |error| {
                         let message = format!("--message {number}: {}", flags::of_message(&error));
-                        Failure::new(Exit::Protocol, message)
+                        Failure::new(Exit::of_encoding(&error), message)
                     },
                 )?;
             }
@@ -99,7 +99,14 @@ impl Send {
                     let _ = sender.send_blocking(Err(Failure::new(Exit::Usage, message)));
                 }
             })
-            .map_err(|error| Failure::new(Exit::Usage, plain(&error)))?;
+            .map_err(|error| {
+                let message = format!(
+                    "cannot start the thread that reads the input: {}; the limit on processes may be too \
+                     low (ulimit -u)",
+                    plain(&error)
+                );
+                Failure::new(Exit::Usage, message)
+            })?;
         Ok(messages)
     }
 }

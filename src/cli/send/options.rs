@@ -54,7 +54,7 @@ pub(crate) struct Send {
     #[argh(switch)]
     pub(super) hang_up: bool,
 
-    /// longest wait for the connection, for each reply, and for the server to close it (default: 10s)
+    /// longest wait to connect, for each reply, for the server to close; with --ack, for any answer (default: 10s)
     #[argh(
         option,
         arg_name = "DURATION",

@@ -131,7 +131,7 @@ pub enum LineFault {
     NoName,
     /// A line has a carriage return that is not part of its end.
     CarriageReturn,
-    /// The lines do not end within 4096 bytes.
+    /// The lines have more than 4096 bytes, with CR LF at the end of each.
     TooLong,
 }
 
@@ -203,7 +203,7 @@ impl fmt::Display for LineFault {
             LineFault::NotANumber => "Content-Length is not a number of at most 10 digits",
             LineFault::NoName => "a header line does not begin with a name and a colon",
             LineFault::CarriageReturn => "a header line has a carriage return before its end",
-            LineFault::TooLong => "the header lines do not end within 4096 bytes",
+            LineFault::TooLong => "the header lines have more than 4096 bytes",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::decoded::{Decoded, MAX_PAYLOAD, Malformed};
 use super::field::{Field, LONGEST_FIELD, NAMES, Number};
 use super::header::Header;
-use super::items::{self, Items};
+use super::items::{self, Items, LengthCounts};
 use super::lsp;
 use crate::wire::count::Count;
 
@@ -229,7 +229,7 @@ impl Layout {
     fn check_header(self, header: &[u8], payload: usize) -> Result<(), EncodeError> {
         let fits = match self.0 {
             Kind::U32be | Kind::Plain { .. } => header.is_empty(),
-            Kind::Lsp => lsp::is_header(header),
+            Kind::Lsp => lsp::is_header(header, payload),
             Kind::Items(items) if items.has_markers() => {
                 header.is_empty() || (payload == 0 && items::is_marker(header))
             }
@@ -452,6 +452,23 @@ impl Layout {
         }
     }
 
+    /// Returns the layout that is most like this one among those that are a length of 4 or 8 bytes and the payload.
+    pub(crate) fn nearest_wide(self) -> Layout {
+        let (field, counts_itself) = match self.0 {
+            Kind::Items(items) => {
+                let itself = matches!(items.counts, LengthCounts::Itself | LengthCounts::All);
+                (items.field, itself)
+            }
+            _ => self.as_plain().unwrap_or((U32BE, false)),
+        };
+        let field = match field {
+            Field::Fixed { width: 4 | 8, .. } => field,
+            Field::Fixed { little, .. } => Field::Fixed { width: 4, little },
+            _ => U32BE,
+        };
+        Layout::plain(field, counts_itself)
+    }
+
     /// Returns the layout that differs only in whether the length includes the prefix.
     pub(crate) fn other_count(self) -> Option<Layout> {
         match self.as_plain() {
@@ -505,9 +522,12 @@ impl fmt::Display for EncodeError {
                 match (layout.0, layout.header_len()) {
                     (_, Some(0)) => write!(f, "a header of {length}, but {layout} has none"),
                     (_, Some(len)) => write!(f, "a header of {length}, but {layout} has {len}"),
-                    (Kind::Lsp, _) => f.write_str(
+                    (Kind::Lsp, _) => write!(
+                        f,
                         "the header of an lsp message is lines, each with a name, a colon and CR LF, other \
-                         than Content-Length",
+                         than Content-Length, and at most {} bytes with that and the empty line; this one has \
+                         {length}",
+                        lsp::LONGEST
                     ),
                     _ => write!(
                         f,

@@ -4,8 +4,9 @@
 use super::decoded::{Decoded, LineFault, Malformed};
 use super::field::Prefix;
 
-/// The longest header, in bytes.
-const LONGEST: usize = 4096;
+/// The longest prefix in bytes: all header lines and the empty one, as they are written. A prefix that would be
+/// longer when written again is not accepted, so that what was read can always be written.
+pub(super) const LONGEST: usize = 4096;
 
 const LENGTH: &[u8] = b"Content-Length";
 
@@ -41,6 +42,9 @@ pub(super) fn decode(frame: &[u8]) -> Result<Decoded, Malformed> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             let payload = length.ok_or(Malformed::Lines(LineFault::NoLength))?;
+            if written_len(&head[..start], payload) > LONGEST {
+                return Err(Malformed::Lines(LineFault::TooLong));
+            }
             return Ok(Decoded::Prefix { prefix: start, payload });
         }
         let (name, value) = field(line).map_err(Malformed::Lines)?;
@@ -87,9 +91,26 @@ fn number(value: &[u8]) -> Option<u64> {
     digits.then(|| value.iter().fold(0, append))
 }
 
+/// Returns how many bytes `append_prefix` would append for a prefix that was received.
+fn written_len(head: &[u8], payload: u64) -> usize {
+    // A line feed becomes CR LF at most, and the other length has at least 17 bytes.
+    if head.len() <= LONGEST / 2 {
+        return head.len();
+    }
+    let mut header = 0;
+    header_of(head, &mut |part| header += part.len());
+    header + own_len(payload)
+}
+
+/// Returns the length of the lines that are in every prefix.
+fn own_len(payload: u64) -> usize {
+    let digits = payload.checked_ilog10().unwrap_or(0) as usize + 1;
+    LENGTH.len() + b": ".len() + digits + b"\r\n\r\n".len()
+}
+
 /// Returns whether `header` is nothing but lines that may precede or follow `Content-Length`.
-pub(super) fn is_header(header: &[u8]) -> bool {
-    let room = LONGEST - LENGTH.len() - b": 2147483647\r\n\r\n".len();
+pub(super) fn is_header(header: &[u8], payload: usize) -> bool {
+    let room = LONGEST - own_len(payload as u64);
     let is_line = |line: &[u8]| {
         line.strip_suffix(b"\r").is_some_and(|line| field(line).is_ok() && !is_length(line))
     };

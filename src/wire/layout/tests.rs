@@ -225,7 +225,7 @@ fn what_is_wrong_is_said_as_soon_as_it_is_there() {
         ("lsp", b"a: b\r\n\r\n", "no Content-Length"),
         ("lsp", b"content-length: 1\r\nContent-Length: 1\r\n", "more than one Content-Length"),
         ("lsp", b"Content-Length: -1\r\n", "not a number"),
-        ("lsp", &[b'a'; 4096], "within 4096 bytes"),
+        ("lsp", &[b'a'; 4096], "more than 4096 bytes"),
     ] {
         let error = layout(text).decode(bytes).unwrap_err().to_string();
         assert!(error.contains(says), "{text}: {error}");
@@ -420,4 +420,41 @@ fn header_lines_are_decoded_once_however_they_are_cut() {
     // A longer one is an error, which needs no more bytes.
     assert_eq!(layout("lsp").rest_of_prefix(&[b'a'; 4000], &[b'a'; 1000]), 96);
     assert_eq!(layout("h1:ber").rest_of_prefix(b"0", &[1; 100]), 0);
+}
+
+#[test]
+fn header_lines_that_were_read_can_be_written_up_to_the_longest() {
+    let lsp = layout("lsp");
+    // Each of these is written with one byte more for each line feed, and two for the space and the CR.
+    for (before, line_end) in [("Content-Length: ", "\r\n"), ("content-length:", "\n")] {
+        for payload in [&b"hello"[..], &[b'x'; 1000]] {
+            let (mut longest, mut too_long) = (0, 0);
+            for len in 1..4100 {
+                // Short lines, and one of any length.
+                let lines = ["a:", line_end].concat().repeat(len.min(300));
+                let header = lines + "b:" + &"c".repeat(len.saturating_sub(300)) + line_end;
+                let head =
+                    [before, &payload.len().to_string(), line_end, &header, line_end].concat();
+                let frame = [head.as_bytes(), payload].concat();
+                let Some(extent) = whole_frame(lsp, 1000, &frame) else {
+                    assert!(lsp.decode(&frame).is_err(), "{len}");
+                    too_long += 1;
+                    continue;
+                };
+                assert_eq!(too_long, 0, "{len}");
+                let header = extent.header(lsp, &frame).to_vec();
+                let mut written = Vec::new();
+                append_frame_with_header(&mut written, lsp, 1000, &header, payload).unwrap();
+                let again = whole_frame(lsp, 1000, &written).unwrap();
+                assert_eq!(again.header(lsp, &written).to_vec(), header);
+                longest = written.len() - payload.len();
+            }
+            assert_eq!(longest, 4096, "{before:?}");
+            assert!(too_long > 0, "{before:?}");
+        }
+    }
+    let line = [b"a: ", &[b'b'; 5000][..], b"\r\n"].concat();
+    let error = append_frame_with_header(&mut Vec::new(), lsp, 10, &line, b"").unwrap_err();
+    assert!(error.to_string().contains("at most 4096 bytes"), "{error}");
+    assert!(error.to_string().ends_with("this one has 5005 bytes"), "{error}");
 }

@@ -32,12 +32,12 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 declare -A programs=(
     [dns]="dnsmasq:dnsmasq-base"
     [mqtt]="mosquitto:mosquitto"
-    [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
+    [postgres]="initdb:postgresql pg_isready:postgresql-client"
     [git]="git:git"
     [syslog]="rsyslogd:rsyslog logger:bsdutils"
     [lsp]=""
     [protobuf]=""
-    [redis]="redis-server:redis-server socat:socat"
+    [redis]="redis-server:redis-server"
     [docker]=""
     [grpc]=""
 )

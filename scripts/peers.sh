@@ -30,14 +30,15 @@ for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 
 # What each example starts, as program:package of Debian.
 declare -A programs=(
+    [capture]="tshark:tshark text2pcap:wireshark-common"
     [dns]="dnsmasq:dnsmasq-base"
     [mqtt]="mosquitto:mosquitto"
-    [postgres]="initdb:postgresql pg_isready:postgresql-client socat:socat"
+    [postgres]="initdb:postgresql pg_isready:postgresql-client"
     [git]="git:git"
     [syslog]="rsyslogd:rsyslog logger:bsdutils"
     [lsp]=""
     [protobuf]=""
-    [redis]="redis-server:redis-server socat:socat"
+    [redis]="redis-server:redis-server"
     [docker]=""
     [grpc]=""
 )

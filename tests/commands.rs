@@ -970,8 +970,7 @@ fn layouts_lists_each_preset_with_what_it_stands_for_on_eighty_columns() {
     assert_eq!(json.len(), PRESETS.len());
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     for (preset, json) in PRESETS.iter().zip(json) {
-        let mark = if preset.checked { "" } else { "°" };
-        let row = format!("{}{mark} {} {}", preset.name, preset.notation, preset.about);
+        let row = format!("{} {} {}", preset.name, preset.notation, preset.about);
         assert!(words(&list).contains(&row), "{row}");
         assert_eq!(
             (&json["name"], &json["layout"]),
@@ -981,7 +980,6 @@ fn layouts_lists_each_preset_with_what_it_stands_for_on_eighty_columns() {
             (&json["about"], &json["source"]),
             (&preset.about.into(), &preset.source.into())
         );
-        assert_eq!(json["checked"], preset.checked);
     }
 }
 
@@ -1013,10 +1011,29 @@ source   PostgreSQL, message formats
         ("u32le-2000000000", "data payload, 2000000000 bytes"),
         ("h9:u8", "0 00 00 00 00 00 00 00 00 h9 header (zeros unless given) 00 9 05 u8"),
         ("lsp", "header lines, \"Content-Length: 5\\r\\n\\r\\n\""),
-        ("drda", "source DRDA, volume 3, DSS (not compared)"),
+        ("drda", "source Apache Derby, DDMReader.java (DRDA, volume 3)"),
     ] {
         assert!(words(&shown(layout)).contains(says), "{layout}: {}", shown(layout));
     }
+}
+
+#[test]
+fn layouts_as_json_has_all_that_its_text_has() {
+    let shown = |layout: &str| -> serde_json::Value {
+        let output = framelet(&["layouts", layout, "--json"], b"");
+        check(&output, 0, &[]);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for preset in PRESETS {
+        let json = shown(preset.name);
+        let said = [&json["name"], &json["layout"], &json["about"], &json["source"]];
+        assert_eq!(said, [preset.name, preset.notation, preset.about, preset.source]);
+    }
+    assert_eq!(shown("tpkt")["same_as"], serde_json::json!(["rdp", "s7"]));
+    let nameless = shown("h9:u8");
+    assert_eq!(nameless["same_as"], serde_json::json!([]));
+    assert_eq!(nameless["layout"], "h9:u8");
+    assert!(nameless.get("name").is_none() && nameless.get("source").is_none(), "{nameless}");
 }
 
 #[test]

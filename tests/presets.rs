@@ -50,10 +50,9 @@ fn short_table() -> String {
 /// Returns the table of `docs/protocols.md`: a line per preset.
 fn long_table() -> String {
     let mut table =
-        String::from("| `--layout` | stands for | | specification |\n|---|---|---|---|\n");
-    for Preset { name, notation, about, source, checked, .. } in PRESETS {
-        let unchecked = if *checked { "" } else { " °" };
-        writeln!(table, "| `{name}`{unchecked} | `{notation}` | {about} | {source} |").unwrap();
+        String::from("| `--layout` | stands for | | compared with |\n|---|---|---|---|\n");
+    for Preset { name, notation, about, source, .. } in PRESETS {
+        writeln!(table, "| `{name}` | `{notation}` | {about} | {source} |").unwrap();
     }
     table
 }

@@ -38,7 +38,8 @@ const VALUES: [(&str, &str, &str); 8] = [
         "FORMAT",
         "--output",
         "of --output: lines, text (each followed by an empty line), nul, hex, base64, json, hexdump \
-         (for people), frames (u32be, or the layout if it has headers), raw (nothing in between), none",
+         (for people), frames (u32be, or the layout if it has headers), raw (nothing in between), none; \
+         only json and frames have headers",
     ),
     (
         "LAYOUT",

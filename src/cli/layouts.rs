@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 use data_encoding::HEXLOWER;
 use framelet::Layout;
 use framelet::wire::{EncodeError, Escaped, LengthCounts, PRESETS, Part, Preset};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -55,16 +55,12 @@ impl Layouts {
             Some(text) => {
                 let layout = values::layout(text)
                     .map_err(|why| Failure::new(Exit::Usage, format!("layout {text:?}: {why}")))?;
-                let rows = rows(layout);
+                let (known, rows) = (Known::of(text, layout), rows(layout));
                 match self.json {
-                    true => json_of(layout, &rows),
-                    false => format!("{}\n{}", heading(text, layout), drawn(&rows)),
+                    true => known.json(&rows),
+                    false => format!("{}\n{}", known.heading(), drawn(&rows)),
                 }
             }
-        };
-        let text = match self.layout.is_none() && !self.json {
-            true => format!("{text}\n° not compared with the words of its specification\n"),
-            false => text,
         };
         io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::output(&error))
     }
@@ -72,14 +68,12 @@ impl Layouts {
 
 /// Returns the lines of a preset in the list.
 fn listed(preset: &Preset, json: bool) -> String {
-    let Preset { name, notation, about, source, checked, .. } = *preset;
+    let Preset { name, notation, about, .. } = *preset;
     if json {
-        let preset = json!({
-            "name": name, "layout": notation, "about": about, "source": source, "checked": checked
-        });
-        return format!("{preset}\n");
+        let mut fields = json_of(preset);
+        fields["layout"] = notation.into();
+        return format!("{fields}\n");
     }
-    let name = format!("{name}{}", if checked { "" } else { "°" });
     let start = format!("{name:<18}{notation}");
     match start.chars().count() < ABOUT - 1 {
         true => wrapped("", &[(&start, about)], ABOUT),
@@ -87,26 +81,59 @@ fn listed(preset: &Preset, json: bool) -> String {
     }
 }
 
-/// Returns what is known of a layout, and which protocols have it.
-fn heading(text: &str, layout: Layout) -> String {
-    let mut heading = String::new();
-    let preset = PRESETS.iter().find(|preset| preset.name == text);
-    if let Some(Preset { name, about, .. }) = preset {
-        heading += &wrapped("", &[("", &format!("{name}: {about}"))], 0);
+/// Returns what a preset says of its protocol, as JSON.
+fn json_of(preset: &Preset) -> Value {
+    json!({"name": preset.name, "about": preset.about, "source": preset.source})
+}
+
+/// What is known of a layout.
+struct Known {
+    layout: Layout,
+    /// The preset, if the layout was given by name.
+    preset: Option<&'static Preset>,
+    /// The names of other presets that have this layout.
+    same: Vec<&'static str>,
+}
+
+impl Known {
+    fn of(text: &str, layout: Layout) -> Known {
+        let is_same = |preset: &&Preset| {
+            let is_other = preset.name != text;
+            is_other && preset.notation.parse().is_ok_and(|other: Layout| other == layout)
+        };
+        let preset = PRESETS.iter().find(|preset| preset.name == text);
+        let same = PRESETS.iter().filter(is_same).map(|preset| preset.name).collect();
+        Known { layout, preset, same }
     }
-    heading += &format!("layout   {layout}\n");
-    if let Some(Preset { source, checked, .. }) = preset {
-        let unchecked = if *checked { "" } else { " (not compared)" };
-        heading += &format!("source   {source}{unchecked}\n");
+
+    /// Returns it as text.
+    fn heading(&self) -> String {
+        let mut heading = String::new();
+        if let Some(Preset { name, about, .. }) = self.preset {
+            heading += &wrapped("", &[("", &format!("{name}: {about}"))], 0);
+        }
+        let layout = self.layout.to_string();
+        let same = self.same.join(", ");
+        let mut rows = vec![("layout", layout.as_str())];
+        rows.extend(self.preset.map(|preset| ("source", preset.source)));
+        if !same.is_empty() {
+            rows.push(("same as", &same));
+        }
+        heading + &wrapped("", &rows, "same as  ".len())
     }
-    let is_same = |preset: &&Preset| {
-        preset.name != text && preset.notation.parse().is_ok_and(|other: Layout| other == layout)
-    };
-    let same: Vec<&str> = PRESETS.iter().filter(is_same).map(|preset| preset.name).collect();
-    if !same.is_empty() {
-        heading += &wrapped("", &[("same as", &same.join(", "))], "layout   ".len());
+
+    /// Returns it with the parts of a frame as a JSON object.
+    fn json(&self, rows: &[Row]) -> String {
+        let part = |row: &Row| {
+            let hex = HEXLOWER.encode(&row.bytes);
+            json!({"at": row.at, "length": row.len, "hex": hex, "item": row.item, "what": row.what})
+        };
+        let mut fields = self.preset.map_or_else(|| json!({}), json_of);
+        fields["layout"] = self.layout.to_string().into();
+        fields["same_as"] = self.same.clone().into();
+        fields["parts"] = rows.iter().map(part).collect();
+        format!("{fields}\n")
     }
-    heading
 }
 
 /// A part of a frame.
@@ -214,14 +241,4 @@ fn drawn(rows: &[Row]) -> String {
         }
     }
     text
-}
-
-/// Returns a JSON object with the parts.
-fn json_of(layout: Layout, rows: &[Row]) -> String {
-    let part = |row: &Row| {
-        let hex = HEXLOWER.encode(&row.bytes);
-        json!({"at": row.at, "length": row.len, "hex": hex, "item": row.item, "what": row.what})
-    };
-    let parts: Vec<_> = rows.iter().map(part).collect();
-    format!("{}\n", json!({"layout": layout.to_string(), "parts": parts}))
 }

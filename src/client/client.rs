@@ -291,20 +291,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// use framelet::{Address, Client, Layout, Server};
     /// use futures_lite::future;
     ///
-    /// // The layout of Modbus: the reply carries the transaction id and the protocol id of its request.
+    /// // The layout of Modbus: the reply carries the transaction id of its request.
     /// async fn read_registers(request: Request) -> Reply {
     ///     Reply::from(b"\x01\x03\x02\0\x2a".to_vec()).with_header(request.header().to_vec())
     /// }
     /// # future::block_on(async {
-    /// let modbus: Layout = "h4:u16be".parse()?;
+    /// let modbus: Layout = "h2:x0000:u16be".parse()?;
     /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
     /// let mut client = Client::connect(listener.address()?).await?.layout(modbus)?;
     /// let server = Server::new(listener).layout(modbus).answer(read_registers);
     /// # let server = smol::spawn(server.run(future::pending()));
     ///
     /// let request = b"\x01\x03\0\0\0\x01";
-    /// let (header, reply) = client.request_with_header(b"\0\x07\0\0", request).await?;
-    /// assert_eq!((header, reply), (b"\0\x07\0\0".to_vec(), b"\x01\x03\x02\0\x2a".to_vec()));
+    /// let (header, reply) = client.request_with_header(b"\0\x07", request).await?;
+    /// assert_eq!((header, reply), (b"\0\x07".to_vec(), b"\x01\x03\x02\0\x2a".to_vec()));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn request_with_header(

@@ -30,6 +30,8 @@ pub(crate) struct Pipeline {
     working: VecDeque<Work>,
     /// Replies that are encoded and not yet sent.
     replies: FrameQueue,
+    /// Heartbeats that are still to be sent back.
+    heartbeats: u64,
     /// Whether the latest reply was a large one, or there was none: then the next request waits until its
     /// reply has been encoded, so that a peer that reads nothing makes the server hold one reply and not many.
     large: bool,
@@ -75,6 +77,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             working: VecDeque::new(),
             replies: FrameQueue::with_limit(shared.layout, shared.max_message),
+            heartbeats: 0,
             large: true,
             charge: shared.pool.charge_nothing(),
         }
@@ -86,9 +89,15 @@ impl Pipeline {
         self.waiting.push_back(Requests { payloads, locations, number });
     }
 
+    /// Adds heartbeats to be sent back: at once, and not after the replies to earlier requests, which may take longer
+    /// than the peer waits for a sign of life.
+    pub(crate) fn send_back(&mut self, heartbeats: u64) {
+        self.heartbeats += heartbeats;
+    }
+
     /// Returns whether to read more requests.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.is_empty() && self.may_begin()
+        self.heartbeats == 0 && self.waiting.is_empty() && self.may_begin()
     }
 
     fn may_begin(&self) -> bool {
@@ -113,6 +122,7 @@ impl Pipeline {
             }
             self.poll_handlers(cx);
             self.collect()?;
+            self.collect_heartbeats()?;
             let unsent = self.replies.len();
             let sent = self.replies.poll_flush(stream, cx);
             self.charge();
@@ -128,6 +138,7 @@ impl Pipeline {
                 Poll::Pending => return Ok(Waits::Peer),
             }
             return match self.working.front() {
+                _ if self.heartbeats > 0 => continue,
                 // Their replies, or the failure after them, are next.
                 Some(Work::Done(_) | Work::Failed(_)) => continue,
                 _ if begins => continue,
@@ -193,6 +204,17 @@ impl Pipeline {
             }
         }
         self.charge();
+        Ok(())
+    }
+
+    /// Encodes as many heartbeats as there is room for.
+    fn collect_heartbeats(&mut self) -> Result<(), Outcome> {
+        while self.heartbeats > 0 && self.replies.len() < HIGH_WATER {
+            let encoded = self.replies.append(&[], &[]);
+            // Cannot fail: the layout has such frames, since some have arrived.
+            encoded.map_err(|error| Outcome::Write(error.into()))?;
+            self.heartbeats -= 1;
+        }
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use super::upgrade::Upgrade;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::pool::Pool;
 use crate::wire::ack::Hello;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::Layout;
 
 /// The shortest and longest time between two sweeps.
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) preamble: Arc<[u8]>,
     /// How many bytes the peer sends before its first frame.
     pub(crate) skip: u64,
+    /// What an empty frame is.
+    pub(crate) empty: EmptyFrames,
     pub(crate) answering: Answering,
     /// How many requests of a connection are answered at the same time.
     pub(crate) pipeline: usize,
@@ -79,6 +82,7 @@ impl Shared {
             proxy_protocol: options.proxy_protocol,
             preamble: Arc::clone(&options.preamble),
             skip: options.skip,
+            empty: options.empty,
             answering: options.answering.clone(),
             pipeline: options.pipeline,
             upgrade: options.upgrade.clone(),

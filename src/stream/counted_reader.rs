@@ -133,6 +133,26 @@ impl<R> CountedReader<R> {
         (run, from)
     }
 
+    /// Consumes the same, but returns a copy, and leaves what follows where it is: whole frames, which are taken next.
+    /// A stream of many short runs is then copied once and not once a run.
+    pub(crate) fn copy_run(&mut self, bytes: usize, messages: usize) -> (PooledBytes, usize) {
+        let mut run = self.pool.lend(Buffer::from(&self.buffered()[..bytes]));
+        if messages > 0 {
+            run.hold_for_sink(messages);
+        }
+        self.consume(bytes);
+        self.wait_for_peer();
+        (run, 0)
+    }
+
+    /// Keeps what is in the buffer during a wait that only the peer can end, in no more memory than it needs.
+    pub(crate) fn wait_for_peer(&mut self) {
+        self.shrink();
+        if let Some(buffer) = &mut self.buffer {
+            buffer.hold_for_peer();
+        }
+    }
+
     /// Copies bytes that wait for more: many connections may pause after the start of a message, so each
     /// gets no more room than it needs.
     fn keep(&self, bytes: &[u8]) -> PooledBytes {

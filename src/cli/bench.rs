@@ -115,7 +115,7 @@ pub(crate) struct Bench {
     preamble: Bytes,
 
     /// how many bytes the other side sends first, to be skipped (default: 0)
-    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    #[argh(option, arg_name = "N", from_str_fn(super::values::count), default = "0")]
     skip: u64,
 
     /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)

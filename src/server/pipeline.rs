@@ -14,6 +14,7 @@ use crate::net::byte_stream::ByteStream;
 use crate::stream::frame_queue::FrameQueue;
 use crate::stream::payloads::{Locations, Payloads};
 use crate::stream::pool::Charge;
+use crate::wire::empty_frames::EmptyFrames;
 
 /// With this many bytes of unsent replies, no more requests are answered.
 const HIGH_WATER: usize = 64 * 1024;
@@ -30,6 +31,8 @@ pub(crate) struct Pipeline {
     working: VecDeque<Work>,
     /// Replies that are encoded and not yet sent.
     replies: FrameQueue,
+    /// Whether to read while no more requests are started: a peer whose heartbeats are answered sends some meanwhile.
+    reads_ahead: bool,
     /// Heartbeats that are still to be sent back.
     heartbeats: u64,
     /// Whether the latest reply was a large one, or there was none: then the next request waits until its
@@ -77,6 +80,7 @@ impl Pipeline {
             waiting: VecDeque::new(),
             working: VecDeque::new(),
             replies: FrameQueue::with_limit(shared.layout, shared.max_message),
+            reads_ahead: shared.empty == EmptyFrames::Echo,
             heartbeats: 0,
             large: true,
             charge: shared.pool.charge_nothing(),
@@ -97,13 +101,18 @@ impl Pipeline {
 
     /// Returns whether to read more requests.
     pub(crate) fn has_room(&self) -> bool {
-        self.heartbeats == 0 && self.waiting.is_empty() && self.may_begin()
+        let reads_ahead = self.reads_ahead && self.may_go_on();
+        self.heartbeats == 0 && self.waiting.is_empty() && (reads_ahead || self.may_begin())
     }
 
     fn may_begin(&self) -> bool {
-        let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
         let most = if self.large { 1 } else { self.most };
-        !failed && self.working.len() < most && self.replies.len() < HIGH_WATER
+        self.working.len() < most && self.may_go_on()
+    }
+
+    fn may_go_on(&self) -> bool {
+        let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
+        !failed && self.replies.len() < HIGH_WATER
     }
 
     /// Makes as much progress as possible, answering and sending. Calls `taken` when the peer takes data.
@@ -149,18 +158,15 @@ impl Pipeline {
     }
 
     fn next_request(&mut self) -> Option<Request> {
-        loop {
-            let requests = self.waiting.front_mut()?;
-            let payloads = &requests.payloads;
-            let Some(location) = requests.locations.next(payloads) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            let (connection, peer) = (self.connection.number, self.connection.peer().clone());
-            let (payloads, number) = (Arc::clone(payloads), requests.number);
-            requests.number += 1;
-            return Some(Request::new(payloads, location, number, connection, peer));
+        let requests = self.waiting.front_mut()?;
+        let payloads = Arc::clone(&requests.payloads);
+        let (location, number) = (requests.locations.next(&payloads)?, requests.number);
+        requests.number += 1;
+        if requests.number == payloads.first_number() + payloads.len() as u64 {
+            self.waiting.pop_front();
         }
+        let (connection, peer) = (self.connection.number, self.connection.peer().clone());
+        Some(Request::new(payloads, location, number, connection, peer))
     }
 
     fn begin(&self, request: Request) -> Work {

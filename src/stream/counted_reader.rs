@@ -325,6 +325,26 @@ pub(crate) mod tests {
         }
     }
 
+    /// Otherwise a stream of short runs would cost the square of its length.
+    #[test]
+    fn what_follows_a_copied_run_is_moved_once_at_most() {
+        for len in [1000, BUFFER] {
+            let bytes = noise(len);
+            let (mut source, pool) = source([bytes.clone()]);
+            fill(&mut source);
+            let (run, _) = source.copy_run(10, 1);
+            assert_eq!((&run[..], source.buffered()), (&bytes[..10], &bytes[10..]));
+            let rest = source.buffered().as_ptr();
+            for at in (10..900).step_by(10) {
+                let (run, _) = source.copy_run(10, 1);
+                assert_eq!(run[..], bytes[at..][..10]);
+                assert_eq!(source.buffered().as_ptr(), rest.wrapping_add(at));
+            }
+            drop(run);
+            assert!(pool.held() <= len, "{} held", pool.held());
+        }
+    }
+
     #[test]
     fn only_the_first_read_is_the_start_of_a_stream() {
         let (mut source, _) = source([noise(10), noise(10)]);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use ::log::debug;
@@ -11,7 +11,6 @@ use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::{Arrival, ReadError};
 use framelet::wire::{Count, EmptyFrames, Fault, ProtocolError, append_frame};
 use framelet::{Batch, FrameReader};
-use futures_lite::future::BoxedLocal;
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{Receiver, unbounded};
@@ -76,7 +75,7 @@ impl Send {
         });
         let mut closing = socket;
         // Sends heartbeats back; meanwhile nothing more is read.
-        let mut sending_back: Option<BoxedLocal<io::Result<()>>> = None;
+        let mut sending_back: Option<SendingBack<'_>> = None;
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // The deadline for the server; `None` while there is something to send.
         let mut give_up = Timer::never();
@@ -131,7 +130,7 @@ impl Send {
                 }
                 Event::Received(Ok(Some(Arrival::Heartbeats(heartbeats)))) => {
                     if self.empty == EmptyFrames::Echo && !half_closed {
-                        sending_back = Some(self.send_back(heartbeats, &outgoing).boxed_local());
+                        sending_back = Some(Box::pin(self.send_back(heartbeats, &outgoing)));
                     }
                     continue;
                 }
@@ -315,6 +314,9 @@ impl Send {
         Failure::new(Exit::Timeout, message)
     }
 }
+
+/// Sends heartbeats back.
+type SendingBack<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
 enum Event {
     Sent(Result<Sent, Failure>),

@@ -115,11 +115,62 @@ fn messages_that_have_come_together_are_one_batch_also_after_one_that_came_in_pi
     let (whole, some) = ([frame(1), frame(2), frame(3)].concat(), frame(10));
     let chunks = [whole.clone(), some[..6].into(), [&some[6..], &whole].concat()];
     let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
-    let mut batch = || match reader.poll_batch(&mut cx()) {
-        Poll::Ready(Ok(Some(batch))) => Some((batch.first_number(), batch.len())),
+    let mut batch = || match reader.poll_arrival(&mut cx()) {
+        Poll::Ready(Ok(Some(Arrival::Messages(batch)))) => {
+            Some((batch.first_number(), batch.len()))
+        }
         _ => None,
     };
     assert_eq!([batch(), batch(), batch()], [Some((1, 3)), Some((4, 4)), None]);
+}
+
+#[test]
+fn heartbeats_are_skipped_wherever_they_begin_and_whatever_surrounds_them() {
+    let bytes = [frame(0), frame(3), frame(0), frame(0), frame(1), frame(2), frame(0)].concat();
+    for cut in 1..bytes.len() {
+        for single in [false, true] {
+            let pool = Pool::new(64 * MIB, 8 * MIB);
+            let chunks = [&bytes[..cut], &bytes[cut..]].map(<[u8]>::to_vec);
+            let mut reader = reader(&pool, Chunks(chunks.into())).skip_empty(true);
+            let (mut messages, mut heartbeats) = (Vec::new(), 0);
+            loop {
+                let arrival = match single {
+                    true => reader
+                        .poll_arrival_with(&mut cx(), |_, payload| [payload].into_iter().collect()),
+                    false => reader.poll_arrival(&mut cx()),
+                };
+                match arrival {
+                    Poll::Ready(Ok(Some(Arrival::Messages(batch)))) => {
+                        messages.extend(batch.iter().map(<[u8]>::len));
+                        assert!(
+                            single
+                                || batch.first_number() + batch.len() as u64 == reader.at().message
+                        );
+                    }
+                    Poll::Ready(Ok(Some(Arrival::Heartbeats(more)))) => heartbeats += more,
+                    Poll::Ready(other) => panic!("{other:?}"),
+                    Poll::Pending => break,
+                }
+            }
+            assert_eq!((messages, heartbeats), (vec![3, 1, 2], 4), "{cut} {single}");
+            assert_eq!((reader.at().message, reader.at().offset), (4, bytes.len() as u64));
+            assert_eq!(pool.held(), 0, "{cut}");
+        }
+    }
+}
+
+#[test]
+fn heartbeats_do_not_show_that_the_layout_is_right() {
+    let bytes = [frame(0), frame(0), frame(5)].concat();
+    let mut reader = FrameReader::new(&bytes[..]).skip_empty(true);
+    assert!(!reader.has_worked());
+    assert!(matches!(
+        reader.poll_arrival(&mut cx()),
+        Poll::Ready(Ok(Some(Arrival::Heartbeats(2))))
+    ));
+    assert!(!reader.has_worked());
+    assert!(reader.poll_message(&mut cx()).is_ready());
+    assert!(reader.has_worked());
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::wire::diagnosis::SAMPLE;
 /// it, so that a trickle of small messages does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
-/// The most bytes that a hello can have.
-const FEW: usize = 64;
+/// The most bytes that a hello can have. So few of each connection need not be counted.
+pub(super) const FEW: usize = 64;
 
 /// Payloads of this length and more are read straight into their buffer, without anything that follows.
 const LARGE: usize = 2 * BUFFER;

@@ -21,7 +21,7 @@ use event_listener::EventListener;
 use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
 use crate::stream::arrival::{self, Arrival};
-use crate::stream::counted_reader::CountedReader;
+use crate::stream::counted_reader::{CountedReader, FEW};
 use crate::stream::error::ReadError;
 use crate::stream::framing::Framing;
 use crate::stream::payloads::{Head, Payloads};
@@ -322,7 +322,15 @@ impl<R> FrameReader<R> {
 
     /// Returns whether the current message waits for memory that is held for other peers.
     pub(crate) fn starves(&self) -> bool {
-        self.waits_for_memory() && self.payload.as_ref().is_some_and(|payload| payload.starves())
+        let lines = self.layout.longest_lines().filter(|_| self.announced.is_none());
+        let starves = match (&self.payload, lines) {
+            (Some(payload), _) => payload.starves(),
+            (None, Some(lines)) => {
+                self.waiting.is_some() && self.source.pool().is_held_by_peers(lines)
+            }
+            (None, None) => false,
+        };
+        self.waits_for_memory() && starves
     }
 
     /// Returns the length of the current payload, if known.
@@ -392,6 +400,7 @@ impl<R> FrameReader<R> {
 
     fn end_with(&mut self, error: ReadError) -> ReadError {
         self.payload = None;
+        self.framing = Framing::default();
         self.source.drop_buffer();
         self.failed = Some(Box::new(error.clone()));
         error
@@ -761,8 +770,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             None => match ready!(self.poll_prefix(cx))? {
                 Some(announced) => {
                     // Header lines are never read one byte at a time.
-                    let lines = self.layout.has_lines();
+                    let lines = self.layout.longest_lines().is_some();
                     self.source.expect(if lines { 0 } else { announced.payload() });
+                    self.framing.shrink();
                     *self.announced.insert(announced)
                 }
                 None => return Poll::Ready(Ok(None)),
@@ -773,7 +783,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
         payload.hold_for_sink(1);
-        let framing = std::mem::take(&mut self.framing);
+        let mut framing = std::mem::take(&mut self.framing);
+        framing.hold_for_sink();
         let (prefix, trailer) = (announced.prefix(), announced.trailer());
         let head = Head { framing, prefix, trailer, payload };
         let is_heartbeat = self.skips_empty && head.is_empty(self.layout);
@@ -807,6 +818,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             };
             let more = self.layout.rest_of_prefix(self.framing.first(got), self.source.buffered());
             let need = need.max(got + more);
+            if need > FEW
+                && let Some(longest) = self.layout.longest_lines()
+            {
+                ready!(self.poll_lines(cx, longest));
+            }
             // Not `read_exact`: the bytes that have arrived may already be wrong.
             let rest = &mut self.framing.first_mut(need)[got..];
             match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
@@ -822,6 +838,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Err(error) => return Poll::Ready(Err(self.io_error(error))),
             }
         }
+    }
+
+    /// Waits for memory for header lines, which may have `longest` bytes.
+    fn poll_lines(&mut self, cx: &mut Context<'_>, longest: usize) -> Poll<()> {
+        if !self.framing.is_counted() {
+            match self.source.pool().poll_charge(cx, &mut self.waiting, longest) {
+                Poll::Ready(charge) => self.framing.count(longest, charge),
+                Poll::Pending => {
+                    self.source.shrink();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Reads what follows a prefix that was read alone: it may show what is wrong with the prefix.

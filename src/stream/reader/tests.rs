@@ -173,6 +173,69 @@ fn heartbeats_do_not_show_that_the_layout_is_right() {
     assert!(reader.has_worked());
 }
 
+/// Returns a reader of header lines that arrive in these chunks.
+fn lines<const N: usize>(pool: &Pool, chunks: [&[u8]; N]) -> FrameReader<Chunks> {
+    let chunks = Chunks(chunks.map(<[u8]>::to_vec).into());
+    FrameReader::in_pool(chunks, "lsp".parse().unwrap(), 8 * MIB, pool.clone())
+}
+
+#[test]
+fn header_lines_that_stall_are_counted_and_wait_for_their_share_of_the_memory() {
+    let pool = Pool::new(2 * MIB, MIB);
+    let (start, rest) =
+        ([b"X: ", &[b'x'; 100][..]].concat(), &b"\r\nContent-Length: 2\r\n\r\nhi"[..]);
+    let mut stalled: Vec<_> = (0..300)
+        .map(|_| {
+            let mut reader = lines(&pool, [&start[..50], &start[50..]]);
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            reader
+        })
+        .collect();
+    // 14 sixteenths of a megabyte hold 224 times 4 KiB.
+    let waiting = stalled.iter().filter(|reader| reader.waits_for_memory()).count();
+    assert!((76..90).contains(&waiting), "{waiting} wait");
+    assert!(stalled.iter().all(|reader| reader.starves() == reader.waits_for_memory()));
+    assert!(pool.held() <= MIB && pool.held() > MIB * 13 / 16, "{} held", pool.held());
+    // Those that are as short as any prefix need none.
+    let mut short = lines(&pool, [&rest[2..]]);
+    assert_eq!(
+        short.poll_message(&mut cx()).map(Result::unwrap),
+        Poll::Ready(Some(b"hi".to_vec()))
+    );
+    // The memory of one that ends is the next one's.
+    let mut next = lines(&pool, [&start[..50], &start[50..], rest]);
+    assert!(next.poll_message(&mut cx()).is_pending());
+    assert!(next.starves());
+    stalled.truncate(20);
+    assert!(!next.starves());
+    assert_eq!(next.poll_message(&mut cx()).map(Result::unwrap), Poll::Ready(Some(b"hi".to_vec())));
+    stalled.clear();
+    assert_eq!(pool.held(), 0);
+}
+
+#[test]
+fn header_lines_stay_counted_with_their_message() {
+    let pool = Pool::new(2 * MIB, MIB);
+    let head = [b"X: ", &[b'x'; 3000][..], b"\r\nContent-Length: 2\r\n\r\n"].concat();
+    let full_for_peers = || pool.hold_for_peer(MIB / 16 * 14 - 4096);
+    // Before their end they count as many as they may become, and wait for the peer.
+    let mut reader = lines(&pool, [&head[..1000]]);
+    assert!(reader.poll_arrival(&mut cx()).is_pending());
+    let full = full_for_peers();
+    assert_eq!((pool.held(), pool.is_held_by_peers(4096)), (4096, true));
+    drop((reader, full));
+    // With their message they count as many as they are, and wait for the sink.
+    let mut reader = lines(&pool, [&head[..1000], &head[1000..], b"hi"]);
+    let Poll::Ready(Ok(Some(Arrival::Messages(batch)))) = reader.poll_arrival(&mut cx()) else {
+        panic!("no message");
+    };
+    let full = full_for_peers();
+    assert!((head.len()..head.len() + 1024).contains(&pool.held()), "{} held", pool.held());
+    assert!(!pool.is_held_by_peers(4096));
+    drop((batch, full));
+    assert_eq!(pool.held(), 0);
+}
+
 #[test]
 fn nothing_is_read_while_the_sink_has_all_the_memory() {
     let pool = Pool::new(2 * MIB, 0);

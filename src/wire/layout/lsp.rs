@@ -5,7 +5,7 @@ use super::decoded::{Decoded, LineFault, Malformed};
 use super::field::Prefix;
 
 /// The longest header, in bytes.
-const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 
 const LENGTH: &[u8] = b"Content-Length";
 

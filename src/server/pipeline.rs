@@ -242,3 +242,65 @@ impl Drop for Pipeline {
 fn panicked() -> Work {
     Work::Failed("the handler panicked".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Waker;
+
+    use futures_lite::{AsyncRead, AsyncWrite};
+
+    use super::*;
+    use crate::net::byte_stream::Peer;
+    use crate::server::options::Options;
+
+    /// A peer that takes nothing.
+    struct Deaf;
+
+    impl AsyncRead for Deaf {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn heartbeats_that_are_not_taken_take_the_memory_of_short_replies_and_stop_the_reading() {
+        let shared = Shared::new(&Options::default()).unwrap();
+        let connection = Arc::new(OpenConnection::new(1, Peer::Unix));
+        let handler: EachHandler = Arc::new(|_| Box::pin(std::future::pending()));
+        let mut pipeline = Pipeline::new(&shared, connection, handler);
+        let (mut stream, cx) = (ByteStream::new(Deaf), &mut Context::from_waker(Waker::noop()));
+        assert!(pipeline.has_room());
+        pipeline.send_back(3);
+        assert!(!pipeline.has_room());
+        assert_eq!(pipeline.poll(cx, &mut stream, || {}).ok(), Some(Waits::Peer));
+        assert!(pipeline.has_room());
+        pipeline.send_back(1_000_000);
+        assert_eq!(pipeline.poll(cx, &mut stream, || {}).ok(), Some(Waits::Peer));
+        assert!(!pipeline.has_room());
+        assert_eq!(pipeline.replies.len(), HIGH_WATER);
+    }
+}

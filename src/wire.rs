@@ -4,6 +4,7 @@ pub(crate) mod ack; // the hello
 pub(crate) mod answer; // its answers
 pub(crate) mod count; // "1 message", "2 messages"
 pub(crate) mod diagnosis; // what an impossible prefix most likely is
+pub(crate) mod empty_frames; // what an empty frame is
 pub(crate) mod error;
 pub(crate) mod escape; // text that is safe to show
 pub(crate) mod frame; // frames as plain bytes
@@ -19,6 +20,7 @@ pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
 pub use count::Count;
 pub use diagnosis::{Cause, Suspect};
+pub use empty_frames::EmptyFrames;
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::{Escaped, WithoutPassword};
 pub use frame::{append_frame, append_frame_with_header};

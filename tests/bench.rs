@@ -351,6 +351,36 @@ fn the_load_moves_on_when_a_connection_fails() {
     assert!(json(&output)["messages"].as_u64().unwrap() > 100);
 }
 
+// ---- preambles
+
+const PREAMBLE: [&str; 8] =
+    ["--preamble", "48454c4f", "--skip", "4", "--count", "1000", "--warm-up", "0s"];
+
+#[test]
+fn both_sides_may_begin_with_a_preamble() {
+    let (_server, address) = start(&["--echo", "--preamble", "4f4c4548", "--skip", "4"]);
+    for how in [&["--echo"][..], &["--echo", "--rate", "10000"]] {
+        let json = figures(&address, &[&PREAMBLE[..], how].concat());
+        assert_eq!(json["messages"], 1000, "{how:?}");
+    }
+    let (server, address) = start(&["--preamble", "4f4c4548", "--skip", "4"]);
+    let output = bench(&address, &PREAMBLE);
+    check(&output, 0, &[]);
+    assert!(!text(&output).contains("were dropped"), "it was expected: {}", text(&output));
+    assert!(server.stop().log.contains("1000 messages over 4 connections"));
+}
+
+#[test]
+fn a_preamble_that_is_longer_than_a_read_is_skipped() {
+    let address = servers(|mut stream| {
+        stream.write_all(&[0xff; 200_000]).unwrap();
+        let mut back = stream.try_clone().unwrap();
+        let _ = io::copy(&mut stream, &mut back);
+    });
+    let arguments = ["--echo", "--skip", "200000", "--count", "1000", "--warm-up", "0s"];
+    assert_eq!(figures(&address, &arguments)["messages"], 1000);
+}
+
 // ---- reports
 
 #[test]

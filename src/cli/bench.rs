@@ -19,8 +19,8 @@ use super::log;
 use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
 use super::values::{
-    DEFAULT_ADDRESS, DefaultHeader, Timeout, address, count, duration, header, layout, size,
-    timeout,
+    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, address, bytes, count, duration, header,
+    layout, size, timeout,
 };
 use block::Block;
 use connection::Connection;
@@ -110,6 +110,14 @@ pub(crate) struct Bench {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 
+    /// bytes to send first on each connection, in hexadecimal
+    #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
+    preamble: Bytes,
+
+    /// how many bytes the other side sends first, to be skipped (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(super::values::count), default = "0")]
+    skip: u64,
+
     /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)
     #[argh(
         option,
@@ -180,6 +188,8 @@ impl Bench {
             mode,
             warm_up: self.warm_up.min(LONGEST),
             length,
+            preamble: self.preamble,
+            skip: self.skip,
             timeout: self.timeout.0,
         })
     }
@@ -190,7 +200,9 @@ impl Plan {
         let failed = |error| Failure::to_connect(&self.address, "", &error, "");
         let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
         (0..self.connections)
-            .map(|_| connection::connect(&addresses, self.timeout).map_err(failed))
+            .map(|_| {
+                connection::connect(&addresses, &self.preamble.0, self.timeout).map_err(failed)
+            })
             .collect()
     }
 
@@ -276,7 +288,8 @@ impl Plan {
         let mut poll = Poll::new()?;
         let mut connections = Vec::with_capacity(sockets.len());
         for (token, (number, socket)) in sockets.into_iter().enumerate() {
-            let connection = Connection::new(number + 1, socket, block.beginning(number));
+            let begin = block.beginning(number);
+            let connection = Connection::new(number + 1, socket, self.skip, begin);
             connection.register(poll.registry(), token)?;
             connections.push((connection, self.share(number)));
         }

@@ -4,6 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 use framelet::format::OutputFormat;
 use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::ReadError;
+use framelet::wire::EmptyFrames;
 use framelet::{Batch, FrameReader, Layout};
 use futures_lite::future::block_on;
 use futures_lite::io::AssertAsync;
@@ -12,7 +13,7 @@ use super::exit_code::Exit;
 use super::failure::Failure;
 use super::flags;
 use super::input::{cannot_read, open_input};
-use super::values::{count, layout, size};
+use super::values::{check_empty, count, empty, layout, size};
 
 /// Turns frames into text or bytes on standard output.
 #[derive(FromArgs, ArgsInfo)]
@@ -34,6 +35,10 @@ pub(crate) struct Decode {
     #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
     skip: u64,
 
+    /// what an empty frame is: a message, or a heartbeat to skip (default: message)
+    #[argh(option, arg_name = "WHAT", from_str_fn(empty), default = "EmptyFrames::Message")]
+    empty: EmptyFrames,
+
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]
     max_message: Option<usize>,
@@ -42,10 +47,17 @@ pub(crate) struct Decode {
 impl Decode {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let limit = self.layout.limit(self.max_message)?;
+        check_empty(self.empty, self.layout)?;
+        if self.empty == EmptyFrames::Echo {
+            let message = "--empty echo: decode has nobody to send to; write message or skip";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         // A file is always ready, so blocking on this future does not delay any other.
         let input = AssertAsync::new(open_input(self.file.as_deref())?);
-        let mut reader =
-            FrameReader::with_layout(input, self.layout).max_message(limit)?.skip(self.skip);
+        let mut reader = FrameReader::with_layout(input, self.layout)
+            .max_message(limit)?
+            .skip(self.skip)
+            .skip_empty(self.empty == EmptyFrames::Skip);
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
         loop {

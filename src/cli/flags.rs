@@ -64,6 +64,7 @@ pub(crate) fn of_server(error: &ServeError) -> String {
         ServeError::Memory { .. } => format!("{error} (--memory, --max-message)"),
         ServeError::AnswerAcks => format!("{error} (--echo, --require-ack)"),
         ServeError::PreambleAcks => format!("{error} (--preamble, --skip, --require-ack)"),
+        ServeError::EmptyAcks => format!("{error} (--empty, --require-ack)"),
         ServeError::Acks(_) => format!("{error} (--layout, --require-ack)"),
         ServeError::Unfinished { trouble: None, .. } => format!("{error} (--grace)"),
         _ => error.to_string(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use ::log::{LevelFilter, debug};
 use framelet::Address;
 use framelet::format::InputFormat;
+use framelet::wire::EmptyFrames;
 use futures_lite::FutureExt;
 use futures_lite::future::block_on;
 
@@ -13,7 +14,7 @@ use super::exit_code::Exit;
 use super::failure::{Failure, quoted};
 use super::log;
 use super::process::check_threads;
-use super::values::address;
+use super::values::{address, check_empty};
 pub(crate) use options::Send;
 use progress::{InputFile, Progress};
 
@@ -61,6 +62,12 @@ impl Send {
         if self.ack && (!self.preamble.0.is_empty() || self.skip > 0) {
             let message =
                 "a connection with a preamble has no acknowledgements (--ack, --preamble, --skip)";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        check_empty(self.empty, self.layout)?;
+        if self.ack && self.empty != EmptyFrames::Message {
+            let message =
+                "with acknowledgements each frame is a message, also an empty one (--ack, --empty)";
             return Err(Failure::new(Exit::Usage, message));
         }
         if self.ack && self.proxy_protocol.is_some() {

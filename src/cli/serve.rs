@@ -16,7 +16,7 @@ use super::log;
 use super::metrics;
 use super::process::{check_threads, raise_file_limit, set_threads};
 use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::values::{Timeout, address};
+use super::values::{Timeout, address, check_empty};
 
 mod access;
 mod options;
@@ -66,6 +66,7 @@ impl Serve {
         let monitor = Monitor::default();
         let mut server = self.options(Server::new(listener));
         server.check().map_err(failure)?;
+        check_empty(self.empty, self.layout)?;
         self.check_sink()?;
         if let Some(sink) = self.sink()? {
             server = server.collect(sink);
@@ -98,7 +99,7 @@ impl Serve {
     fn options(&self, mut server: Server) -> Server {
         server = server.layout(self.layout).grace(self.grace).require_acks(self.require_ack);
         server = server.proxy_protocol(self.proxy_protocol);
-        server = server.preamble(&self.preamble.0).skip(self.skip);
+        server = server.preamble(&self.preamble.0).skip(self.skip).empty(self.empty);
         if let Some(max) = self.max_message {
             server = server.max_message(max);
         }

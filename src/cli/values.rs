@@ -5,7 +5,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use framelet::sink::Keep;
 use framelet::wire::{
-    EncodeError, MAX_PAYLOAD, ParseLayoutError, WithoutPassword, append_frame_with_header,
+    EmptyFrames, EncodeError, MAX_PAYLOAD, ParseLayoutError, WithoutPassword,
+    append_frame_with_header,
 };
 use framelet::{Address, Layout};
 use parse_size::parse_size;
@@ -98,6 +99,28 @@ pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
         Ok(bytes) if !bytes.is_empty() => Ok(Bytes(bytes)),
         _ => Err("not bytes in hexadecimal; write two digits for each, as in 00535000".into()),
     }
+}
+
+/// Parses what an empty frame is.
+pub(crate) fn empty(text: &str) -> Result<EmptyFrames, String> {
+    match text {
+        "message" => Ok(EmptyFrames::Message),
+        "skip" => Ok(EmptyFrames::Skip),
+        "echo" => Ok(EmptyFrames::Echo),
+        _ => Err("write message, skip or echo".into()),
+    }
+}
+
+/// Checks that there are such frames in the layout, if they are to be no messages.
+pub(crate) fn check_empty(empty: EmptyFrames, layout: Layout) -> Result<(), Failure> {
+    let why = match layout.header_len() {
+        _ if empty == EmptyFrames::Message => return Ok(()),
+        Some(1..) => "each has a header",
+        _ if layout.encode(0).is_err() => "each has a payload",
+        _ => return Ok(()),
+    };
+    let message = format!("no frame in {layout} is empty: {why} (--empty, --layout)");
+    Err(Failure::new(Exit::Usage, message))
 }
 
 /// Parses a count.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::iter;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
@@ -12,8 +12,10 @@ use smol::Timer;
 
 use crate::net::address::{Address, ParseAddressError};
 use crate::net::byte_stream::ByteStream;
+use crate::stream::arrival::{self, Arrival};
 use crate::stream::error::{ReadError, WriteError};
 use crate::stream::framed::Framed;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::{Header, Layout, LimitError};
 
 /// One connection to a server, over a socket or any other stream.
@@ -61,6 +63,10 @@ pub struct Client<S = ByteStream> {
     /// The longest payload that was asked for; `None` is the layout's default.
     max_message: Option<usize>,
     timeout: Option<Duration>,
+    /// What the empty frames of the server are.
+    empty: EmptyFrames,
+    /// How many heartbeats of the server are still to be sent back.
+    heartbeats: u64,
     /// How many requests have no reply yet. Between two calls these are the ones that were given up.
     unanswered: u64,
 }
@@ -153,7 +159,8 @@ impl<S> Client<S> {
     /// without a time limit.
     pub fn new(stream: S) -> Client<S> {
         let framed = Framed::new(stream, Layout::U32BE);
-        Client { framed, max_message: None, timeout: None, unanswered: 0 }
+        let (max_message, timeout, empty) = (None, None, EmptyFrames::Message);
+        Client { framed, max_message, timeout, empty, heartbeats: 0, unanswered: 0 }
     }
 
     /// Sets how lengths are written. Call it before the first message.
@@ -217,6 +224,36 @@ impl<S> Client<S> {
     #[must_use]
     pub fn skip(self, bytes: u64) -> Client<S> {
         Client { framed: self.framed.skip(bytes), ..self }
+    }
+
+    /// Sets what the empty frames of the server are. Default: messages.
+    ///
+    /// With [`EmptyFrames::Echo`], empty frames are sent back while the client waits for messages or replies; see
+    /// [`receive`](Client::receive). While the server takes none of them, no more is read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::wire::EmptyFrames;
+    /// use framelet::{Client, Framed, Layout};
+    /// # use smol::net::{TcpListener, TcpStream};
+    ///
+    /// # smol::block_on(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let mut client = Client::new(stream).empty(EmptyFrames::Echo);
+    /// let mut server = Framed::new(listener.accept().await?.0, Layout::U32BE);
+    ///
+    /// server.send(b"").await?; // are you there?
+    /// server.send(b"21.5").await?;
+    /// assert_eq!(client.receive().await?, Some(b"21.5".to_vec()));
+    /// assert_eq!(server.read().await?, Some(vec![]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn empty(self, empty: EmptyFrames) -> Client<S> {
+        let framed = self.framed.skip_empty(empty != EmptyFrames::Message);
+        Client { framed, empty, ..self }
     }
 
     /// Sets how long a request may wait for its reply. `None`, the default, waits without a limit.
@@ -407,7 +444,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             failed = Some(error);
         }
         while self.unanswered > 0 {
-            match self.framed.poll_read_with(cx, &make) {
+            match self.poll_receive(cx, &make) {
                 Poll::Ready(Ok(Some(reply))) => {
                     self.unanswered -= 1;
                     match late.checked_sub(1) {
@@ -497,7 +534,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A dropped `receive` loses nothing.
     pub async fn receive(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
         self.drop_late_replies().await?;
-        self.framed.read().await
+        poll_fn(|cx| self.poll_receive(cx, |_, payload| payload)).await
     }
 
     /// Receives the next message as [`receive`](Client::receive) does, with its header before the payload.
@@ -511,15 +548,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// A dropped `receive_with_header` loses nothing.
     pub async fn receive_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
         self.drop_late_replies().await?;
-        self.framed.read_with_header().await
+        let whole = |header: Header<'_>, payload| (header.to_vec(), payload);
+        poll_fn(|cx| self.poll_receive(cx, whole)).await
     }
 
     /// Reads the replies to requests that were given up.
     async fn drop_late_replies(&mut self) -> Result<(), ReadError> {
-        while self.unanswered > 0 && self.framed.read().await?.is_some() {
+        while self.unanswered > 0 && poll_fn(|cx| self.poll_receive(cx, |_, _| ())).await?.is_some()
+        {
             self.unanswered -= 1;
         }
         Ok(())
+    }
+
+    /// Reads the next message: what `make` makes of its header and its payload. Sends heartbeats back first.
+    fn poll_receive<M>(
+        &mut self,
+        cx: &mut Context<'_>,
+        make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
+    ) -> Poll<Result<Option<M>, ReadError>> {
+        if self.empty == EmptyFrames::Echo {
+            ready!(self.poll_heartbeats(cx));
+        }
+        let arrival = ready!(self.framed.poll_arrival_with(cx, make))?;
+        if let (Some(Arrival::Heartbeats(more)), EmptyFrames::Echo) = (&arrival, self.empty) {
+            self.heartbeats += more;
+        }
+        arrival::poll_messages(cx, arrival)
+    }
+
+    /// Sends heartbeats back. Is ready once there is room for all of them, even if they are not yet written.
+    fn poll_heartbeats(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.heartbeats > 0 {
+            match ready!(self.framed.poll_feed(cx, &[], &[])) {
+                Ok(()) => self.heartbeats -= 1,
+                // There may still be something to read, and only a read can tell why the stream failed.
+                Err(_) => self.heartbeats = 0,
+            }
+        }
+        let _ = self.framed.poll_flush(cx);
+        Poll::Ready(())
     }
 
     /// Sends what is queued and the end of the stream, and waits until the server closes it, too;

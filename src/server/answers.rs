@@ -9,10 +9,13 @@ use super::handler::{Answering, EachHandler};
 use super::outcome::Outcome;
 use super::pipeline::{Pipeline, Waits};
 use super::receiver::{Reading, Receiver};
+use crate::stream::arrival::Arrival;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::reader::FrameReader;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::error::Fault;
+
 /// Since which tick a connection that answers has waited for its peer. Both waits have the same limit, so the
 /// longer one is the one that expires first.
 #[derive(Default)]
@@ -94,12 +97,24 @@ impl Receiver {
         }
         let mut reading = Phase::Busy;
         if reads && ended.is_none() && pipeline.has_room() {
-            match self.poll_reading(cx, FrameReader::poll_batch) {
+            match self.poll_reading(cx, FrameReader::poll_arrival) {
                 Reading::Done(read) => {
                     waits.message = None;
                     self.connection.state.enter(Phase::Busy, 0);
                     match read {
-                        Ok(payloads) => return Poll::Ready(Ok(Arc::new(payloads))),
+                        Ok(Arrival::Messages(payloads)) => {
+                            return Poll::Ready(Ok(Arc::new(payloads)));
+                        }
+                        Ok(Arrival::Heartbeats(heartbeats)) => {
+                            if self.shared.empty == EmptyFrames::Echo {
+                                pipeline.send_back(heartbeats);
+                            }
+                            if self.is_read_until_the_end() {
+                                *ended = Some(Outcome::Drained);
+                            }
+                            // Poll again, after other tasks have had their turn.
+                            cx.waker().wake_by_ref();
+                        }
                         // Nobody is left to reply to.
                         Err(Outcome::Read(error)) if matches!(*error, ReadError::Io { .. }) => {
                             return Poll::Ready(Err(Outcome::Read(error)));

@@ -21,6 +21,7 @@ use crate::net::byte_stream::ByteStream;
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::FirstBytes;
 use crate::wire::answer::RefusalCode;
+use crate::wire::empty_frames::EmptyFrames;
 
 /// Each idle connection has one of these, so its size matters: rarely used parts are boxed.
 pub(crate) struct Connection {
@@ -37,8 +38,9 @@ impl Connection {
         queue: Option<CommitQueue>,
     ) -> Connection {
         let (layout, pool) = (shared.layout, shared.pool.clone());
-        let reader =
-            FrameReader::in_pool(stream, layout, shared.max_message, pool).skip(shared.skip);
+        let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool)
+            .skip(shared.skip)
+            .skip_empty(shared.empty != EmptyFrames::Message);
         let (origin, read_until, reads, pace) = (None, None, 0, None);
         let receiver =
             Receiver { shared, connection, reader, queue, origin, read_until, reads, pace };
@@ -146,6 +148,8 @@ impl Connection {
             _ if receiver.shared.require_acks => return Err(Outcome::NotAsked),
             _ => return Ok(()),
         };
+        // The client counts each frame as a message.
+        receiver.reader.set_skip_empty(false);
         let (shared, connection) = (&receiver.shared, &receiver.connection);
         let session = AckSession::new(shared, connection, receiver.reader.get_ref());
         let session = self.session.insert(Box::new(session));

@@ -12,8 +12,15 @@ use super::connection_state::Phase;
 use super::handler::Answering;
 use super::outcome::Outcome;
 use super::receiver::Receiver;
+use crate::stream::arrival::Arrival;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::HeldForPeer;
+use crate::wire::empty_frames::EmptyFrames;
+use crate::wire::frame::append_frame;
+
+/// How many heartbeats are sent back at once. Chosen by judgement: a kilobyte or two.
+const HEARTBEATS: usize = 256;
+
 /// Progress of echoing one batch.
 #[derive(Default)]
 struct Echoing {
@@ -27,20 +34,18 @@ impl Receiver {
         let echoes = matches!(self.shared.answering, Answering::Echo);
         loop {
             let last = self.is_read_until_the_end();
-            let payloads = match poll_fn(|cx| self.poll_payloads(cx)).await {
-                Ok(payloads) => payloads,
+            let taken = match poll_fn(|cx| self.poll_arrival(cx)).await {
+                Ok(Arrival::Messages(payloads)) => self.pass_on(Arc::new(payloads), echoes).await,
+                // Boxed, since few connections have any.
+                Ok(Arrival::Heartbeats(heartbeats)) if self.shared.empty == EmptyFrames::Echo => {
+                    Box::pin(self.send_back(heartbeats)).await
+                }
+                Ok(Arrival::Heartbeats(_)) => Ok(()),
                 Err(outcome) => return outcome,
             };
-            if let Err(outcome) = self.hand_on(&payloads).await {
+            if let Err(outcome) = taken {
                 return outcome;
             }
-            if echoes {
-                let mut echo = Echoing::default();
-                if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await {
-                    return outcome;
-                }
-            }
-            drop(payloads);
             if last {
                 // This read returned data that arrived after the shutdown began, so the sender has not
                 // stopped by itself.
@@ -48,6 +53,32 @@ impl Receiver {
             }
             self.end_turn().await;
         }
+    }
+
+    /// Passes messages on, and sends them back if the server echoes.
+    async fn pass_on(&mut self, payloads: Arc<Payloads>, echoes: bool) -> Result<(), Outcome> {
+        self.hand_on(&payloads).await?;
+        if echoes {
+            let mut echo = Echoing::default();
+            poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends heartbeats back, in pieces, so that it takes no more memory for many of them.
+    async fn send_back(&mut self, heartbeats: u64) -> Result<(), Outcome> {
+        let mut left = usize::try_from(heartbeats).unwrap_or(usize::MAX);
+        let mut frame = Vec::new();
+        // Cannot fail: the layout has such frames, since some have arrived.
+        let _ = append_frame(&mut frame, self.shared.layout, 0, &[]);
+        let frames = frame.repeat(left.min(HEARTBEATS));
+        while left > 0 {
+            let now = left.min(HEARTBEATS);
+            let mut sent = 0;
+            poll_fn(|cx| self.poll_write_all(cx, &frames[..now * frame.len()], &mut sent)).await?;
+            left -= now;
+        }
+        Ok(())
     }
 
     /// Sends what precedes all messages.

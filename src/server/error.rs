@@ -44,6 +44,8 @@ pub enum ServeError {
     AnswerAcks,
     /// Acknowledgements are required, but the connection begins with a preamble.
     PreambleAcks,
+    /// Acknowledgements are required, with which each frame is a message, but empty frames are to be none.
+    EmptyAcks,
     /// A system call failed at the start.
     Start(io::Error),
     /// The sink failed.
@@ -80,6 +82,9 @@ impl fmt::Display for ServeError {
             ),
             ServeError::PreambleAcks => f.write_str(
                 "a connection with a preamble has no acknowledgements, so they cannot be required",
+            ),
+            ServeError::EmptyAcks => f.write_str(
+                "where acknowledgements are required, each frame is a message, also an empty one",
             ),
             ServeError::Start(error) => Plain(error).fmt(f),
             ServeError::Sink { error, uncommitted } => {

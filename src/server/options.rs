@@ -14,6 +14,7 @@ use super::upgrade::Upgrade;
 use crate::net::network::Network;
 use crate::wire::ack::{Hello, UnsupportedLayout};
 use crate::wire::count::Count;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::Layout;
 
 /// How many file descriptors are reserved for everything but connections.
@@ -55,6 +56,7 @@ pub(crate) struct Options {
     pub(crate) proxy_protocol: bool,
     pub(crate) preamble: Arc<[u8]>,
     pub(crate) skip: u64,
+    pub(crate) empty: EmptyFrames,
     pub(crate) pipeline: usize,
     pub(crate) answering: Answering,
     pub(crate) upgrade: Option<Upgrade>,
@@ -79,6 +81,7 @@ impl Default for Options {
             proxy_protocol: false,
             preamble: Arc::default(),
             skip: 0,
+            empty: EmptyFrames::Message,
             pipeline: DEFAULT_PIPELINE,
             answering: Answering::Nothing,
             upgrade: None,
@@ -119,6 +122,9 @@ impl Options {
         }
         if self.require_acks && self.has_preamble() {
             return Err(ServeError::PreambleAcks);
+        }
+        if self.require_acks && self.empty != EmptyFrames::Message {
+            return Err(ServeError::EmptyAcks);
         }
         if self.require_acks && !Hello::fits(self.layout) {
             return Err(ServeError::Acks(UnsupportedLayout { layout: self.layout }));

@@ -14,6 +14,7 @@ use crate::net::byte_stream::ByteStream;
 use crate::stream::frame_queue::FrameQueue;
 use crate::stream::payloads::{Locations, Payloads};
 use crate::stream::pool::Charge;
+use crate::wire::empty_frames::EmptyFrames;
 
 /// With this many bytes of unsent replies, no more requests are answered.
 const HIGH_WATER: usize = 64 * 1024;
@@ -30,6 +31,10 @@ pub(crate) struct Pipeline {
     working: VecDeque<Work>,
     /// Replies that are encoded and not yet sent.
     replies: FrameQueue,
+    /// Whether to read while no more requests are started: a peer whose heartbeats are answered sends some meanwhile.
+    reads_ahead: bool,
+    /// Heartbeats that are still to be sent back.
+    heartbeats: u64,
     /// Whether the latest reply was a large one, or there was none: then the next request waits until its
     /// reply has been encoded, so that a peer that reads nothing makes the server hold one reply and not many.
     large: bool,
@@ -75,6 +80,8 @@ impl Pipeline {
             waiting: VecDeque::new(),
             working: VecDeque::new(),
             replies: FrameQueue::with_limit(shared.layout, shared.max_message),
+            reads_ahead: shared.empty == EmptyFrames::Echo,
+            heartbeats: 0,
             large: true,
             charge: shared.pool.charge_nothing(),
         }
@@ -86,15 +93,26 @@ impl Pipeline {
         self.waiting.push_back(Requests { payloads, locations, number });
     }
 
+    /// Adds heartbeats to be sent back: at once, and not after the replies to earlier requests, which may take longer
+    /// than the peer waits for a sign of life.
+    pub(crate) fn send_back(&mut self, heartbeats: u64) {
+        self.heartbeats += heartbeats;
+    }
+
     /// Returns whether to read more requests.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.is_empty() && self.may_begin()
+        let reads_ahead = self.reads_ahead && self.may_go_on();
+        self.heartbeats == 0 && self.waiting.is_empty() && (reads_ahead || self.may_begin())
     }
 
     fn may_begin(&self) -> bool {
-        let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
         let most = if self.large { 1 } else { self.most };
-        !failed && self.working.len() < most && self.replies.len() < HIGH_WATER
+        self.working.len() < most && self.may_go_on()
+    }
+
+    fn may_go_on(&self) -> bool {
+        let failed = self.working.iter().any(|work| matches!(work, Work::Failed(_)));
+        !failed && self.replies.len() < HIGH_WATER
     }
 
     /// Makes as much progress as possible, answering and sending. Calls `taken` when the peer takes data.
@@ -113,6 +131,7 @@ impl Pipeline {
             }
             self.poll_handlers(cx);
             self.collect()?;
+            self.collect_heartbeats()?;
             let unsent = self.replies.len();
             let sent = self.replies.poll_flush(stream, cx);
             self.charge();
@@ -128,6 +147,7 @@ impl Pipeline {
                 Poll::Pending => return Ok(Waits::Peer),
             }
             return match self.working.front() {
+                _ if self.heartbeats > 0 => continue,
                 // Their replies, or the failure after them, are next.
                 Some(Work::Done(_) | Work::Failed(_)) => continue,
                 _ if begins => continue,
@@ -138,18 +158,15 @@ impl Pipeline {
     }
 
     fn next_request(&mut self) -> Option<Request> {
-        loop {
-            let requests = self.waiting.front_mut()?;
-            let payloads = &requests.payloads;
-            let Some(location) = requests.locations.next(payloads) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            let (connection, peer) = (self.connection.number, self.connection.peer().clone());
-            let (payloads, number) = (Arc::clone(payloads), requests.number);
-            requests.number += 1;
-            return Some(Request::new(payloads, location, number, connection, peer));
+        let requests = self.waiting.front_mut()?;
+        let payloads = Arc::clone(&requests.payloads);
+        let (location, number) = (requests.locations.next(&payloads)?, requests.number);
+        requests.number += 1;
+        if requests.number == payloads.first_number() + payloads.len() as u64 {
+            self.waiting.pop_front();
         }
+        let (connection, peer) = (self.connection.number, self.connection.peer().clone());
+        Some(Request::new(payloads, location, number, connection, peer))
     }
 
     fn begin(&self, request: Request) -> Work {
@@ -196,6 +213,17 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Encodes as many heartbeats as there is room for.
+    fn collect_heartbeats(&mut self) -> Result<(), Outcome> {
+        while self.heartbeats > 0 && self.replies.len() < HIGH_WATER {
+            let encoded = self.replies.append(&[], &[]);
+            // Cannot fail: the layout has such frames, since some have arrived.
+            encoded.map_err(|error| Outcome::Write(error.into()))?;
+            self.heartbeats -= 1;
+        }
+        Ok(())
+    }
+
     /// Counts the memory of the replies, but no more than would keep it from the messages of others.
     fn charge(&mut self) {
         self.charge.set(self.replies.capacity().min(HIGH_WATER));
@@ -213,4 +241,66 @@ impl Drop for Pipeline {
 
 fn panicked() -> Work {
     Work::Failed("the handler panicked".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::Waker;
+
+    use futures_lite::{AsyncRead, AsyncWrite};
+
+    use super::*;
+    use crate::net::byte_stream::Peer;
+    use crate::server::options::Options;
+
+    /// A peer that takes nothing.
+    struct Deaf;
+
+    impl AsyncRead for Deaf {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn heartbeats_that_are_not_taken_take_the_memory_of_short_replies_and_stop_the_reading() {
+        let shared = Shared::new(&Options::default()).unwrap();
+        let connection = Arc::new(OpenConnection::new(1, Peer::Unix));
+        let handler: EachHandler = Arc::new(|_| Box::pin(std::future::pending()));
+        let mut pipeline = Pipeline::new(&shared, connection, handler);
+        let (mut stream, cx) = (ByteStream::new(Deaf), &mut Context::from_waker(Waker::noop()));
+        assert!(pipeline.has_room());
+        pipeline.send_back(3);
+        assert!(!pipeline.has_room());
+        assert_eq!(pipeline.poll(cx, &mut stream, || {}).ok(), Some(Waits::Peer));
+        assert!(pipeline.has_room());
+        pipeline.send_back(1_000_000);
+        assert_eq!(pipeline.poll(cx, &mut stream, || {}).ok(), Some(Waits::Peer));
+        assert!(!pipeline.has_room());
+        assert_eq!(pipeline.replies.len(), HIGH_WATER);
+    }
 }

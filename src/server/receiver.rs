@@ -21,6 +21,7 @@ use super::pace::{Pace, TooSlow};
 use super::shared::Shared;
 use crate::message::{Batch, Origin};
 use crate::net::byte_stream::{ByteStream, Peer};
+use crate::stream::arrival::Arrival;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::BUFFER;
@@ -226,15 +227,12 @@ impl Receiver {
         ends
     }
 
-    pub(super) fn poll_payloads(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Arc<Payloads>, Outcome>> {
-        let read = self.poll_read(cx, FrameReader::poll_batch);
+    pub(super) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Outcome>> {
+        let read = self.poll_read(cx, FrameReader::poll_arrival);
         if read.is_ready() {
             self.connection.state.enter(Phase::Busy, 0);
         }
-        read.map_ok(Arc::new)
+        read
     }
 
     /// Reads, and records what the connection waits for if the read is pending.

@@ -26,6 +26,7 @@ use crate::net::listener::Listener;
 use crate::net::network::Network;
 use crate::sink::message_sink::MessageSink;
 use crate::wire::count::Count;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::Layout;
 
 /// The last part of the grace period, one in this many, belongs to the sink: connections are cut off
@@ -307,6 +308,19 @@ impl Server {
         self
     }
 
+    /// Sets what empty frames are, those without payload and header. Default: messages.
+    ///
+    /// Heartbeats are not passed on, not counted and not given a number, but the peer is not silent: see
+    /// [`Server::idle_timeout`]. With [`EmptyFrames::Echo`] they are sent back at once, before the replies to earlier
+    /// requests that are still being answered; so the server can also be one that only collects. While a peer
+    /// takes none of them, or while there is no room for its messages, nothing more is read from it.
+    ///
+    /// On a connection with acknowledgements each frame is a message, whatever is set here.
+    pub fn empty(mut self, empty: EmptyFrames) -> Server {
+        self.options.empty = empty;
+        self
+    }
+
     /// Sets the longest payload to accept and to reply with, in bytes. Default: 8 MiB, or the layout's
     /// maximum if that is less.
     pub fn max_message(mut self, bytes: usize) -> Server {
@@ -427,8 +441,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Limit`], [`ServeError::Memory`], [`ServeError::Zero`], [`ServeError::Acks`] or
-    /// [`ServeError::AnswerAcks`].
+    /// [`ServeError::Limit`], [`ServeError::Memory`], [`ServeError::Zero`], [`ServeError::Acks`],
+    /// [`ServeError::AnswerAcks`], [`ServeError::PreambleAcks`] or [`ServeError::EmptyAcks`].
     pub fn check(&self) -> Result<(), ServeError> {
         self.options.check().map(|_| ())
     }

@@ -24,6 +24,7 @@ use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::Pool;
 use crate::wire::ack::Hello;
+use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::Layout;
 
 /// The shortest and longest time between two sweeps.
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) preamble: Arc<[u8]>,
     /// How many bytes the peer sends before its first frame.
     pub(crate) skip: u64,
+    /// What an empty frame is.
+    pub(crate) empty: EmptyFrames,
     pub(crate) answering: Answering,
     /// How many requests of a connection are answered at the same time.
     pub(crate) pipeline: usize,
@@ -92,6 +95,7 @@ impl Shared {
             proxy_protocol: options.proxy_protocol,
             preamble: Arc::clone(&options.preamble),
             skip: options.skip,
+            empty: options.empty,
             answering: options.answering.clone(),
             pipeline: options.pipeline,
             upgrade: options.upgrade.clone(),

@@ -13,8 +13,8 @@ use crate::wire::diagnosis::SAMPLE;
 /// it, so that a trickle of small messages does not hold 64 KiB each.
 const COPIED: usize = 4096;
 
-/// The most bytes that a hello can have.
-const FEW: usize = 64;
+/// The most bytes that a hello can have. So few of each connection need not be counted.
+pub(super) const FEW: usize = 64;
 
 /// Payloads of this length and more are read straight into their buffer, without anything that follows.
 const LARGE: usize = 2 * BUFFER;
@@ -131,6 +131,26 @@ impl<R> CountedReader<R> {
         };
         run.hold_for_sink(messages);
         (run, from)
+    }
+
+    /// Consumes the same, but returns a copy, and leaves what follows where it is: whole frames, which are taken next.
+    /// A stream of many short runs is then copied once and not once a run.
+    pub(crate) fn copy_run(&mut self, bytes: usize, messages: usize) -> (PooledBytes, usize) {
+        let mut run = self.pool.lend(Buffer::from(&self.buffered()[..bytes]));
+        if messages > 0 {
+            run.hold_for_sink(messages);
+        }
+        self.consume(bytes);
+        self.wait_for_peer();
+        (run, 0)
+    }
+
+    /// Keeps what is in the buffer during a wait that only the peer can end, in no more memory than it needs.
+    pub(crate) fn wait_for_peer(&mut self) {
+        self.shrink();
+        if let Some(buffer) = &mut self.buffer {
+            buffer.hold_for_peer();
+        }
     }
 
     /// Copies bytes that wait for more: many connections may pause after the start of a message, so each
@@ -302,6 +322,26 @@ pub(crate) mod tests {
                 drop((source, run));
                 assert_eq!(pool.held(), 0);
             }
+        }
+    }
+
+    /// Otherwise a stream of short runs would cost the square of its length.
+    #[test]
+    fn what_follows_a_copied_run_is_moved_once_at_most() {
+        for len in [1000, BUFFER] {
+            let bytes = noise(len);
+            let (mut source, pool) = source([bytes.clone()]);
+            fill(&mut source);
+            let (run, _) = source.copy_run(10, 1);
+            assert_eq!((&run[..], source.buffered()), (&bytes[..10], &bytes[10..]));
+            let rest = source.buffered().as_ptr();
+            for at in (10..900).step_by(10) {
+                let (run, _) = source.copy_run(10, 1);
+                assert_eq!(run[..], bytes[at..][..10]);
+                assert_eq!(source.buffered().as_ptr(), rest.wrapping_add(at));
+            }
+            drop(run);
+            assert!(pool.held() <= len, "{} held", pool.held());
         }
     }
 

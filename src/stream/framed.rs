@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
+use super::arrival::Arrival;
 use super::error::{ReadError, WriteError};
 use super::frame_queue::FrameQueue;
 use super::payloads::Payloads;
@@ -71,6 +72,12 @@ impl<S> Framed<S> {
     #[must_use]
     pub fn skip(self, bytes: u64) -> Framed<S> {
         Framed { reader: self.reader.skip(bytes), queue: self.queue }
+    }
+
+    /// Sets whether empty frames that arrive are skipped; see [`FrameReader::skip_empty`].
+    #[must_use]
+    pub fn skip_empty(self, skip: bool) -> Framed<S> {
+        Framed { reader: self.reader.skip_empty(skip), queue: self.queue }
     }
 
     /// Queues bytes that are not a message; see [`FrameWriter::preamble`].
@@ -185,12 +192,12 @@ impl<S: AsyncRead + Unpin> Framed<S> {
         self.reader.read_batch().await
     }
 
-    pub(crate) fn poll_read_with<M>(
+    pub(crate) fn poll_arrival_with<M>(
         &mut self,
         cx: &mut Context<'_>,
         make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
-    ) -> Poll<Result<Option<M>, ReadError>> {
-        self.reader.poll_message_with(cx, make)
+    ) -> Poll<Result<Option<Arrival<M>>, ReadError>> {
+        self.reader.poll_arrival_with(cx, make)
     }
 }
 

@@ -146,6 +146,11 @@ impl Head {
         self.prefix + self.payload.len() + self.trailer
     }
 
+    /// Returns whether it has neither payload nor header.
+    pub(crate) fn is_empty(&self, layout: Layout) -> bool {
+        self.payload.is_empty() && self.header(layout).is_empty()
+    }
+
     fn header(&self, layout: Layout) -> Header<'_> {
         layout.header(self.framing.first(self.prefix + self.trailer), self.prefix)
     }

@@ -20,7 +20,8 @@ use std::time::Duration;
 use event_listener::EventListener;
 use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
-use crate::stream::counted_reader::CountedReader;
+use crate::stream::arrival::{self, Arrival};
+use crate::stream::counted_reader::{CountedReader, FEW};
 use crate::stream::error::ReadError;
 use crate::stream::framing::Framing;
 use crate::stream::payloads::{Head, Payloads};
@@ -72,6 +73,8 @@ pub struct FrameReader<R> {
     waiting: Option<EventListener>,
     /// What precedes the first frame. Boxed, since most streams begin with a frame.
     preamble: Option<Box<Preamble>>,
+    /// Whether empty frames are heartbeats and not messages.
+    skips_empty: bool,
     /// Whether the stream ended cleanly, between two messages.
     ended: bool,
     failed: Option<Box<ReadError>>,
@@ -170,6 +173,31 @@ impl<R> FrameReader<R> {
         self
     }
 
+    /// Sets whether empty frames, which have neither payload nor header, are skipped: in some protocols they only
+    /// show that the peer is there. Skipped frames have no number; positions count their bytes. Default: no, an
+    /// empty frame is a message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\0\0\0\0\x02hi"[..]).skip_empty(true);
+    /// assert_eq!(reader.read().await?, Some(b"hi".to_vec()));
+    /// assert_eq!((reader.at().message, reader.at().offset), (2, 10));
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
+    #[must_use]
+    pub fn skip_empty(mut self, skip: bool) -> FrameReader<R> {
+        self.set_skip_empty(skip);
+        self
+    }
+
+    pub(crate) fn set_skip_empty(&mut self, skip: bool) {
+        self.skips_empty = skip;
+    }
+
     /// Returns a reader that borrows its memory from `pool`, which counts it.
     pub(crate) fn in_pool(inner: R, layout: Layout, limit: usize, pool: Pool) -> FrameReader<R> {
         FrameReader {
@@ -184,6 +212,7 @@ impl<R> FrameReader<R> {
             place: None,
             waiting: None,
             preamble: None,
+            skips_empty: false,
             ended: false,
             failed: None,
         }
@@ -293,7 +322,15 @@ impl<R> FrameReader<R> {
 
     /// Returns whether the current message waits for memory that is held for other peers.
     pub(crate) fn starves(&self) -> bool {
-        self.waits_for_memory() && self.payload.as_ref().is_some_and(|payload| payload.starves())
+        let lines = self.layout.longest_lines().filter(|_| self.announced.is_none());
+        let starves = match (&self.payload, lines) {
+            (Some(payload), _) => payload.starves(),
+            (None, Some(lines)) => {
+                self.waiting.is_some() && self.source.pool().is_held_by_peers(lines)
+            }
+            (None, None) => false,
+        };
+        self.waits_for_memory() && starves
     }
 
     /// Returns the length of the current payload, if known.
@@ -377,12 +414,15 @@ impl<R> FrameReader<R> {
 
     /// Returns whether a hello or a non-empty message was read before: then the layout is right.
     fn has_worked(&self) -> bool {
-        let empty = self.layout.width().map(|width| self.complete * width as u64);
+        // Where empty frames are skipped, every message is more than a length.
+        let width = self.layout.width().filter(|_| !self.skips_empty);
+        let empty = width.map(|width| self.complete * width as u64);
         empty.map_or(self.complete > 0, |empty| self.start - self.skipped() > empty)
     }
 
     fn end_with(&mut self, error: ReadError) -> ReadError {
         self.payload = None;
+        self.framing = Framing::default();
         self.source.drop_buffer();
         self.failed = Some(Box::new(error.clone()));
         error
@@ -515,30 +555,59 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// A dropped read loses nothing: the next one resumes where it stopped.
     pub async fn read_batch(&mut self) -> Result<Option<Payloads>, ReadError> {
-        poll_fn(|cx| self.poll_batch(cx)).await
+        poll_fn(|cx| {
+            let arrival = ready!(self.poll_arrival(cx))?;
+            arrival::poll_messages(cx, arrival)
+        })
+        .await
     }
 
-    pub(crate) fn poll_batch(
+    /// Reads as [`read_batch`](FrameReader::read_batch) does, but returns after skipped heartbeats as well, so that
+    /// they can be sent back; see [`skip_empty`](FrameReader::skip_empty).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; every later call returns the same one. Messages before the error are returned first.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped read loses nothing: the next one resumes where it stopped.
+    pub async fn read_arrival(&mut self) -> Result<Option<Arrival>, ReadError> {
+        poll_fn(|cx| self.poll_arrival(cx)).await
+    }
+
+    pub(crate) fn poll_arrival(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Payloads>, ReadError>> {
+    ) -> Poll<Result<Option<Arrival>, ReadError>> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
+        }
+        if self.skips_empty
+            && let heartbeats @ 1.. = self.take_heartbeats()
+        {
+            return Poll::Ready(Ok(Some(Arrival::Heartbeats(heartbeats))));
         }
         let (mut head, mut whole) = (None, self.whole_frames());
         if whole.count == 0 {
             head = match ready!(self.poll_frame(cx))? {
-                Some(frame) => Some(frame),
+                Some(Arrival::Messages(frame)) => Some(frame),
+                Some(Arrival::Heartbeats(one)) => {
+                    return Poll::Ready(Ok(Some(Arrival::Heartbeats(one))));
+                }
                 None => return Poll::Ready(Ok(None)),
             };
             whole = self.whole_frames();
         }
         let first = self.complete + 1 - head.iter().len() as u64;
-        let (run, from) = self.source.take_run(whole.bytes, whole.count);
+        let (run, from) = match whole.before_heartbeat {
+            false => self.source.take_run(whole.bytes, whole.count),
+            true => self.source.copy_run(whole.bytes, whole.count),
+        };
         self.completed(whole.count);
         let count = whole.count + head.iter().len();
         let to = from + whole.bytes;
-        Poll::Ready(Ok(Some(Payloads {
+        Poll::Ready(Ok(Some(Arrival::Messages(Payloads {
             layout: self.layout,
             head,
             run,
@@ -547,7 +616,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             count,
             first,
             end: self.start,
-        })))
+        }))))
     }
 
     /// Classifies the first bytes of the stream. To be called before anything else is read. A hello is
@@ -602,8 +671,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         cx: &mut Context<'_>,
         make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
     ) -> Poll<Result<Option<M>, ReadError>> {
+        let arrival = ready!(self.poll_arrival_with(cx, make))?;
+        arrival::poll_messages(cx, arrival)
+    }
+
+    /// Does the same, but is ready after skipped heartbeats as well.
+    pub(crate) fn poll_arrival_with<M>(
+        &mut self,
+        cx: &mut Context<'_>,
+        make: impl FnOnce(Header<'_>, Vec<u8>) -> M,
+    ) -> Poll<Result<Option<Arrival<M>>, ReadError>> {
         if !ready!(self.poll_bytes(cx))? {
             return Poll::Ready(Ok(None));
+        }
+        if self.skips_empty
+            && let heartbeats @ 1.. = self.take_heartbeats()
+        {
+            return Poll::Ready(Ok(Some(Arrival::Heartbeats(heartbeats))));
         }
         // The common case: the whole frame is in the buffer, so no payload of its own is needed.
         if !self.under_way()
@@ -614,13 +698,37 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let message = make(extent.header(self.layout, frame), payload);
             self.source.consume(extent.len);
             self.completed(1);
-            return Poll::Ready(Ok(Some(message)));
+            return Poll::Ready(Ok(Some(Arrival::Messages(message))));
         }
-        let Some(Head { framing, prefix, trailer, payload }) = ready!(self.poll_frame(cx))? else {
-            return Poll::Ready(Ok(None));
-        };
-        let header = self.layout.header(framing.first(prefix + trailer), prefix);
-        Poll::Ready(Ok(Some(make(header, payload.into_vec()))))
+        Poll::Ready(Ok(match ready!(self.poll_frame(cx))? {
+            Some(Arrival::Messages(Head { framing, prefix, trailer, payload })) => {
+                let header = self.layout.header(framing.first(prefix + trailer), prefix);
+                Some(Arrival::Messages(make(header, payload.into_vec())))
+            }
+            Some(Arrival::Heartbeats(one)) => Some(Arrival::Heartbeats(one)),
+            None => None,
+        }))
+    }
+
+    /// Consumes the heartbeats that are next in the buffer, and returns how many there were.
+    fn take_heartbeats(&mut self) -> u64 {
+        if self.under_way() {
+            return 0;
+        }
+        let (mut frames, mut heartbeats) = (self.source.buffered(), 0);
+        while let Some(extent) = whole_frame(self.layout, self.limit, frames)
+            && extent.is_empty(self.layout, frames)
+        {
+            heartbeats += 1;
+            frames = &frames[extent.len..];
+        }
+        if heartbeats > 0 {
+            self.source.consume(self.source.buffered().len() - frames.len());
+            self.completed(0);
+            // They may have to be sent back to a peer that does not read.
+            self.source.wait_for_peer();
+        }
+        heartbeats
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.
@@ -692,14 +800,18 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Reads one frame in steps: the prefix, the payload, the trailer.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Head>, ReadError>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Arrival<Head>>, ReadError>> {
         let announced = match self.announced {
             Some(announced) => announced,
             None => match ready!(self.poll_prefix(cx))? {
                 Some(announced) => {
                     // Header lines are never read one byte at a time.
-                    let lines = self.layout.has_lines();
+                    let lines = self.layout.longest_lines().is_some();
                     self.source.expect(if lines { 0 } else { announced.payload() });
+                    self.framing.shrink();
                     *self.announced.insert(announced)
                 }
                 None => return Poll::Ready(Ok(None)),
@@ -710,10 +822,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut payload =
             self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
         payload.hold_for_sink(1);
-        let framing = std::mem::take(&mut self.framing);
+        let mut framing = std::mem::take(&mut self.framing);
+        framing.hold_for_sink();
         let (prefix, trailer) = (announced.prefix(), announced.trailer());
-        self.completed(1);
-        Poll::Ready(Ok(Some(Head { framing, prefix, trailer, payload })))
+        let head = Head { framing, prefix, trailer, payload };
+        let is_heartbeat = self.skips_empty && head.is_empty(self.layout);
+        self.completed(usize::from(!is_heartbeat));
+        Poll::Ready(Ok(Some(match is_heartbeat {
+            false => Arrival::Messages(head),
+            true => Arrival::Heartbeats(1),
+        })))
     }
 
     fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
@@ -739,6 +857,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             };
             let more = self.layout.rest_of_prefix(self.framing.first(got), self.source.buffered());
             let need = need.max(got + more);
+            if need > FEW
+                && let Some(longest) = self.layout.longest_lines()
+            {
+                ready!(self.poll_lines(cx, longest));
+            }
             // Not `read_exact`: the bytes that have arrived may already be wrong.
             let rest = &mut self.framing.first_mut(need)[got..];
             match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
@@ -754,6 +877,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Err(error) => return Poll::Ready(Err(self.io_error(error))),
             }
         }
+    }
+
+    /// Waits for memory for header lines, which may have `longest` bytes.
+    fn poll_lines(&mut self, cx: &mut Context<'_>, longest: usize) -> Poll<()> {
+        if !self.framing.is_counted() {
+            match self.source.pool().poll_charge(cx, &mut self.waiting, longest) {
+                Poll::Ready(charge) => self.framing.count(longest, charge),
+                Poll::Pending => {
+                    self.source.shrink();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Reads what follows a prefix that was read alone: it may show what is wrong with the prefix.
@@ -828,9 +965,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     #[inline]
     fn whole_frames(&self) -> Whole {
         let buffered = self.source.buffered();
-        let mut whole = Whole { count: 0, bytes: 0 };
+        let mut whole = Whole { count: 0, bytes: 0, before_heartbeat: false };
         if self.under_way() {
             return whole;
+        }
+        if self.skips_empty {
+            return self.whole_messages();
         }
         while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
             whole.bytes += extent.len;
@@ -838,11 +978,31 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         whole
     }
+
+    /// Counts the whole frames in the buffer, up to the first heartbeat as well. It is a loop of its own, so that
+    /// readers to which every frame is a message do not pay for it.
+    #[inline(never)]
+    fn whole_messages(&self) -> Whole {
+        let buffered = self.source.buffered();
+        let mut whole = Whole { count: 0, bytes: 0, before_heartbeat: false };
+        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
+            if extent.is_empty(self.layout, &buffered[whole.bytes..]) {
+                whole.before_heartbeat = true;
+                break;
+            }
+            whole.bytes += extent.len;
+            whole.count += 1;
+        }
+        whole
+    }
 }
 
+/// Whole frames at the start of the buffer.
 struct Whole {
     count: usize,
     bytes: usize,
+    /// Whether a heartbeat follows, and perhaps more messages after it.
+    before_heartbeat: bool,
 }
 
 impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {

@@ -81,6 +81,12 @@ impl Extent {
         &bytes[self.prefix..self.payload_end]
     }
 
+    /// Returns whether the frame at the start of `bytes` has neither payload nor header.
+    #[inline]
+    pub(crate) fn is_empty(self, layout: Layout, bytes: &[u8]) -> bool {
+        self.payload_end == self.prefix && self.header(layout, bytes).is_empty()
+    }
+
     /// Returns the header of the frame at the start of `bytes`.
     #[inline]
     pub(crate) fn header(self, layout: Layout, bytes: &[u8]) -> Header<'_> {

@@ -42,6 +42,8 @@ pub(super) struct Connection {
     /// The number of the connection, counted from 1.
     number: usize,
     socket: Socket,
+    /// How many more bytes precede the first frame of the server.
+    skip: u64,
     /// How much was written.
     pub(super) written: Cursor,
     /// How far to write for now; `None` is no limit.
@@ -76,12 +78,21 @@ pub(super) fn resolve(address: &Address, timeout: Option<Duration>) -> io::Resul
     Ok(addresses)
 }
 
-/// Connects to the first address that answers.
-pub(super) fn connect(addresses: &[SockAddr], timeout: Option<Duration>) -> io::Result<Socket> {
+/// Connects to the first address that answers, and sends the preamble.
+pub(super) fn connect(
+    addresses: &[SockAddr],
+    preamble: &[u8],
+    timeout: Option<Duration>,
+) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
         match connect_to(address, timeout) {
-            Ok(socket) => return Ok(socket),
+            Ok(mut socket) => {
+                socket.set_write_timeout(timeout)?;
+                socket.write_all(preamble)?;
+                socket.set_nonblocking(true)?;
+                return Ok(socket);
+            }
             Err(error) => last = error,
         }
     }
@@ -105,13 +116,12 @@ fn connect_to(address: &SockAddr, timeout: Option<Duration>) -> io::Result<Socke
     if address.domain() != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
     }
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
 impl Connection {
-    pub(super) fn new(number: usize, socket: Socket, begin: Cursor) -> Connection {
-        Connection { number, socket, written: begin, until: None }
+    pub(super) fn new(number: usize, socket: Socket, skip: u64, begin: Cursor) -> Connection {
+        Connection { number, socket, skip, written: begin, until: None }
     }
 
     /// Makes the poller report every change of the socket.
@@ -136,8 +146,20 @@ impl Connection {
         Ok(if whole { Wrote::All(frames) } else { Wrote::Part(frames) })
     }
 
-    /// Reads once: `None` if nothing is available, 0 bytes at the end of the stream.
+    /// Reads once, after what precedes the first frame: `None` if nothing is available, 0 bytes at the end of the
+    /// stream.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
+        while self.skip > 0 {
+            let most = usize::try_from(self.skip).unwrap_or(usize::MAX).min(buffer.len());
+            match self.read_once(&mut buffer[..most])? {
+                Some(read @ 1..) => self.skip -= read as u64,
+                end => return Ok(end),
+            }
+        }
+        self.read_once(buffer)
+    }
+
+    fn read_once(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
         match self.socket.read(buffer) {
             Ok(read) => Ok(Some(read)),
             Err(error) if passing(&error) => Ok(None),

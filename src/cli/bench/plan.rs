@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use framelet::{Address, Layout};
 
-use super::super::values::DefaultHeader;
+use super::super::values::{Bytes, DefaultHeader};
 
 /// The checked options of a run.
 pub(super) struct Plan {
@@ -18,6 +18,9 @@ pub(super) struct Plan {
     pub(super) mode: Mode,
     pub(super) warm_up: Duration,
     pub(super) length: Length,
+    pub(super) preamble: Bytes,
+    /// How many bytes of the server precede its first frame.
+    pub(super) skip: u64,
     pub(super) timeout: Option<Duration>,
 }
 

@@ -2,19 +2,20 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use ::log::debug;
 use framelet::message::Direction;
 use framelet::net::ByteStream;
 use framelet::sink::{MessageSink, OutputSink};
-use framelet::stream::{Payloads, ReadError};
-use framelet::wire::{Count, Fault, ProtocolError};
+use framelet::stream::{Arrival, ReadError};
+use framelet::wire::{Count, EmptyFrames, Fault, ProtocolError, append_frame};
 use framelet::{Batch, FrameReader};
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{Receiver, unbounded};
+use smol::lock::Mutex;
 
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain};
@@ -57,22 +58,25 @@ impl Send {
     ) -> Result<(), Failure> {
         let mut reader = FrameReader::with_layout(socket.clone(), self.layout)
             .max_message(limit)?
-            .skip(self.skip);
+            .skip(self.skip)
+            .skip_empty(self.empty != EmptyFrames::Message);
         let header = self.proxy_protocol.map(|version| version.header(socket.addresses()));
         let preamble = [&header.unwrap_or_default(), &self.preamble.0[..]].concat();
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
         let (replied, new_replies) = unbounded();
         let written = Cell::new(0);
+        // Frames are written whole, so that heartbeats come between them.
+        let outgoing = Mutex::new(socket.clone());
         let mut sending = pin!(async {
             match self.each {
-                true => {
-                    self.send_each(socket.clone(), &preamble, messages, new_replies, &written).await
-                }
-                false => Ok(send(socket.clone(), &preamble, messages).await?),
+                true => self.send_each(&outgoing, &preamble, messages, new_replies, &written).await,
+                false => Ok(send(&outgoing, &preamble, messages).await?),
             }
         });
-        let mut closing = socket.clone();
+        let mut closing = socket;
+        // Sends heartbeats back; meanwhile nothing more is read.
+        let mut sending_back: Option<SendingBack<'_>> = None;
         let (mut sent, mut replies, mut half_closed) = (None, 0, false);
         // Why no more can be sent. What the server has sent before says more.
         let mut broken = None;
@@ -81,6 +85,7 @@ impl Send {
         loop {
             if let Some(sent) = sent
                 && !half_closed
+                && sending_back.is_none()
                 && (replies >= self.wanted(sent) || bad_input.is_some())
             {
                 if self.ends_with_replies() && bad_input.is_none() {
@@ -94,7 +99,12 @@ impl Send {
                     Some(_) => Timer::after(self.timeout.0.map_or(PARTING, |t| t.min(PARTING))),
                 };
             }
-            let read = async { Event::Received(reader.read_batch().await) };
+            let read = async {
+                match &mut sending_back {
+                    Some(sending_back) => Event::SentBack(sending_back.await),
+                    None => Event::Received(reader.read_arrival().await),
+                }
+            };
             let event = match sent.is_none() && broken.is_none() {
                 true => read.or(async { Event::Sent(sending.as_mut().await) }).await,
                 false => {
@@ -123,7 +133,18 @@ impl Send {
                     give_up = self.timer();
                     continue;
                 }
-                Event::Received(Ok(Some(mut payloads))) => {
+                Event::SentBack(result) => {
+                    result.map_err(|error| lost(&error, None))?;
+                    sending_back = None;
+                    continue;
+                }
+                Event::Received(Ok(Some(Arrival::Heartbeats(heartbeats)))) => {
+                    if self.empty == EmptyFrames::Echo && !half_closed {
+                        sending_back = Some(Box::pin(self.send_back(heartbeats, &outgoing)));
+                    }
+                    continue;
+                }
+                Event::Received(Ok(Some(Arrival::Messages(mut payloads)))) => {
                     let came = payloads.len() as u64;
                     // How many more than asked for have arrived by now is chance, so none is printed.
                     let most = match self.expect {
@@ -207,13 +228,13 @@ impl Send {
     /// messages in `written`; `new_replies` is closed if no more can be sent.
     async fn send_each(
         &self,
-        mut socket: ByteStream,
+        socket: &Mutex<ByteStream>,
         preamble: &[u8],
         mut messages: Messages,
         new_replies: Receiver<u64>,
         written: &Cell<u64>,
     ) -> Result<Sent, Unsent> {
-        socket.write_all(preamble).await?;
+        socket.lock().await.write_all(preamble).await?;
         let (mut sent, mut replies) = (Sent::default(), 0);
         while let Some(composed) = messages.next().await {
             let chunk = match composed {
@@ -230,7 +251,7 @@ impl Send {
                 sent.messages += 1;
                 // Counted first: the reply may be there before the write has returned.
                 written.set(sent.messages);
-                socket.write_all(frame).await?;
+                socket.lock().await.write_all(frame).await?;
                 let late = async {
                     self.timer().await;
                     Err(self.no_reply_in_time(sent.messages))
@@ -248,6 +269,16 @@ impl Send {
             }
         }
         Ok(sent)
+    }
+
+    /// Sends heartbeats back, as soon as no frame is being written.
+    async fn send_back(&self, heartbeats: u64, socket: &Mutex<ByteStream>) -> io::Result<()> {
+        let mut frame = Vec::new();
+        // Cannot fail: the layout has such frames, since some have arrived.
+        let _ = append_frame(&mut frame, self.layout, 0, &[]);
+        // They were read together, so they take little memory.
+        let frames = frame.repeat(usize::try_from(heartbeats).unwrap_or_default());
+        socket.lock().await.write_all(&frames).await
     }
 
     /// Returns how many replies are awaited in all, once this many messages have been sent.
@@ -321,9 +352,13 @@ impl Send {
     }
 }
 
+/// Sends heartbeats back.
+type SendingBack<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
+
 enum Event {
     Sent(Result<Sent, Unsent>),
-    Received(Result<Option<Payloads>, ReadError>),
+    Received(Result<Option<Arrival>, ReadError>),
+    SentBack(io::Result<()>),
     TimedOut,
 }
 
@@ -354,13 +389,17 @@ impl From<Failure> for Unsent {
 }
 
 /// Sends the preamble, at once, and the composed messages.
-async fn send(mut socket: ByteStream, preamble: &[u8], mut messages: Messages) -> io::Result<Sent> {
-    socket.write_all(preamble).await?;
+async fn send(
+    socket: &Mutex<ByteStream>,
+    preamble: &[u8],
+    mut messages: Messages,
+) -> io::Result<Sent> {
+    socket.lock().await.write_all(preamble).await?;
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {
             Ok(chunk) => {
-                socket.write_all(&chunk.bytes).await?;
+                socket.lock().await.write_all(&chunk.bytes).await?;
                 sent.messages += chunk.messages;
             }
             Err(failure) => sent.input = Some(failure),

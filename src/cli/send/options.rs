@@ -5,11 +5,11 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
 use framelet::format::{InputFormat, OutputFormat};
-use framelet::wire::{ProxyVersion, SenderId};
+use framelet::wire::{EmptyFrames, ProxyVersion, SenderId};
 
 use super::super::values::{
-    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, bytes, count, duration, header, layout, size,
-    timeout,
+    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, bytes, count, duration, empty, header, layout,
+    size, timeout,
 };
 
 /// Sends messages from standard input, and prints replies.
@@ -111,6 +111,10 @@ pub(crate) struct Send {
     /// how many bytes the other side sends first, to be skipped (default: 0)
     #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
     pub(super) skip: u64,
+
+    /// what an empty frame is: a message, or a heartbeat to skip or to echo (default: message)
+    #[argh(option, arg_name = "WHAT", from_str_fn(empty), default = "EmptyFrames::Message")]
+    pub(super) empty: EmptyFrames,
 
     /// longest message to send or accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]

@@ -7,9 +7,10 @@ use framelet::Layout;
 use framelet::format::OutputFormat;
 use framelet::net::Network;
 use framelet::sink::{FileSync, Keep, SinkTarget};
+use framelet::wire::EmptyFrames;
 
 use super::super::values::{
-    Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, keep, layout, size, timeout,
+    Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, empty, keep, layout, size, timeout,
 };
 use super::access::{Owner, mode};
 
@@ -67,6 +68,10 @@ pub(crate) struct Serve {
     /// how many bytes the other side sends first, to be skipped (default: 0)
     #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
     pub(super) skip: u64,
+
+    /// what an empty frame is: a message, or a heartbeat to skip or to echo (default: message)
+    #[argh(option, arg_name = "WHAT", from_str_fn(empty), default = "EmptyFrames::Message")]
+    pub(super) empty: EmptyFrames,
 
     /// longest message to accept (default: 8MiB)
     #[argh(option, arg_name = "SIZE", from_str_fn(size))]

@@ -28,6 +28,7 @@ use crate::server::server::Server;
 use crate::server::upgrade::Upgrade;
 use crate::server::writer_thread::WriterThread;
 use crate::sink::message_sink::{MessageSink, SinkError};
+use crate::stream::arrival::Arrival;
 use crate::stream::pool::Buffer;
 use crate::wire::ack::Hello;
 use crate::wire::answer::Answer;
@@ -35,7 +36,17 @@ use crate::wire::frame::append_frame;
 use crate::wire::layout::{DEFAULT_MAX_MESSAGE, Layout};
 use crate::wire::sender_id::SenderId;
 
+mod heartbeats;
+
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Returns how many messages a read has brought.
+fn messages(read: Result<Arrival, Outcome>) -> usize {
+    match read {
+        Ok(Arrival::Messages(payloads)) => payloads.len(),
+        _ => 0,
+    }
+}
 
 /// Returns a connection of a server that nobody sweeps, and the client's end of it.
 fn connection(server: &Arc<Shared>, queue: Option<CommitQueue>) -> (Connection, TcpStream) {
@@ -399,16 +410,16 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
     };
     block_on(async {
         arrives(b"a");
-        let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
-        assert_eq!(read.unwrap().ok().unwrap().len(), 1);
+        let read = poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await;
+        assert_eq!(read.map(messages), Some(1));
         assert!(connection.receiver.reader.get_ref().would_block_hint(), "as far as it knows");
         let taken = server.pool.lend(Buffer::from(&vec![0; 64 << 20][..]));
         arrives(b"b");
-        assert!(poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await.is_none());
+        assert!(poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await.is_none());
         assert!(connection.receiver.reader.waits_for_memory());
         drop(taken);
-        let read = poll_once(poll_fn(|cx| connection.receiver.poll_payloads(cx))).await;
-        assert_eq!(read.expect("it has its turn").ok().unwrap().len(), 1);
+        let read = poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await;
+        assert_eq!(read.map(messages), Some(1), "it has its turn");
     });
 }
 
@@ -430,6 +441,11 @@ impl Stub {
 
     fn allow(&self, bytes: usize) {
         self.0.lock().unwrap().takes += bytes;
+    }
+
+    /// Returns how many bytes were not read.
+    fn unread(&self) -> usize {
+        self.0.lock().unwrap().input.len()
     }
 
     fn output(&self) -> Vec<u8> {

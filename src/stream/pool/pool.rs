@@ -43,11 +43,12 @@ pub(super) struct PoolState {
     pub(super) supply: Supply,
 }
 
-/// Bytes outside the pool that wait for a peer, counted in `held` and `held_for_peers` while this lives.
+/// Bytes outside the pool, counted in `held` while this lives, and in `held_for_peers` while they wait for a peer.
 #[derive(Debug)]
 pub(crate) struct Charge {
     pool: Pool,
     bytes: usize,
+    for_peer: bool,
 }
 
 /// Bytes that count as waiting for a peer while this lives; `held` already includes them.
@@ -108,7 +109,26 @@ impl Pool {
 
     /// Returns a counter for bytes outside the pool, starting at zero.
     pub(crate) fn charge_nothing(&self) -> Charge {
-        Charge { pool: self.clone(), bytes: 0 }
+        Charge { pool: self.clone(), bytes: 0, for_peer: true }
+    }
+
+    /// Waits until `bytes` bytes outside the pool may be held for a peer. It gets all of them at once, so that none of
+    /// those that wait keeps some from the others.
+    ///
+    /// `listener` keeps the place in the queue between calls; it is `None` while the task does not wait.
+    pub(crate) fn poll_charge(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Option<EventListener>,
+        bytes: usize,
+    ) -> Poll<Charge> {
+        let (growth, waited) = (&self.0.growth[share_of(bytes)], listener.is_some());
+        let may_hold = || self.try_hold_for_peer(bytes, bytes);
+        ready!(poll_until(growth, cx, listener, may_hold));
+        if waited {
+            growth.notify(1);
+        }
+        Poll::Ready(Charge { pool: self.clone(), bytes, for_peer: true })
     }
 
     /// Waits until the sink has left room for another read.
@@ -152,6 +172,11 @@ impl Pool {
     /// Returns how much may be held for peers while a message of `len` bytes grows.
     pub(super) fn share(&self, len: usize) -> usize {
         self.0.limit / 16 * SHARES[share_of(len)].1
+    }
+
+    /// Returns whether peers hold so much that none can be given `bytes` more for a message of as many.
+    pub(crate) fn is_held_by_peers(&self, bytes: usize) -> bool {
+        self.held_for_peers().saturating_add(bytes) > self.share(bytes)
     }
 
     /// Returns whether it is peers that keep a message of `len` bytes from getting `bytes` more: they hold
@@ -296,15 +321,25 @@ impl Charge {
     /// Sets how many bytes are counted.
     pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
+        let counts = [&self.pool.0.held, &self.pool.0.held_for_peers];
+        let counts = if self.for_peer { &counts[..] } else { &counts[..1] };
         if bytes >= before {
-            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+            for count in counts {
                 count.fetch_add(bytes - before, Ordering::Relaxed);
             }
         } else {
-            for count in [&self.pool.0.held, &self.pool.0.held_for_peers] {
+            for count in counts {
                 count.fetch_sub(before - bytes, Ordering::Relaxed);
             }
             self.pool.freed();
+        }
+    }
+
+    /// Counts them as bytes of a whole message, which no longer waits for a peer.
+    pub(crate) fn hold_for_sink(&mut self) {
+        if std::mem::take(&mut self.for_peer) {
+            self.pool.0.held_for_peers.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.pool.peers_freed();
         }
     }
 }

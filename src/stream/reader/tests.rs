@@ -115,11 +115,125 @@ fn messages_that_have_come_together_are_one_batch_also_after_one_that_came_in_pi
     let (whole, some) = ([frame(1), frame(2), frame(3)].concat(), frame(10));
     let chunks = [whole.clone(), some[..6].into(), [&some[6..], &whole].concat()];
     let mut reader = reader(&Pool::unbounded(), Chunks(chunks.into()));
-    let mut batch = || match reader.poll_batch(&mut cx()) {
-        Poll::Ready(Ok(Some(batch))) => Some((batch.first_number(), batch.len())),
+    let mut batch = || match reader.poll_arrival(&mut cx()) {
+        Poll::Ready(Ok(Some(Arrival::Messages(batch)))) => {
+            Some((batch.first_number(), batch.len()))
+        }
         _ => None,
     };
     assert_eq!([batch(), batch(), batch()], [Some((1, 3)), Some((4, 4)), None]);
+}
+
+#[test]
+fn heartbeats_are_skipped_wherever_they_begin_and_whatever_surrounds_them() {
+    let bytes = [frame(0), frame(3), frame(0), frame(0), frame(1), frame(2), frame(0)].concat();
+    for cut in 1..bytes.len() {
+        for single in [false, true] {
+            let pool = Pool::new(64 * MIB, 8 * MIB);
+            let chunks = [&bytes[..cut], &bytes[cut..]].map(<[u8]>::to_vec);
+            let mut reader = reader(&pool, Chunks(chunks.into())).skip_empty(true);
+            let (mut messages, mut heartbeats) = (Vec::new(), 0);
+            loop {
+                let arrival = match single {
+                    true => reader
+                        .poll_arrival_with(&mut cx(), |_, payload| [payload].into_iter().collect()),
+                    false => reader.poll_arrival(&mut cx()),
+                };
+                match arrival {
+                    Poll::Ready(Ok(Some(Arrival::Messages(batch)))) => {
+                        messages.extend(batch.iter().map(<[u8]>::len));
+                        assert!(
+                            single
+                                || batch.first_number() + batch.len() as u64 == reader.at().message
+                        );
+                    }
+                    Poll::Ready(Ok(Some(Arrival::Heartbeats(more)))) => heartbeats += more,
+                    Poll::Ready(other) => panic!("{other:?}"),
+                    Poll::Pending => break,
+                }
+            }
+            assert_eq!((messages, heartbeats), (vec![3, 1, 2], 4), "{cut} {single}");
+            assert_eq!((reader.at().message, reader.at().offset), (4, bytes.len() as u64));
+            assert_eq!(pool.held(), 0, "{cut}");
+        }
+    }
+}
+
+#[test]
+fn heartbeats_do_not_show_that_the_layout_is_right() {
+    let bytes = [frame(0), frame(0), frame(5)].concat();
+    let mut reader = FrameReader::new(&bytes[..]).skip_empty(true);
+    assert!(!reader.has_worked());
+    assert!(matches!(
+        reader.poll_arrival(&mut cx()),
+        Poll::Ready(Ok(Some(Arrival::Heartbeats(2))))
+    ));
+    assert!(!reader.has_worked());
+    assert!(reader.poll_message(&mut cx()).is_ready());
+    assert!(reader.has_worked());
+}
+
+/// Returns a reader of header lines that arrive in these chunks.
+fn lines<const N: usize>(pool: &Pool, chunks: [&[u8]; N]) -> FrameReader<Chunks> {
+    let chunks = Chunks(chunks.map(<[u8]>::to_vec).into());
+    FrameReader::in_pool(chunks, "lsp".parse().unwrap(), 8 * MIB, pool.clone())
+}
+
+#[test]
+fn header_lines_that_stall_are_counted_and_wait_for_their_share_of_the_memory() {
+    let pool = Pool::new(2 * MIB, MIB);
+    let (start, rest) =
+        ([b"X: ", &[b'x'; 100][..]].concat(), &b"\r\nContent-Length: 2\r\n\r\nhi"[..]);
+    let mut stalled: Vec<_> = (0..300)
+        .map(|_| {
+            let mut reader = lines(&pool, [&start[..50], &start[50..]]);
+            assert!(reader.poll_message(&mut cx()).is_pending());
+            reader
+        })
+        .collect();
+    // 14 sixteenths of a megabyte hold 224 times 4 KiB.
+    let waiting = stalled.iter().filter(|reader| reader.waits_for_memory()).count();
+    assert!((76..90).contains(&waiting), "{waiting} wait");
+    assert!(stalled.iter().all(|reader| reader.starves() == reader.waits_for_memory()));
+    assert!(pool.held() <= MIB && pool.held() > MIB * 13 / 16, "{} held", pool.held());
+    // Those that are as short as any prefix need none.
+    let mut short = lines(&pool, [&rest[2..]]);
+    assert_eq!(
+        short.poll_message(&mut cx()).map(Result::unwrap),
+        Poll::Ready(Some(b"hi".to_vec()))
+    );
+    // The memory of one that ends is the next one's.
+    let mut next = lines(&pool, [&start[..50], &start[50..], rest]);
+    assert!(next.poll_message(&mut cx()).is_pending());
+    assert!(next.starves());
+    stalled.truncate(20);
+    assert!(!next.starves());
+    assert_eq!(next.poll_message(&mut cx()).map(Result::unwrap), Poll::Ready(Some(b"hi".to_vec())));
+    stalled.clear();
+    assert_eq!(pool.held(), 0);
+}
+
+#[test]
+fn header_lines_stay_counted_with_their_message() {
+    let pool = Pool::new(2 * MIB, MIB);
+    let head = [b"X: ", &[b'x'; 3000][..], b"\r\nContent-Length: 2\r\n\r\n"].concat();
+    let full_for_peers = || pool.hold_for_peer(MIB / 16 * 14 - 4096);
+    // Before their end they count as many as they may become, and wait for the peer.
+    let mut reader = lines(&pool, [&head[..1000]]);
+    assert!(reader.poll_arrival(&mut cx()).is_pending());
+    let full = full_for_peers();
+    assert_eq!((pool.held(), pool.is_held_by_peers(4096)), (4096, true));
+    drop((reader, full));
+    // With their message they count as many as they are, and wait for the sink.
+    let mut reader = lines(&pool, [&head[..1000], &head[1000..], b"hi"]);
+    let Poll::Ready(Ok(Some(Arrival::Messages(batch)))) = reader.poll_arrival(&mut cx()) else {
+        panic!("no message");
+    };
+    let full = full_for_peers();
+    assert!((head.len()..head.len() + 1024).contains(&pool.held()), "{} held", pool.held());
+    assert!(!pool.is_held_by_peers(4096));
+    drop((batch, full));
+    assert_eq!(pool.held(), 0);
 }
 
 #[test]

@@ -367,9 +367,9 @@ impl Layout {
         }
     }
 
-    /// Returns whether prefixes are header lines.
-    pub(crate) fn has_lines(self) -> bool {
-        matches!(self.0, Kind::Lsp)
+    /// Returns how many bytes a prefix can have, if prefixes are header lines.
+    pub(crate) fn longest_lines(self) -> Option<usize> {
+        matches!(self.0, Kind::Lsp).then_some(lsp::LONGEST)
     }
 
     /// Returns whether messages may have a [header](Header).

@@ -3,8 +3,6 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use log::debug;
-
 use super::ack_state::{AckState, CommitProgress};
 use super::addresses::Source;
 use super::connection_state::ConnectionState;
@@ -40,11 +38,8 @@ impl OpenConnection {
         self.named.get().map_or(&self.accepted_from, |named| &**named)
     }
 
-    /// Sets the peer that a load balancer named.
+    /// Sets the peer that a load balancer named, which may be itself.
     pub(crate) fn name_peer(&self, peer: Peer) {
-        if peer != self.accepted_from {
-            debug!("connection {} from {peer}: through {}", self.number, self.accepted_from);
-        }
         // Cannot fail: there is one header on a connection.
         let _ = self.named.set(Box::new(peer));
     }

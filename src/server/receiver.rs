@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
+use log::debug;
 use smol::Timer;
 
 use super::ack_session::AckSession;
@@ -121,6 +122,13 @@ impl Receiver {
         let mut setting_up = pin!(async move {
             if expects_header {
                 let named = read_proxy_header(&mut accepted).await.map_err(Outcome::Setup)?;
+                if let Some(peer) = &named {
+                    debug!(
+                        "connection {} from {peer}: through {}",
+                        connection.number,
+                        connection.peer()
+                    );
+                }
                 let peer = named.unwrap_or_else(|| connection.peer().clone());
                 let admitted = admission.admit_named(&connection, peer.clone());
                 admitted.map_err(|why| Outcome::NotAdmitted(Box::new((peer, why))))?;

@@ -14,6 +14,11 @@ mod bench;
 mod decode;
 mod detect;
 mod encode;
+#[cfg(feature = "generate")]
+mod generate;
+#[cfg(not(feature = "generate"))]
+#[path = "cli/no_generate.rs"]
+mod generate;
 mod layouts;
 mod send;
 mod serve;
@@ -23,6 +28,8 @@ mod flags; // the option that fixes an error
 mod grouped; // digit grouping
 mod help; // help texts
 mod input; // input files and their frames
+#[cfg(not(all(feature = "bench", feature = "generate")))]
+mod missing; // commands that this build lacks
 mod process; // open files, and threads
 #[cfg(not(feature = "progress"))]
 #[path = "cli/no_progress.rs"]

@@ -71,7 +71,7 @@ pub(crate) struct Page<'a> {
     /// The command; empty for the program itself.
     pub(crate) name: &'a str,
     pub(crate) example: &'a str,
-    /// Its arguments, as they are typed.
+    /// What is typed after the command.
     pub(crate) usage: String,
     pub(crate) description: &'a str,
     /// Commands, arguments, options and values: each list with its title.
@@ -90,10 +90,10 @@ impl Page<'_> {
         let usage = match command.positionals.first() {
             _ if name.is_empty() => "COMMAND [OPTIONS]".into(),
             Some(positional) if positional.optionality == Optionality::Required => {
-                format!("{name} {} [OPTIONS]", positional.name)
+                format!("{} [OPTIONS]", positional.name)
             }
-            Some(positional) => format!("{name} [{}] [OPTIONS]", positional.name),
-            None => format!("{name} [OPTIONS]"),
+            Some(positional) => format!("[{}] [OPTIONS]", positional.name),
+            None => "[OPTIONS]".into(),
         };
         let commands = command.commands.iter();
         let commands = commands.map(|sub| (sub.name.into(), sub.command.description));
@@ -134,7 +134,8 @@ pub(crate) fn of(command: &CommandInfoWithArgs) -> String {
     if !page.example.is_empty() {
         text += &format!("Example: {}\n\n", page.example);
     }
-    text += &format!("Usage: framelet {}\n\n", page.usage);
+    let space = if page.name.is_empty() { "" } else { " " };
+    text += &format!("Usage: framelet {}{space}{}\n\n", page.name, page.usage);
     text += &wrapped("", &[("", page.description)], 0);
     for (title, rows) in &page.lists {
         text += &list(title, rows);

@@ -14,12 +14,13 @@ pub(super) fn page(command: &CommandInfoWithArgs, program: &CommandInfoWithArgs)
         escaped(&name.to_uppercase())
     );
     text += &format!(".SH NAME\n{} \\- {}\n", escaped(&name), escaped(&summary(page.description)));
-    text += &format!(".SH SYNOPSIS\n\\fBframelet\\fR {}\n", styled(&page.usage, page.name));
+    text +=
+        &format!(".SH SYNOPSIS\n\\fB{}\\fR {}\n", name.replacen('-', " ", 1), styled(&page.usage));
     text += &format!(".SH DESCRIPTION\n{}\n", escaped(page.description));
     for (title, rows) in &page.lists {
-        text += &list(title, rows, page.name);
+        text += &list(title, rows);
     }
-    text += &list("Exit status", &page.exit_codes, "");
+    text += &list("Exit status", &page.exit_codes);
     if !page.notes.is_empty() {
         text += ".SH NOTES\n";
         let notes: Vec<String> = page.notes.iter().map(|note| escaped(note) + "\n").collect();
@@ -45,22 +46,22 @@ fn summary(description: &str) -> String {
 }
 
 /// Returns a section with a list of names and what they mean.
-fn list(title: &str, rows: &[(String, &str)], command: &str) -> String {
+fn list(title: &str, rows: &[(String, &str)]) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let mut text = format!(".SH {}\n", title.to_uppercase());
     for (name, what) in rows {
-        text += &format!(".TP\n{}\n{}\n", styled(name, command), escaped(what));
+        text += &format!(".TP\n{}\n{}\n", styled(name), escaped(what));
     }
     text
 }
 
 /// Sets what is typed as it stands in bold, and what stands for something else in italics.
-fn styled(words: &str, command: &str) -> String {
+fn styled(words: &str) -> String {
     let style = |word: &str| {
         let name = word.trim_matches(['[', ']', ',']);
-        let is_literal = name.starts_with('-') || name == command || name.chars().all(is_lower);
+        let is_literal = name.chars().all(is_lower);
         let name_styled = format!("\\f{}{}\\fR", if is_literal { 'B' } else { 'I' }, escaped(name));
         word.replacen(name, &name_styled, 1)
     };

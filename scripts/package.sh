@@ -33,6 +33,8 @@ VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # The same source makes the same archives.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
+# Who answers for the Debian package.
+MAINTAINER=${MAINTAINER:-framelet <framelet@localhost>}
 SMALL=(--profile small --no-default-features --features cli)
 
 need cargo cargo
@@ -66,20 +68,23 @@ install_zig() {
 # build_static TARGET OPTION...: builds framelet for TARGET. The library of the target is that of the
 # toolchain, or is built from source, if the toolchain has that.
 build_static() {
-    local target=$1 sysroot
+    local target=$1 sysroot flags='-C link-arg=-pie' std=()
     shift
+    case "$*" in *"--profile small"*)
+        # Without what only backtraces need. A fixed address saves relocations; all of it is safe Rust.
+        flags='' std=("-Zbuild-std-features=panic-unwind,optimize_for_size")
+        ;;
+    esac
     local build=(cargo-zigbuild zigbuild --quiet --locked --target "$target" --target-dir target/static)
     if [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
-        PATH=$TOOLS/bin:$PATH "${build[@]}" "$@"
+        PATH=$TOOLS/bin:$PATH RUSTFLAGS=$flags "${build[@]}" "$@"
         return
     fi
     for sysroot in "$(rustc --print sysroot)" /usr; do
         if [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; then
-            local std=("-Zbuild-std=std,panic_unwind")
-            # Without what only backtraces need.
-            case "$*" in *"--profile small"*) std+=("-Zbuild-std-features=panic-unwind,optimize_for_size") ;; esac
             PATH=$TOOLS/bin:$PATH CARGO=$sysroot/bin/cargo RUSTC=$sysroot/bin/rustc RUSTC_BOOTSTRAP=1 \
-                RUSTFLAGS="-C link-self-contained=no" "${build[@]}" "${std[@]}" "$@"
+                RUSTFLAGS="$flags -C link-self-contained=no" \
+                "${build[@]}" "-Zbuild-std=std,panic_unwind" "${std[@]}" "$@"
             return
         fi
     done
@@ -126,7 +131,7 @@ add_pages() {
         cargo tree --locked --edges normal --prefix none --format '{p}  {l}' --target all |
             sed -n 's/ (\*)$//; s/^\([^ ]* v[^ ]*\) .*  \(.*\)$/\1  \2/; /^framelet /!p' | sort -u
     } >"$to/share/doc/framelet/copyright"
-    gzip -9nc CHANGELOG.md >"$to/share/doc/framelet/changelog.gz"
+    gzip -9nc CHANGELOG.md >"$to/share/doc/framelet/CHANGELOG.md.gz"
     if [ -f deploy/framelet.lua ]; then cp deploy/framelet.lua "$to/share/doc/framelet/"; fi
 }
 
@@ -173,8 +178,8 @@ for target in "${TARGETS[@]}"; do
     check "the static program for $target works" try_program "$(runnable "$ROOT/$full" "$target")" "$target"
     check "the small program for $target works" \
         try_program "$(runnable "$ROOT/$small" "small-$target")" "small-$target"
-    check "the static program for $target needs nothing else" \
-        bash -c "! readelf -d '$full' | grep -q NEEDED"
+    check "the static program for $target needs no library, and no address of its own" \
+        bash -c "! readelf -d '$full' | grep NEEDED && readelf -h '$full' | grep -q 'Type: *DYN'"
 done
 
 # ---- the image
@@ -243,7 +248,8 @@ else
 fi
 rm -rf "$OUT/image"
 
-# ---- a package for Debian, with the program for this machine: the system's library is faster than musl's
+# ---- a package for Debian, with the program for this machine: it asks the system's name service, as a static
+# one cannot
 
 step "the Debian package"
 if ! command -v dpkg-deb >/dev/null || ! command -v dpkg-shlibdeps >/dev/null; then
@@ -263,13 +269,15 @@ else
             install -D -m 644 "$unit" "$package/usr/lib/systemd/system/${unit##*/}"
         fi
     done
+    printf 'framelet (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' "$VERSION" \
+        "$MAINTAINER" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$package/usr/share/doc/framelet/changelog.gz"
     touch "$WORK/shlibs/debian/control"
     needed=$(cd "$WORK/shlibs" && dpkg-shlibdeps -O "$package/usr/bin/framelet" 2>/dev/null)
     cat >"$package/DEBIAN/control" <<END
 Package: framelet
 Version: $VERSION
 Architecture: $DEB_ARCH
-Maintainer: the framelet developers <framelet@localhost>
+Maintainer: $MAINTAINER
 Installed-Size: $(du -sk "$package/usr" | cut -f 1)
 Depends: ${needed#shlibs:Depends=}
 Section: net
@@ -304,5 +312,7 @@ END
 fi
 
 step "target/package"
-(cd "$OUT" && find . -maxdepth 1 -type f ! -name SHA256SUMS -exec sha256sum {} + | sort -k 2 | sed 's, \./, ,' >SHA256SUMS && cat SHA256SUMS)
+(cd "$OUT" && sha256sum framelet*.gz framelet*.deb 2>/dev/null) >"$WORK/sums" || true
+mv "$WORK/sums" "$OUT/SHA256SUMS"
+cat "$OUT/SHA256SUMS"
 finish

@@ -9,7 +9,8 @@ const LENGTHS: [&str; 10] =
     ["u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u64be", "u64le", "varint"];
 
 /// Values that nobody can list.
-const FREE: [&str; 7] = ["AMOUNT", "DURATION", "HEX", "ID", "N", "SIZE", "TEXT"];
+const FREE: [&str; 10] =
+    ["AMOUNT", "DURATION", "HEX", "ID", "MODE", "N", "NETWORK", "SIZE", "TEXT", "USER[:GROUP]"];
 
 /// What a shell can offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,6 +14,11 @@ mod bench;
 mod decode;
 mod detect;
 mod encode;
+#[cfg(feature = "generate")]
+mod generate;
+#[cfg(not(feature = "generate"))]
+#[path = "cli/no_generate.rs"]
+mod generate;
 mod layouts;
 mod send;
 mod serve;
@@ -28,6 +33,8 @@ mod metrics; // figures for Prometheus
 #[cfg(not(feature = "metrics"))]
 #[path = "cli/no_metrics.rs"]
 mod metrics;
+#[cfg(not(all(feature = "bench", feature = "generate")))]
+mod missing; // commands that this build lacks
 mod process; // open files, and threads
 #[cfg(not(feature = "progress"))]
 #[path = "cli/no_progress.rs"]

@@ -794,7 +794,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["decode", "--max-message"], "no value provided for option '--max-message'"),
         (
             &["bake"],
-            "no such command `bake`; the commands are serve, send, encode, decode, detect, layouts and bench",
+            "no such command `bake`; the commands are serve, send, encode, decode, detect, layouts, bench and generate",
         ),
         (&["snd"], "no such command `snd`; did you mean `send`? (see framelet --help)"),
         (&["Send", ":1"], "did you mean `send`?"),
@@ -901,6 +901,7 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
     assert!(features.starts_with("features: "), "{features}");
     for (feature, built) in [
         ("bench", cfg!(feature = "bench")),
+        ("generate", cfg!(feature = "generate")),
         ("progress", cfg!(feature = "progress")),
         ("sqlite", cfg!(feature = "sqlite")),
         ("redis", cfg!(feature = "redis")),

@@ -1,4 +1,4 @@
-//! The tables of presets in the pages, which are made from the presets.
+//! The tables of presets in the pages and in the dissector, which are made from the presets.
 //!
 //! After a change of a preset, `FRAMELET_WRITE_TABLES=1 cargo test --test presets` writes them again.
 
@@ -57,16 +57,24 @@ fn long_table() -> String {
     table
 }
 
+/// Returns the table of the dissector: what each name stands for.
+fn dissector_table() -> String {
+    let rows = PRESETS.iter().map(|of| format!("  [\"{}\"] = \"{}\",\n", of.name, of.notation));
+    rows.collect()
+}
+
 /// Checks the lines between two comments of a page, or writes them.
 fn compare(page: &str, table: &str) {
-    const BEGIN: &str =
-        "<!-- presets: made from src/wire/layout/preset.rs by tests/presets.rs -->\n";
-    const END: &str = "<!-- end of presets -->\n";
+    let (open, close) = if page.ends_with(".md") { ("<!-- ", " -->\n") } else { ("-- ", "\n") };
+    let begin =
+        format!("{open}presets: made from src/wire/layout/preset.rs by tests/presets.rs{close}");
+    let end = format!("{open}end of presets{close}");
     let text = fs::read_to_string(page).unwrap();
-    let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{page}: no {BEGIN}"));
-    let (shown, after) = rest.split_once(END).unwrap_or_else(|| panic!("{page}: no {END}"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{page}: no {begin}"));
+    let (shown, after) = rest.split_once(&end).unwrap_or_else(|| panic!("{page}: no {end}"));
     if env::var_os("FRAMELET_WRITE_TABLES").is_some() {
-        fs::write(page, format!("{before}{BEGIN}\n{table}\n{END}{after}")).unwrap();
+        let space = if page.ends_with(".md") { "\n" } else { "" };
+        fs::write(page, format!("{before}{begin}{space}{table}{space}{end}{after}")).unwrap();
         return;
     }
     let again = "FRAMELET_WRITE_TABLES=1 cargo test --test presets";
@@ -81,4 +89,9 @@ fn the_readme_names_all_presets() {
 #[test]
 fn the_page_on_protocols_has_a_line_for_each_preset() {
     compare("docs/protocols.md", &long_table());
+}
+
+#[test]
+fn the_dissector_knows_each_preset() {
+    compare("deploy/framelet.lua", &dissector_table());
 }

@@ -39,7 +39,8 @@ const TYPED: &[u8] = b"two\nlines\n\nanother message\n\n";
 
 /// The languages of the blocks that hold nothing to run here: examples of the library are tests of
 /// the documentation; help texts and the client in Python are tested elsewhere. `sh peers NAME` needs
-/// other programs: `scripts/peers.sh` runs it.
+/// other programs: `scripts/peers.sh` runs it. `sh install` changes the system: `scripts/package.sh` tries what it
+/// installs.
 const NOT_COMMANDS: [&str; 3] = ["text", "rust", "python"];
 
 struct Block {
@@ -279,7 +280,9 @@ fn run_page(page: &Path) {
             "sh" => block.lines.iter().for_each(|line| reader.run(line, None)),
             "sql" => drop(reader.query(&block.lines.join("\n"))),
             other => {
-                let known = NOT_COMMANDS.contains(&other) || other.starts_with("sh peers ");
+                let known = NOT_COMMANDS.contains(&other)
+                    || other == "sh install"
+                    || other.starts_with("sh peers ");
                 assert!(known, "{}: a block of {other:?}", page.display());
             }
         }

@@ -11,6 +11,7 @@ use super::detect::Detect;
 use super::encode::Encode;
 use super::exit_code::Exit;
 use super::failure::Failure;
+use super::generate::Generate;
 use super::help;
 use super::layouts::Layouts;
 use super::send::Send;
@@ -51,13 +52,16 @@ pub(crate) enum Command {
     Layouts(Layouts),
     Detect(Detect),
     Bench(Bench),
+    Generate(Generate),
 }
 
 /// The commands, by name.
-const COMMANDS: [&str; 7] = ["serve", "send", "encode", "decode", "detect", "layouts", "bench"];
+const COMMANDS: [&str; 8] =
+    ["serve", "send", "encode", "decode", "detect", "layouts", "bench", "generate"];
 
 /// The features that this build has, as Cargo calls them.
-const FEATURES: [(&str, bool); 4] = [
+const FEATURES: [(&str, bool); 5] = [
+    ("generate", cfg!(feature = "generate")),
     ("bench", cfg!(feature = "bench")),
     ("progress", cfg!(feature = "progress")),
     ("sqlite", cfg!(feature = "sqlite")),
@@ -74,15 +78,21 @@ impl Command {
             Command::Layouts(layouts) => layouts.run(),
             Command::Detect(detect) => detect.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Generate(generate) => generate.run(&program()),
         }
     }
+}
+
+/// Returns all commands and options.
+pub(crate) fn program() -> CommandInfoWithArgs {
+    Arguments::get_args_info()
 }
 
 /// Parses the command line.
 pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Failure> {
     let typed = typed.skip(1).map(text).collect::<Result<Vec<_>, _>>()?;
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
-    let program = Arguments::get_args_info();
+    let program = program();
     let mut words = typed.iter().filter(|argument| !argument.starts_with('-'));
     // `framelet help send` is `framelet send --help`.
     let named = words.find(|word| **word != "help").copied();
@@ -93,7 +103,7 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
         Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(Box::new(command))),
         Ok(Arguments { command: None, .. }) => Err(Failure::new(
             Exit::Usage,
-            "which command? serve, send, encode, decode, detect, layouts or bench (see framelet --help)",
+            "which command? serve, send, encode, decode, detect, layouts, bench or generate (see framelet --help)",
         )),
         Err(early) if early.status.is_ok() => Ok(Request::Show(help::of(command))),
         Err(early) => Err(Failure::new(Exit::Usage, usage_error(&early.output, &typed, command))),
@@ -155,7 +165,7 @@ fn no_such_command(word: &str) -> String {
     match suggestion::command(word, &COMMANDS) {
         Some(meant) => format!("no such command `{word}`; did you mean `{meant}`?"),
         None => format!(
-            "no such command `{word}`; the commands are serve, send, encode, decode, detect, layouts and bench"
+            "no such command `{word}`; the commands are serve, send, encode, decode, detect, layouts, bench and generate"
         ),
     }
 }

@@ -1,12 +1,12 @@
-//! The help of a command: the list of its options, and what all help texts share.
+//! The help of a command: what its options are, and what all help texts share.
 
-use argh::{CommandInfoWithArgs, FlagInfoKind};
+use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 
 /// The width of the text.
 const WIDTH: usize = 80;
 
 /// An example for each command, and one for the program.
-const EXAMPLES: [(&str, &str); 8] = [
+const EXAMPLES: [(&str, &str); 9] = [
     ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
@@ -15,6 +15,7 @@ const EXAMPLES: [(&str, &str); 8] = [
     ("detect", "framelet detect capture.bin"),
     ("layouts", "framelet layouts postgres"),
     ("bench", "framelet serve :4852 --echo --output none &  framelet bench :4852 --echo"),
+    ("generate", "source <(framelet generate bash)"),
 ];
 
 /// Descriptions of values, shown for commands that take such a value.
@@ -56,57 +57,95 @@ const VALUES: [(&str, &str, &str); 8] = [
     ("DURATION", "DURATION", "a number with ms, s, m or h, as in 30s; a timeout can be off"),
 ];
 
-const EXIT_CODES: &str = "
-Exit codes:
-  0    success: all that was asked for was done
-  1    network: refused, reset, closed early, not acknowledged
-  2    usage, a local file, or input that is not in its format
-  3    protocol: message too long, truncated or malformed, no acknowledgements
-  4    timed out, or fewer replies than expected (--expect, --each)
-  141  standard output was closed by its reader, as after SIGPIPE
-";
+/// The exit codes of all commands.
+const EXIT_CODES: [(&str, &str); 6] = [
+    ("0", "success: all that was asked for was done"),
+    ("1", "network: refused, reset, closed early, not acknowledged"),
+    ("2", "usage, a local file, or input that is not in its format"),
+    ("3", "protocol: message too long, truncated or malformed, no acknowledgements"),
+    ("4", "timed out, or fewer replies than expected (--expect, --each)"),
+    ("141", "standard output was closed by its reader, as after SIGPIPE"),
+];
+
+/// What there is to say about a command: the content of its help and of its manual page.
+pub(crate) struct Page<'a> {
+    /// The command; empty for the program itself.
+    pub(crate) name: &'a str,
+    pub(crate) example: &'a str,
+    /// What is typed after the command.
+    pub(crate) usage: String,
+    pub(crate) description: &'a str,
+    /// Commands, arguments, options and values: each list with its title.
+    pub(crate) lists: Vec<(&'static str, Vec<(String, &'a str)>)>,
+    pub(crate) notes: &'a [&'a str],
+    pub(crate) exit_codes: Vec<(String, &'a str)>,
+}
+
+impl Page<'_> {
+    /// Collects what there is to say about a command.
+    pub(crate) fn of(command: &CommandInfoWithArgs) -> Page<'_> {
+        // Only the program itself has commands.
+        let name = if command.commands.is_empty() { command.name } else { "" };
+        let example =
+            EXAMPLES.iter().find(|(of, _)| *of == name).map_or("", |(_, example)| *example);
+        let usage = match command.positionals.first() {
+            _ if name.is_empty() => "COMMAND [OPTIONS]".into(),
+            Some(positional) if positional.optionality == Optionality::Required => {
+                format!("{} [OPTIONS]", positional.name)
+            }
+            Some(positional) => format!("[{}] [OPTIONS]", positional.name),
+            None => "[OPTIONS]".into(),
+        };
+        let commands = command.commands.iter();
+        let commands = commands.map(|sub| (sub.name.into(), sub.command.description));
+        let arguments = command.positionals.iter().map(|of| (of.name.into(), of.description));
+        let help = [("-h, --help".into(), "show this help")];
+        let options = command.flags.iter().filter(|flag| flag.long != "--help").map(|flag| {
+            let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
+            let value = match flag.kind {
+                FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
+                FlagInfoKind::Switch => String::new(),
+            };
+            (format!("{short}{}{value}", flag.long), flag.description)
+        });
+        // The output of detect is not messages.
+        let is_shown = |of: &str| has(command, of) && (name, of) != ("detect", "--output");
+        let values = VALUES.iter().filter(|(_, of, _)| is_shown(of));
+        Page {
+            name,
+            example,
+            usage,
+            description: command.description,
+            lists: vec![
+                ("Commands", commands.collect()),
+                ("Arguments", arguments.collect()),
+                ("Options", options.chain(help).collect()),
+                ("Values", values.map(|(name, _, what)| ((*name).into(), *what)).collect()),
+            ],
+            notes: command.notes,
+            exit_codes: EXIT_CODES.iter().map(|(code, what)| ((*code).into(), *what)).collect(),
+        }
+    }
+}
 
 /// Returns the help of a command.
 pub(crate) fn of(command: &CommandInfoWithArgs) -> String {
-    // Only the program itself has commands.
-    let name = if command.commands.is_empty() { command.name } else { "" };
+    let page = Page::of(command);
     let mut text = String::new();
-    if let Some((_, example)) = EXAMPLES.iter().find(|(of, _)| *of == name) {
-        text += &format!("Example: {example}\n\n");
+    if !page.example.is_empty() {
+        text += &format!("Example: {}\n\n", page.example);
     }
-    let usage = match command.positionals.first() {
-        _ if name.is_empty() => "COMMAND [OPTIONS]".into(),
-        Some(positional) => format!("{name} [{}] [OPTIONS]", positional.name),
-        None => format!("{name} [OPTIONS]"),
-    };
-    text += &format!("Usage: framelet {usage}\n\n");
-    text += &wrapped("", &[("", command.description)], 0);
-
-    let commands = command.commands.iter().map(|sub| (sub.name.into(), sub.command.description));
-    let arguments = command.positionals.iter().map(|of| (of.name.into(), of.description));
-    let help = [("-h, --help".into(), "show this help")];
-    let options = command.flags.iter().filter(|flag| flag.long != "--help").map(|flag| {
-        let short = flag.short.map_or(String::new(), |short| format!("-{short}, "));
-        let value = match flag.kind {
-            FlagInfoKind::Option { arg_name } => format!(" {arg_name}"),
-            FlagInfoKind::Switch => String::new(),
-        };
-        (format!("{short}{}{value}", flag.long), flag.description)
-    });
-    text += &list("Commands", commands.collect());
-    text += &list("Arguments", arguments.collect());
-    text += &list("Options", options.chain(help).collect());
-
-    // The output of detect is not messages.
-    let is_shown = |of: &str| has(command, of) && (name, of) != ("detect", "--output");
-    let values = VALUES.iter().filter(|(_, of, _)| is_shown(of));
-    text += &list("Values", values.map(|(name, _, what)| ((*name).into(), *what)).collect());
-    if !command.notes.is_empty() {
+    let space = if page.name.is_empty() { "" } else { " " };
+    text += &format!("Usage: framelet {}{space}{}\n\n", page.name, page.usage);
+    text += &wrapped("", &[("", page.description)], 0);
+    for (title, rows) in &page.lists {
+        text += &list(title, rows);
+    }
+    if !page.notes.is_empty() {
         text += "\nNotes:\n";
-        text +=
-            &command.notes.iter().map(|note| wrapped("  ", &[("", *note)], 2)).collect::<String>();
+        text += &page.notes.iter().map(|note| wrapped("  ", &[("", *note)], 2)).collect::<String>();
     }
-    text + EXIT_CODES
+    text + &list("Exit codes", &page.exit_codes)
 }
 
 /// Returns whether a command takes a value, or has an option.
@@ -117,7 +156,7 @@ fn has(command: &CommandInfoWithArgs, what: &str) -> bool {
 }
 
 /// Returns names and what they mean, in two columns below a title.
-fn list(title: &str, rows: Vec<(String, &str)>) -> String {
+fn list(title: &str, rows: &[(String, &str)]) -> String {
     let Some(longest) = rows.iter().map(|(name, _)| name.len()).max() else {
         return String::new();
     };

@@ -125,6 +125,20 @@ pub(crate) const OUTPUT: [(&str, OutputFormat); 10] = [
 ];
 
 impl InputFormat {
+    /// Returns the names of all formats.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::InputFormat;
+    ///
+    /// assert!(InputFormat::names().any(|name| name == "json"));
+    /// assert!(InputFormat::names().all(|name| name.parse::<InputFormat>().is_ok()));
+    /// ```
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        INPUT.iter().map(|(name, _)| *name)
+    }
+
     /// Returns the format for messages that will be sent in `layout`: frames are then in that layout if it has
     /// a header, so that they carry it, and in `u32be` otherwise.
     ///
@@ -149,6 +163,20 @@ impl InputFormat {
 }
 
 impl OutputFormat {
+    /// Returns the names of all formats.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::format::OutputFormat;
+    ///
+    /// assert!(OutputFormat::names().any(|name| name == "hexdump"));
+    /// assert!(OutputFormat::names().all(|name| name.parse::<OutputFormat>().is_ok()));
+    /// ```
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        OUTPUT.iter().map(|(name, _)| *name)
+    }
+
     /// Returns the format for messages that were received in `layout`: frames are then in that layout if it
     /// has a header, so that nothing is lost, and in `u32be` otherwise.
     ///

@@ -92,7 +92,7 @@ pub struct Summary {
 ///
 /// A client that starts with a [`Hello`](crate::wire::Hello) is told how many messages of its sender are
 /// committed, and again whenever that number grows. Nothing is ever sent to clients that do not ask, except
-/// replies of a server that answers.
+/// replies of a server that answers, and what [`Server::preamble`] and [`Server::empty`] say.
 ///
 /// # Examples
 ///

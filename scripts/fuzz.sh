@@ -7,6 +7,9 @@
 # fuzz/artifacts/; new inputs that reach new code go to fuzz/target/found/TARGET, not to the corpus.
 #
 # Needs bash, the coreutils, and a C++ compiler for libFuzzer. Options for libFuzzer may follow SECONDS.
+#
+# .ci/run does it for a few seconds a target, which shows that fuzzing works, and little more. What was found earlier
+# is in fuzz/corpus: tests/corpus.rs checks the claims for it, in each `cargo test`.
 
 set -euo pipefail
 

@@ -1,4 +1,4 @@
-//! P31: advice works when it is followed. A layout that is offered for a stream reads it to its end.
+//! Advice works when it is followed. A layout that is offered for a stream reads it to its end.
 
 mod common;
 
@@ -40,6 +40,7 @@ fn frames(layout: &str, messages: &[&[u8]], extra: &[u8]) -> Vec<u8> {
     out
 }
 
+/// P31.
 #[test]
 fn a_layout_that_is_offered_reads_the_stream() {
     let messages: [&[u8]; 3] = [b"21.5", b"a longer reading: 21.7", b"the last one"];
@@ -56,6 +57,7 @@ fn a_layout_that_is_offered_reads_the_stream() {
     assert!(offers > 20, "only {offers} layouts were offered");
 }
 
+/// P31.
 #[test]
 fn nothing_is_offered_that_would_not_read_what_is_no_such_layout() {
     let json: &[u8] = b"{\"temperature\":21.5}";

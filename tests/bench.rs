@@ -520,6 +520,26 @@ fn a_report_that_cannot_be_written_is_named() {
 // ---- usage
 
 #[test]
+fn a_bench_can_be_started_before_its_server() {
+    let address = nobody();
+    let output = bench(&address, &["--count", "1"]);
+    check(&output, 1, &["is the server running? (--retry 10s keeps trying)"]);
+    let output = bench(&address, &["--count", "1", "--retry", "1ms"]);
+    check(&output, 1, &["is the server running?"]);
+    let client = {
+        let address = address.clone();
+        thread::spawn(move || {
+            bench(&address, &["--count", "1", "--warm-up", "0s", "--retry", "30s"])
+        })
+    };
+    let mut command = Command::new(FRAMELET);
+    command.args(["serve", &address, "--output", "none"]);
+    let server = Server::spawn(command);
+    check(&client.join().unwrap(), 0, &[]);
+    server.stop();
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named() {
     let address = nobody();
     let words = format!("cannot connect to {address}: connection refused; is the server running?");

@@ -7,6 +7,7 @@ use std::path::Path;
 #[path = "../fuzz/src/lib.rs"]
 mod claims;
 
+/// P11, as far as it was found.
 #[test]
 fn every_claim_holds_for_each_input_of_its_corpus() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

@@ -75,6 +75,7 @@ fn a_connection_that_has_ended_before_is_not_reset_by_the_end_of_the_server() {
     assert_eq!(left.output, more_than_a_pipe());
 }
 
+/// P13.
 #[test]
 fn a_sink_that_stays_stalled_until_the_end_fails_the_client_and_the_server() {
     let server = stalled("127.0.0.1:0", &["--grace", "500ms"]);
@@ -87,6 +88,7 @@ fn a_sink_that_stays_stalled_until_the_end_fails_the_client_and_the_server() {
     assert_eq!(sent.status.code(), Some(1), "{}", String::from_utf8_lossy(&sent.stderr));
 }
 
+/// P13.
 #[test]
 fn a_killed_server_and_a_second_signal_fail_the_client() {
     for kill in [true, false] {
@@ -106,6 +108,7 @@ fn a_killed_server_and_a_second_signal_fail_the_client() {
     }
 }
 
+/// P13.
 #[test]
 fn a_unix_socket_tells_a_cut_from_an_end_as_well() {
     let directory = tempfile::tempdir().unwrap();

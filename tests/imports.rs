@@ -200,6 +200,32 @@ fn every_permission_is_used() {
     assert_eq!(unused(&imports(&files())), Vec::<String>::new());
 }
 
+/// Returns the permissions in the table of a page: rows of a folder or file, what it holds, and what it may
+/// import.
+fn table(page: &str) -> Vec<(String, Vec<String>)> {
+    let rows = page.lines().skip_while(|line| !line.ends_with("| may import |")).skip(2);
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`').trim_end_matches(".rs").trim_end_matches('/');
+        let may = match cells[2] {
+            // These are no folders of the library.
+            "nothing" | "the public API, as any user" => Vec::new(),
+            may => may.split(", ").map(str::to_owned).collect(),
+        };
+        (name.to_owned(), may)
+    };
+    rows.take_while(|line| line.starts_with('|')).map(row).collect()
+}
+
+#[test]
+fn the_map_shows_the_permissions_that_are_checked() {
+    let page = fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let checked = MAY_IMPORT.map(|(from, may)| {
+        (from.to_owned(), may.iter().map(|to| (*to).to_owned()).collect::<Vec<_>>())
+    });
+    assert_eq!(table(&page), checked);
+}
+
 #[test]
 fn a_permission_that_nothing_uses_is_found() {
     let module = |path: &str| path.split('/').map(str::to_owned).collect::<Module>();

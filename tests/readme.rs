@@ -18,6 +18,7 @@ use common::program::{FRAMELET, Growing, terminal};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value;
 use rusqlite::{Batch, Connection};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// What is not run, and why.
 const NOT_RUN: [(&str, &str); 8] = [
@@ -73,6 +74,8 @@ struct Reader {
     /// The ports in the page, and those that stand for them here.
     ports: Vec<(String, String)>,
     servers: Vec<Child>,
+    /// The shells into which blocks were pasted, which wait for the servers that they started.
+    shells: Vec<Child>,
     /// How many commands have been run.
     commands: u32,
     terminal: File,
@@ -101,6 +104,7 @@ impl Reader {
             database,
             ports,
             servers: Vec::new(),
+            shells: Vec::new(),
             commands: 0,
             terminal,
             shown: Growing::follow(person),
@@ -131,9 +135,11 @@ impl Reader {
         for (port, here) in &self.ports {
             writeln!(script, "(:{port} | 127.0.0.1:{port}) address=127.0.0.1:{here} ;;").unwrap();
         }
+        // A command that does not wait for its server fails here, and not only on a busy machine.
         write!(
             script,
             "esac\n\
+             if [ \"$command\" = serve ] && [ -n \"$PASTED\" ]; then sleep 0.2; fi\n\
              if [ \"$command\" = bench ]; then set -- --duration 200ms --warm-up 10ms \"$@\"; fi\n\
              exec '{FRAMELET}' \"$command\" ${{address:+\"$address\"}} \"$@\"\n"
         )
@@ -149,20 +155,66 @@ impl Reader {
         self.directory.path().join(name)
     }
 
-    fn shell(&self, command: &str) -> Child {
+    fn bash(&self) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut child = Command::new("bash")
-            .args(["-c", command])
-            .current_dir(&self.directory)
+        let mut bash = Command::new("bash");
+        bash.current_dir(&self.directory)
             .env("PATH", format!("{}:{path}", self.directory.path().display()))
+            .env("PASTED", "")
             .stdin(Stdio::piped())
             .stdout(self.terminal.try_clone().unwrap())
-            .stderr(self.errors.try_clone().unwrap())
-            .spawn()
-            .unwrap();
+            .stderr(self.errors.try_clone().unwrap());
+        bash
+    }
+
+    fn shell(&self, command: &str) -> Child {
+        let mut child = self.bash().args(["-c", command]).spawn().unwrap();
         // It may read none of it.
         let _ = child.stdin.take().unwrap().write_all(TYPED);
         child
+    }
+
+    /// Gives all lines of a block to a shell at once, as somebody does who pastes it: a command that reads
+    /// standard input swallows those after it, and servers start late.
+    fn paste(&mut self, lines: &[String]) {
+        let is_run = |line: &&String| NOT_RUN.iter().all(|(other, _)| other != line);
+        let lines: Vec<&str> = lines.iter().filter(is_run).map(String::as_str).collect();
+        let block = lines.join("\n");
+        let servers = lines.iter().filter(|line| line.contains("framelet serve ")).count();
+        self.wait_for_earlier_output();
+        let (said_before, done) = (self.said().len(), self.path("done"));
+        let mut shell = self.bash().env("PASTED", "yes").spawn().unwrap();
+        // The shell lives until its servers have ended, and ends with them if something goes wrong.
+        let script = format!(
+            "set -e\ntrap 'exit 1' TERM\ntrap 'kill $(jobs -p) 2> none' EXIT\n{block}\n\
+             servers=$(jobs -p); echo \"$servers\" > pids; mv pids done\n\
+             for server in $servers; do wait \"$server\"; done; trap - EXIT\n"
+        );
+        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        self.shells.push(shell);
+        common::program::wait_until(&block, || {
+            let ended = self.shells.last_mut().unwrap().try_wait().unwrap();
+            let said = || String::from_utf8(self.said.so_far()).unwrap()[said_before..].to_owned();
+            assert!(ended.is_none() || done.exists(), "{block}: {ended:?}: {}", said());
+            done.exists() && said().matches("listening on ").count() == servers
+        });
+        fs::rename(done, self.path(&format!("servers-{}", self.shells.len()))).unwrap();
+    }
+
+    /// Ends all servers, each of which must end well.
+    fn end(&mut self) {
+        for (index, _) in self.shells.iter().enumerate() {
+            let pids = fs::read_to_string(self.path(&format!("servers-{}", index + 1))).unwrap();
+            let pids =
+                pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap());
+            pids.for_each(|pid| kill_process(pid, Signal::TERM).unwrap());
+        }
+        for server in &self.servers {
+            kill_process(Pid::from_child(server), Signal::TERM).unwrap();
+        }
+        for mut child in self.servers.drain(..).chain(self.shells.drain(..)) {
+            assert!(child.wait().unwrap().success());
+        }
     }
 
     /// Runs a command, and waits until it shows what the page says that it does, if it says so.
@@ -251,6 +303,10 @@ impl Drop for Reader {
             let _ = server.kill();
             let _ = server.wait();
         }
+        for shell in &mut self.shells {
+            let _ = kill_process(Pid::from_child(shell), Signal::TERM);
+            let _ = shell.wait();
+        }
     }
 }
 
@@ -277,7 +333,8 @@ fn run_page(page: &Path) {
                     reader.run(part[0].trim_start_matches("$ "), Some(&part[1..]));
                 }
             }
-            "sh" => block.lines.iter().for_each(|line| reader.run(line, None)),
+            "sh" if block.lines.len() > 1 => reader.paste(&block.lines),
+            "sh" => reader.run(&block.lines[0], None),
             "sql" => drop(reader.query(&block.lines.join("\n"))),
             other => {
                 let known = NOT_COMMANDS.contains(&other)
@@ -287,13 +344,7 @@ fn run_page(page: &Path) {
             }
         }
     }
-    for server in &reader.servers {
-        let pid = rustix::process::Pid::from_child(server);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    }
-    for mut server in std::mem::take(&mut reader.servers) {
-        assert!(server.wait().unwrap().success());
-    }
+    reader.end();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
+use framelet::net::Backoff;
 use framelet::wire::Count;
 use mio::Poll;
 use socket2::Socket;
@@ -127,6 +128,15 @@ pub(crate) struct Bench {
     )]
     timeout: Timeout,
 
+    /// give up after this long without a connection (default: at once)
+    #[argh(
+        option,
+        arg_name = "DURATION",
+        from_str_fn(super::values::duration),
+        default = "Duration::ZERO"
+    )]
+    retry: Duration,
+
     /// print the figures as one JSON object
     #[argh(switch)]
     json: bool,
@@ -136,11 +146,12 @@ impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
         log::start(::log::LevelFilter::Info);
         check_threads()?;
-        let (json, plan) = (self.json, self.plan()?);
+        let (json, retry, plan) = (self.json, self.retry, self.plan()?);
         let block = Block::new(plan.layout, &plan.header.0, plan.sizes.clone())
             .map_err(|error| usage("--size", &error.to_string()))?;
         raise_file_limit();
-        let sockets = plan.connect()?;
+        let hint = if retry.is_zero() { " (--retry 10s keeps trying)" } else { "" };
+        let sockets = retrying(retry, || plan.connect(hint))?;
         let stop = stop_flag()?;
         let tally = plan.measure(&block, sockets, &stop)?;
         let report = Report { plan: &plan, tally: &tally };
@@ -195,9 +206,23 @@ impl Bench {
     }
 }
 
+/// Tries to connect for so long, for a server that has not started yet.
+fn retrying<T>(retry: Duration, connect: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    let started = Instant::now();
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    loop {
+        let left = retry.saturating_sub(started.elapsed());
+        match connect() {
+            Err(_) if !left.is_zero() => thread::sleep(backoff.next_wait().min(left)),
+            result => return result,
+        }
+    }
+}
+
 impl Plan {
-    fn connect(&self) -> Result<Vec<Socket>, Failure> {
-        let failed = |error| Failure::to_connect(&self.address, "", &error, "");
+    /// Opens all connections. `hint` is for the failure of a server that is not there.
+    fn connect(&self, hint: &str) -> Result<Vec<Socket>, Failure> {
+        let failed = |error| Failure::to_connect(&self.address, "", &error, hint);
         let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
         (0..self.connections)
             .map(|_| {

@@ -7,14 +7,14 @@ const WIDTH: usize = 80;
 
 /// An example for each command, and one for the program.
 const EXAMPLES: [(&str, &str); 9] = [
-    ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send"),
+    ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send --retry 5s"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
     ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
     ("decode", "framelet decode --output json < frames.bin"),
     ("detect", "framelet detect capture.bin"),
     ("layouts", "framelet layouts postgres"),
-    ("bench", "framelet serve :4852 --echo --output none &  framelet bench :4852 --echo"),
+    ("bench", "framelet serve --echo --output none &  framelet bench --echo --retry 5s"),
     ("generate", "source <(framelet generate bash)"),
 ];
 

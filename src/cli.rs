@@ -15,6 +15,7 @@ mod decode;
 mod detect;
 mod encode;
 mod layouts;
+mod ping;
 mod send;
 mod serve;
 

@@ -20,6 +20,7 @@ mod generate;
 #[path = "cli/no_generate.rs"]
 mod generate;
 mod layouts;
+mod ping;
 mod send;
 mod serve;
 

@@ -49,7 +49,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
             ("--threads", &COUNTS),
         ],
         "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
-         --preamble --skip --allow --mode --owner --metrics --log-time --verbose --quiet --help",
+         --preamble --skip --allow --mode --owner --metrics --log-format --status --log-time --verbose --quiet --help",
     ),
     (
         "send",

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::generate::Generate;
 use super::help;
 use super::layouts::Layouts;
+use super::ping::Ping;
 use super::send::Send;
 use super::serve::Serve;
 use super::suggestion;
@@ -47,6 +48,7 @@ struct Arguments {
 pub(crate) enum Command {
     Serve(Serve),
     Send(Send),
+    Ping(Ping),
     Encode(Encode),
     Decode(Decode),
     Layouts(Layouts),
@@ -56,13 +58,14 @@ pub(crate) enum Command {
 }
 
 /// The commands, by name.
-const COMMANDS: [&str; 8] =
-    ["serve", "send", "encode", "decode", "detect", "layouts", "bench", "generate"];
+const COMMANDS: [&str; 9] =
+    ["serve", "send", "ping", "encode", "decode", "detect", "layouts", "bench", "generate"];
 
 /// The features that this build has, as Cargo calls them.
-const FEATURES: [(&str, bool); 5] = [
+const FEATURES: [(&str, bool); 6] = [
     ("generate", cfg!(feature = "generate")),
     ("bench", cfg!(feature = "bench")),
+    ("metrics", cfg!(feature = "metrics")),
     ("progress", cfg!(feature = "progress")),
     ("sqlite", cfg!(feature = "sqlite")),
     ("redis", cfg!(feature = "redis")),
@@ -73,6 +76,7 @@ impl Command {
         match self {
             Command::Serve(serve) => serve.run(),
             Command::Send(send) => send.run(),
+            Command::Ping(ping) => ping.run(),
             Command::Encode(encode) => encode.run(),
             Command::Decode(decode) => decode.run(),
             Command::Layouts(layouts) => layouts.run(),
@@ -103,7 +107,7 @@ pub(crate) fn parse(typed: impl Iterator<Item = OsString>) -> Result<Request, Fa
         Ok(Arguments { command: Some(command), .. }) => Ok(Request::Run(Box::new(command))),
         Ok(Arguments { command: None, .. }) => Err(Failure::new(
             Exit::Usage,
-            "which command? serve, send, encode, decode, detect, layouts, bench or generate (see framelet --help)",
+            "which command? serve, send, ping, encode, decode, detect, layouts, bench or generate (see framelet --help)",
         )),
         Err(early) if early.status.is_ok() => Ok(Request::Show(help::of(command))),
         Err(early) => Err(Failure::new(Exit::Usage, usage_error(&early.output, &typed, command))),
@@ -165,7 +169,7 @@ fn no_such_command(word: &str) -> String {
     match suggestion::command(word, &COMMANDS) {
         Some(meant) => format!("no such command `{word}`; did you mean `{meant}`?"),
         None => format!(
-            "no such command `{word}`; the commands are serve, send, encode, decode, detect, layouts, bench and generate"
+            "no such command `{word}`; the commands are serve, send, ping, encode, decode, detect, layouts, bench and generate"
         ),
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ::log::Level;
 use framelet::Address;
 use framelet::wire::LimitError;
 
@@ -74,7 +75,7 @@ impl Failure {
     /// Prints the message and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         if let Some(message) = self.message {
-            log::say(message);
+            log::say_event(Level::Error, "failed", message);
         }
         ExitCode::from(self.exit as u8)
     }

@@ -6,10 +6,11 @@ use argh::{CommandInfoWithArgs, FlagInfoKind, Optionality};
 const WIDTH: usize = 80;
 
 /// An example for each command, and one for the program.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("", r"framelet serve &  printf 'two\nlines\n\n' | framelet send --retry 5s"),
     ("serve", "framelet serve 127.0.0.1:4747 --output json >> messages.json"),
     ("send", r"printf 'two\nlines\n\nanother message' | framelet send 127.0.0.1:4747"),
+    ("ping", "framelet ping 127.0.0.1:4747 --timeout 2s"),
     ("encode", "framelet encode --input lines < lines.txt > frames.bin"),
     ("decode", "framelet decode --output json < frames.bin"),
     ("detect", "framelet detect capture.bin"),

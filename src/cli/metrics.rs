@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::log::debug;
+use ::log::{Level, debug};
 use framelet::net::ByteStream;
 use framelet::server::Monitor;
 use framelet::wire::Plain;
@@ -43,7 +43,8 @@ pub(crate) async fn serve(text: &str, monitor: Monitor) -> Result<Task<()>, Fail
         Failure::new(Exit::Network, message)
     })?;
     let bound = listener.address().unwrap_or(address);
-    log::say(format!("metrics at {bound}, in /metrics and /healthz"));
+    let line = format!("metrics at {bound}, in /metrics and /healthz");
+    log::say_event(Level::Info, "metrics", line);
     let places = Arc::new(Semaphore::new(MOST));
     Ok(smol::spawn(async move {
         loop {

@@ -1,9 +1,27 @@
 //! A progress line on a terminal.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{
+    HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, WeakProgressBar,
+};
+
+/// Whether this build has a progress line.
+pub(crate) const BUILT: bool = true;
+
+/// The line that is shown now, so that others can write to the terminal without spoiling it.
+static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// Removes the line, calls `write`, and shows the line again.
+pub(crate) fn suspend(write: impl FnOnce()) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match shown.and_then(|line| line.upgrade()) {
+        Some(line) => line.suspend(write),
+        None => write(),
+    }
+}
 
 /// A line at the bottom of standard error, erased at the end. Shown only if that is a terminal.
 pub(crate) struct Line {
@@ -31,7 +49,9 @@ impl Line {
             })
             .progress_chars("=> ");
         let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::hidden());
-        Line { bar: bar.with_style(style), from: Instant::now() + after }
+        let bar = bar.with_style(style);
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
+        Line { bar, from: Instant::now() + after }
     }
 
     /// Shows words, and how many bytes are done.

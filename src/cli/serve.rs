@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ::log::{LevelFilter, info, warn};
+use ::log::{Level, LevelFilter, info, warn};
 use framelet::Server;
 use framelet::server::{Echo, Monitor, Reopen, ServeError};
 use framelet::sink::SinkTarget;
@@ -10,19 +10,26 @@ use framelet::wire::Count;
 use futures_lite::future;
 
 use super::exit_code::Exit;
-use super::failure::{Failure, plain, why_not_listening};
+use super::failure::{Failure, plain};
 use super::flags;
 use super::log;
 use super::metrics;
 use super::process::{check_threads, raise_file_limit, set_threads};
-use super::signals::{reopen_at_signal, stop_signal, survive_limits};
-use super::values::{Timeout, address, check_empty};
+use super::signals::{act_at_signal, reopen_at_signal, stop_signal, survive_limits};
+use super::values::{Timeout, check_empty};
 
 mod access;
+mod figures; // in words
+mod listen;
 mod options;
 mod sink;
+mod status; // the live line on a terminal
+mod supervisor; // the service manager
 
+use listen::Inherited;
 pub(crate) use options::Serve;
+use status::StatusLine;
+use supervisor::Supervisor;
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failure> {
@@ -36,6 +43,8 @@ impl Serve {
         };
         // Done first, while nothing would be lost by a restart of the program.
         self.threads.map_or_else(check_threads, set_threads)?;
+        log::set_format(self.log_format);
+        let inherited = Inherited::take();
         if self.log_time {
             log::show_times();
         }
@@ -43,39 +52,31 @@ impl Serve {
         raise_file_limit();
         // Runs on a thread that polls no reactor, so that events stay with the threads that run the
         // connections.
-        future::block_on(smol::spawn(self.serve()))
+        future::block_on(smol::spawn(self.serve(inherited)))
     }
 
-    async fn serve(self) -> Result<(), Failure> {
-        let address = address(&self.addr).map_err(|failure| {
-            let is_sink = self.addr.parse::<SinkTarget>().is_ok();
-            failure.advise(if is_sink {
-                "; to put messages there, write it after --to"
-            } else {
-                ""
-            })
-        })?;
-        let access = access::socket_access(self.mode, self.owner, &address)?;
-        let listener = address.listen_with(access).await.map_err(|error| {
-            Failure::new(
-                Exit::Network,
-                format!("cannot listen on {address}: {}", why_not_listening(&address, &error)),
-            )
-        })?;
+    async fn serve(self, inherited: Inherited) -> Result<(), Failure> {
+        let listener = self.listen(inherited).await?;
         let bound = listener.address();
-        let monitor = Monitor::default();
-        let mut server = self.options(Server::new(listener));
+        let (supervisor, monitor) = (Supervisor::from_env(), Monitor::default());
+        let mut server = self.options(Server::new(listener)).monitor(monitor.clone());
         server.check().map_err(failure)?;
         check_empty(self.empty, self.layout)?;
         self.check_sink()?;
+        self.check_status()?;
         if let Some(sink) = self.sink()? {
             server = server.collect(sink);
         }
         if let SinkTarget::File(_) = self.to {
             let reopen = Reopen::default();
-            reopen_at_signal(reopen.clone())?;
+            let (begin, done) = (supervisor.clone(), supervisor.clone());
+            reopen_at_signal(reopen.clone(), move || begin.reloading(), move || done.ready())?;
             server = server.reopen(reopen);
         }
+        let asked = monitor.clone();
+        act_at_signal(move || {
+            log::say_event(Level::Info, "figures", figures::words(&asked.figures()));
+        })?;
         survive_limits()?;
         let stopped = stop_signal()?;
         // Served until the server has ended: also while it shuts down.
@@ -84,11 +85,24 @@ impl Serve {
             None => None,
         };
         match bound {
-            Ok(address) => log::say(format!("listening on {address}")),
+            Ok(address) => {
+                log::say_event(Level::Info, "listening", format!("listening on {address}"));
+            }
             Err(error) => warn!("listening, but the address is unknown: {}", plain(&error)),
         }
-        let summary = server.monitor(monitor).run(stopped).await.map_err(failure)?;
+        supervisor.ready();
+        let _watching = smol::spawn(supervisor.clone().watch(monitor.clone()));
+        let status = self.status.then(|| StatusLine::start(monitor)).transpose();
+        let _status = status.map_err(|error| {
+            Failure::new(Exit::Usage, format!("cannot show --status: {}", plain(&error)))
+        })?;
+        let stopped = async {
+            stopped.await;
+            supervisor.stopping();
+        };
+        let summary = server.run(stopped).await.map_err(failure)?;
         info!(
+            event = "stopped";
             "{} over {}",
             Count(summary.messages, "message"),
             Count(summary.connections, "connection")

@@ -8,7 +8,7 @@ use ::log::{error, warn};
 use async_signal::{Signal, Signals};
 use framelet::net::Backoff;
 use framelet::server::Reopen;
-use futures_lite::{Stream, StreamExt};
+use futures_lite::{FutureExt, Stream, StreamExt};
 use smol::{Timer, channel};
 
 use super::exit_code::Exit;
@@ -23,13 +23,47 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     Ok(stop_at(listen([Signal::Term, Signal::Int])?))
 }
 
-/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output.
-pub(super) fn reopen_at_signal(reopen: Reopen) -> Result<(), Failure> {
+/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output. Calls `begin` with
+/// each signal, and `done` once the output is reopened.
+pub(super) fn reopen_at_signal(
+    reopen: Reopen,
+    begin: impl Fn() + Send + 'static,
+    done: impl Fn() + Send + 'static,
+) -> Result<(), Failure> {
     let mut signals = listen([Signal::Hup])?;
+    smol::spawn(async move {
+        let mut is_signalled = false;
+        loop {
+            if !is_signalled {
+                next(&mut signals).await;
+            }
+            begin();
+            let reopened = async {
+                reopen.ask_and_wait().await;
+                false
+            };
+            // Another request may be what frees a sink that waits.
+            let again = async {
+                next(&mut signals).await;
+                true
+            };
+            is_signalled = reopened.or(again).await;
+            if !is_signalled {
+                done();
+            }
+        }
+    })
+    .detach();
+    Ok(())
+}
+
+/// Calls `act` with each SIGUSR1, which would otherwise end the program.
+pub(super) fn act_at_signal(act: impl Fn() + Send + 'static) -> Result<(), Failure> {
+    let mut signals = listen([Signal::Usr1])?;
     smol::spawn(async move {
         loop {
             next(&mut signals).await;
-            reopen.ask();
+            act();
         }
     })
     .detach();
@@ -89,7 +123,7 @@ async fn next(signals: &mut (impl Stream<Item = io::Result<Signal>> + Unpin)) ->
 
 #[cfg(test)]
 mod tests {
-    use futures_lite::{FutureExt, stream};
+    use futures_lite::stream;
 
     use super::*;
 

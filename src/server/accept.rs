@@ -148,11 +148,12 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
         Ok(connection) => connection,
         Err(why) => {
             stream.mark_aborted(&[]);
-            report_refusal(&shared.log, &peer, why);
+            report_refusal(shared.log.about_peer(&peer), &peer, why);
             return;
         }
     };
-    debug!("connection {} from {peer}: open", connection.number);
+    let line = format_args!("connection {} from {peer}: open", connection.number);
+    shared.log.about(&connection).debug("opened", line);
     let shared = Arc::clone(shared);
     let mut serving =
         Connection::new(Arc::clone(&shared), Arc::clone(&connection), stream, queue.cloned());
@@ -177,7 +178,7 @@ fn end(shared: &Shared, connection: &OpenConnection, messages: u64, outcome: Opt
         None => {
             let (number, peer) = (connection.number, connection.peer());
             let line = format_args!("connection {number} from {peer}: ended by a bug in framelet");
-            shared.log.say(Kind::Bug, line);
+            shared.log.about(connection).say(Kind::Bug, line);
         }
     }
 }

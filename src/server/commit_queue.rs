@@ -15,6 +15,7 @@ use super::adaptive_spin::AdaptiveSpin;
 use super::commit_counts::CommitCounts;
 use super::connection_state::Signal;
 use super::open_connection::OpenConnection;
+use super::reopen::Reopen;
 use crate::message::Batch;
 use crate::wire::sender_id::SenderId;
 
@@ -31,7 +32,8 @@ pub(super) enum Command {
     Committed(SenderId, Sender<Option<u64>>),
     /// Answer the checksum of the sender's last message, if known.
     LastChecksum(SenderId, Sender<Option<u64>>),
-    Reopen,
+    /// Reopen the output, and record that in the request.
+    Reopen(Reopen),
 }
 
 /// Passes batches to the writer thread.
@@ -232,7 +234,7 @@ mod tests {
     fn who_looks_for_a_command_finds_one_and_the_end_but_nothing_else() {
         let (queue, commands) = channel::bounded(1);
         assert!(!has_next(&commands));
-        queue.try_send(Command::Reopen).unwrap();
+        queue.try_send(Command::Reopen(Reopen::default())).unwrap();
         assert!(has_next(&commands));
         commands.try_recv().unwrap();
         assert!(!has_next(&commands));

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
-use log::debug;
-
 use super::addresses::NotAdmitted;
 use super::open_connection::OpenConnection;
-use super::rate_limited_log::{Kind, RateLimitedLog};
+use super::rate_limited_log::{About, Kind, RateLimitedLog};
 use crate::net::byte_stream::Peer;
 use crate::stream::error::ReadError;
 use crate::wire::answer::RefusalCode;
@@ -66,7 +64,7 @@ pub(crate) fn missing(committed: u64, oldest: u64) -> String {
 }
 
 /// Logs that a connection of `peer` is not served.
-pub(crate) fn report_refusal(log: &RateLimitedLog, peer: &Peer, why: NotAdmitted) {
+pub(crate) fn report_refusal(log: About<'_>, peer: &Peer, why: NotAdmitted) {
     let kind = match why {
         NotAdmitted::NotAllowed => Kind::NotAllowed,
         NotAdmitted::AddressFull { .. } => Kind::AddressFull,
@@ -82,14 +80,21 @@ pub(crate) fn report(
     messages: u64,
     outcome: &Outcome,
 ) {
+    let log = log.about(connection);
     let who = format_args!("connection {} from {}", connection.number, connection.peer());
     let messages = Count(messages, "message");
     match outcome {
-        Outcome::LeftAtOnce => debug!("{who}: closed without a message"),
-        Outcome::Closed if messages.0 == 0 => debug!("{who}: closed without a message"),
-        Outcome::Closed => debug!("{who}: closed after {messages}"),
-        Outcome::Drained => debug!("{who}: reset at shutdown after {messages}"),
-        Outcome::Read(error) if is_empty(error) => debug!("{who}: {error}"),
+        Outcome::LeftAtOnce => log.debug("closed", format_args!("{who}: closed without a message")),
+        Outcome::Closed if messages.0 == 0 => {
+            log.debug("closed", format_args!("{who}: closed without a message"))
+        }
+        Outcome::Closed => log.debug("closed", format_args!("{who}: closed after {messages}")),
+        Outcome::Drained => {
+            log.debug("closed", format_args!("{who}: reset at shutdown after {messages}"))
+        }
+        Outcome::Read(error) if is_empty(error) => {
+            log.debug("closed", format_args!("{who}: {error}"))
+        }
         Outcome::Idle(timeout) => {
             let timeout = humantime::format_duration(*timeout);
             let why = format_args!("the peer was idle for {timeout}");

@@ -60,8 +60,8 @@ impl<F: Fn() -> bool> Patience<F> {
     fn wait(&mut self, error: &io::Error) {
         let why = Plain(error).to_string();
         match self.since {
-            None => warn!("{why}; waiting until messages can be written again"),
-            Some(_) => debug!("{why}; still waiting"),
+            None => warn!(event = "trouble"; "{why}; waiting until messages can be written again"),
+            Some(_) => debug!(event = "trouble"; "{why}; still waiting"),
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         self.counts.set_trouble(Some((why, since)));
@@ -71,7 +71,7 @@ impl<F: Fn() -> bool> Patience<F> {
     fn recovered(&mut self) {
         if let Some(since) = self.since.take() {
             let waited = since.elapsed().as_secs_f64();
-            info!("messages are written again, after {waited:.1} s");
+            info!(event = "recovered"; "messages are written again, after {waited:.1} s");
             self.counts.set_trouble(None);
             self.backoff.reset();
         }

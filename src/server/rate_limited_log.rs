@@ -8,9 +8,12 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{Level, log};
+use log::kv::Value;
+use log::{Level, Record};
 
 use super::figures::Incident;
+use super::open_connection::OpenConnection;
+use crate::net::byte_stream::Peer;
 
 /// How many lines may be logged in a row, and the interval after which one more may be.
 type Rate = (u32, Duration);
@@ -178,25 +181,72 @@ struct Limit {
     total: u64,
 }
 
-impl RateLimitedLog {
+/// Logs lines about a connection or a peer, with fields that name it.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    log: &'a RateLimitedLog,
+    connection: Option<u64>,
+    peer: Option<&'a Peer>,
+}
+
+impl About<'_> {
     /// Logs a line, unless too many of its kind came lately.
-    pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
+    pub(crate) fn say(self, kind: Kind, line: impl fmt::Display) {
         let (_, _, _, target, _) = KINDS[kind as usize];
         self.say_about(target, kind, line);
     }
 
     /// Does the same with another target.
-    pub(crate) fn say_about(&self, target: &str, kind: Kind, line: impl fmt::Display) {
-        let due = self.due(kind);
-        let (_, _, level, ..) = KINDS[kind as usize];
+    pub(crate) fn say_about(self, target: &str, kind: Kind, line: impl fmt::Display) {
+        let due = self.log.due(kind);
+        let (_, event, level, ..) = KINDS[kind as usize];
         match due {
-            Some(0) => log!(target: target, level, "{line}"),
+            Some(0) => self.write(target, level, event, format_args!("{line}")),
             // First in the line, because the logger may append advice for the target.
             Some(left_out) => {
-                log!(target: target, level, "after {left_out} more, not logged: {line}");
+                let line = format_args!("after {left_out} more, not logged: {line}");
+                self.write(target, level, event, line);
             }
             None => {}
         }
+    }
+
+    /// Logs a line for whoever wants to see every connection.
+    pub(crate) fn debug(self, event: &'static str, line: fmt::Arguments<'_>) {
+        self.write("framelet", Level::Debug, event, line);
+    }
+
+    fn write(self, target: &str, level: Level, event: &str, line: fmt::Arguments<'_>) {
+        if level > log::max_level() {
+            return;
+        }
+        let mut fields = vec![("event", Value::from(event))];
+        fields.extend(self.connection.map(|number| ("connection", Value::from(number))));
+        fields.extend(self.peer.map(|peer| ("peer", Value::from_dyn_display(peer))));
+        let mut record = Record::builder();
+        record.level(level).target(target).args(line).key_values(&fields);
+        log::logger().log(&record.build());
+    }
+}
+
+impl RateLimitedLog {
+    /// Returns the log of lines about a connection.
+    pub(crate) fn about<'a>(&'a self, connection: &'a OpenConnection) -> About<'a> {
+        About { log: self, connection: Some(connection.number), peer: Some(connection.peer()) }
+    }
+
+    /// Returns the log of lines about a peer that has no connection.
+    pub(crate) fn about_peer<'a>(&'a self, peer: &'a Peer) -> About<'a> {
+        About { log: self, connection: None, peer: Some(peer) }
+    }
+
+    fn about_nobody(&self) -> About<'_> {
+        About { log: self, connection: None, peer: None }
+    }
+
+    /// Logs a line, unless too many of its kind came lately.
+    pub(crate) fn say(&self, kind: Kind, line: impl fmt::Display) {
+        self.about_nobody().say(kind, line);
     }
 
     /// Counts a line. If it may be logged, returns how many of its kind were suppressed before it.
@@ -232,12 +282,13 @@ impl RateLimitedLog {
     }
 
     fn say_left_out(&self, is_due: impl Fn(&Limit) -> bool) {
-        for (kind, _, level, target, what) in KINDS {
+        for (kind, event, level, target, what) in KINDS {
             let mut limit = self.limit(kind);
             let left_out = if is_due(&limit) { std::mem::take(&mut limit.left_out) } else { 0 };
             drop(limit);
             if left_out > 0 {
-                log!(target: target, level, "and {left_out} more, not logged: {what}");
+                let line = format_args!("and {left_out} more, not logged: {what}");
+                self.about_nobody().write(target, level, event, line);
             }
         }
     }

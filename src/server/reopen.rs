@@ -1,5 +1,8 @@
 //! Makes a running server reopen its sink.
 
+use std::sync::Arc;
+
+use event_listener::Event;
 use smol::channel::{self, Receiver, Sender};
 
 /// Asks the sink of a running server to reopen its output, for example after log rotation: see
@@ -21,12 +24,13 @@ pub struct Reopen {
     // Room for one: a second request before the first is handled asks for the same thing.
     ask: Sender<()>,
     asked: Receiver<()>,
+    done: Arc<Event>,
 }
 
 impl Default for Reopen {
     fn default() -> Self {
         let (ask, asked) = channel::bounded(1);
-        Reopen { ask, asked }
+        Reopen { ask, asked, done: Arc::default() }
     }
 }
 
@@ -35,6 +39,25 @@ impl Reopen {
     /// for that.
     pub fn ask(&self) {
         let _ = self.ask.try_send(());
+    }
+
+    /// Does the same, and waits until it is done; an earlier request that is done meanwhile ends the wait, too. If
+    /// the new output cannot be opened, the sink goes on with the old one, which is logged, and the request is done.
+    ///
+    /// Waits forever if no server with a sink has a clone of this.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after its first poll, the request remains.
+    pub async fn ask_and_wait(&self) {
+        let done = self.done.listen();
+        self.ask();
+        done.await;
+    }
+
+    /// Records that the sink has reopened its output.
+    pub(crate) fn finish(&self) {
+        self.done.notify(usize::MAX);
     }
 
     /// Waits for the next request.

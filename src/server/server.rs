@@ -551,7 +551,7 @@ async fn finish(writer: &mut WriterThread, deadline: Option<Instant>) -> Result<
 async fn drain(shared: &Shared, grace: Duration) -> usize {
     let open = shared.drain();
     if open > 0 {
-        info!("ending {}", Count(open as u64, "connection"));
+        info!(event = "stopping"; "ending {}", Count(open as u64, "connection"));
     }
     let reading = grace / GRACE_FOR_READING;
     if shared.all_ended(Some(reading)).await > 0 {
@@ -560,7 +560,7 @@ async fn drain(shared: &Shared, grace: Duration) -> usize {
     let cut = shared.all_ended(Some(grace - grace / GRACE_FOR_SINK - reading)).await;
     if cut > 0 {
         let connections = Count(cut as u64, "connection");
-        warn!(target: "framelet::grace", "cutting off {connections} that did not end in time");
+        warn!(target: "framelet::grace", event = "aborted"; "cutting off {connections} that did not end in time");
         shared.signal_all(Signal::Abort);
         shared.all_ended(Some(CUTTING_OFF)).await;
     }
@@ -587,7 +587,7 @@ async fn pass_on<T>(reopen: &Reopen, writer: Option<&WriterThread>) -> T {
                 writer.reopen_in_trouble();
             }
         };
-        writer.reopen().or(again).await;
+        writer.reopen(reopen).or(again).await;
     }
 }
 

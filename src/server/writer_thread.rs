@@ -16,6 +16,7 @@ use super::connection_state::Signal;
 use super::known_senders::KnownSenders;
 use super::patience::Patience;
 use super::pruning::Pruning;
+use super::reopen::Reopen;
 use super::turns::{Group, Pending};
 use crate::message::Batch;
 use crate::sink::message_sink::{MessageSink, SinkError};
@@ -66,10 +67,10 @@ impl WriterThread {
 
     /// Makes the sink reopen its output after everything that was queued before. A sink that is in trouble
     /// reopens at once, since that may help.
-    pub(crate) async fn reopen(&self) {
+    pub(crate) async fn reopen(&self, request: &Reopen) {
         self.reopen_in_trouble();
         // If the sink has failed, that is reported elsewhere.
-        let _ = self.commands.wait_and_send(Command::Reopen).await;
+        let _ = self.commands.wait_and_send(Command::Reopen(request.clone())).await;
     }
 
     /// Makes the sink reopen its output at once if it is in trouble.
@@ -124,13 +125,14 @@ fn run(
 ) -> io::Result<()> {
     let mut known = KnownSenders::default();
     let (mut pending, mut group) = (Pending::default(), Group::default());
-    let (mut counts_asked, mut checksums_asked, mut reopens) = (Vec::new(), Vec::new(), false);
+    let (mut counts_asked, mut checksums_asked) = (Vec::new(), Vec::new());
+    let mut reopens: Option<Reopen> = None;
     let mut spin = AdaptiveSpin::new();
     let mut singles = 0_u32;
     let mut pruning = Pruning::default();
     loop {
         // Reopening is done after everything pending is committed, and before any later command.
-        if !reopens {
+        if reopens.is_none() {
             let mut next = if pending.is_empty() {
                 let spin = (singles >= SINGLES).then_some(&mut spin);
                 match wait_for_next(commands, spin, pruning.due) {
@@ -153,11 +155,11 @@ fn run(
                     Command::LastChecksum(sender, answer) => {
                         checksums_asked.push((sender, answer));
                     }
-                    Command::Reopen => reopens = true,
+                    Command::Reopen(request) => reopens = Some(request),
                 }
                 let questions = counts_asked.len() + checksums_asked.len();
                 let full = pending.len() + questions >= LENGTH;
-                next = if full || reopens { None } else { commands.try_recv().ok() };
+                next = if full || reopens.is_some() { None } else { commands.try_recv().ok() };
             }
         }
         pending.take_group(&mut group);
@@ -187,9 +189,12 @@ fn run(
         if committed {
             pruning.step(sink, counts)?;
         }
-        if pending.is_empty() && std::mem::take(&mut reopens) {
+        if pending.is_empty()
+            && let Some(request) = reopens.take()
+        {
             reopen.store(false, Ordering::SeqCst);
             patience.until_done(|| sink.reopen())?;
+            request.finish();
         }
     }
 }

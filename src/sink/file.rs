@@ -188,7 +188,7 @@ impl FileSink {
             error!("{}; waiting for another one", Plain(&error));
             return Err(deleted);
         }
-        info!("opened the new file {}", self.path.display());
+        info!(event = "reopened"; "opened the new file {}", self.path.display());
         self.named_len()?.ok_or(deleted)
     }
 
@@ -298,7 +298,7 @@ impl MessageSink for FileSink {
     /// logs that.
     fn reopen(&mut self) -> Result<(), SinkError> {
         match self.open_again() {
-            Ok(()) => info!("reopened {}", self.path.display()),
+            Ok(()) => info!(event = "reopened"; "reopened {}", self.path.display()),
             Err(error) => error!("{}; still writing to the old file", Plain(&error)),
         }
         Ok(())

@@ -155,7 +155,8 @@ impl Server {
         let address = log.wait("the listening line", |log| {
             let log = str::from_utf8(log).ok()?;
             let (_, rest) = log.split_once("listening on ")?;
-            Some(rest.split_once('\n')?.0.to_owned())
+            // In JSON, a quotation mark ends it.
+            Some(rest.split_once(['\n', '"'])?.0.to_owned())
         });
         // A Unix socket's address is none of these.
         let address = address.parse().unwrap_or_else(|_| SocketAddr::from(([0; 4], 0)));

@@ -9,6 +9,7 @@ use framelet::net::Network;
 use framelet::sink::{FileSync, Keep, SinkTarget};
 use framelet::wire::EmptyFrames;
 
+use super::super::log::LogFormat;
 use super::super::values::{
     Bytes, DEFAULT_ADDRESS, Timeout, bytes, count, duration, empty, keep, layout, size, timeout,
 };
@@ -22,7 +23,9 @@ use super::access::{Owner, mode};
     name = "serve",
     help_triggers("-h", "--help", "help"),
     note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
-    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation)."
+    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation).",
+    note = "SIGUSR1 logs the figures once: connections, messages, memory, commits.",
+    note = "The address systemd is the socket that a socket unit passes; systemd:NAME is one of several."
 )]
 pub(crate) struct Serve {
     /// where to listen; port 0 picks a free port (default: 127.0.0.1:4747)
@@ -129,6 +132,14 @@ pub(crate) struct Serve {
     /// threads that run the connections (default: 1)
     #[argh(option, arg_name = "N", from_str_fn(count))]
     pub(super) threads: Option<u64>,
+
+    /// text for people, or json: an object a line (default: text)
+    #[argh(option, arg_name = "text|json", default = "LogFormat::Text")]
+    pub(super) log_format: LogFormat,
+
+    /// show the figures in a live line on the terminal
+    #[argh(switch)]
+    pub(super) status: bool,
 
     /// start each line of the log with the time
     #[argh(switch)]

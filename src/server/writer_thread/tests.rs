@@ -173,7 +173,7 @@ fn a_sink_in_trouble_opens_again_what_it_writes_to_without_waiting_for_its_turn(
     let (to_sink, origin) = (writer.queue(), connection(None));
     queue(&to_sink, &origin, &[b"a"]);
     // The order is given while the first attempt is under way.
-    block_on(writer.reopen());
+    block_on(writer.reopen(&Reopen::default()));
     barrier.wait();
     block_on(writer.finish()).unwrap();
     // And once more when its turn comes.
@@ -495,7 +495,7 @@ fn a_question_or_an_order_does_not_wait_for_what_comes_meanwhile() {
         let mut question = Box::pin(to_sink.committed(SenderId::from_bytes([1; 16])));
         match what {
             "asked" => assert!(block_on(poll_once(&mut question)).is_none()),
-            _ => block_on(writer.reopen()),
+            _ => block_on(writer.reopen(&Reopen::default())),
         }
         barrier.wait();
         barrier.wait();
@@ -557,7 +557,7 @@ fn questions_and_orders_keep_their_place_among_the_messages() {
     let mut expected = Vec::new();
     for _ in 0..100 {
         queue(&to_sink, &origin, &[b"a"]);
-        block_on(writer.reopen());
+        block_on(writer.reopen(&Reopen::default()));
         expected.extend(["1 a".to_owned(), "reopen".to_owned()]);
     }
     block_on(writer.finish()).unwrap();

@@ -600,7 +600,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             whole = self.whole_frames();
         }
         let first = self.complete + 1 - head.iter().len() as u64;
-        let (run, from) = match whole.before_heartbeat {
+        let (run, from) = match self.skips_empty && self.is_before_heartbeat(whole) {
             false => self.source.take_run(whole.bytes, whole.count),
             true => self.source.copy_run(whole.bytes, whole.count),
         };
@@ -965,7 +965,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     #[inline]
     fn whole_frames(&self) -> Whole {
         let buffered = self.source.buffered();
-        let mut whole = Whole { count: 0, bytes: 0, before_heartbeat: false };
+        let mut whole = Whole { count: 0, bytes: 0 };
         if self.under_way() {
             return whole;
         }
@@ -984,25 +984,29 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     #[inline(never)]
     fn whole_messages(&self) -> Whole {
         let buffered = self.source.buffered();
-        let mut whole = Whole { count: 0, bytes: 0, before_heartbeat: false };
-        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
-            if extent.is_empty(self.layout, &buffered[whole.bytes..]) {
-                whole.before_heartbeat = true;
-                break;
-            }
+        let mut whole = Whole { count: 0, bytes: 0 };
+        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..])
+            && !extent.is_empty(self.layout, &buffered[whole.bytes..])
+        {
             whole.bytes += extent.len;
             whole.count += 1;
         }
         whole
     }
+
+    /// Returns whether a heartbeat follows `whole` messages, and perhaps more messages after it.
+    fn is_before_heartbeat(&self, whole: Whole) -> bool {
+        let rest = &self.source.buffered()[whole.bytes..];
+        whole_frame(self.layout, self.limit, rest)
+            .is_some_and(|extent| extent.is_empty(self.layout, rest))
+    }
 }
 
-/// Whole frames at the start of the buffer.
+/// Whole frames at the start of the buffer. No more than two words, which are returned in registers.
+#[derive(Clone, Copy)]
 struct Whole {
     count: usize,
     bytes: usize,
-    /// Whether a heartbeat follows, and perhaps more messages after it.
-    before_heartbeat: bool,
 }
 
 impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {

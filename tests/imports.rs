@@ -162,9 +162,12 @@ fn read(directory: &Path, module: &Module, files: &mut BTreeMap<Module, String>)
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let inner: Module = module.iter().cloned().chain([stem.to_owned()]).collect();
+        if stem == "tests" {
+            continue; // A file of tests, or a folder of several.
+        }
         if path.is_dir() {
             read(&path, &inner, files);
-        } else if path.extension().is_some_and(|ext| ext == "rs") && stem != "tests" {
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
             files.insert(inner, fs::read_to_string(&path).unwrap());
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Decode {
     #[argh(option, arg_name = "FORMAT", default = "OutputFormat::Lines")]
     output: OutputFormat,
 
-    /// how lengths are written (default: u32be)
+    /// how messages are framed (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 

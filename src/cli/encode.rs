@@ -23,11 +23,11 @@ pub(crate) struct Encode {
     #[argh(option, arg_name = "FORMAT", default = "InputFormat::Text")]
     input: InputFormat,
 
-    /// how lengths are written (default: u32be)
+    /// how messages are framed (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
 
-    /// header of messages that bring none, in hexadecimal, for a layout that has one (default: zeros)
+    /// header of messages that come without one, in hexadecimal, if the layout has headers (default: zeros)
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 

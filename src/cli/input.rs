@@ -105,7 +105,7 @@ pub(crate) struct Framer {
     file: Option<String>,
     layout: Layout,
     limit: usize,
-    /// The header of messages that bring none.
+    /// The header of messages that come without one.
     default_header: DefaultHeader,
     /// That of the current message.
     header: Vec<u8>,

@@ -25,7 +25,7 @@ const ITEM: usize = 12;
 /// The payload of the frame that is drawn.
 const PAYLOAD: &[u8] = b"hello";
 
-/// Lists the protocols whose layout has a name, or shows a frame of one byte by byte.
+/// Lists the layouts that have a name, or shows a frame byte by byte.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     subcommand,

@@ -128,7 +128,7 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number; write digits only".into())
 }
 
-/// The header of messages that bring none; an empty one stands for zeros.
+/// The header of messages that come without one; an empty one stands for zeros.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DefaultHeader(pub(crate) Vec<u8>);
 

@@ -94,7 +94,7 @@ impl AckOptions {
         AckOptions { server_timeout: timeout.into(), ..self }
     }
 
-    /// Sets how lengths are written, by default `u32be`. It must be a length of 4 or 8 bytes and nothing else.
+    /// Sets how messages are framed, by default `u32be`. It must be a length of 4 or 8 bytes and nothing else.
     pub fn layout(self, layout: Layout) -> AckOptions {
         AckOptions { layout, ..self }
     }

@@ -163,7 +163,7 @@ impl<S> Client<S> {
         Client { framed, max_message, timeout, empty, heartbeats: 0, unanswered: 0 }
     }
 
-    /// Sets how lengths are written. Call it before the first message.
+    /// Sets how messages are framed. Call it before the first message.
     ///
     /// # Errors
     ///

@@ -71,7 +71,7 @@ pub(crate) struct Send {
     #[argh(switch)]
     pub(super) ack: bool,
 
-    /// with --ack: most messages to await acknowledgement, in 8 MiB at most (default: 4000)
+    /// with --ack: most messages without acknowledgement, of at most 8 MiB together (default: 4000)
     #[argh(option, arg_name = "N", from_str_fn(window))]
     pub(super) window: Option<usize>,
 
@@ -92,11 +92,11 @@ pub(crate) struct Send {
     #[argh(switch)]
     pub(super) renumber: bool,
 
-    /// how lengths are written (default: u32be)
+    /// how messages are framed (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     pub(super) layout: Layout,
 
-    /// header of messages that bring none, in hexadecimal, for a layout that has one (default: zeros)
+    /// header of messages that come without one, in hexadecimal, if the layout has headers (default: zeros)
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     pub(super) header: DefaultHeader,
 

@@ -56,7 +56,7 @@ pub(crate) struct Serve {
     #[argh(switch)]
     pub(super) require_ack: bool,
 
-    /// how lengths are written (default: u32be)
+    /// how messages are framed (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     pub(super) layout: Layout,
 

@@ -13,8 +13,8 @@
 # What cannot be built here is named in a line that begins with NOT BUILT. Ends with 0 if all that was
 # built works.
 #
-# Needs cargo, python3 with venv (zig, which links all targets, comes from PyPI), dpkg-dev, buildah, and
-# qemu-user-static for other processors. If rustup does not have the library of a target, Debian's compiler
+# Needs cargo, git, python3 with venv (zig, which links all targets, comes from PyPI), dpkg-dev, binutils, buildah,
+# skopeo, iproute2, and qemu-user-static for other processors. If rustup does not have the library of a target, Debian's compiler
 # and its source are used to build it: rustc-web, cargo-web and rust-web-src.
 
 # shellcheck disable=SC2317,SC2329 # some functions are called by their names in variables

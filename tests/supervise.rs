@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::program::{
-    FRAMELET, Growing, PATIENCE, Running, Server, check, closed, frame, framelet, terminal,
+    FRAMELET, Growing, PATIENCE, Running, Server, check, closed, frame, framelet,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -332,7 +332,7 @@ fn sigusr1_logs_the_figures() {
 #[cfg(feature = "progress")]
 #[test]
 fn a_terminal_shows_the_figures_in_a_line_that_leaves_the_log_whole() {
-    let (person, program) = terminal();
+    let (person, program) = common::program::terminal();
     let mut command = Command::new(FRAMELET);
     command.args(["serve", "127.0.0.1:0", "--status"]).env("TERM", "xterm");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(program));

@@ -794,7 +794,7 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["decode", "--max-message"], "no value provided for option '--max-message'"),
         (
             &["bake"],
-            "no such command `bake`; the commands are serve, send, encode, decode, detect, layouts, bench and generate",
+            "no such command `bake`; the commands are serve, send, ping, encode, decode, detect, layouts, bench and generate",
         ),
         (&["snd"], "no such command `snd`; did you mean `send`? (see framelet --help)"),
         (&["Send", ":1"], "did you mean `send`?"),
@@ -926,7 +926,7 @@ fn help_can_be_asked_for_before_and_after_a_command() {
 
 #[test]
 fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
-    for command in ["serve", "send", "encode", "decode", "layouts", "bench"] {
+    for command in ["serve", "send", "ping", "encode", "decode", "layouts", "bench"] {
         let help = String::from_utf8(framelet(&[command, "--help"], b"").stdout).unwrap();
         let list = |title: &str| {
             let (_, rest) = help.split_once(&format!("\n{title}:\n"))?;
@@ -949,7 +949,9 @@ fn help_explains_the_values_of_a_command_in_a_line_or_two_for_each_option() {
 
 #[test]
 fn the_docs_show_the_help_as_it_is() {
-    for command in [&[][..], &["serve"], &["send"], &["encode"], &["decode"], &["layouts"]] {
+    for command in
+        [&[][..], &["serve"], &["send"], &["ping"], &["encode"], &["decode"], &["layouts"]]
+    {
         docs_show_help_of(command);
     }
 }

@@ -34,7 +34,7 @@ const SIZES: [&str; 5] = ["18446744073709551615", "18446744073709551616", "16EiB
 type Tried = (&'static str, &'static [&'static str]);
 
 /// The options of each command that take a duration, a count or a size, and all others.
-const OPTIONS: [(&str, &[Tried], &str); 4] = [
+const OPTIONS: [(&str, &[Tried], &str); 5] = [
     (
         "serve",
         &[
@@ -64,6 +64,7 @@ const OPTIONS: [(&str, &[Tried], &str); 4] = [
         "--input --message --once --output --each --hang-up --ack --sender-file --sender --resume \
          --renumber --layout --header --proxy-protocol --preamble --verbose --help",
     ),
+    ("ping", &[("--timeout", &DURATIONS)], "--connect --layout --help"),
     ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),
     ("decode", &[("--skip", &COUNTS), ("--max-message", &SIZES)], "--output --layout --help"),
 ];
@@ -120,6 +121,15 @@ fn no_value_of_an_option_makes_serve_panic() {
         let _ = stream.write_all(b"lf");
         let _ = stream.shutdown(Shutdown::Write);
         check_output(&what, &running.wait());
+    }
+}
+
+#[test]
+fn no_value_of_an_option_makes_ping_panic() {
+    let server = Server::start(&[]);
+    for (option, value) in options("ping") {
+        let arguments = ["ping", &server.address.to_string(), option, value];
+        check_output(&format!("{arguments:?}"), &framelet(&arguments, b""));
     }
 }
 

@@ -126,8 +126,8 @@ impl Reader {
         write!(
             script,
             "case $command:$1 in\n\
-             (serve:[!-]* | send:[!-]* | bench:[!-]*) address=$1; shift ;;\n\
-             (serve:* | send:* | bench:*) address=:{default} ;;\n\
+             (serve:[!-]* | send:[!-]* | ping:[!-]* | bench:[!-]*) address=$1; shift ;;\n\
+             (serve:* | send:* | ping:* | bench:*) address=:{default} ;;\n\
              esac\n\
              case $address in\n"
         )

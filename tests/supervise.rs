@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use common::program::{
-    FRAMELET, Growing, PATIENCE, Running, Server, check, closed, frame, framelet, terminal,
+    FRAMELET, Growing, PATIENCE, Running, Server, check, closed, frame, framelet,
 };
 use rustix::process::Signal;
 use serde_json::Value;
@@ -245,6 +245,28 @@ fn a_reload_lasts_until_the_output_is_reopened() {
 }
 
 #[test]
+fn a_reload_ends_no_server_that_has_nothing_to_reopen() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = format!("sqlite:{}", directory.path().join("messages.db").display());
+    let database = ["--to", &file];
+    let mut servers = vec![&["--output", "none"][..], &["--echo"]];
+    if cfg!(feature = "sqlite") {
+        servers.push(&database);
+    }
+    for arguments in servers {
+        let manager = Manager::new();
+        let server = manager.start(None, arguments);
+        manager.next_of("READY=1");
+        for _ in 0..2 {
+            server.signal(Signal::HUP);
+            manager.next_of("RELOADING=1");
+            manager.next_of("READY=1");
+        }
+        assert!(server.stop().status.success());
+    }
+}
+
+#[test]
 fn the_watchdog_is_told_while_the_sink_works_and_not_while_it_hangs() {
     let manager = Manager::new();
     let watchdog = Duration::from_millis(300);
@@ -310,7 +332,7 @@ fn sigusr1_logs_the_figures() {
 #[cfg(feature = "progress")]
 #[test]
 fn a_terminal_shows_the_figures_in_a_line_that_leaves_the_log_whole() {
-    let (person, program) = terminal();
+    let (person, program) = common::program::terminal();
     let mut command = Command::new(FRAMELET);
     command.args(["serve", "127.0.0.1:0", "--status"]).env("TERM", "xterm");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(program));
@@ -334,7 +356,8 @@ fn a_terminal_shows_the_figures_in_a_line_that_leaves_the_log_whole() {
         let shown = String::from_utf8_lossy(shown);
         let (before, _) = shown.split_once(line)?;
         let (_, left) = before.rsplit_once("\u{1b}[2K")?;
-        Some(assert!(!left.contains("open"), "{before:?}"))
+        assert!(!left.contains("open"), "{before:?}");
+        Some(())
     });
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());

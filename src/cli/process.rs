@@ -57,8 +57,9 @@ pub(crate) fn set_threads(threads: u64) -> Result<(), Failure> {
 /// Replaces this program with itself, with this many threads. Returns only if that fails.
 fn start_again(threads: &str) -> io::Error {
     // By its own path, so that it keeps its name in process lists; by the other path if the file was
-    // replaced or removed since.
-    let paths = [env::current_exe(), Ok(PathBuf::from("/proc/self/exe"))];
+    // replaced or removed since; and by the path it was started with in a container without /proc.
+    let typed = env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    let paths = [env::current_exe().ok(), Some(PathBuf::from("/proc/self/exe")), typed];
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for path in paths.into_iter().flatten() {
         let mut command = Command::new(path);

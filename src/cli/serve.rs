@@ -64,13 +64,17 @@ impl Serve {
         check_empty(self.empty, self.layout)?;
         self.check_sink()?;
         self.check_status()?;
-        if let Some(sink) = self.sink()? {
+        let sink = self.sink()?;
+        let has_sink = sink.is_some();
+        if let Some(sink) = sink {
             server = server.collect(sink);
         }
-        if let SinkTarget::File(_) = self.to {
+        // A service manager may ask any server to reload; elsewhere, SIGHUP means that the terminal is gone.
+        if matches!(self.to, SinkTarget::File(_)) || supervisor.listens() {
             let reopen = Reopen::default();
             let (begin, done) = (supervisor.clone(), supervisor.clone());
-            reopen_at_signal(reopen.clone(), move || begin.reloading(), move || done.ready())?;
+            let sink = has_sink.then(|| reopen.clone());
+            reopen_at_signal(sink, move || begin.reloading(), move || done.ready())?;
             server = server.reopen(reopen);
         }
         let asked = monitor.clone();

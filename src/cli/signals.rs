@@ -23,10 +23,10 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     Ok(stop_at(listen([Signal::Term, Signal::Int])?))
 }
 
-/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output. Calls `begin` with
+/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output, if there is a sink. Calls `begin` with
 /// each signal, and `done` once the output is reopened.
 pub(super) fn reopen_at_signal(
-    reopen: Reopen,
+    reopen: Option<Reopen>,
     begin: impl Fn() + Send + 'static,
     done: impl Fn() + Send + 'static,
 ) -> Result<(), Failure> {
@@ -39,7 +39,9 @@ pub(super) fn reopen_at_signal(
             }
             begin();
             let reopened = async {
-                reopen.ask_and_wait().await;
+                if let Some(reopen) = &reopen {
+                    reopen.ask_and_wait().await;
+                }
                 false
             };
             // Another request may be what frees a sink that waits.

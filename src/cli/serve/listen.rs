@@ -13,8 +13,8 @@ use listenfd::ListenFd;
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain, why_not_listening};
 use super::super::values::address;
-use super::Serve;
 use super::access::socket_access;
+use super::options::Serve;
 
 /// The address that stands for the socket that the service manager has opened, alone or followed by `:NAME`.
 const SYSTEMD: &str = "systemd";

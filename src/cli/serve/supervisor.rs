@@ -49,6 +49,11 @@ impl Supervisor {
         Supervisor { socket: socket.map(Arc::new), watchdog }
     }
 
+    /// Returns whether there is a service manager to tell.
+    pub(super) fn listens(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// The server accepts connections, and its sink is open.
     pub(super) fn ready(&self) {
         self.notify("READY=1");

@@ -49,7 +49,7 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
             ("--threads", &COUNTS),
         ],
         "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
-         --preamble --skip --allow --mode --owner --metrics --log-format --status --log-time --verbose --quiet --help",
+         --preamble --skip --empty --allow --mode --owner --metrics --log-format --status --log-time --verbose --quiet --help",
     ),
     (
         "send",
@@ -62,11 +62,15 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
             ("--max-message", &SIZES),
         ],
         "--input --message --once --output --each --hang-up --ack --sender-file --sender --resume \
-         --renumber --layout --header --proxy-protocol --preamble --verbose --help",
+         --renumber --layout --header --proxy-protocol --preamble --empty --verbose --help",
     ),
     ("ping", &[("--timeout", &DURATIONS)], "--connect --layout --help"),
     ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),
-    ("decode", &[("--skip", &COUNTS), ("--max-message", &SIZES)], "--output --layout --help"),
+    (
+        "decode",
+        &[("--skip", &COUNTS), ("--max-message", &SIZES)],
+        "--output --layout --empty --help",
+    ),
 ];
 
 fn options(command: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -187,7 +191,7 @@ fn no_limit_makes_encode_or_decode_panic() {
 fn no_value_of_an_option_makes_bench_panic() {
     let server = Server::start(&["--echo", "--output", "none"]);
     let echo = server.address.to_string();
-    let numbers: [Tried; 8] = [
+    let numbers: [Tried; 10] = [
         ("--rate", &COUNTS),
         ("--connections", &COUNTS),
         ("--threads", &COUNTS),
@@ -196,11 +200,13 @@ fn no_value_of_an_option_makes_bench_panic() {
         ("--count", &COUNTS),
         ("--warm-up", &DURATIONS),
         ("--timeout", &DURATIONS),
+        ("--retry", &DURATIONS),
+        ("--skip", &COUNTS),
     ];
     let help = String::from_utf8(framelet(&["bench", "--help"], b"").stdout).unwrap();
     assert_eq!(
         help.matches("\n  --").count(),
-        numbers.len() + "echo layout header json".split(' ').count()
+        numbers.len() + "echo layout header preamble json".split(' ').count()
     );
     for (option, values) in numbers {
         for value in values {

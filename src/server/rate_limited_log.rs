@@ -211,7 +211,7 @@ impl About<'_> {
         }
     }
 
-    /// Logs a line for whoever wants to see every connection.
+    /// Logs the start or the clean end of a connection, at the level of debugging.
     pub(crate) fn debug(self, event: &'static str, line: fmt::Arguments<'_>) {
         self.write("framelet", Level::Debug, event, line);
     }

@@ -132,7 +132,7 @@ add_pages() {
             sed -n 's/ (\*)$//; s/^\([^ ]* v[^ ]*\) .*  \(.*\)$/\1  \2/; /^framelet /!p' | sort -u
     } >"$to/share/doc/framelet/copyright"
     gzip -9nc CHANGELOG.md >"$to/share/doc/framelet/CHANGELOG.md.gz"
-    if [ -f deploy/framelet.lua ]; then cp deploy/framelet.lua "$to/share/doc/framelet/"; fi
+    install -D -m 644 deploy/framelet.lua "$to/share/framelet/framelet.lua"
 }
 
 archive() { tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner "$@"; }
@@ -260,15 +260,8 @@ else
     mkdir -p "$package/DEBIAN" "$package/usr/bin" "$WORK/shlibs/debian"
     install -m 755 "$NATIVE" "$package/usr/bin/framelet"
     add_pages "$package/usr"
-    rm -f "$package/usr/share/doc/framelet/framelet.lua"
-    if [ -f deploy/framelet.lua ]; then
-        install -D -m 644 deploy/framelet.lua "$package/usr/share/framelet/framelet.lua"
-    fi
-    for unit in deploy/*.service deploy/*.socket; do
-        if [ -f "$unit" ]; then
-            install -D -m 644 "$unit" "$package/usr/lib/systemd/system/${unit##*/}"
-        fi
-    done
+    mkdir -p "$package/usr/lib/systemd/system"
+    install -m 644 deploy/framelet@.service deploy/framelet@.socket "$package/usr/lib/systemd/system/"
     printf 'framelet (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' "$VERSION" \
         "$MAINTAINER" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$package/usr/share/doc/framelet/changelog.gz"
     touch "$WORK/shlibs/debian/control"
@@ -301,6 +294,7 @@ END
             try_program "$system/usr/bin/framelet" deb &&
             bash -c "source '$system/usr/share/bash-completion/completions/framelet' && complete -p framelet" &&
             zgrep -q '^\.TH FRAMELET' "$system/usr/share/man/man1/framelet-serve.1.gz" &&
+            [ -f "$system/usr/lib/systemd/system/framelet@.socket" ] &&
             dpkg --root="$system" --log=/dev/null --purge framelet &&
             [ ! -e "$system/usr/bin/framelet" ]
     }

@@ -1,7 +1,7 @@
 //! Which idle connection gives way when there can be no more.
 //!
 //! The address with the most connections loses one first, and of those the one that has been idle longest. A peer
-//! cannot take the place of one whose address has fewer connections than its own. So whoever holds many places
+//! cannot take the place of one whose address has fewer connections than its own. So a peer that holds many places
 //! in silence loses them, and not the others.
 
 use std::cmp::Reverse;

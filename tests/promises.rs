@@ -19,7 +19,7 @@ use common::program::{
 const MIB: usize = 1 << 20;
 
 /// The most bytes of process memory that an idle connection takes, in the build that is tested.
-const IDLE_CONNECTION: usize = 1440;
+const IDLE_CONNECTION: usize = 1126;
 
 /// Half of the connections are in this process, half in the server: more than many shells allow by
 /// default.

@@ -34,17 +34,30 @@ impl Receiver {
         let echoes = matches!(self.shared.answering, Answering::Echo);
         loop {
             let last = self.is_read_until_the_end();
-            let taken = match poll_fn(|cx| self.poll_arrival(cx)).await {
-                Ok(Arrival::Messages(payloads)) => self.pass_on(Arc::new(payloads), echoes).await,
-                // Boxed, since few connections have any.
-                Ok(Arrival::Heartbeats(heartbeats)) if self.shared.empty == EmptyFrames::Echo => {
-                    Box::pin(self.send_back(heartbeats)).await
-                }
-                Ok(Arrival::Heartbeats(_)) => Ok(()),
+            // In a statement of its own: what was read must not take space in the future while it is passed on.
+            let (messages, heartbeats) = match poll_fn(|cx| self.poll_arrival(cx)).await {
+                Ok(Arrival::Messages(payloads)) => (Some(Arc::new(payloads)), 0),
+                Ok(Arrival::Heartbeats(heartbeats)) => (None, heartbeats),
                 Err(outcome) => return outcome,
             };
-            if let Err(outcome) = taken {
-                return outcome;
+            if let Some(payloads) = messages {
+                if let Some(sending) = self.begin_to_hand_on(&payloads)
+                    && sending.await.is_err()
+                {
+                    return Outcome::SinkGone;
+                }
+                if echoes {
+                    let mut echo = Echoing::default();
+                    let echoed = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo));
+                    if let Err(outcome) = echoed.await {
+                        return outcome;
+                    }
+                }
+            } else if self.shared.empty == EmptyFrames::Echo {
+                // Boxed, since few connections have any.
+                if let Err(outcome) = Box::pin(self.send_back(heartbeats)).await {
+                    return outcome;
+                }
             }
             if last {
                 // This read returned data that arrived after the shutdown began, so the sender has not
@@ -53,16 +66,6 @@ impl Receiver {
             }
             self.end_turn().await;
         }
-    }
-
-    /// Passes messages on, and sends them back if the server echoes.
-    async fn pass_on(&mut self, payloads: Arc<Payloads>, echoes: bool) -> Result<(), Outcome> {
-        self.hand_on(&payloads).await?;
-        if echoes {
-            let mut echo = Echoing::default();
-            poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo)).await?;
-        }
-        Ok(())
     }
 
     /// Sends heartbeats back, in pieces, so that it takes no more memory for many of them.

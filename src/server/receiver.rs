@@ -194,14 +194,6 @@ impl Receiver {
         }
     }
 
-    /// Passes messages to the sink, if there is one.
-    pub(super) async fn hand_on(&mut self, payloads: &Arc<Payloads>) -> Result<(), Outcome> {
-        match self.begin_to_hand_on(payloads) {
-            Some(sending) => sending.await.map_err(|_| Outcome::SinkGone),
-            None => Ok(()),
-        }
-    }
-
     /// Counts messages, and passes them to the sink, if there is one. If its queue is full, returns a future that waits for
     /// room.
     pub(super) fn begin_to_hand_on(&mut self, payloads: &Arc<Payloads>) -> Option<Sending> {

@@ -25,7 +25,8 @@ pub(crate) struct CountedReader<R> {
     inner: R,
     pool: Pool,
     /// Borrowed while `next < filled`; or a smaller copy of the remaining bytes.
-    buffer: Option<PooledBytes>,
+    /// Boxed, since idle readers have none.
+    buffer: Option<Box<PooledBytes>>,
     next: usize,
     filled: usize,
     /// How many bytes have been consumed, from the start of the stream.
@@ -119,7 +120,7 @@ impl<R> CountedReader<R> {
         self.offset += bytes as u64;
         (self.next, self.filled) = (to - rest_from, self.filled - rest_from);
         match self.next < self.filled {
-            true => self.buffer = Some(self.keep(&buffer[rest_from..][..self.filled])),
+            true => self.buffer = Some(Box::new(self.keep(&buffer[rest_from..][..self.filled]))),
             false => (self.next, self.filled) = (0, 0),
         }
         if bytes == 0 {
@@ -127,7 +128,7 @@ impl<R> CountedReader<R> {
         }
         let (mut run, from) = match bytes {
             ..=COPIED => (self.pool.lend(Buffer::from(&buffer[from..to])), 0),
-            _ => (buffer, from),
+            _ => (*buffer, from),
         };
         run.hold_for_sink(messages);
         (run, from)
@@ -163,7 +164,7 @@ impl<R> CountedReader<R> {
 
     /// Makes `bytes` the whole contents of the buffer.
     fn hold(&mut self, bytes: &[u8]) {
-        self.buffer = (!bytes.is_empty()).then(|| self.keep(bytes));
+        self.buffer = (!bytes.is_empty()).then(|| Box::new(self.keep(bytes)));
         (self.next, self.filled) = (0, bytes.len());
     }
 
@@ -193,7 +194,7 @@ impl<R: AsyncRead + Unpin> CountedReader<R> {
         let Some(mut buffer) = self.pool.try_read_buffer() else { return Poll::Ready(Ok(None)) };
         let filled = ready!(self.poll_below(cx, &mut buffer))?;
         if filled > 0 {
-            self.buffer = Some(buffer);
+            self.buffer = Some(Box::new(buffer));
             (self.next, self.filled) = (0, filled);
         }
         Poll::Ready(Ok(Some(filled)))

@@ -40,6 +40,7 @@
 //! - [`sink`] stores a server's messages: in a file, SQLite, Redis, or a [`MessageSink`](sink::MessageSink) of
 //!   your own.
 //! - [`client`] sends messages: [`Client`] awaits replies, [`AckClient`] resends until all are committed.
+//! - [`tls`] encrypts connections: [`TlsAcceptor`](tls::TlsAcceptor) and [`TlsConnector`](tls::TlsConnector).
 //! - [`mod@format`] converts messages to and from text.
 //! - [`message`] has the received [`Message`] with its origin, and the [`Batch`].
 //! - [`stream`] is asynchronous: [`FrameReader`], [`FrameWriter`] and [`Framed`], over anything that implements
@@ -55,7 +56,7 @@
 //! # Features
 //!
 //! `sqlite` (default) and `redis` add the sinks of these names; without the feature, opening the sink
-//! returns an error that says so. `cli`, `bench` and `progress` (default) are for the program; turn them
+//! returns an error that says so. `tls` (default) does the same for [`tls`]. `cli`, `bench` and `progress` (default) are for the program; turn them
 //! off to build only the library.
 
 #![warn(clippy::unwrap_used)]
@@ -67,6 +68,12 @@ pub mod net;
 pub mod server;
 pub mod sink;
 pub mod stream;
+// The only place that checks whether this build has the feature.
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/none.rs"]
+pub mod tls;
 pub mod wire;
 
 pub use client::{AckClient, Client};

@@ -225,7 +225,7 @@ fn a_connection_without_a_valid_proxy_header_is_refused_in_words() {
         (b"PROXY TCP4 1.2.3.4", "ended inside the PROXY header, after 18 bytes"),
     ] {
         let (output, log) = through_a_balancer(&[], bytes);
-        assert!(log.contains("its setup failed") && log.contains(words), "{log}");
+        assert!(log.contains("its PROXY header failed") && log.contains(words), "{log}");
         assert_eq!(output, "");
     }
     // What only checks whether somebody listens is no failure.
@@ -240,7 +240,7 @@ fn a_proxy_header_that_stalls_runs_into_the_time_limit_of_messages() {
     stream.write_all(b"PROXY ").unwrap();
     assert!(closed(&mut stream));
     let log = server.stop().log;
-    assert!(log.contains("its setup took longer than 100ms"), "{log}");
+    assert!(log.contains("its PROXY header took longer than 100ms"), "{log}");
 }
 
 #[test]

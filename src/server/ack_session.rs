@@ -71,6 +71,11 @@ impl AckSession {
             None => return Err(Outcome::Refused(RefusalCode::NoSink)),
             Some(queue) => queue,
         };
+        if let Some(rule) = connection.sender_rule()
+            && !rule.allows(hello.sender)
+        {
+            return Err(Outcome::ForeignSender(rule.refusal()));
+        }
         if hello.first > MOST_MESSAGES {
             return Err(Outcome::Refused(RefusalCode::Gap));
         }
@@ -164,6 +169,7 @@ impl AckSession {
             Outcome::Missing { committed, oldest } => {
                 return Some((RefusalCode::Gap, missing(*committed, *oldest)));
             }
+            Outcome::ForeignSender(why) => return Some((RefusalCode::Sender, why.clone())),
             Outcome::SinkGone => RefusalCode::Sink,
             Outcome::Read(error) => return self.bad_message(error),
             _ => return None,

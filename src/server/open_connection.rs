@@ -7,6 +7,16 @@ use super::ack_state::{AckState, CommitProgress};
 use super::addresses::Source;
 use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
+use crate::tls::SenderRule;
+
+/// What the certificate of a peer says.
+#[derive(Debug)]
+struct Certified {
+    /// Whom it names, if anybody.
+    peer: Option<Peer>,
+    /// Which senders the peer may be, if that is restricted.
+    senders: Option<SenderRule>,
+}
 
 /// The state that the accept loop, the sweep, the writer thread and the connection's own task share.
 #[derive(Debug)]
@@ -15,6 +25,8 @@ pub(crate) struct OpenConnection {
     accepted_from: Peer,
     /// The peer that a load balancer named, which may be itself. Boxed, since most connections have none.
     named: OnceLock<Box<Peer>>,
+    /// What the certificate of the peer says. Boxed, since most connections have none.
+    certified: OnceLock<Box<Certified>>,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
     /// Boxed, since most connections have none.
@@ -27,14 +39,21 @@ impl OpenConnection {
             number,
             accepted_from: peer,
             named: OnceLock::new(),
+            certified: OnceLock::new(),
             state: ConnectionState::default(),
             committed: AtomicU64::new(0),
             acks: OnceLock::new(),
         }
     }
 
-    /// Returns the peer: the one that a load balancer named, or else the one that connected.
+    /// Returns the peer: the one that a certificate names, or else its address.
     pub(crate) fn peer(&self) -> &Peer {
+        let certified = self.certified.get().and_then(|certified| certified.peer.as_ref());
+        certified.unwrap_or_else(|| self.address())
+    }
+
+    /// Returns the address that a load balancer named, or else the one that connected.
+    fn address(&self) -> &Peer {
         self.named.get().map_or(&self.accepted_from, |named| &**named)
     }
 
@@ -44,11 +63,27 @@ impl OpenConnection {
         let _ = self.named.set(Box::new(peer));
     }
 
+    /// Sets whom the certificate of the peer names, and which senders it may be.
+    pub(crate) fn certify(&self, peer: Option<Peer>, senders: Option<SenderRule>) {
+        if let Some(peer) = &peer {
+            debug!("connection {} from {peer}: at {}", self.number, self.address());
+        }
+        if peer.is_some() || senders.is_some() {
+            // Cannot fail: there is one handshake on a connection.
+            let _ = self.certified.set(Box::new(Certified { peer, senders }));
+        }
+    }
+
+    /// Returns which senders the peer may be, if that is restricted.
+    pub(crate) fn sender_rule(&self) -> Option<&SenderRule> {
+        self.certified.get()?.senders.as_ref()
+    }
+
     /// Returns what the connection is counted by, with or without a load balancer that names its peer.
     pub(crate) fn source(&self, is_named: bool) -> Source {
         match is_named && self.named.get().is_none() {
             true => Source::Unknown,
-            false => Source::of(self.peer()),
+            false => Source::of(self.address()),
         }
     }
 

@@ -28,12 +28,12 @@ pub(crate) enum Outcome {
     Evicted,
     /// The peer that the load balancer named may not connect, or not once more.
     NotAdmitted(Box<(Peer, NotAdmitted)>),
-    /// The stream was not set up in time.
-    SetupLate(Duration),
+    /// The stream was not set up in time: what took so long, and whether the peer had sent nothing at all.
+    SetupLate { stage: &'static str, timeout: Duration, silent: bool },
     /// The peer left before its first byte, as a probe does, so the stream was not set up.
     LeftAtOnce,
-    /// The stream could not be set up.
-    Setup(io::Error),
+    /// The stream could not be set up: what failed, and why.
+    Setup(&'static str, io::Error),
     /// The peer did not take its replies.
     NotTaken(Duration),
     /// It was cut off at shutdown.
@@ -50,6 +50,8 @@ pub(crate) enum Outcome {
     Refused(RefusalCode),
     /// Messages are missing: the oldest message that the client has comes after the next one expected.
     Missing { committed: u64, oldest: u64 },
+    /// The client's certificate does not allow the sender id. In words.
+    ForeignSender(String),
     /// The client did not ask for acknowledgements, which this server requires.
     NotAsked,
 }
@@ -105,13 +107,15 @@ pub(crate) fn report(
             log.say(Kind::Evicted, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::NotAdmitted(refused) => report_refusal(log, &refused.0, refused.1),
-        Outcome::SetupLate(timeout) => {
+        Outcome::SetupLate { stage, timeout, silent } => {
             let timeout = humantime::format_duration(*timeout);
-            let line = format_args!("{who}: reset, since its setup took longer than {timeout}");
-            log.say(Kind::Setup, line);
+            let sent = if *silent { "; the peer sent nothing" } else { "" };
+            let line =
+                format_args!("{who}: reset, since its {stage} took longer than {timeout}{sent}");
+            log.say(Kind::SetupLate, line);
         }
-        Outcome::Setup(error) => {
-            log.say(Kind::Setup, format_args!("{who}: its setup failed: {}", Plain(error)));
+        Outcome::Setup(stage, error) => {
+            log.say(Kind::Setup, format_args!("{who}: its {stage} failed: {}", Plain(error)));
         }
         Outcome::HandlerFailed(why) => {
             let line = format_args!("{who}: reset after {messages}, since {why}");
@@ -144,6 +148,9 @@ pub(crate) fn report(
         Outcome::Missing { committed, oldest } => {
             let line = format_args!("{who}: refused, since {}", missing(*committed, *oldest));
             log.say(Kind::Refused, line);
+        }
+        Outcome::ForeignSender(why) => {
+            log.say(Kind::Refused, format_args!("{who}: refused, since {why}"));
         }
         Outcome::NotAsked => {
             let why = "the client asks for no acknowledgements";

@@ -45,6 +45,7 @@ pub(crate) enum Kind {
     Lost,
     WriteFailed,
     Setup,
+    SetupLate,
     HandlerFailed,
     Refused,
     NotAsked,
@@ -55,7 +56,7 @@ pub(crate) enum Kind {
 ///
 /// A target names the option that the line is about, such as `framelet::idle_timeout`, so that a program
 /// can tell its users how to change it.
-const KINDS: [(Kind, &str, Level, &str, &str); 20] = [
+const KINDS: [(Kind, &str, Level, &str, &str); 21] = [
     (
         Kind::AcceptFailed,
         "accept_failed",
@@ -138,6 +139,13 @@ const KINDS: [(Kind, &str, Level, &str, &str); 20] = [
         "connections that took no more replies",
     ),
     (Kind::Setup, "setup", Level::Warn, "framelet", "connections whose setup failed"),
+    (
+        Kind::SetupLate,
+        "setup_late",
+        Level::Warn,
+        "framelet::message_timeout",
+        "connections that were not set up in time",
+    ),
     (
         Kind::HandlerFailed,
         "handler_failed",

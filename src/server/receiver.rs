@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::BUFFER;
 use crate::stream::reader::FrameReader;
+use crate::tls::Accepted;
 use crate::wire::answer::RefusalCode;
 use crate::wire::proxy::{self, ProxySource, ProxyStart};
 /// A read of [`FrameReader`].
@@ -119,9 +121,12 @@ impl Receiver {
         let mut accepted = stream.clone();
         let first_read = accepted.track_first_read();
         let admission = Arc::clone(&self.shared);
+        let (in_header, begin) = (AtomicBool::new(expects_header), upgrade.clone());
+        let in_header = &in_header;
         let mut setting_up = pin!(async move {
             if expects_header {
-                let named = read_proxy_header(&mut accepted).await.map_err(Outcome::Setup)?;
+                let named = read_proxy_header(&mut accepted).await;
+                let named = named.map_err(|error| Outcome::Setup("PROXY header", error))?;
                 if let Some(peer) = &named {
                     debug!(
                         "connection {} from {peer}: through {}",
@@ -132,22 +137,32 @@ impl Receiver {
                 let peer = named.unwrap_or_else(|| connection.peer().clone());
                 let admitted = admission.admit_named(&connection, peer.clone());
                 admitted.map_err(|why| Outcome::NotAdmitted(Box::new((peer, why))))?;
+                in_header.store(false, Ordering::Relaxed);
             }
-            match upgrade {
-                Some(upgrade) => upgrade.begin(accepted).await.map(Some).map_err(Outcome::Setup),
-                None => Ok(None),
-            }
+            let Some(upgrade) = begin else { return Ok(None) };
+            let accepted = upgrade.begin(accepted).await;
+            let Accepted { stream, peer, senders } =
+                accepted.map_err(|error| Outcome::Setup(upgrade.name, error))?;
+            connection.certify(peer, senders);
+            Ok(Some(stream))
         });
+        let stage = || match (in_header.load(Ordering::Relaxed), &upgrade) {
+            (true, _) => "PROXY header",
+            (false, Some(upgrade)) => upgrade.name,
+            // Without an upgrade, nothing is left to wait for.
+            (false, None) => "setup",
+        };
         let (state, shared) = (&self.connection.state, &self.shared);
         state.enter(Phase::Setup, shared.now());
         let upgraded = poll_fn(|cx| match setting_up.as_mut().poll(cx) {
-            Poll::Ready(Err(Outcome::Setup(_))) if first_read.get() == Some(&false) => {
+            Poll::Ready(Err(Outcome::Setup(..))) if first_read.get() == Some(&false) => {
                 Poll::Ready(Err(Outcome::LeftAtOnce))
             }
             Poll::Ready(upgraded) => Poll::Ready(upgraded),
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
-                Poll::Ready(Err(Outcome::SetupLate(timeout)))
+                let silent = first_read.get().is_none();
+                Poll::Ready(Err(Outcome::SetupLate { stage: stage(), timeout, silent }))
             }
             // A peer that has sent nothing yet is idle; the others have the time limit of messages.
             Poll::Pending if state.snapshot().is_evicted() => match first_read.get() {

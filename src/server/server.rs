@@ -25,6 +25,7 @@ use crate::net::byte_stream::{ByteStream, Peer};
 use crate::net::listener::Listener;
 use crate::net::network::Network;
 use crate::sink::message_sink::MessageSink;
+use crate::tls::TlsAcceptor;
 use crate::wire::count::Count;
 use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::layout::Layout;
@@ -236,6 +237,16 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         self.options.upgrade = Some(Upgrade::new(upgrade));
+        self
+    }
+
+    /// Serves over TLS only. The handshake runs in the connection's own task and must finish within
+    /// [`Server::message_timeout`]. A client certificate names the [peer](crate::Message::peer). Replaces an
+    /// [`upgrade`](Server::upgrade).
+    ///
+    /// A client's clean end is `close_notify`: without it the connection was cut, which the log says.
+    pub fn tls(mut self, acceptor: TlsAcceptor) -> Server {
+        self.options.upgrade = Some(Upgrade::tls(acceptor));
         self
     }
 

@@ -6,12 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::net::byte_stream::ByteStream;
+use crate::tls::{Accepted, TlsAcceptor};
 
-type Upgrading = Pin<Box<dyn Future<Output = io::Result<ByteStream>> + Send>>;
+type Upgrading = Pin<Box<dyn Future<Output = io::Result<Accepted>> + Send>>;
 
 /// Turns the accepted stream into the one that carries messages.
 #[derive(Clone)]
-pub(crate) struct Upgrade(Arc<dyn Fn(ByteStream) -> Upgrading + Send + Sync>);
+pub(crate) struct Upgrade {
+    /// What it is, for the log.
+    pub(crate) name: &'static str,
+    begin: Arc<dyn Fn(ByteStream) -> Upgrading + Send + Sync>,
+}
 
 impl Upgrade {
     pub(crate) fn new<F, Fut, S>(upgrade: F) -> Upgrade
@@ -20,15 +25,27 @@ impl Upgrade {
         Fut: Future<Output = io::Result<S>> + Send + 'static,
         S: futures_lite::AsyncRead + futures_lite::AsyncWrite + Send + 'static,
     {
-        Upgrade(Arc::new(move |stream| {
+        let begin = move |stream: ByteStream| -> Upgrading {
             let below = stream.clone();
             let upgrading = upgrade(stream);
-            Box::pin(async move { Ok(ByteStream::over(upgrading.await?, Some(below))) })
-        }))
+            Box::pin(async move {
+                let stream = ByteStream::over(upgrading.await?, Some(below));
+                Ok(Accepted { stream, peer: None, senders: None })
+            })
+        };
+        Upgrade { name: "setup", begin: Arc::new(begin) }
+    }
+
+    pub(crate) fn tls(acceptor: TlsAcceptor) -> Upgrade {
+        let begin = move |stream: ByteStream| -> Upgrading {
+            let acceptor = acceptor.clone();
+            Box::pin(async move { acceptor.accept_client(stream).await })
+        };
+        Upgrade { name: "TLS handshake", begin: Arc::new(begin) }
     }
 
     pub(crate) fn begin(&self, stream: ByteStream) -> Upgrading {
-        (self.0)(stream)
+        (self.begin)(stream)
     }
 }
 

@@ -106,6 +106,8 @@ pub enum RefusalCode {
     TooLong,
     /// 9: the message after the committed ones did not arrive within the server's time limit.
     Late,
+    /// 10: the certificate of the client does not allow it this sender id.
+    Sender,
     /// A code that this version does not know.
     Other(NonZeroU8),
 }
@@ -203,6 +205,7 @@ impl RefusalCode {
             RefusalCode::NoSink => 7,
             RefusalCode::TooLong => 8,
             RefusalCode::Late => 9,
+            RefusalCode::Sender => 10,
             RefusalCode::Other(byte) => byte.get(),
         }
     }
@@ -220,6 +223,7 @@ impl RefusalCode {
             7 => RefusalCode::NoSink,
             8 => RefusalCode::TooLong,
             9 => RefusalCode::Late,
+            10 => RefusalCode::Sender,
             other => RefusalCode::Other(NonZeroU8::new(other)?),
         })
     }
@@ -244,6 +248,9 @@ impl fmt::Display for RefusalCode {
             }
             RefusalCode::TooLong => f.write_str("a message is longer than it takes"),
             RefusalCode::Late => f.write_str("a message took longer to arrive than it allows"),
+            RefusalCode::Sender => {
+                f.write_str("the client's certificate does not allow this sender id")
+            }
             RefusalCode::Other(byte) => write!(f, "code {byte}"),
         }
     }

@@ -775,7 +775,7 @@ fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
         });
         let as_expected = match outcome {
             Outcome::LeftAtOnce => is_probe,
-            Outcome::Setup(_) => !is_probe,
+            Outcome::Setup(..) => !is_probe,
             _ => false,
         };
         assert!(as_expected, "{sent:?}, reset: {resets}");

@@ -1,0 +1,142 @@
+//! The server's side of TLS.
+
+use std::future::poll_fn;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
+
+use super::config;
+use super::error::TlsError;
+use super::files::Identity;
+use super::sender_rule::SenderRule;
+use super::session::TlsSession;
+use super::stream::TlsStream;
+use super::subject::{self, Subject};
+use crate::net::byte_stream::{ByteStream, Peer};
+
+/// How long a client may take to read why its handshake failed.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Accepts TLS connections: give it to [`Server::tls`](crate::Server::tls). Clones share the certificate.
+///
+/// A connection ends in order only by `close_notify`, whatever its socket does. Session tickets of TLS 1.3 are not
+/// sent: a client that only sends messages would leave them unread, and a socket that is closed with unread data
+/// destroys what it has sent. If the environment variable `SSLKEYLOGFILE` names a file, the secrets of each
+/// connection are added to it, for Wireshark.
+///
+/// # Examples
+///
+/// ```no_run
+/// use framelet::tls::TlsAcceptor;
+/// use framelet::{Address, Server};
+/// use futures_lite::future;
+///
+/// # future::block_on(async {
+/// let tls = TlsAcceptor::open("server.pem", "server.key")?.client_ca("ca.pem")?;
+/// let listener = ":4747".parse::<Address>()?.listen().await?;
+/// let server = smol::spawn(Server::new(listener).tls(tls.clone()).run(future::pending()));
+/// tls.reload()?; // whenever the files have changed
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct TlsAcceptor {
+    files: Identity,
+    client_ca: Option<PathBuf>,
+    bind_senders: bool,
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+}
+
+/// An accepted connection.
+pub(crate) struct Accepted {
+    pub(crate) stream: ByteStream,
+    /// Whom the certificate of the client names.
+    pub(crate) peer: Option<Peer>,
+    /// Which senders it may be.
+    pub(crate) senders: Option<SenderRule>,
+}
+
+impl TlsAcceptor {
+    /// Reads a certificate, with those that lead to its authority, and its key from PEM files.
+    ///
+    /// # Errors
+    ///
+    /// An error that names the file and, if it is not valid PEM, the line.
+    pub fn open(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<TlsAcceptor> {
+        let files = Identity { certificate: certificate.as_ref().into(), key: key.as_ref().into() };
+        let config = Arc::new(RwLock::new(Arc::new(config::server(&files, None)?)));
+        Ok(TlsAcceptor { files, client_ca: None, bind_senders: false, config })
+    }
+
+    /// Requires a certificate of each client, signed by an authority in this PEM file. Its subject, such as
+    /// `CN=router7,O=Example`, becomes the [peer](crate::Message::peer) of the client's messages.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](TlsAcceptor::open).
+    pub fn client_ca(self, path: impl AsRef<Path>) -> io::Result<TlsAcceptor> {
+        let path = path.as_ref();
+        let config = Arc::new(RwLock::new(Arc::new(config::server(&self.files, Some(path))?)));
+        Ok(TlsAcceptor { client_ca: Some(path.into()), config, ..self })
+    }
+
+    /// Accepts a client as a sender only if its [sender id](crate::wire::SenderId) begins with the common name of
+    /// its certificate, which must then be hexadecimal digits: with `CN=0007` as `0007` and 28 more. Needs
+    /// [`client_ca`](TlsAcceptor::client_ca): without a certificate, no client is accepted as a sender. Default: no.
+    #[must_use]
+    pub fn bind_senders(self, bind: bool) -> TlsAcceptor {
+        TlsAcceptor { bind_senders: bind, ..self }
+    }
+
+    /// Reads all files again, for connections that begin from now on; the others keep what they have.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](TlsAcceptor::open). Then nothing changes.
+    pub fn reload(&self) -> io::Result<()> {
+        let config = Arc::new(config::server(&self.files, self.client_ca.as_deref())?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// Does the handshake on an accepted stream. Returns the stream of decrypted bytes, and whom the certificate of
+    /// the client names, if it has one.
+    ///
+    /// There is no time limit; [`Server::tls`](crate::Server::tls) has one.
+    ///
+    /// # Errors
+    ///
+    /// A [`TlsError`] as the source of the error, or any error of the stream. If the client can still be told why, it
+    /// gets a moment to read it.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the stream is in the middle of a handshake and of no more use.
+    pub async fn accept(&self, stream: ByteStream) -> io::Result<(ByteStream, Option<Peer>)> {
+        let Accepted { stream, peer, .. } = self.accept_client(stream).await?;
+        Ok((stream, peer))
+    }
+
+    pub(crate) async fn accept_client(&self, mut stream: ByteStream) -> io::Result<Accepted> {
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        let session = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let mut tls = TlsStream::new(stream.clone(), TlsSession::server(session));
+        if let Err(error) = poll_fn(|cx| tls.poll_handshake(cx)).await {
+            if TlsError::of(&error).is_some_and(|error| !matches!(error, TlsError::Cut { .. })) {
+                // The socket of a client that goes on sending would otherwise be reset, and the reason be lost.
+                stream.close_and_wait(PARTING).await;
+            }
+            return Err(error);
+        }
+        let certificate = tls.session.state().peer_certificates().and_then(|chain| chain.first());
+        let Subject { text, common_name } = certificate.map(subject::of).unwrap_or_default();
+        Ok(Accepted {
+            peer: (!text.is_empty()).then(|| Peer::named(&text)),
+            senders: self.bind_senders.then(|| SenderRule::new(common_name)),
+            stream: ByteStream::over(tls, Some(stream)),
+        })
+    }
+}

@@ -44,4 +44,5 @@ mod progress;
 mod progress; // the progress line
 mod signals; // signals to stop or reopen
 mod suggestion; // suggestions for mistyped words
+mod tls; // options for TLS
 mod values; // values of options

@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ("cli", &[]),
     ("server", &["sink", "message", "stream", "tls", "net", "wire"]),
     ("sink", &["format", "message", "wire"]),
-    ("client", &["stream", "net", "wire"]),
+    ("client", &["stream", "tls", "net", "wire"]),
     ("format", &["message", "stream", "wire"]),
     ("message", &["stream", "net", "wire"]),
     ("stream", &["wire"]),

@@ -111,6 +111,26 @@ pub(crate) struct Bench {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 
+    /// speak TLS, and check that the server's certificate is for the host of ADDR
+    #[argh(switch)]
+    tls: bool,
+
+    /// with --tls: PEM file of the authorities to trust (default: those of the system)
+    #[argh(option, arg_name = "FILE")]
+    tls_ca: Option<String>,
+
+    /// with --tls: PEM file of this client's certificate, if the server asks for one
+    #[argh(option, arg_name = "FILE")]
+    tls_cert: Option<String>,
+
+    /// with --tls-cert: PEM file of its key
+    #[argh(option, arg_name = "FILE")]
+    tls_key: Option<String>,
+
+    /// with --tls: the name that the server's certificate must be for, instead of the host
+    #[argh(option, arg_name = "NAME")]
+    tls_name: Option<String>,
+
     /// bytes to send first on each connection, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
     preamble: Bytes,

@@ -10,6 +10,7 @@ use framelet::Address;
 use framelet::wire::LimitError;
 
 use super::exit_code::Exit;
+use super::flags;
 use super::log;
 
 /// The final message, and the exit code.
@@ -41,7 +42,8 @@ impl Failure {
         retrying: &str,
     ) -> Failure {
         let failure = |exit, hint: &str| {
-            let message = format!("cannot connect to {address}{tried}: {}{hint}", plain(error));
+            let why = flags::of_io(error);
+            let message = format!("cannot connect to {address}{tried}: {why}{hint}");
             Failure::new(exit, message)
         };
         match (error.kind(), address) {

@@ -3,11 +3,14 @@
 //! The library knows no command line. Its errors can be matched, and the target of a log line names the
 //! option that the line is about: `framelet::idle_timeout`, or with a value `framelet::layout::u16be`.
 
+use std::io;
+
 use framelet::client::{AckError, AnswerError};
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
+use framelet::tls::TlsError;
 use framelet::wire::{
-    EncodeError, Fault, MAX_PAYLOAD, ProtocolError, RefusalCode, Suspect, TooLong,
+    EncodeError, Fault, MAX_PAYLOAD, Plain, ProtocolError, RefusalCode, Suspect, TooLong,
 };
 
 /// Returns the advice to append to a log line with this target.
@@ -17,7 +20,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
         ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
         (
             "allow" | "max_connections" | "max_per_address" | "max_message" | "message_timeout"
-            | "idle_timeout" | "grace" | "require_ack" | "memory",
+            | "idle_timeout" | "grace" | "require_ack" | "memory" | "tls_cert" | "tls_client_ca",
             _,
         ) => format!(" (--{})", option.replace('_', "-")),
         _ => return None,
@@ -26,9 +29,26 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
 
 /// Returns the error of a stream, with advice.
 pub(crate) fn of_stream(error: &ReadError) -> String {
+    if let Some(Suspect::Known(known)) = error.suspect()
+        && known.is_tls()
+    {
+        return format!("{error} (--tls)");
+    }
     let layout = error.suspect().and_then(Suspect::layout_name);
     let hint = layout.and_then(|layout| of_target(&format!("framelet::layout::{layout}")));
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
+}
+
+/// Returns the error of a stream to a server, with advice if it is one of TLS.
+pub(crate) fn of_io(error: &io::Error) -> String {
+    let hint = match TlsError::of(error) {
+        Some(TlsError::Untrusted(_)) => " (--tls-ca)",
+        Some(TlsError::WrongName(_)) => " (--tls-name)",
+        Some(TlsError::CertificateRequired) => " (--tls-cert, --tls-key)",
+        Some(TlsError::NotTls(_) | TlsError::Cut { handshake: true }) => " (without --tls?)",
+        _ => "",
+    };
+    format!("{}{hint}", Plain(error))
 }
 
 /// Returns the advice for a length over the limit, if that is the error.
@@ -87,6 +107,7 @@ pub(crate) fn of_client(error: &AckError) -> String {
         AckError::Refused { refusal, .. } => match refusal.code {
             RefusalCode::TooLong => format!("{error} (--max-message of the server)"),
             RefusalCode::Late => format!("{error} (--message-timeout of the server)"),
+            RefusalCode::Sender => format!("{error} (--sender, --sender-file)"),
             _ => error.to_string(),
         },
         _ => error.to_string(),

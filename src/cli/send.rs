@@ -32,6 +32,7 @@ impl Send {
         let address = address(&self.addr).map_err(|failure| self.is_file(failure))?;
         let limit = self.layout.limit(self.max_message)?;
         self.check()?;
+        let tls = self.tls(&address)?;
         let terminal = self.message.is_empty() && io::stdin().is_terminal();
         if self.ack {
             check_threads()?;
@@ -39,12 +40,12 @@ impl Send {
             let input = (shown && self.message.is_empty()).then(InputFile::stdin).flatten();
             let progress = shown.then(|| Progress::new(input.as_ref().map(InputFile::len)));
             let messages = self.compose(limit, input)?;
-            return block_on(ack::run(&self, &address, terminal, messages, progress));
+            return block_on(ack::run(&self, &address, tls, terminal, messages, progress));
         }
         let mut messages = self.compose(limit, None)?;
         block_on(async {
             let bad = async { Err(messages.bad_from_the_start().await) };
-            let stream = self.connect(&address).or(bad).await?;
+            let stream = self.connect(&address, tls.as_ref()).or(bad).await?;
             debug!("connected to {address}");
             if terminal {
                 self.say_how_to_send(&address);

@@ -6,6 +6,7 @@ use ::log::{Level, LevelFilter, info, warn};
 use framelet::Server;
 use framelet::server::{Echo, Monitor, Reopen, ServeError};
 use framelet::sink::SinkTarget;
+use framelet::tls::TlsAcceptor;
 use framelet::wire::Count;
 use futures_lite::future;
 
@@ -15,7 +16,8 @@ use super::flags;
 use super::log;
 use super::metrics;
 use super::process::{check_threads, raise_file_limit, set_threads};
-use super::signals::{act_at_signal, reopen_at_signal, stop_signal, survive_limits};
+use super::signals::{act_at_signal, refresh_at_signal, stop_signal, survive_limits};
+use super::tls;
 use super::values::{Timeout, check_empty};
 
 mod access;
@@ -64,17 +66,21 @@ impl Serve {
         check_empty(self.empty, self.layout)?;
         self.check_sink()?;
         self.check_status()?;
+        let tls = self.tls()?;
+        if let Some(tls) = &tls {
+            server = server.tls(tls.clone());
+        }
         let sink = self.sink()?;
         let has_sink = sink.is_some();
         if let Some(sink) = sink {
             server = server.collect(sink);
         }
         // A service manager may ask any server to reload; elsewhere, SIGHUP means that the terminal is gone.
-        if matches!(self.to, SinkTarget::File(_)) || supervisor.listens() {
+        if matches!(self.to, SinkTarget::File(_)) || tls.is_some() || supervisor.listens() {
             let reopen = Reopen::default();
             let (begin, done) = (supervisor.clone(), supervisor.clone());
             let sink = has_sink.then(|| reopen.clone());
-            reopen_at_signal(sink, move || begin.reloading(), move || done.ready())?;
+            refresh_at_signal(sink, tls, move || begin.reloading(), move || done.ready())?;
             server = server.reopen(reopen);
         }
         let asked = monitor.clone();
@@ -112,6 +118,16 @@ impl Serve {
             Count(summary.connections, "connection")
         );
         Ok(())
+    }
+
+    fn tls(&self) -> Result<Option<TlsAcceptor>, Failure> {
+        let options = tls::ServerOptions {
+            certificate: self.tls_cert.as_deref(),
+            key: self.tls_key.as_deref(),
+            client_ca: self.tls_client_ca.as_deref(),
+            bind_sender: self.tls_bind_sender,
+        };
+        options.acceptor()
     }
 
     fn options(&self, mut server: Server) -> Server {

@@ -4,10 +4,11 @@ use std::future::pending;
 use std::io;
 use std::time::Duration;
 
-use ::log::{error, warn};
+use ::log::{error, info, warn};
 use async_signal::{Signal, Signals};
 use framelet::net::Backoff;
 use framelet::server::Reopen;
+use framelet::tls::TlsAcceptor;
 use futures_lite::{FutureExt, Stream, StreamExt};
 use smol::{Timer, channel};
 
@@ -23,10 +24,11 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     Ok(stop_at(listen([Signal::Term, Signal::Int])?))
 }
 
-/// From now on SIGHUP, which would otherwise end the program, makes the sink reopen its output, if there is a sink. Calls `begin` with
-/// each signal, and `done` once the output is reopened.
-pub(super) fn reopen_at_signal(
+/// From now on SIGHUP, which would otherwise end the program, makes the certificates be read again, if there are any, and
+/// the sink reopen its output, if there is a sink. Calls `begin` with each signal, and `done` once that is done.
+pub(super) fn refresh_at_signal(
     reopen: Option<Reopen>,
+    tls: Option<TlsAcceptor>,
     begin: impl Fn() + Send + 'static,
     done: impl Fn() + Send + 'static,
 ) -> Result<(), Failure> {
@@ -38,6 +40,9 @@ pub(super) fn reopen_at_signal(
                 next(&mut signals).await;
             }
             begin();
+            if let Some(tls) = &tls {
+                reload(tls);
+            }
             let reopened = async {
                 if let Some(reopen) = &reopen {
                     reopen.ask_and_wait().await;
@@ -57,6 +62,16 @@ pub(super) fn reopen_at_signal(
     })
     .detach();
     Ok(())
+}
+
+fn reload(tls: &TlsAcceptor) {
+    match tls.reload() {
+        Ok(()) => info!("read the certificates again"),
+        Err(error) => {
+            let why = plain(&error);
+            error!("cannot read the certificates again: {why}; keeping the old ones");
+        }
+    }
 }
 
 /// Calls `act` with each SIGUSR1, which would otherwise end the program.

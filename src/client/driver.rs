@@ -24,6 +24,7 @@ use super::window::{CountFault, Window};
 use crate::net::backoff::Backoff;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
+use crate::tls::TlsError;
 use crate::wire::ack::Hello;
 use crate::wire::answer::{Answer, LONGEST_ANSWER, Refusal, RefusalCode};
 use crate::wire::count::Count;
@@ -193,7 +194,7 @@ impl Driver {
     ) -> Result<Infallible, Disconnected> {
         let timeout = self.options.server_timeout;
         let connecting = connector.connect().or(timed_out("no connection", timeout));
-        let stream = connecting.await.map_err(|error| self.failed(error.into()))?;
+        let stream = connecting.await.map_err(|error| self.not_connected(Arc::new(error)))?;
         let pool = Pool::unbounded();
         let mut reader = FrameReader::in_pool(stream, self.options.layout, LONGEST_ANSWER, pool);
         let (committed, checksum) = self.greet(&mut reader).await?;
@@ -273,6 +274,10 @@ impl Driver {
 
     /// Records that a server has not answered the hello.
     fn handshake_failed(&mut self, error: Arc<io::Error>) -> Disconnected {
+        if TlsError::of(&error).is_some() {
+            // Such a server says why it does not answer, if only after the handshake of TLS.
+            return self.not_connected(error);
+        }
         // A server that stays silent for the whole timeout is no busy load balancer, so one such failure is
         // enough.
         let silent = error.kind() == io::ErrorKind::TimedOut;
@@ -438,6 +443,16 @@ impl Driver {
         };
         let error = AckError::Refused { refusal, sender: self.sender };
         if transient { Disconnected::Transient(error) } else { Disconnected::Final(error) }
+    }
+
+    /// Returns how an attempt to connect ended.
+    fn not_connected(&self, error: Arc<io::Error>) -> Disconnected {
+        let is_final = TlsError::of(&error).is_some_and(TlsError::is_refusal);
+        match is_final && self.shared.lock().window.is_none() {
+            // No message was taken yet. Later, a certificate may be replaced while the client waits.
+            true => Disconnected::Final(self.lost(error)),
+            false => Disconnected::Transient(self.lost(error)),
+        }
     }
 
     /// Returns how a connection ended: it was lost, or the server broke the protocol.

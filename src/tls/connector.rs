@@ -10,6 +10,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::config;
+use super::error::TlsError;
 use super::files::{self, Identity};
 use super::session::TlsSession;
 use super::stream::TlsStream;
@@ -100,7 +101,13 @@ impl TlsConnector {
     /// If the future is dropped, the stream is in the middle of a handshake and of no more use.
     pub async fn connect(&self, address: &Address, stream: ByteStream) -> io::Result<ByteStream> {
         let mut tls = TlsStream::new(stream.clone(), self.session(address)?);
-        poll_fn(|cx| tls.poll_handshake(cx)).await?;
+        poll_fn(|cx| tls.poll_handshake(cx)).await.map_err(|error| match error.kind() {
+            // A server that takes the handshake for something else resets the connection.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                TlsError::Cut { handshake: true }.into()
+            }
+            _ => error,
+        })?;
         Ok(ByteStream::over(tls, Some(stream)))
     }
 

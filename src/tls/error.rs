@@ -44,6 +44,12 @@ impl TlsError {
     pub fn of(error: &io::Error) -> Option<&TlsError> {
         error.get_ref()?.downcast_ref()
     }
+
+    /// Returns whether one side does not trust the other, or does not speak TLS: another attempt helps only if
+    /// something is changed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_) | TlsError::Other(_))
+    }
 }
 
 impl fmt::Display for TlsError {

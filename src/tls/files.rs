@@ -22,9 +22,8 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
     for section in sections(path)? {
         if section.kind == SectionKind::Certificate {
             let certificate = CertificateDer::from(section.bytes);
-            webpki::EndEntityCert::try_from(&certificate).map_err(|error| {
-                invalid(path, section.line, &format!("not a certificate: {error:?}"))
-            })?;
+            webpki::EndEntityCert::try_from(&certificate)
+                .map_err(|error| invalid(path, section.line, &not_a_certificate(error)))?;
             found.push(certificate);
         }
     }
@@ -93,6 +92,16 @@ fn sections(path: &Path) -> io::Result<Vec<Section>> {
                 return Err(invalid(path, line(rest), &why));
             }
         }
+    }
+}
+
+fn not_a_certificate(error: webpki::Error) -> String {
+    match error {
+        // What `openssl x509 -req` makes unless it is given an extension.
+        webpki::Error::UnsupportedCertVersion => {
+            "a certificate of version 1, which says nothing of its use; TLS needs version 3".into()
+        }
+        error => format!("not a certificate: {error:?}"),
     }
 }
 

@@ -85,6 +85,15 @@ enum Connection {
     Server(Box<UnbufferedServerConnection>),
 }
 
+impl Connection {
+    fn state(&self) -> &CommonState {
+        match self {
+            Connection::Client(client) => client,
+            Connection::Server(server) => server,
+        }
+    }
+}
+
 /// What one step over the received records led to.
 enum Step {
     /// There may be more to do.
@@ -140,10 +149,7 @@ impl TlsSession {
     }
 
     pub(super) fn state(&self) -> &CommonState {
-        match &self.connection {
-            Connection::Client(client) => client,
-            Connection::Server(server) => server,
-        }
+        self.connection.state()
     }
 
     /// Returns whether the handshake is not complete yet.
@@ -346,6 +352,9 @@ impl TlsSession {
     /// Processes received records, or those that were kept if there are none. Returns how many bytes were decrypted
     /// to `buf`.
     fn process(&mut self, received: &mut [u8], buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into());
+        }
         let mut kept = std::mem::take(&mut self.incoming);
         let records = if received.is_empty() { &mut kept[..] } else { received };
         let mut plain = Plain { buf, filled: 0, rest: &mut self.plain };
@@ -367,10 +376,10 @@ impl TlsSession {
                 Ok(Step::Again) if plain.filled > 0 && plain.is_full() => break,
                 Ok(Step::Again) => {}
                 Ok(Step::Waits) => waits = true,
-                // Once more, for the alert.
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(_) => break,
+                Err(error) => failed = failed.or(Some(error)),
             }
+            // Once it has failed, only what says so is left to encode, and the records must not be looked at again.
+            waits |= failed.is_some() && !self.connection.state().wants_write();
         }
         let filled = plain.filled;
         self.incoming = records[used..].to_vec();

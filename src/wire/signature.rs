@@ -25,6 +25,21 @@ pub struct Known {
     pub advice: &'static str,
 }
 
+impl Known {
+    /// Returns whether it is TLS: then the peer speaks it, and this side does not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::wire::Known;
+    ///
+    /// assert!(Known::find(b"\x16\x03\x01\x02\0\x01").is_some_and(|known| known.is_tls()));
+    /// ```
+    pub fn is_tls(&self) -> bool {
+        [TLS_HANDSHAKE, TLS_ALERT, TLS_DATA].contains(self)
+    }
+}
+
 const fn known(name: &'static str, advice: &'static str) -> Known {
     Known { name, advice }
 }
@@ -36,12 +51,11 @@ const HTTP_REQUEST: Known =
     known("an HTTP request", "the peer is a web client and does not frame its messages");
 const HTTP_RESPONSE: Known =
     known("an HTTP response", "the peer is a web server and does not frame its messages");
-const TLS_HANDSHAKE: Known = known(
-    "a TLS handshake",
-    "the peer expects TLS here; turn it off there, or put a TLS proxy before this port",
-);
-const TLS_ALERT: Known = known("a TLS alert", "the peer speaks TLS and rejected what it was sent");
-const TLS_DATA: Known = known("TLS data", "the peer speaks TLS; put a TLS proxy before this port");
+const TLS_HANDSHAKE: Known =
+    known("a TLS handshake", "the peer expects TLS here; turn it off there, or on here");
+const TLS_ALERT: Known =
+    known("a TLS alert", "the peer speaks TLS and rejected what it was sent; turn TLS on here");
+const TLS_DATA: Known = known("TLS data", "the peer speaks TLS; turn it off there, or on here");
 const JSON: Known = known("JSON without a length prefix", UNFRAMED);
 const XML: Known = known("XML without a length prefix", UNFRAMED);
 const UTF_16: Known = known("UTF-16 text without a length prefix", UNFRAMED);

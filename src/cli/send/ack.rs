@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::log::{debug, info};
 use framelet::client::{AckError, AckOptions};
+use framelet::tls::TlsConnector;
 use framelet::wire::{Count, RefusalCode};
 use framelet::{AckClient, Address};
 use futures_lite::FutureExt;
@@ -15,6 +16,7 @@ use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::log;
 use super::super::signals::stop_signal;
+use super::super::tls;
 use super::identity::{Identity, Notes};
 use super::messages::Messages;
 use super::options::Send;
@@ -61,6 +63,7 @@ pub(super) fn check(send: &Send) -> Result<(), Failure> {
 pub(super) async fn run(
     send: &Send,
     address: &Address,
+    tls: Option<TlsConnector>,
     terminal: bool,
     mut messages: Messages,
     progress: Option<Progress>,
@@ -81,7 +84,16 @@ pub(super) async fn run(
         options = options.window(window);
     }
     let mut stopped = pin!(stop_signal()?);
-    let connecting = async { Ok(AckClient::connect(address, options).await) };
+    let timeout = send.timeout.0;
+    let connecting = async {
+        let Some(tls) = tls else { return Ok(AckClient::connect(address, options).await) };
+        let address = address.clone();
+        let connector = move || {
+            let (address, tls) = (address.clone(), tls.clone());
+            async move { tls::connect(&address, Some(&tls), |_| Vec::new(), timeout).await }
+        };
+        Ok(AckClient::connect_with(connector, options).await)
+    };
     let bad = async { Err(messages.bad_from_the_start().await) };
     let stopped_first = async {
         stopped.as_mut().await;

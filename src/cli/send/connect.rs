@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use ::log::debug;
 use framelet::Address;
 use framelet::net::{Backoff, ByteStream};
-use futures_lite::FutureExt;
+use framelet::tls::TlsConnector;
 use smol::Timer;
 
 use super::super::failure::{Failure, plain};
+use super::super::tls;
 use super::ack;
 use super::options::Send;
 
@@ -17,19 +18,32 @@ use super::options::Send;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 impl Send {
+    /// Reads the certificates, if there is to be TLS.
+    pub(super) fn tls(&self, address: &Address) -> Result<Option<TlsConnector>, Failure> {
+        let options = tls::ClientOptions {
+            tls: self.tls,
+            ca: self.tls_ca.as_deref(),
+            certificate: self.tls_cert.as_deref(),
+            key: self.tls_key.as_deref(),
+            name: self.tls_name.as_deref(),
+        };
+        options.connector(address)
+    }
+
     /// Connects, and tries again for as long as `--retry` says.
-    pub(super) async fn connect(&self, address: &Address) -> Result<ByteStream, Failure> {
+    pub(super) async fn connect(
+        &self,
+        address: &Address,
+        tls: Option<&TlsConnector>,
+    ) -> Result<ByteStream, Failure> {
         let started = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let timed_out = async {
-                self.timer().await;
-                let timeout = humantime::format_duration(self.timeout.0.unwrap_or_default());
-                let what = format!("no connection within {timeout} (--timeout)");
-                Err(io::Error::new(io::ErrorKind::TimedOut, what))
+            let header = self.proxy_protocol.filter(|_| tls.is_some());
+            let header = move |stream: &ByteStream| {
+                header.map(|version| version.header(stream.addresses())).unwrap_or_default()
             };
-            let attempt = address.connect().or(timed_out);
-            let error = match attempt.await {
+            let error = match tls::connect(address, tls, header, self.timeout.0).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };

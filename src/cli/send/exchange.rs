@@ -18,7 +18,7 @@ use smol::channel::{Receiver, unbounded};
 use smol::lock::Mutex;
 
 use super::super::exit_code::Exit;
-use super::super::failure::{Failure, plain};
+use super::super::failure::Failure;
 use super::super::flags;
 use super::messages::Messages;
 use super::options::Send;
@@ -60,7 +60,9 @@ impl Send {
             .max_message(limit)?
             .skip(self.skip)
             .skip_empty(self.empty != EmptyFrames::Message);
-        let header = self.proxy_protocol.map(|version| version.header(socket.addresses()));
+        // Before the TLS handshake it was sent already.
+        let header = self.proxy_protocol.filter(|_| !self.tls);
+        let header = header.map(|version| version.header(socket.addresses()));
         let preamble = [&header.unwrap_or_default(), &self.preamble.0[..]].concat();
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
@@ -234,7 +236,7 @@ impl Send {
         new_replies: Receiver<u64>,
         written: &Cell<u64>,
     ) -> Result<Sent, Unsent> {
-        socket.lock().await.write_all(preamble).await?;
+        write(socket, preamble).await?;
         let (mut sent, mut replies) = (Sent::default(), 0);
         while let Some(composed) = messages.next().await {
             let chunk = match composed {
@@ -251,7 +253,7 @@ impl Send {
                 sent.messages += 1;
                 // Counted first: the reply may be there before the write has returned.
                 written.set(sent.messages);
-                socket.lock().await.write_all(frame).await?;
+                write(socket, frame).await?;
                 let late = async {
                     self.timer().await;
                     Err(self.no_reply_in_time(sent.messages))
@@ -278,7 +280,7 @@ impl Send {
         let _ = append_frame(&mut frame, self.layout, 0, &[]);
         // They were read together, so they take little memory.
         let frames = frame.repeat(usize::try_from(heartbeats).unwrap_or_default());
-        socket.lock().await.write_all(&frames).await
+        write(socket, &frames).await
     }
 
     /// Returns how many replies are awaited in all, once this many messages have been sent.
@@ -388,18 +390,25 @@ impl From<Failure> for Unsent {
     }
 }
 
+/// Writes bytes, also those that TLS would keep until there are more.
+async fn write(socket: &Mutex<ByteStream>, bytes: &[u8]) -> io::Result<()> {
+    let mut socket = socket.lock().await;
+    socket.write_all(bytes).await?;
+    socket.flush().await
+}
+
 /// Sends the preamble, at once, and the composed messages.
 async fn send(
     socket: &Mutex<ByteStream>,
     preamble: &[u8],
     mut messages: Messages,
 ) -> io::Result<Sent> {
-    socket.lock().await.write_all(preamble).await?;
+    write(socket, preamble).await?;
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {
             Ok(chunk) => {
-                socket.lock().await.write_all(&chunk.bytes).await?;
+                write(socket, &chunk.bytes).await?;
                 sent.messages += chunk.messages;
             }
             Err(failure) => sent.input = Some(failure),
@@ -432,7 +441,7 @@ fn lost(error: &io::Error, read: Option<&ReadError>) -> Failure {
     };
     let message = format!(
         "the connection to the server was lost: {}; messages may not have arrived{hint}{part}",
-        plain(error)
+        flags::of_io(error)
     );
     Failure::new(Exit::Network, message)
 }

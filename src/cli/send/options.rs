@@ -100,6 +100,26 @@ pub(crate) struct Send {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     pub(super) header: DefaultHeader,
 
+    /// speak TLS, and check that the server's certificate is for the host of ADDR
+    #[argh(switch)]
+    pub(super) tls: bool,
+
+    /// with --tls: PEM file of the authorities to trust (default: those of the system)
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_ca: Option<String>,
+
+    /// with --tls: PEM file of this client's certificate, if the server asks for one
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_cert: Option<String>,
+
+    /// with --tls-cert: PEM file of its key
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_key: Option<String>,
+
+    /// with --tls: the name that the server's certificate must be for, instead of the host
+    #[argh(option, arg_name = "NAME")]
+    pub(super) tls_name: Option<String>,
+
     /// send a PROXY header first, as a load balancer does: v1 or v2
     #[argh(option, arg_name = "V")]
     pub(super) proxy_protocol: Option<ProxyVersion>,

@@ -23,7 +23,7 @@ use super::access::{Owner, mode};
     name = "serve",
     help_triggers("-h", "--help", "help"),
     note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
-    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation).",
+    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation), and reads the files of --tls-cert, --tls-key and --tls-client-ca again, for new connections.",
     note = "SIGUSR1 logs the figures once: connections, messages, memory, commits.",
     note = "The address systemd is the socket that a socket unit passes; systemd:NAME is one of several."
 )]
@@ -63,6 +63,22 @@ pub(crate) struct Serve {
     /// expect a PROXY header, v1 or v2: the peer is the one that the load balancer names
     #[argh(switch)]
     pub(super) proxy_protocol: bool,
+
+    /// serve over TLS, with the certificate in this PEM file
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_cert: Option<String>,
+
+    /// with --tls-cert: PEM file of its key
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_key: Option<String>,
+
+    /// require a certificate of each client, by an authority in this PEM file; it names the peer
+    #[argh(option, arg_name = "FILE")]
+    pub(super) tls_client_ca: Option<String>,
+
+    /// with --tls-client-ca: sender ids must begin with the common name of the client's certificate
+    #[argh(switch)]
+    pub(super) tls_bind_sender: bool,
 
     /// bytes to send first on each connection, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]

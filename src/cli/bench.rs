@@ -12,19 +12,19 @@ use framelet::Layout;
 use framelet::net::Backoff;
 use framelet::wire::Count;
 use mio::Poll;
-use socket2::Socket;
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::log;
 use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
+use super::tls;
 use super::values::{
     Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, address, bytes, count, duration, header,
     layout, size, timeout,
 };
 use block::Block;
-use connection::Connection;
+use connection::{Connection, Open};
 use echo::{Echo, Echoing, Rate};
 use flood::{Flood, Flooding};
 use load::{Times, Traffic, drive};
@@ -182,6 +182,14 @@ impl Bench {
 
     fn plan(self) -> Result<Plan, Failure> {
         let address = address(&self.addr)?;
+        let tls = tls::ClientOptions {
+            tls: self.tls,
+            ca: self.tls_ca.as_deref(),
+            certificate: self.tls_cert.as_deref(),
+            key: self.tls_key.as_deref(),
+            name: self.tls_name.as_deref(),
+        };
+        let tls = tls.connector(&address)?;
         let mode = match (self.echo, self.rate) {
             (false, None) => Mode::Flood,
             (true, None) => Mode::Echo,
@@ -211,6 +219,7 @@ impl Bench {
             .map_err(|error| usage("--size", &error.to_string()))?;
         Ok(Plan {
             address,
+            tls,
             layout: self.layout,
             header: self.header,
             sizes: self.size,
@@ -241,12 +250,14 @@ fn retrying<T>(retry: Duration, connect: impl Fn() -> Result<T, Failure>) -> Res
 
 impl Plan {
     /// Opens all connections. `hint` is for the failure of a server that is not there.
-    fn connect(&self, hint: &str) -> Result<Vec<Socket>, Failure> {
+    fn connect(&self, hint: &str) -> Result<Vec<Open>, Failure> {
         let failed = |error| Failure::to_connect(&self.address, "", &error, hint);
         let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
         (0..self.connections)
             .map(|_| {
-                connection::connect(&addresses, &self.preamble.0, self.timeout).map_err(failed)
+                let tls = self.tls.as_ref().map(|tls| (tls, &self.address));
+                let opened = connection::open(&addresses, tls, &self.preamble.0, self.timeout);
+                opened.map_err(failed)
             })
             .collect()
     }
@@ -255,10 +266,10 @@ impl Plan {
     fn measure(
         &self,
         block: &Block,
-        sockets: Vec<Socket>,
+        sockets: Vec<Open>,
         stop: &AtomicBool,
     ) -> Result<Tally, Failure> {
-        let mut shares: Vec<Vec<(usize, Socket)>> = Vec::new();
+        let mut shares: Vec<Vec<(usize, Open)>> = Vec::new();
         shares.resize_with(self.threads, Vec::new);
         for (number, socket) in sockets.into_iter().enumerate() {
             shares[number % self.threads].push((number, socket));
@@ -324,7 +335,7 @@ impl Plan {
     fn drive(
         &self,
         block: &Block,
-        sockets: Vec<(usize, Socket)>,
+        sockets: Vec<(usize, Open)>,
         thread: usize,
         times: Times,
         stop: &AtomicBool,

@@ -39,6 +39,11 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
 }
 
+/// Returns whether the server speaks TLS instead.
+fn is_tls(error: &ProtocolError) -> bool {
+    matches!(&error.suspect, Some(Suspect::Known(known)) if known.is_tls())
+}
+
 /// Returns the error of a stream to a server, with advice if it is one of TLS.
 pub(crate) fn of_io(error: &io::Error) -> String {
     let hint = match TlsError::of(error) {
@@ -100,6 +105,7 @@ pub(crate) fn of_client(error: &AckError) -> String {
         AckError::Layout(_) => format!("{error} (--layout)"),
         AckError::NoAcknowledgements(answer) => match answer {
             AnswerError::Echo => error.to_string(),
+            AnswerError::Frame(frame) if is_tls(frame) => format!("{error} (--tls)"),
             // Another protocol, or another layout: the error names it.
             AnswerError::Frame(frame) if frame.suspect.is_some() => error.to_string(),
             _ => format!("{error}; if it does give them, its --layout may be different"),

@@ -267,7 +267,7 @@ impl<'a> Echo<'a> {
                     }
                 }
             }
-            if read < self.buffer.len() && !over {
+            if echoing.connection.is_emptied_by(read, self.buffer.len()) && !over {
                 return Ok(last);
             }
         }
@@ -351,7 +351,8 @@ impl Traffic for Echo<'_> {
         }
         if ready.write
             && let Some(echoing) = &self.connections[token]
-            && Some(echoing.connection.written) != echoing.connection.until
+            && (Some(echoing.connection.written) != echoing.connection.until
+                || echoing.connection.wants_write())
         {
             self.write(token, now);
         }

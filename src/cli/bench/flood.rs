@@ -71,7 +71,7 @@ impl Flooding {
                 Some(read) => {
                     self.unasked += read as u64;
                     self.last = buffer[read - 1];
-                    if read < buffer.len() && !over {
+                    if self.connection.is_emptied_by(read, buffer.len()) && !over {
                         return Ok(false);
                     }
                 }

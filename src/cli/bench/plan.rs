@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use framelet::tls::TlsConnector;
 use framelet::{Address, Layout};
 
 use super::super::values::{Bytes, DefaultHeader};
@@ -10,6 +11,8 @@ use super::super::values::{Bytes, DefaultHeader};
 /// The checked options of a run.
 pub(super) struct Plan {
     pub(super) address: Address,
+    /// Set if the connections are encrypted.
+    pub(super) tls: Option<TlsConnector>,
     pub(super) layout: Layout,
     pub(super) header: DefaultHeader,
     pub(super) sizes: RangeInclusive<usize>,

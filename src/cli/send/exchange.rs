@@ -214,6 +214,14 @@ impl Send {
                 Some(error) => return Err(self.bad_reply(&error)),
             }
         }
+        if self.tls && !half_closed {
+            let enough = async {
+                Timer::after(PARTING).await;
+                Ok(())
+            };
+            // Without it, the server would log that the connection was cut. If it fails, the server has left.
+            let _ = closing.close().or(enough).await;
+        }
         let sent = sent.unwrap_or_default();
         debug!("sent {}, received {}", Count(sent, "message"), count_replies(replies));
         let wanted = self.wanted(sent);

@@ -11,6 +11,8 @@ pub(crate) mod proxy;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 pub(crate) mod resume;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

@@ -19,6 +19,7 @@ use super::receiver::{CLOSING, Receiver};
 use super::shared::Shared;
 use crate::net::byte_stream::ByteStream;
 use crate::stream::reader::FrameReader;
+use crate::tls::TlsError;
 use crate::wire::ack::FirstBytes;
 use crate::wire::answer::RefusalCode;
 use crate::wire::empty_frames::EmptyFrames;
@@ -84,6 +85,9 @@ impl Connection {
         }
         match &outcome {
             Outcome::Closed => self.receiver.close().await,
+            Outcome::Setup(_, error) if TlsError::of(error).is_some_and(TlsError::is_told) => {
+                Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
+            }
             // A reset would destroy replies that are on their way.
             _ if self.receiver.may_have_replies_in_flight(&outcome) => {
                 let stream = self.receiver.reader.get_mut();

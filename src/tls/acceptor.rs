@@ -115,22 +115,24 @@ impl TlsAcceptor {
     /// # Cancel safety
     ///
     /// If the future is dropped, the stream is in the middle of a handshake and of no more use.
-    pub async fn accept(&self, stream: ByteStream) -> io::Result<(ByteStream, Option<Peer>)> {
-        let Accepted { stream, peer, .. } = self.accept_client(stream).await?;
-        Ok((stream, peer))
+    pub async fn accept(&self, mut stream: ByteStream) -> io::Result<(ByteStream, Option<Peer>)> {
+        match self.accept_client(stream.clone()).await {
+            Ok(Accepted { stream, peer, .. }) => Ok((stream, peer)),
+            Err(error) => {
+                if TlsError::of(&error).is_some_and(TlsError::is_told) {
+                    stream.close_and_wait(PARTING).await;
+                }
+                Err(error)
+            }
+        }
     }
 
-    pub(crate) async fn accept_client(&self, mut stream: ByteStream) -> io::Result<Accepted> {
+    /// Does the same, but leaves a stream whose handshake failed as it is.
+    pub(crate) async fn accept_client(&self, stream: ByteStream) -> io::Result<Accepted> {
         let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
         let session = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let mut tls = TlsStream::new(stream.clone(), TlsSession::server(session));
-        if let Err(error) = poll_fn(|cx| tls.poll_handshake(cx)).await {
-            if TlsError::of(&error).is_some_and(|error| !matches!(error, TlsError::Cut { .. })) {
-                // The socket of a client that goes on sending would otherwise be reset, and the reason be lost.
-                stream.close_and_wait(PARTING).await;
-            }
-            return Err(error);
-        }
+        poll_fn(|cx| tls.poll_handshake(cx)).await?;
         let certificate = tls.session.state().peer_certificates().and_then(|chain| chain.first());
         let Subject { text, common_name } = certificate.map(subject::of).unwrap_or_default();
         Ok(Accepted {

@@ -45,6 +45,12 @@ impl TlsError {
         error.get_ref()?.downcast_ref()
     }
 
+    /// Returns whether the peer was sent the reason. Its socket should be closed only once it has read that: while it
+    /// goes on sending, a close is a reset, which destroys the reason on its way.
+    pub(crate) fn is_told(&self) -> bool {
+        !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_))
+    }
+
     /// Returns whether one side does not trust the other, or does not speak TLS: another attempt helps only if
     /// something is changed.
     pub(crate) fn is_refusal(&self) -> bool {

@@ -89,6 +89,9 @@ fn certificate(error: &CertificateError, peer: &str) -> TlsError {
         CertificateError::UnknownIssuer => TlsError::Untrusted(format!(
             "the certificate of the {peer} is signed by an authority that is not trusted here"
         )),
+        CertificateError::BadSignature => TlsError::Untrusted(format!(
+            "the certificate of the {peer} is not signed with the key of the trusted authority of that name"
+        )),
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names = match presented.len() {
                 0 => "no name".to_owned(),
@@ -143,6 +146,7 @@ fn rejected(alert: AlertDescription, peer: &str) -> String {
             )
         }
         AlertDescription::BadCertificate
+        | AlertDescription::DecryptError
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::CertificateRevoked => {

@@ -21,9 +21,14 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) fn new() -> Certificates {
+        Certificates::by("the tests")
+    }
+
+    /// Does the same with an authority of this name.
+    pub(crate) fn by(authority: &str) -> Certificates {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "the tests");
+        params.distinguished_name.push(DnType::CommonName, authority);
         let key = KeyPair::generate().unwrap();
         let authority = params.self_signed(&key).unwrap();
         let issuer = Issuer::new(params, key);

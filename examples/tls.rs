@@ -1,4 +1,5 @@
-//! A server and a client over TLS: `cargo run --example tls`.
+//! A server and a client over a TLS library of their own choice, which `Server::upgrade` allows. With certificates in
+//! files, `framelet::tls` is shorter. `cargo run --example tls`.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     // The program uses nothing that the library does not offer to everybody: `framelet::…`.
     ("cli", &[]),
     ("server", &["sink", "message", "stream", "tls", "net", "wire"]),
-    ("sink", &["format", "message", "wire"]),
+    ("sink", &["format", "message", "tls", "wire"]),
     ("client", &["stream", "tls", "net", "wire"]),
     ("format", &["message", "stream", "wire"]),
     ("message", &["stream", "net", "wire"]),

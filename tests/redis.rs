@@ -816,3 +816,42 @@ fn any_node_of_a_cluster_leads_to_the_stream_also_when_it_moves() {
     );
     check(&refused, 2, &["a cluster has database 0 only"]);
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn redis_over_tls_is_trusted_if_the_system_does_and_takes_what_it_takes_without() {
+    let files = common::tls::Certificates::new();
+    let port = free_port();
+    let redis = Redis::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &files.text("server.pem"),
+        "--tls-key-file",
+        &files.text("server.key"),
+        "--tls-ca-cert-file",
+        &files.text("ca.pem"),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    let url = redis
+        .stream("log")
+        .replace("redis://", "rediss://")
+        .replace(&redis.port.to_string(), &port.to_string());
+    let serve = |trusted: bool, url: &str| {
+        let mut command = Command::new(FRAMELET);
+        command.args(["serve", "127.0.0.1:0", "--to", url]);
+        if trusted {
+            command.env("SSL_CERT_FILE", files.path("ca.pem"));
+        }
+        command
+    };
+    let server = Server::spawn(serve(true, &url));
+    send_acked(&server, &[], b"one\ntwo\n");
+    assert!(server.stop().status.success());
+    assert_eq!(redis.payloads("log"), ["one", "two"]);
+    let untrusted = run(serve(false, &url), b"");
+    check(&untrusted, 2, &["invalid peer certificate"]);
+    let plain = run(serve(true, &url.replace("rediss://", "redis://")), b"");
+    check(&plain, 2, &[&format!("redis at 127.0.0.1:{port}")]);
+}

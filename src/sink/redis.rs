@@ -13,6 +13,7 @@ use redis::cmd;
 
 use super::message_sink::{MessageSink, SinkError};
 use crate::message::Batch;
+use crate::tls::TlsConnector;
 use crate::wire::answer::RefusalCode;
 use crate::wire::sender_id::SenderId;
 
@@ -85,7 +86,8 @@ impl fmt::Debug for RedisSink {
 
 impl RedisSink {
     /// Connects to the Redis at a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`. With
-    /// `maxlen`, the stream is trimmed to about that many entries, never fewer.
+    /// `maxlen`, the stream is trimmed to about that many entries, never fewer. `rediss://` is the same over TLS,
+    /// with the authorities that the system trusts (or those in the file that `SSL_CERT_FILE` names).
     ///
     /// Any node of a cluster can be given. If Redis is running but still loading, or refuses writes for
     /// now, commits wait.
@@ -109,6 +111,10 @@ impl RedisSink {
     }
 
     fn connect(target: Target) -> io::Result<RedisSink> {
+        if target.tls {
+            // A build without TLS, or a system without authorities, is better named before an attempt.
+            TlsConnector::with_system_roots()?;
+        }
         let mut sink = RedisSink {
             nodes: Nodes::new(target.node.clone()),
             target,

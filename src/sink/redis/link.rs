@@ -101,7 +101,11 @@ impl Nodes {
 impl Link {
     fn open(node: &Node, target: &Target) -> Result<Link, RedisFault> {
         let sort = |error: RedisError| sort(&error, node);
-        let address = ConnectionAddr::Tcp(node.host.clone(), node.port);
+        let (host, port) = (node.host.clone(), node.port);
+        let address = match target.tls {
+            true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+            false => ConnectionAddr::Tcp(host, port),
+        };
         let info = address.into_connection_info().map_err(sort)?;
         // The client library would hide the errors of these commands, so they are sent below.
         let info = info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());

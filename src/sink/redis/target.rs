@@ -4,9 +4,11 @@ use std::io;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, parse_redis_url};
 
-/// The contents of a URL: `redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
+/// The contents of a URL: `redis[s]://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]`.
 pub(super) struct Target {
     pub(super) node: Node,
+    /// Whether all nodes speak TLS.
+    pub(super) tls: bool,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
     pub(super) database: i64,
@@ -39,12 +41,14 @@ impl Target {
     ///
     /// What is wrong with the URL, without secrets in it.
     pub(super) fn parse(text: &str) -> io::Result<Target> {
-        const FORM: &str = "write redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N]";
+        const FORM: &str = "write redis://[USER:PASSWORD@]HOST:PORT/DB?stream=NAME[&maxlen=N], or rediss:// for TLS";
         let wrong = |what: &str| io::Error::other(format!("cannot use Redis: {what}; {FORM}"));
         let url = parse_redis_url(text).ok_or_else(|| wrong("this is no URL of one"))?;
-        if !matches!(url.scheme(), "redis" | "valkey") {
-            return Err(wrong("only TCP without TLS is possible"));
-        }
+        let tls = match url.scheme() {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(wrong("only TCP is possible, with TLS or without it")),
+        };
         let (mut stream, mut maxlen) = (None, String::new());
         for (key, value) in url.query_pairs() {
             match &*key {
@@ -64,14 +68,21 @@ impl Target {
         })?;
         let mut bare = url;
         bare.set_query(None);
+        // An insecure connection, which the fragment could ask for, is not offered.
+        bare.set_fragment(None);
+        if tls {
+            // What follows is the same without TLS; this also works if the client library has none.
+            let _ = bare.set_scheme("redis");
+        }
         let info = bare.into_connection_info();
         let info =
             info.map_err(|_| wrong("the host, the port or the database number is invalid"))?;
         let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(wrong("only TCP without TLS is possible"));
+            return Err(wrong("only TCP is possible, with TLS or without it"));
         };
         let redis = info.redis_settings();
         Ok(Target {
+            tls,
             node: Node { host: host.clone(), port: *port },
             user: redis.username().map(ToOwned::to_owned),
             password: redis.password().map(ToOwned::to_owned),
@@ -131,6 +142,13 @@ mod tests {
             let target = Target::parse(&format!("{scheme}://me:pass@h:1/?stream=log")).unwrap();
             assert_eq!((&*target.node.host, target.password.as_deref()), ("h", Some("pass")));
         }
+        for (scheme, tls) in
+            [("rediss", true), ("valkeys", true), ("Rediss", true), ("redis", false)]
+        {
+            let target =
+                Target::parse(&format!("{scheme}://:pass@h:1/3?stream=log#insecure")).unwrap();
+            assert_eq!((target.tls, target.node.port, target.database), (tls, 1, 3), "{scheme}");
+        }
         let target = Target::parse("redis://[::1]/?stream=log").unwrap();
         assert_eq!((&*target.node.host, target.node.port, &*target.maxlen), ("::1", 6379, ""));
         assert!(target.user.is_none() && target.password.is_none());
@@ -143,9 +161,7 @@ mod tests {
             ("redis://h?stream=a&limit=3", "the only parameters are stream and maxlen"),
             ("redis://:secret@h/one?stream=a", "the database number is invalid"),
             ("redis://h?stream=a}b", "needs a {TAG}"),
-            ("rediss://:secret@h?stream=a", "without TLS"),
-            ("valkeys://:secret@h?stream=a", "without TLS"),
-            ("redis+unix:///secret?stream=a", "without TLS"),
+            ("redis+unix:///secret?stream=a", "only TCP is possible"),
             ("redis://:secret@h?stream=a&secret=1", "the only parameters"),
             ("redis://:secret@h:x?stream=a", "no URL of one"),
             ("redis-sentinel://:secret@h?stream=a", "no URL of one"),

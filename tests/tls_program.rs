@@ -184,7 +184,8 @@ fn a_plain_client_at_a_tls_port_and_the_reverse_are_both_told_so() {
     let sent = send(&server.address.to_string(), Some(&files), &[]);
     check(&sent, 1, &["ended the connection during the TLS handshake; does it speak TLS?"]);
     let log = server.stop().log;
-    let words = "looks like a TLS handshake: the peer expects TLS here; turn it off there, or on here (--tls-cert)";
+    let words =
+        "looks like a TLS handshake: the peer expects TLS here; turn it off there, or on here";
     assert!(log.contains(words), "{log}");
 
     // A server that speaks first.

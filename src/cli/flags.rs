@@ -20,7 +20,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
         ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
         (
             "allow" | "max_connections" | "max_per_address" | "max_message" | "message_timeout"
-            | "idle_timeout" | "grace" | "require_ack" | "memory" | "tls_cert" | "tls_client_ca",
+            | "idle_timeout" | "grace" | "require_ack" | "memory",
             _,
         ) => format!(" (--{})", option.replace('_', "-")),
         _ => return None,
@@ -29,14 +29,17 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
 
 /// Returns the error of a stream, with advice.
 pub(crate) fn of_stream(error: &ReadError) -> String {
-    if let Some(Suspect::Known(known)) = error.suspect()
-        && known.is_tls()
-    {
-        return format!("{error} (--tls)");
-    }
     let layout = error.suspect().and_then(Suspect::layout_name);
     let hint = layout.and_then(|layout| of_target(&format!("framelet::layout::{layout}")));
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
+}
+
+/// Returns the error of what a server sends, with advice.
+pub(crate) fn of_reply(error: &ReadError) -> String {
+    match error {
+        ReadError::Protocol(protocol) if is_tls(protocol) => format!("{error} (--tls)"),
+        error => of_stream(error),
+    }
 }
 
 /// Returns whether the server speaks TLS instead.

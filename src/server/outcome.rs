@@ -174,9 +174,6 @@ fn target(error: &ReadError) -> Cow<'static, str> {
     let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
         return "framelet".into();
     };
-    if matches!(suspect, Some(Suspect::Known(known)) if known.is_tls()) {
-        return "framelet::tls_cert".into();
-    }
     match (suspect.as_ref().map(Suspect::layout_name), fault) {
         (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
         (None, Fault::TooLarge { length, .. }) if *length <= MAX_PAYLOAD as u64 => {

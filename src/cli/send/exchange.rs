@@ -312,7 +312,7 @@ impl Send {
                 "the server cut the connection; messages may not have arrived (its log says why)";
             return Failure::new(Exit::Network, message);
         }
-        Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_stream(error)))
+        Failure::new(Exit::Protocol, format!("reply from the server: {}", flags::of_reply(error)))
     }
 
     /// Adds to a failure what the server has sent of a reply, and what these bytes most likely are.
@@ -456,5 +456,5 @@ fn lost(error: &io::Error, read: Option<&ReadError>) -> Failure {
 
 /// Says how much of a reply the server has sent, and what these bytes most likely are.
 fn part_of_reply(error: &ReadError) -> String {
-    format!("; the server sent part of a reply: {}", flags::of_stream(error))
+    format!("; the server sent part of a reply: {}", flags::of_reply(error))
 }

@@ -49,7 +49,8 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
             ("--threads", &COUNTS),
         ],
         "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
-         --preamble --skip --empty --allow --mode --owner --metrics --log-format --status --log-time --verbose --quiet --help",
+         --tls-cert --tls-key --tls-client-ca --tls-bind-sender --preamble --skip --empty --allow --mode \
+         --owner --metrics --log-format --status --log-time --verbose --quiet --help",
     ),
     (
         "send",
@@ -62,7 +63,8 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
             ("--max-message", &SIZES),
         ],
         "--input --message --once --output --each --hang-up --ack --sender-file --sender --resume \
-         --renumber --layout --header --proxy-protocol --preamble --empty --verbose --help",
+         --renumber --layout --header --tls --tls-ca --tls-cert --tls-key --tls-name --proxy-protocol \
+         --preamble --empty --verbose --help",
     ),
     ("ping", &[("--timeout", &DURATIONS)], "--connect --layout --help"),
     ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use log::debug;
+
 use super::ack_state::{AckState, CommitProgress};
 use super::addresses::Source;
 use super::connection_state::ConnectionState;

@@ -74,7 +74,7 @@ impl AckSession {
         if let Some(rule) = connection.sender_rule()
             && !rule.allows(hello.sender)
         {
-            return Err(Outcome::ForeignSender(rule.refusal()));
+            return Err(Outcome::ForeignSender(rule.refusal().into()));
         }
         if hello.first > MOST_MESSAGES {
             return Err(Outcome::Refused(RefusalCode::Gap));
@@ -169,7 +169,7 @@ impl AckSession {
             Outcome::Missing { committed, oldest } => {
                 return Some((RefusalCode::Gap, missing(*committed, *oldest)));
             }
-            Outcome::ForeignSender(why) => return Some((RefusalCode::Sender, why.clone())),
+            Outcome::ForeignSender(why) => return Some((RefusalCode::Sender, why.to_string())),
             Outcome::SinkGone => RefusalCode::Sink,
             Outcome::Read(error) => return self.bad_message(error),
             _ => return None,

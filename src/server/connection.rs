@@ -85,7 +85,7 @@ impl Connection {
         }
         match &outcome {
             Outcome::Closed => self.receiver.close().await,
-            Outcome::Setup(_, error) if TlsError::of(error).is_some_and(TlsError::is_told) => {
+            Outcome::Setup(failed) if TlsError::of(&failed.1).is_some_and(TlsError::is_told) => {
                 Box::pin(self.receiver.reader.get_mut().close_and_wait(CLOSING)).await;
             }
             // A reset would destroy replies that are on their way.

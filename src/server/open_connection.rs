@@ -11,13 +11,15 @@ use super::connection_state::ConnectionState;
 use crate::net::byte_stream::Peer;
 use crate::tls::SenderRule;
 
-/// What the certificate of a peer says.
-#[derive(Debug)]
-struct Certified {
-    /// Whom it names, if anybody.
-    peer: Option<Peer>,
-    /// Which senders the peer may be, if that is restricted.
-    senders: Option<SenderRule>,
+/// What is known of a peer beside where it connected from.
+#[derive(Debug, Default)]
+struct Identity {
+    /// The peer that a load balancer named, which may be itself.
+    named: OnceLock<Peer>,
+    /// Whom its certificate names.
+    certified: OnceLock<Peer>,
+    /// Which senders its certificate lets it be, if that is restricted.
+    senders: OnceLock<SenderRule>,
 }
 
 /// The state that the accept loop, the sweep, the writer thread and the connection's own task share.
@@ -25,10 +27,8 @@ struct Certified {
 pub(crate) struct OpenConnection {
     pub(crate) number: u64,
     accepted_from: Peer,
-    /// The peer that a load balancer named, which may be itself. Boxed, since most connections have none.
-    named: OnceLock<Box<Peer>>,
-    /// What the certificate of the peer says. Boxed, since most connections have none.
-    certified: OnceLock<Box<Certified>>,
+    /// Boxed, since most connections have none.
+    identity: OnceLock<Box<Identity>>,
     pub(crate) state: ConnectionState,
     committed: AtomicU64,
     /// Boxed, since most connections have none.
@@ -40,8 +40,7 @@ impl OpenConnection {
         OpenConnection {
             number,
             accepted_from: peer,
-            named: OnceLock::new(),
-            certified: OnceLock::new(),
+            identity: OnceLock::new(),
             state: ConnectionState::default(),
             committed: AtomicU64::new(0),
             acks: OnceLock::new(),
@@ -50,40 +49,46 @@ impl OpenConnection {
 
     /// Returns the peer: the one that a certificate names, or else its address.
     pub(crate) fn peer(&self) -> &Peer {
-        let certified = self.certified.get().and_then(|certified| certified.peer.as_ref());
+        let certified = self.identity.get().and_then(|identity| identity.certified.get());
         certified.unwrap_or_else(|| self.address())
     }
 
     /// Returns the address that a load balancer named, or else the one that connected.
     fn address(&self) -> &Peer {
-        self.named.get().map_or(&self.accepted_from, |named| &**named)
+        self.named().unwrap_or(&self.accepted_from)
+    }
+
+    /// Returns the peer that a load balancer named, if any did.
+    fn named(&self) -> Option<&Peer> {
+        self.identity.get()?.named.get()
     }
 
     /// Sets the peer that a load balancer named, which may be itself.
     pub(crate) fn name_peer(&self, peer: Peer) {
         // Cannot fail: there is one header on a connection.
-        let _ = self.named.set(Box::new(peer));
+        let _ = self.identity.get_or_init(Box::default).named.set(peer);
     }
 
     /// Sets whom the certificate of the peer names, and which senders it may be.
     pub(crate) fn certify(&self, peer: Option<Peer>, senders: Option<SenderRule>) {
-        if let Some(peer) = &peer {
+        // Neither can fail: there is one handshake on a connection.
+        if let Some(peer) = peer {
             debug!("connection {} from {peer}: at {}", self.number, self.address());
+            let _ = self.identity.get_or_init(Box::default).certified.set(peer);
         }
-        if peer.is_some() || senders.is_some() {
-            // Cannot fail: there is one handshake on a connection.
-            let _ = self.certified.set(Box::new(Certified { peer, senders }));
+        if let Some(senders) = senders {
+            let _ = self.identity.get_or_init(Box::default).senders.set(senders);
         }
     }
 
     /// Returns which senders the peer may be, if that is restricted.
     pub(crate) fn sender_rule(&self) -> Option<&SenderRule> {
-        self.certified.get()?.senders.as_ref()
+        self.identity.get()?.senders.get()
     }
 
     /// Returns what the connection is counted by, with or without a load balancer that names its peer.
     pub(crate) fn source(&self, is_named: bool) -> Source {
-        match is_named && self.named.get().is_none() {
+        match is_named && self.named().is_none() {
             true => Source::Unknown,
             false => Source::of(self.address()),
         }

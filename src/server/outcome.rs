@@ -16,7 +16,16 @@ use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 use crate::wire::layout::MAX_PAYLOAD;
 
-/// How a connection ended.
+/// A stream that was not set up in time.
+pub(crate) struct SetupLate {
+    /// What took so long.
+    pub(crate) stage: &'static str,
+    pub(crate) timeout: Duration,
+    /// Whether the peer had sent nothing at all.
+    pub(crate) silent: bool,
+}
+
+/// How a connection ended. Small, since each connection reserves space for one: long variants are boxed.
 pub(crate) enum Outcome {
     /// The peer closed it, and everything is committed. The only clean end.
     Closed,
@@ -28,12 +37,12 @@ pub(crate) enum Outcome {
     Evicted,
     /// The peer that the load balancer named may not connect, or not once more.
     NotAdmitted(Box<(Peer, NotAdmitted)>),
-    /// The stream was not set up in time: what took so long, and whether the peer had sent nothing at all.
-    SetupLate { stage: &'static str, timeout: Duration, silent: bool },
+    /// The stream was not set up in time.
+    SetupLate(Box<SetupLate>),
     /// The peer left before its first byte, as a probe does, so the stream was not set up.
     LeftAtOnce,
     /// The stream could not be set up: what failed, and why.
-    Setup(&'static str, io::Error),
+    Setup(Box<(&'static str, io::Error)>),
     /// The peer did not take its replies.
     NotTaken(Duration),
     /// It was cut off at shutdown.
@@ -51,7 +60,7 @@ pub(crate) enum Outcome {
     /// Messages are missing: the oldest message that the client has comes after the next one expected.
     Missing { committed: u64, oldest: u64 },
     /// The client's certificate does not allow the sender id. In words.
-    ForeignSender(String),
+    ForeignSender(Box<str>),
     /// The client did not ask for acknowledgements, which this server requires.
     NotAsked,
 }
@@ -107,14 +116,16 @@ pub(crate) fn report(
             log.say(Kind::Evicted, format_args!("{who}: reset after {messages}, since {why}"));
         }
         Outcome::NotAdmitted(refused) => report_refusal(log, &refused.0, refused.1),
-        Outcome::SetupLate { stage, timeout, silent } => {
-            let timeout = humantime::format_duration(*timeout);
-            let sent = if *silent { "; the peer sent nothing" } else { "" };
+        Outcome::SetupLate(late) => {
+            let SetupLate { stage, timeout, silent } = **late;
+            let timeout = humantime::format_duration(timeout);
+            let sent = if silent { "; the peer sent nothing" } else { "" };
             let line =
                 format_args!("{who}: reset, since its {stage} took longer than {timeout}{sent}");
             log.say(Kind::SetupLate, line);
         }
-        Outcome::Setup(stage, error) => {
+        Outcome::Setup(failed) => {
+            let (stage, error) = &**failed;
             log.say(Kind::Setup, format_args!("{who}: its {stage} failed: {}", Plain(error)));
         }
         Outcome::HandlerFailed(why) => {

@@ -18,7 +18,7 @@ use super::connection_state::{Phase, Snapshot};
 use super::handler::Answering;
 use super::open_connection::OpenConnection;
 use super::options::MESSAGE_TIMEOUT;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, SetupLate};
 use super::pace::{Pace, TooSlow};
 use super::shared::Shared;
 use crate::message::{Batch, Origin};
@@ -126,7 +126,8 @@ impl Receiver {
         let mut setting_up = pin!(async move {
             if expects_header {
                 let named = read_proxy_header(&mut accepted).await;
-                let named = named.map_err(|error| Outcome::Setup("PROXY header", error))?;
+                let named =
+                    named.map_err(|error| Outcome::Setup(Box::new(("PROXY header", error))))?;
                 if let Some(peer) = &named {
                     debug!(
                         "connection {} from {peer}: through {}",
@@ -142,7 +143,7 @@ impl Receiver {
             let Some(upgrade) = begin else { return Ok(None) };
             let accepted = upgrade.begin(accepted).await;
             let Accepted { stream, peer, senders } =
-                accepted.map_err(|error| Outcome::Setup(upgrade.name, error))?;
+                accepted.map_err(|error| Outcome::Setup(Box::new((upgrade.name, error))))?;
             connection.certify(peer, senders);
             Ok(Some(stream))
         });
@@ -162,7 +163,8 @@ impl Receiver {
             Poll::Pending if state.snapshot().is_expired() => {
                 let timeout = shared.message_timeout.unwrap_or_default();
                 let silent = first_read.get().is_none();
-                Poll::Ready(Err(Outcome::SetupLate { stage: stage(), timeout, silent }))
+                let late = SetupLate { stage: stage(), timeout, silent };
+                Poll::Ready(Err(Outcome::SetupLate(Box::new(late))))
             }
             // A peer that has sent nothing yet is idle; the others have the time limit of messages.
             Poll::Pending if state.snapshot().is_evicted() => match first_read.get() {

@@ -66,7 +66,11 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
          --renumber --layout --header --tls --tls-ca --tls-cert --tls-key --tls-name --proxy-protocol \
          --preamble --empty --verbose --help",
     ),
-    ("ping", &[("--timeout", &DURATIONS)], "--connect --layout --help"),
+    (
+        "ping",
+        &[("--timeout", &DURATIONS)],
+        "--connect --layout --tls --tls-ca --tls-cert --tls-key --tls-name --help",
+    ),
     ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),
     (
         "decode",

@@ -68,6 +68,21 @@ fn messages_are_sent_over_tls_and_their_peer_is_whom_the_certificate_names() {
 }
 
 #[test]
+fn a_server_is_pinged_over_tls() {
+    let files = certificates();
+    let server = serve(&files, &["--tls-client-ca", &files.text("ca.pem"), "-v"]);
+    let (address, ca, client) =
+        (server.address.to_string(), files.text("ca.pem"), as_client(&files));
+    let ping = ["ping", &address, "--tls", "--tls-ca", &ca];
+    for more in [&[][..], &["--connect"]] {
+        let options = with(&client, more);
+        check(&framelet(&[&ping[..], &options].concat(), b""), 0, &[]);
+    }
+    check(&framelet(&ping, b""), 1, &["the server requires a certificate of the client"]);
+    server.stop();
+}
+
+#[test]
 fn replies_arrive_over_tls_and_each_end_is_in_order() {
     let files = certificates();
     let server = serve(&files, &["--echo", "--output", "none", "-v"]);

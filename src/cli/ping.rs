@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::client::{AckError, AckOptions, AnswerError};
+use framelet::tls::TlsConnector;
 use framelet::wire::RefusalCode;
 use framelet::{AckClient, Address, Layout};
 use futures_lite::FutureExt;
@@ -14,6 +15,7 @@ use smol::Timer;
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::flags;
+use super::tls;
 use super::values::{DEFAULT_ADDRESS, address, duration, layout};
 
 /// Checks that a server works: connects, asks for acknowledgements as send --ack does, and leaves.
@@ -45,6 +47,26 @@ pub(crate) struct Ping {
     /// how lengths are written (default: u32be)
     #[argh(option, arg_name = "LAYOUT", default = "Layout::U32BE", from_str_fn(layout))]
     layout: Layout,
+
+    /// speak TLS, and check that the server's certificate is for the host of ADDR
+    #[argh(switch)]
+    tls: bool,
+
+    /// with --tls: PEM file of the authorities to trust (default: those of the system)
+    #[argh(option, arg_name = "FILE")]
+    tls_ca: Option<String>,
+
+    /// with --tls: PEM file of this client's certificate, if the server asks for one
+    #[argh(option, arg_name = "FILE")]
+    tls_cert: Option<String>,
+
+    /// with --tls-cert: PEM file of its key
+    #[argh(option, arg_name = "FILE")]
+    tls_key: Option<String>,
+
+    /// with --tls: the name that the server's certificate must be for, instead of the host
+    #[argh(option, arg_name = "NAME")]
+    tls_name: Option<String>,
 }
 
 /// What was seen of a server.
@@ -59,24 +81,28 @@ enum Seen {
 impl Ping {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let address = address(&self.addr)?;
+        let tls = tls::ClientOptions {
+            tls: self.tls,
+            ca: self.tls_ca.as_deref(),
+            certificate: self.tls_cert.as_deref(),
+            key: self.tls_key.as_deref(),
+            name: self.tls_name.as_deref(),
+        };
+        let tls = tls.connector(&address)?;
         let started = Instant::now();
-        let seen = smol::block_on(self.look(&address))?;
+        let seen = smol::block_on(self.look(&address, tls.as_ref()))?;
         let took = started.elapsed().as_secs_f64() * 1000.0;
         let line = format!("{address} {seen}, {took:.1} ms\n");
         io::stdout().write_all(line.as_bytes()).map_err(|error| Failure::output(&error))
     }
 
     /// Finds out what the server does, within the time limit.
-    async fn look(&self, address: &Address) -> Result<Seen, Failure> {
+    async fn look(&self, address: &Address, tls: Option<&TlsConnector>) -> Result<Seen, Failure> {
         let deadline = Instant::now().checked_add(self.timeout);
         let time_is_up = || async {
             deadline.map_or_else(Timer::never, Timer::at).await;
         };
-        let connecting = async {
-            time_is_up().await;
-            Err(io::ErrorKind::TimedOut.into())
-        };
-        let connected = address.connect().or(connecting).await;
+        let connected = tls::connect(address, tls, |_| Vec::new(), Some(self.timeout)).await;
         let stream = connected.map_err(|error| Failure::to_connect(address, "", &error, ""))?;
         if self.connect {
             return Ok(Seen::Connects);

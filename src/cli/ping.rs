@@ -13,7 +13,7 @@ use futures_lite::FutureExt;
 use smol::Timer;
 
 use super::exit_code::Exit;
-use super::failure::{Failure, plain};
+use super::failure::Failure;
 use super::flags;
 use super::tls;
 use super::values::{DEFAULT_ADDRESS, address, duration, layout};
@@ -164,10 +164,10 @@ fn failed(address: &Address, error: &AckError) -> Failure {
         }
         AckError::Refused { refusal, .. } => format!("it refuses clients: {refusal}"),
         AckError::NoAcknowledgements(AnswerError::Io(error)) => {
-            format!("it closed the connection without an answer: {}", plain(error))
+            format!("it closed the connection without an answer: {}", flags::of_io(error))
         }
         AckError::NoAcknowledgements(answer) => format!("it gives no acknowledgements: {answer}"),
-        AckError::Lost { error, .. } => plain(error),
+        AckError::Lost { error, .. } => flags::of_io(error),
         _ => error.to_string(),
     };
     Failure::new(exit, format!("{address} accepts connections, but {why}"))

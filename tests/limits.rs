@@ -210,7 +210,10 @@ fn no_value_of_an_option_makes_bench_panic() {
     let help = String::from_utf8(framelet(&["bench", "--help"], b"").stdout).unwrap();
     assert_eq!(
         help.matches("\n  --").count(),
-        numbers.len() + "echo layout header preamble skip retry json".split(' ').count()
+        numbers.len()
+            + "echo layout header tls tls-ca tls-cert tls-key tls-name preamble skip retry json"
+                .split(' ')
+                .count()
     );
     for (option, values) in numbers {
         for value in values {

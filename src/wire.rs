@@ -33,5 +33,3 @@ pub use layout::{
 pub use proxy::ProxyVersion;
 pub use sender_id::{ParseSenderIdError, SenderId};
 pub use signature::Known;
-#[doc(hidden)]
-pub use similar::nearest;

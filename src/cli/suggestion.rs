@@ -1,7 +1,5 @@
 //! Suggestions for mistyped words, and for words of other programs.
 
-pub(crate) use framelet::wire::nearest;
-
 /// Names of the commands in other programs.
 const SYNONYMS: [(&str, &str); 18] = [
     ("listen", "serve"),
@@ -29,6 +27,12 @@ pub(crate) fn command(typed: &str, commands: &[&'static str]) -> Option<&'static
     let typed = typed.to_lowercase();
     let synonym = SYNONYMS.iter().find(|(word, _)| *word == typed);
     synonym.map(|(_, command)| *command).or_else(|| nearest(&typed, commands.iter().copied()))
+}
+
+/// Returns the word most similar to the typed one, if at most a third of that differs.
+pub(crate) fn nearest<'a>(typed: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, nearest) = words.map(|word| (strsim::osa_distance(typed, word), word)).min()?;
+    (3 * distance <= typed.chars().count()).then_some(nearest)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub(crate) mod error;
 pub(crate) mod frame_queue; // frames waiting to be written
 pub(crate) mod framed; // both directions of one stream
 mod framing; // room for the bytes around a payload
+mod inquiry; // what is still read of a stream that has failed
 pub(crate) mod payloads; // messages that were read together
 pub(crate) mod pool; // all memory that holds received bytes
 pub(crate) mod reader; // from bytes to messages

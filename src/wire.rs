@@ -7,19 +7,22 @@ pub(crate) mod diagnosis; // what an impossible prefix most likely is
 pub(crate) mod empty_frames; // what an empty frame is
 pub(crate) mod error;
 pub(crate) mod escape; // text that is safe to show
+pub(crate) mod evidence; // what is known of a failed stream
 pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod judge; // which layouts read a stream
 pub(crate) mod layout; // how a message is framed
 pub(crate) mod proxy; // whom a load balancer says it speaks for
 pub(crate) mod sender_id; // who sends, across reconnections
+pub(crate) mod shape; // which protocol the frames show
 pub(crate) mod signature; // what shows other protocols
 pub(crate) mod similar; // the word that was probably meant
+pub(crate) mod stray; // a few bytes too many or too few
+pub(crate) mod suspect; // what a failed stream most likely is
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
 pub use count::Count;
-pub use diagnosis::{Cause, Suspect};
 pub use empty_frames::EmptyFrames;
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::{Escaped, WithoutPassword};
@@ -33,3 +36,4 @@ pub use layout::{
 pub use proxy::ProxyVersion;
 pub use sender_id::{ParseSenderIdError, SenderId};
 pub use signature::Known;
+pub use suspect::{Cause, Suspect};

@@ -57,6 +57,100 @@ fn a_layout_that_is_offered_reads_the_stream() {
     assert!(offers > 20, "only {offers} layouts were offered");
 }
 
+/// Returns what is said of a stream that is read in a layout.
+fn decode_says(layout: &str, stream: &[u8]) -> String {
+    said(&framelet(&["decode", "--output", "none", "--layout", layout], stream))
+}
+
+/// Layouts wide enough for a few stray bytes to be found in.
+const WIDE: [&str; 5] = ["u32be", "u32le", "u64be", "u24be", "h1:u32be+self"];
+
+#[test]
+fn what_follows_each_message_and_is_not_counted_is_named() {
+    let messages: [&[u8]; 3] = [b"{\"id\":1,\"t\":21.5}", b"{\"id\":2,\"t\":21.75}", b"{\"id\":3}"];
+    for layout in WIDE.into_iter().chain(["u16be"]) {
+        for (extra, words) in [
+            (&b"\n"[..], "1 byte longer than its length says: a line feed follows it"),
+            (b"\r\n", "2 bytes longer than its length says: CR LF follows it"),
+            (b"\0", "1 byte longer than its length says: a NUL byte follows it"),
+        ] {
+            let stream = frames(layout, &messages, extra);
+            let said = decode_says(layout, &stream);
+            // A zero byte after a message may be the first of the next length.
+            let or = format!("{layout}:data:x{}", data_encoding::HEXLOWER.encode(extra));
+            assert!(said.contains(words) || said.contains(&or), "{layout}: {said}");
+        }
+    }
+}
+
+#[test]
+fn one_to_eight_bytes_too_many_are_found() {
+    let messages: [&[u8]; 3] = [b"21.5 degrees", b"21.75 degrees", b"no change"];
+    // As a checksum, or the type of the next message.
+    let checksum = b"\x91\x3e\x07\xd4\x8a\x6f\xc2\x55";
+    for layout in WIDE {
+        for extra in 1..=checksum.len() {
+            let stream = frames(layout, &messages, &checksum[..extra]);
+            let said = decode_says(layout, &stream);
+            let bytes = framelet::wire::Count(extra as u64, "byte");
+            let words = format!("message 1 seems to be {bytes} longer than its length says");
+            let (_, offered) = decode(layout, &stream);
+            assert!(
+                said.contains(&words) || offered.is_some_and(|offered| decode(&offered, &stream).0),
+                "{layout}, {extra}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_to_eight_bytes_too_few_are_found() {
+    let messages: [&[u8]; 3] = [b"21.5 degrees here", b"21.75 degrees there", b"no change at all"];
+    for layout in ["u32be", "u32le", "u64be", "u24be"] {
+        for less in 1..=8 {
+            // Each length counts as many bytes that are not sent.
+            let whole = frames(layout, &messages, b"");
+            let width = (whole.len() - messages.concat().len()) / 3;
+            let cut = messages.map(|message| &message[..message.len() - less]);
+            let prefixes =
+                messages.map(|message| frames(layout, &[message], b"")[..width].to_vec());
+            let stream: Vec<u8> =
+                prefixes.iter().zip(cut).flat_map(|(prefix, cut)| [prefix, cut].concat()).collect();
+            let said = decode_says(layout, &stream);
+            let bytes = framelet::wire::Count(less as u64, "byte");
+            let words = match less == width {
+                true => format!("the length may count its own prefix, as in {layout}+self"),
+                false => format!("message 1 seems to be {bytes} shorter than its length says"),
+            };
+            let (_, offered) = decode(layout, &stream);
+            assert!(
+                said.contains(&words) || offered.is_some_and(|offered| decode(&offered, &stream).0),
+                "{layout}, {less}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn lengths_that_count_something_other_than_bytes_are_named() {
+    let characters = ["{\"name\":\"Øyvind Åsen\"}", "{\"name\":\"Ann\"}", "{\"price\":\"3 €\"}"];
+    for layout in ["u32be", "u32le", "u64be"] {
+        let counted = |text: &str, length: usize| {
+            let frame = frames(layout, &[&vec![b'x'; length]], b"");
+            [&frame[..frame.len() - length], text.as_bytes()].concat()
+        };
+        let stream: Vec<u8> =
+            characters.iter().flat_map(|text| counted(text, text.chars().count())).collect();
+        let said = decode_says(layout, &stream);
+        assert!(said.contains("does the length count characters, not bytes?"), "{layout}: {said}");
+        let lines = ["one\r\ntwo\r\nthree", "next", "one\r\ntwo"];
+        let stream: Vec<u8> =
+            lines.iter().flat_map(|text| counted(text, text.replace("\r\n", "\n").len())).collect();
+        let said = decode_says(layout, &stream);
+        assert!(said.contains("did line feeds become CR LF"), "{layout}: {said}");
+    }
+}
+
 /// P31.
 #[test]
 fn nothing_is_offered_that_would_not_read_what_is_no_such_layout() {

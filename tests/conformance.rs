@@ -114,16 +114,17 @@ fn every_case_gives_the_same_events_in_random_pieces() {
 }
 
 #[test]
-fn what_the_bytes_decide_is_said_before_anything_more_has_come() {
+fn what_the_bytes_decide_is_said_if_nothing_more_arrives() {
     let mut seen = 0;
     for case in Vectors::load().reads {
         let Some(failure) = case.failure.as_ref().filter(|failure| failure.needs_no_end()) else {
             continue;
         };
-        // The bytes that decide it, and not one more: reading on is a panic.
+        // The bytes that decide it, and not one more: then the stream breaks.
         let until = usize::try_from(failure.at.offset).unwrap() + failure.decided_by;
         for by in WAYS {
-            let steps = [Step::Give(until - 1), Step::Pend];
+            let breaks = Step::Fail(io::ErrorKind::ConnectionReset);
+            let steps = [Step::Give(until - 1), Step::Pend, Step::Give(1), breaks];
             let pieces = Pieces::new(&case.input[..until], steps, Tail::Forbidden);
             let outcome = outcome(pieces, case.layout, case.limit, by);
             compare(&case, &outcome, false).unwrap_or_else(|what| panic!("{case} {by:?}: {what}"));

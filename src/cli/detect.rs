@@ -23,6 +23,9 @@ pub(crate) struct Detect {
     output: Output,
 }
 
+/// So many bits of evidence leave no doubt.
+const CERTAIN: u32 = 32;
+
 #[derive(Clone, Copy)]
 enum Output {
     Lines,
@@ -43,8 +46,11 @@ impl Detect {
         let most = JUDGED as u64 + 1;
         let read = open_input(file)?.take(most).read_to_end(&mut bytes);
         read.map_err(|error| cannot_read(file, &error))?;
-        let candidates = judge(&bytes, true);
         let known = Known::find(&bytes);
+        let mut candidates = judge(&bytes, true);
+        // What is known by its first bytes may still be read in a layout, for example after a preamble, but
+        // not by chance.
+        candidates.retain(|of| known.is_none() || of.bits >= CERTAIN);
         let judged = bytes.len().min(JUDGED);
         let text: String = match self.output {
             Output::Json => candidates.iter().map(|of| self.json(of, judged)).collect(),
@@ -53,7 +59,6 @@ impl Detect {
         let mut stdout = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         stdout.write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
         match (known, candidates.is_empty()) {
-            // Text and other protocols may also be read in a layout, for example after a preamble.
             (Some(known), is_empty) => {
                 let message = format!("{known}");
                 if is_empty {
@@ -114,7 +119,7 @@ impl Detect {
 /// Says how sure it is, in a word.
 fn sure(bits: u32) -> &'static str {
     match bits {
-        32.. => "certain",
+        CERTAIN.. => "certain",
         16.. => "likely",
         _ => "possible",
     }

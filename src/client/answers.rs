@@ -13,9 +13,9 @@ use crate::stream::error::ReadError;
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::MOST_MESSAGES;
 use crate::wire::answer::{Answer, InvalidAnswer, Refusal};
-use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
+use crate::wire::suspect::Suspect;
 
 /// Reads an answer to the hello. The end of the stream is an error, and so is a count that no server can have:
 /// nearly any text of 8 bytes and more would be one.

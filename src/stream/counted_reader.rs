@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::AsyncRead;
 
 use crate::stream::pool::{BUFFER, Buffer, Pool, PooledBytes};
-use crate::wire::diagnosis::SAMPLE;
+use crate::wire::evidence::SAMPLE;
 
 /// Whole messages of up to this many bytes in total are copied out of the read buffer instead of keeping
 /// it, so that a trickle of small messages does not hold 64 KiB each.
@@ -15,6 +15,10 @@ const COPIED: usize = 4096;
 
 /// The most bytes that a hello can have. So few of each connection need not be counted.
 pub(super) const FEW: usize = 64;
+
+/// The start of a stream is kept while it is at most this long, for the case that it fails. Most that are in another
+/// layout, or in none, fail at once; and an idle connection has next to nothing.
+const START: usize = 512;
 
 /// Payloads of this length and more are read straight into their buffer, without anything that follows.
 const LARGE: usize = 2 * BUFFER;
@@ -31,11 +35,17 @@ pub(crate) struct CountedReader<R> {
     filled: usize,
     /// How many bytes have been consumed, from the start of the stream.
     offset: u64,
+    /// All that was read so far, while that is little. Boxed to keep idle readers small.
+    start: Option<Box<Start>>,
     /// Whether to read no more than was asked for.
     exact: bool,
     /// Whether the underlying stream has ended.
     at_end: bool,
 }
+
+/// The first bytes of a stream.
+#[derive(Default)]
+struct Start(Vec<u8>);
 
 impl<R> CountedReader<R> {
     pub(crate) fn new(inner: R, pool: Pool) -> CountedReader<R> {
@@ -46,6 +56,7 @@ impl<R> CountedReader<R> {
             next: 0,
             filled: 0,
             offset: 0,
+            start: None,
             exact: false,
             at_end: false,
         }
@@ -83,19 +94,35 @@ impl<R> CountedReader<R> {
     /// Returns all bytes from the start of the stream to the last buffered one, if they are still in
     /// memory.
     pub(crate) fn since_start(&self) -> Option<&[u8]> {
+        if let Some(start) = &self.start {
+            return Some(&start.0);
+        }
         let buffer = self.buffer.as_ref()?;
         (self.offset == self.next as u64).then_some(&buffer[..self.filled])
+    }
+
+    /// Keeps what was read if that is the start of the stream.
+    fn keep_start(&mut self, read: &[u8]) {
+        if self.start.is_none() && self.offset == 0 && self.filled == 0 {
+            self.start = Some(Box::default());
+        }
+        if let Some(start) = &mut self.start {
+            match start.0.len() + read.len() <= START {
+                true => start.0.extend_from_slice(read),
+                false => self.start = None,
+            }
+        }
+    }
+
+    /// Drops the start of the stream: a reader that waits between two messages holds no memory.
+    pub(crate) fn forget_start(&mut self) {
+        self.start = None;
     }
 
     /// Notes that a payload of `len` bytes is next. Long payloads often follow each other, so the prefix
     /// after one is read alone, too: then no payload byte is ever copied.
     pub(crate) fn expect(&mut self, len: usize) {
         self.exact = len >= LARGE;
-    }
-
-    /// Returns whether no more is read than was asked for.
-    pub(crate) fn is_exact(&self) -> bool {
-        self.exact
     }
 
     /// Consumes `bytes` bytes without looking at them.
@@ -220,12 +247,20 @@ impl<R: AsyncRead + Unpin> CountedReader<R> {
         Poll::Ready(Ok(read))
     }
 
-    fn poll_below(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// Reads once, without a look at the buffer. Nothing that is read here is counted.
+    pub(crate) fn poll_below(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => {
                     self.at_end = matches!(read, Ok(0));
+                    if let Ok(read) = read {
+                        self.keep_start(&buf[..read]);
+                    }
                     return Poll::Ready(read);
                 }
             }
@@ -319,7 +354,8 @@ pub(crate) mod tests {
                 // The start of a stream stays together, if it is short.
                 let start = if rest > 0 && run_len + rest <= SAMPLE { run_len } else { 0 };
                 assert_eq!(pool.held(), held + start + rest, "{run_len} {rest}");
-                assert_eq!(source.since_start(), (start > 0).then_some(&bytes[..]));
+                let is_kept = start > 0 || bytes.len() <= START;
+                assert_eq!(source.since_start(), is_kept.then_some(&bytes[..]));
                 drop((source, run));
                 assert_eq!(pool.held(), 0);
             }
@@ -347,17 +383,19 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_the_first_read_is_the_start_of_a_stream() {
-        let (mut source, _) = source([noise(10), noise(10)]);
+    fn the_start_of_a_stream_is_kept_while_it_is_short() {
+        let (mut source, _) = source([noise(10), noise(START), noise(10)]);
         fill(&mut source);
-        assert_eq!(source.since_start(), Some(&noise(10)[..]));
         source.consume(10);
+        assert_eq!(source.since_start(), Some(&noise(10)[..]));
         fill(&mut source);
-        assert_eq!((source.since_start(), source.buffered()), (None, &noise(10)[..]));
+        assert_eq!((source.since_start(), source.buffered()), (None, &noise(START)[..]));
+        source.consume(START);
+        fill(&mut source);
         let (run, from) = source.take_run(4, 1);
         assert_eq!(run[from..][..4], noise(4));
         assert_eq!((source.since_start(), source.buffered()), (None, &noise(10)[4..]));
-        assert_eq!(source.offset(), 14);
+        assert_eq!(source.offset(), 14 + START as u64);
     }
 
     #[test]
@@ -365,7 +403,7 @@ pub(crate) mod tests {
         let (mut source, pool) = source([noise(10)]);
         for (len, is_exact) in [(2 * BUFFER, true), (2 * BUFFER - 1, false)] {
             source.expect(len);
-            assert_eq!(source.is_exact(), is_exact);
+            assert_eq!(source.exact, is_exact);
         }
         source.expect(2 * BUFFER);
         assert!(matches!(source.poll_fill(&mut cx()), Poll::Ready(Ok(None))));

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 
 use crate::wire::count::Count;
-use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::io_error::{Plain, same_again};
 use crate::wire::layout::EncodeError;
+use crate::wire::suspect::Suspect;
 
 /// Why no more messages can be read.
 ///

@@ -24,18 +24,24 @@ use crate::stream::arrival::{self, Arrival};
 use crate::stream::counted_reader::{CountedReader, FEW};
 use crate::stream::error::ReadError;
 use crate::stream::framing::Framing;
+use crate::stream::inquiry::{Inquiry, Sample};
 use crate::stream::payloads::{Head, Payloads};
 use crate::stream::pool::{Place, Pool, PooledBytes};
 use crate::wire::ack::{FirstBytes, Hello};
-use crate::wire::diagnosis::{self, Evidence, Suspect};
+use crate::wire::diagnosis::diagnose;
 use crate::wire::error::{Fault, Position, ProtocolError};
+use crate::wire::evidence::{Evidence, SAMPLE};
 use crate::wire::frame::whole_frame;
 use crate::wire::layout::{Decoded, Header, Layout, LimitError};
+use crate::wire::suspect::Suspect;
 
 /// Reads whole messages from a stream of bytes.
 ///
 /// A read has three answers: a message, a clean end (the stream ended between two frames), or an error,
 /// which every later read returns again. The reader holds no buffer while it waits between messages.
+///
+/// Before it returns the error of a wrong prefix or trailer, it looks at what else arrives, up to about 4 KiB and for at
+/// most 250 ms: that shows what the stream [most likely is](crate::wire::Suspect).
 ///
 /// It is also a [`Stream`] of messages.
 ///
@@ -77,7 +83,15 @@ pub struct FrameReader<R> {
     skips_empty: bool,
     /// Whether the stream ended cleanly, between two messages.
     ended: bool,
-    failed: Option<Box<ReadError>>,
+    /// Boxed, since it is rare.
+    failed: Option<Box<Failed>>,
+}
+
+/// What is known of a stream that has failed.
+enum Failed {
+    /// A frame is wrong, and it is not yet known why.
+    Inquiry(Inquiry),
+    Finally(ReadError),
 }
 
 /// Bytes before the first frame, which are read and dropped.
@@ -230,7 +244,7 @@ impl<R> FrameReader<R> {
     /// Returns whether a message has arrived in part, or the bytes to skip before the first one.
     pub fn in_message(&self) -> bool {
         let in_preamble = || self.unfinished_preamble().is_some_and(|preamble| preamble.got > 0);
-        !self.ended && self.failed.is_none() && (self.received() > self.start || in_preamble())
+        !self.ended && self.error().is_none() && (self.received() > self.start || in_preamble())
     }
 
     /// Returns the preamble if some of it is still to be skipped.
@@ -341,6 +355,9 @@ impl<R> FrameReader<R> {
     /// Ends the stream because others wait for memory and only `bytes` bytes of the current message arrived
     /// in `time`.
     pub(crate) fn give_way(&mut self, bytes: u64, time: Duration) -> ReadError {
+        if let Some(inquiry) = self.take_inquiry() {
+            return self.conclude(inquiry);
+        }
         let want = self.announced.map_or(0, Announced::frame);
         self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time })
     }
@@ -369,6 +386,9 @@ impl<R> FrameReader<R> {
     /// # Ok::<(), std::io::Error>(()) }).unwrap();
     /// ```
     pub fn expire(&mut self, timeout: Duration) -> ReadError {
+        if let Some(inquiry) = self.take_inquiry() {
+            return self.conclude(inquiry);
+        }
         if let Some(&Preamble { got, want }) = self.unfinished_preamble() {
             return self.bad_preamble(Fault::TimedOut { got, want: Some(want), timeout });
         }
@@ -420,11 +440,26 @@ impl<R> FrameReader<R> {
         empty.map_or(self.complete > 0, |empty| self.start - self.skipped() > empty)
     }
 
+    /// Returns the error with which the stream ended.
+    fn error(&self) -> Option<&ReadError> {
+        match self.failed.as_deref() {
+            Some(Failed::Finally(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn take_inquiry(&mut self) -> Option<Inquiry> {
+        match *self.failed.take_if(|failed| matches!(**failed, Failed::Inquiry(_)))? {
+            Failed::Inquiry(inquiry) => Some(inquiry),
+            Failed::Finally(_) => None,
+        }
+    }
+
     fn end_with(&mut self, error: ReadError) -> ReadError {
         self.payload = None;
         self.framing = Framing::default();
         self.source.drop_buffer();
-        self.failed = Some(Box::new(error.clone()));
+        self.failed = Some(Box::new(Failed::Finally(error.clone())));
         error
     }
 
@@ -432,7 +467,7 @@ impl<R> FrameReader<R> {
         let got = self.got();
         // The bytes of a preamble are in no layout.
         let is_in_frame = got > 0 && self.unfinished_preamble().is_none();
-        let suspect = is_in_frame.then(|| self.suspect(None, true)).flatten();
+        let suspect = is_in_frame.then(|| self.suspect(&self.sample(), None)).flatten();
         // A failure cuts a message anywhere: a few bytes of one prove nothing about the length before them.
         let suspect = suspect.filter(|suspect| {
             matches!(suspect, Suspect::Known(_) | Suspect::Text { .. } | Suspect::Layout { .. })
@@ -449,55 +484,62 @@ impl<R> FrameReader<R> {
 
     /// Ends the stream with `fault`.
     fn protocol_error(&mut self, fault: Fault) -> ReadError {
+        let inquiry = self.inquire(fault);
+        self.conclude(inquiry)
+    }
+
+    fn inquire(&self, fault: Fault) -> Inquiry {
+        Inquiry::new(fault, self.sample())
+    }
+
+    /// Ends the stream with a fault, and with what its bytes show.
+    fn conclude(&mut self, Inquiry { fault, sample, .. }: Inquiry) -> ReadError {
         let missing = match fault {
             Fault::TruncatedPayload { got, want } => Some(want - got),
             _ => None,
         };
-        let ended = matches!(
-            fault,
-            Fault::TruncatedPrefix { .. }
-                | Fault::TruncatedPayload { .. }
-                | Fault::TruncatedTrailer { .. }
-                // Not ended, but nothing more is expected.
-                | Fault::TimedOut { .. }
-        );
         // A slow stream may still be a valid one.
         let is_wrong = !matches!(fault, Fault::Slow { .. });
-        let suspect = is_wrong.then(|| self.suspect(missing, ended)).flatten();
+        let suspect = is_wrong.then(|| self.suspect(&sample, missing)).flatten();
         let prefix = self.framing.first(self.prefix_got()).to_vec();
         let error = ProtocolError { at: self.at(), prefix, fault, suspect };
         self.end_with(ReadError::Protocol(error))
     }
 
-    /// Returns what the failed stream most likely is. `missing` is how many bytes before the end of the payload the
-    /// stream ended; `ended`, that no more bytes are expected.
-    fn suspect(&self, missing: Option<u64>, ended: bool) -> Option<Suspect> {
-        // The part of the failing frame that is in memory: the prefix, the payload so far, and the rest of
-        // the read buffer.
-        let mut frame = self.framing.first(self.prefix_got()).to_vec();
-        let mut is_cut = false;
-        for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
-            frame.extend_from_slice(&part[..part.len().min(diagnosis::SAMPLE)]);
-            is_cut |= part.len() > diagnosis::SAMPLE;
-        }
-        // If the failing frame is the first one, its bytes are also those from the start of the stream.
-        let first = self.start == self.skipped();
+    /// Returns the bytes of the stream that are in memory.
+    fn sample(&self) -> Sample {
         let skipped = usize::try_from(self.skipped()).unwrap_or(usize::MAX);
         let stream = self.source.since_start().and_then(|stream| stream.get(skipped..));
-        let stream = stream.or(first.then_some(&frame[..]));
-        let evidence = Evidence {
+        let frame_at = usize::try_from(self.start - self.skipped()).unwrap_or(usize::MAX);
+        if let Some(stream) = stream.filter(|stream| frame_at <= stream.len()) {
+            let bytes = stream.to_vec();
+            return Sample { bytes, is_from_start: true, frame_at, is_cut: false };
+        }
+        // The part of the failing frame that is in memory, and the rest of the read buffer.
+        let mut bytes = self.framing.first(self.prefix_got()).to_vec();
+        let mut is_cut = false;
+        for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
+            bytes.extend_from_slice(&part[..part.len().min(SAMPLE)]);
+            is_cut |= part.len() > SAMPLE;
+        }
+        // If the failing frame is the first one, its bytes are also those from the start of the stream.
+        Sample { bytes, is_from_start: frame_at == 0, frame_at: 0, is_cut }
+    }
+
+    /// Returns what the failed stream most likely is. `missing` is how many bytes before the end of the payload the
+    /// stream ended.
+    fn suspect(&self, sample: &Sample, missing: Option<u64>) -> Option<Suspect> {
+        diagnose(&Evidence {
             layout: self.layout,
             limit: self.limit,
             message: self.complete + 1,
-            offset: self.start,
-            frame: &frame,
-            stream,
+            bytes: &sample.bytes,
+            is_from_start: sample.is_from_start,
+            frame_at: sample.frame_at,
             missing,
-            ended,
             has_worked: self.has_worked(),
-            is_cut,
-        };
-        diagnosis::diagnose(&evidence)
+            is_cut: sample.is_cut,
+        })
     }
 }
 
@@ -743,7 +785,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         // Between two messages the reader holds no memory, so waiting for the sink here cannot deadlock.
         ready!(self.source.pool().clone().poll_room(cx, &mut self.place));
-        match ready!(self.source.poll_fill(cx)) {
+        let filled = self.source.poll_fill(cx);
+        if filled.is_pending() && self.complete > 0 {
+            self.source.forget_start();
+        }
+        match ready!(filled) {
             Ok(Some(0)) => {
                 self.ended = true;
                 Poll::Ready(Ok(false))
@@ -787,8 +833,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.ended {
             return Ok(Some(false));
         }
-        if let Some(error) = &self.failed {
-            return Err(ReadError::clone(error));
+        if let Some(error) = self.error() {
+            return Err(error.clone());
         }
         let something = self.under_way() || !self.source.buffered().is_empty();
         Ok(something.then_some(true))
@@ -842,17 +888,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 Ok(Decoded::Prefix { prefix, payload }) => {
                     let trailer = self.layout.trailer_len();
                     let announced = Announced::within(self.limit, prefix, payload, trailer);
-                    return Poll::Ready(match announced {
-                        Some(announced) => Ok(Some(announced)),
-                        None => {
-                            let fault = Fault::TooLarge { length: payload, limit: self.limit };
-                            self.fetch_evidence(cx);
-                            Err(self.protocol_error(fault))
-                        }
-                    });
+                    if let Some(announced) = announced {
+                        return Poll::Ready(Ok(Some(announced)));
+                    }
+                    let fault = Fault::TooLarge { length: payload, limit: self.limit };
+                    return self.poll_fault(cx, fault).map(Err);
                 }
                 Err(malformed) => {
-                    return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed))));
+                    return self.poll_fault(cx, Fault::Malformed(malformed)).map(Err);
                 }
             };
             let more = self.layout.rest_of_prefix(self.framing.first(got), self.source.buffered());
@@ -893,13 +936,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Poll::Ready(())
     }
 
-    /// Reads what follows a prefix that was read alone: it may show what is wrong with the prefix.
-    fn fetch_evidence(&mut self, cx: &mut Context<'_>) {
-        if self.source.is_exact() {
-            self.source.expect(0);
-            // If nothing has arrived, the prefix alone is the evidence.
-            let _ = self.source.poll_fill(cx);
+    /// Ends the stream with `fault`, after a look at what else arrives: the error stands, but its bytes may say more.
+    fn poll_fault(&mut self, cx: &mut Context<'_>, fault: Fault) -> Poll<ReadError> {
+        let mut inquiry = self.take_inquiry().unwrap_or_else(|| self.inquire(fault));
+        if inquiry.poll_more(cx, &mut self.source).is_pending() {
+            self.failed = Some(Box::new(Failed::Inquiry(inquiry)));
+            self.source.shrink();
+            return Poll::Pending;
         }
+        Poll::Ready(self.conclude(inquiry))
     }
 
     fn poll_payload(
@@ -943,7 +988,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         loop {
             let got = self.got_after(start);
             if let Err(malformed) = self.layout.check_trailer(self.trailer_got(), start) {
-                return Poll::Ready(Err(self.protocol_error(Fault::Malformed(malformed))));
+                return self.poll_fault(cx, Fault::Malformed(malformed)).map(Err);
             }
             if got == want {
                 return Poll::Ready(Ok(()));
@@ -1014,7 +1059,7 @@ impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
 
     /// Returns an error once and then the end, as stream adapters expect.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.failed.is_some() {
+        if self.error().is_some() {
             return Poll::Ready(None);
         }
         Poll::Ready(ready!(self.poll_message(cx)).transpose())

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::wire::count::Count;
-use crate::wire::diagnosis::Suspect;
 use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::layout::{MAX_PAYLOAD, Malformed};
+use crate::wire::suspect::Suspect;
 
 /// How many bytes of a prefix a text shows.
 const SHOWN: usize = 32;

@@ -8,18 +8,33 @@ use std::sync::LazyLock;
 
 use crate::wire::frame::whole_frame;
 use crate::wire::layout::{Decoded, Layout, MAX_PAYLOAD, PRESETS, Preset};
+use crate::wire::shape::{self, Shape};
+use crate::wire::signature;
 
 /// How much of a stream is judged, in bytes.
 pub const JUDGED: usize = 64 * 1024;
 
 /// Without this many bits, a layout fits by chance too often. A 16-bit length that ends with the stream has them.
-const ENOUGH: u32 = 11;
+pub(crate) const ENOUGH: u32 = 11;
 
 /// What is shown to a user who asks may be less sure: the evidence is shown, too.
 const ENOUGH_TO_SHOW: u32 = 7;
 
 /// Text is full of bytes that are lengths by chance.
 const ENOUGH_IN_TEXT: u32 = 30;
+
+/// What a frame shows of a protocol is evidence, too, in bits.
+const BY_SHAPE: u32 = 12;
+
+/// So many frames are enough to show it.
+const SHOWN_BY: u32 = 4;
+
+/// It is evidence against a layout that only one protocol has if its frames are not like those.
+const DOUBT: u32 = 8;
+
+/// A message of zeros, or an empty one, is evidence against a layout: zeros are in everything, and whatever follows
+/// them begins where the layout would have it.
+const FOR_ZEROS: u32 = 4;
 
 /// After this many whole messages, the last one may be incomplete.
 pub(crate) const MANY: usize = 4;
@@ -40,7 +55,7 @@ pub(crate) const MANY: usize = 4;
 pub struct Candidate {
     /// The layout.
     pub layout: Layout,
-    /// A protocol with this layout, if fixed bytes of it are in the stream.
+    /// The protocol with this layout that the messages show, if they show one.
     pub preset: Option<&'static Preset>,
     /// How many whole messages it reads.
     pub messages: usize,
@@ -64,13 +79,12 @@ impl Candidate {
 /// A layout to try.
 struct Tried {
     layout: Layout,
-    preset: Option<&'static Preset>,
     /// How many bits of evidence it takes to prefer it to a simple layout.
     handicap: u32,
 }
 
 /// Layouts that many protocols have, beside the plain ones and the presets.
-const USUAL: [&str; 40] = [
+const USUAL: &[&str] = &[
     "lsp",
     "dec/3a:data:x2c",
     "dec/20",
@@ -85,69 +99,71 @@ const USUAL: [&str; 40] = [
     "hex4",
     "hex8",
     "x0300:u16be+all",
+    "x1234:u16be",
     "x30:ber",
     "x5a425844:h1:u32le:h4",
+    "x02:u16be:data:x03",
     "h1:u32be+self",
     "h1:u32le+self",
     "h1:u32be",
     "h1:u32le",
+    "h1:u24be",
     "h1:u16be",
     "h1:u16le",
     "h2:u32be",
     "h2:u32le",
     "h2:u16be",
+    "h2:u16le",
     "h4:u16be",
     "h4:u16le",
+    "h4:u16be:h2",
     "h4:u32be",
     "h4:u32le",
     "h5:u32be",
     "h8:u32be",
+    "h8:u16le+all",
     "h16:u32le:h4",
     "u24le:h1",
     "u24be:h6",
     "h2:u16be+all",
     "u32be:h1",
+    "u32be:h4",
+    "u32le:h1",
+    "u32le:h4",
+    "u32be:data:h2",
     "u32be:data:h4",
+    "u32le:data:h4",
+    "u32be:data:x00",
     "u32be:data:x0a",
     "u32be:data:x0d0a",
     "u16be:h1",
+    "u16be:h2",
+    "u16be:data:h2",
 ];
 
 static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
     let mut all: Vec<Tried> = Vec::new();
-    let mut add = |layout: Layout, preset, handicap| {
+    let mut add = |layout: Layout, handicap| {
         if !all.iter().any(|tried| tried.layout == layout) {
-            all.push(Tried { layout, preset, handicap });
+            all.push(Tried { layout, handicap });
         }
     };
     // What varint reads as u8 does, and longer messages, too.
     let mut plain: Vec<Layout> = Layout::binary().collect();
     plain.sort_by_key(|layout| layout.width().is_some());
-    plain.into_iter().for_each(|layout| add(layout, None, u32::from(layout.counts_itself())));
+    plain.into_iter().for_each(|layout| add(layout, u32::from(layout.counts_itself())));
     for preset in PRESETS {
         if let Ok(layout) = preset.notation.parse() {
-            add(layout, is_telling(preset.notation).then_some(preset), 2);
+            add(layout, 2);
         }
     }
     for usual in USUAL {
         if let Ok(layout) = usual.parse() {
-            add(layout, None, if usual.starts_with('x') { 0 } else { 3 });
+            add(layout, if usual.starts_with('x') { 0 } else { 3 });
         }
     }
     all
 });
-
-/// Returns the protocol with this layout, if no other one has it.
-pub(crate) fn preset(layout: Layout) -> Option<&'static Preset> {
-    TRIED.iter().find(|tried| tried.layout == layout)?.preset
-}
-
-/// Returns whether the bytes of a stream in this layout show the protocol: other protocols have the same order
-/// of a header and a length, but not the same fixed bytes.
-fn is_telling(notation: &str) -> bool {
-    let fixed = |item: &str| item.len() >= 5 && item.starts_with('x') && !item.starts_with("x00");
-    notation.split(':').any(fixed) || notation == "hex4+self"
-}
 
 /// Returns the layouts that read a stream, best first. `ended` says that no more follows; then a layout has to
 /// read it to its end.
@@ -165,18 +181,37 @@ pub(crate) fn candidates(bytes: &[u8], limit: usize) -> Vec<Candidate> {
     candidates_with(bytes, limit, ENOUGH)
 }
 
+/// Returns whether text has a length before its first message, in digits, and possibly before the next ones.
+pub(crate) fn has_lengths_in_text(text: &[u8], limit: usize) -> bool {
+    TRIED
+        .iter()
+        .filter(|tried| tried.layout.has_text_length())
+        .any(|tried| read(tried.layout, text, limit).is_some_and(|read| read.bits >= ENOUGH))
+}
+
 fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     let bytes = &bytes[..bytes.len().min(JUDGED)];
     let is_text = bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'));
     let mut candidates: Vec<Candidate> = TRIED
         .iter()
         .filter_map(|tried| {
-            let read = read(tried.layout, bytes, limit)?;
-            let bits = read.bits.saturating_sub(tried.handicap);
+            let Read { candidate: read, frames, .. } = read_frames(tried.layout, bytes, limit)?;
+            let (preset, shown, doubt) = match shape::shape(tried.layout, &frames) {
+                Shape::Preset(preset) => (
+                    Some(preset),
+                    BY_SHAPE
+                        * u32::try_from(frames.len())
+                            .map_or(SHOWN_BY, |frames| frames.min(SHOWN_BY)),
+                    0,
+                ),
+                Shape::Open => (None, 0, 0),
+                Shape::Doubtful => (None, 0, DOUBT),
+            };
+            let bits = (read.bits + shown).saturating_sub(tried.handicap + doubt);
             // Letters are lengths by chance, digits and what ends them are not.
             let by_letters = is_text && !tried.layout.has_text_length();
             let enough = if by_letters { ENOUGH_IN_TEXT } else { enough };
-            (bits >= enough).then_some(Candidate { preset: tried.preset, bits, ..read })
+            (bits >= enough).then_some(Candidate { preset, bits, ..read })
         })
         .collect();
     candidates.sort_by_key(|of| (!of.is_exact, std::cmp::Reverse(of.bits)));
@@ -185,8 +220,26 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
 
 /// Reads `bytes` as far as whole frames go. Returns nothing if they are not valid in `layout`, or prove nothing.
 pub(crate) fn read(layout: Layout, bytes: &[u8], limit: usize) -> Option<Candidate> {
-    let (mut rest, mut messages, mut first, mut bits, mut last) = (bytes, 0, None, 0, 0);
-    let mut has_content = false;
+    read_frames(layout, bytes, limit).map(|read| read.candidate)
+}
+
+/// Returns how much is said for a layout by `bytes`, which are whole frames of it because more did not fit.
+pub(crate) fn confirmed(layout: Layout, bytes: &[u8], limit: usize) -> u32 {
+    read_frames(layout, bytes, limit).map_or(0, |read| read.candidate.bits - read.exactness)
+}
+
+/// What was read in a layout.
+struct Read<'a> {
+    candidate: Candidate,
+    frames: Vec<&'a [u8]>,
+    /// Those of the bits that are due to the end of the stream.
+    exactness: u32,
+}
+
+fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
+    let (mut rest, mut frames) = (bytes, Vec::new());
+    let (mut first, mut bits, mut last, mut zeros) = (None, 0, 0, 0);
+    let (mut has_content, mut is_text) = (false, true);
     while !rest.is_empty() {
         let (prefix, payload) = match layout.decode(rest) {
             Ok(Decoded::Prefix { prefix, payload }) => (prefix, payload),
@@ -204,24 +257,30 @@ pub(crate) fn read(layout: Layout, bytes: &[u8], limit: usize) -> Option<Candida
             }
             break;
         };
-        let proof = layout.proof(&rest[..prefix], &rest[extent.payload_end..extent.len]);
-        let ends = (rest.len() - prefix + 1).ilog2();
-        // An empty message may be any zeros.
-        if payload > 0 {
+        let (frame, after) = rest.split_at(extent.len);
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+        last = 0;
+        if !is_zero(extent.payload(frame)) {
+            let proof = layout.proof(&frame[..prefix], &frame[extent.payload_end..]);
+            let ends = (rest.len() - prefix + 1).ilog2();
             bits += proof.saturating_sub(ends);
             last = ends.min(proof);
-        } else {
-            last = 0;
+            has_content = true;
+        } else if payload > 0 || is_zero(frame) {
+            zeros += FOR_ZEROS;
         }
-        has_content |= extent.payload(rest).iter().any(|&byte| byte != 0);
+        is_text &= signature::is_text(extent.payload(frame));
         first = first.or(Some(payload));
-        messages += 1;
-        rest = &rest[extent.len..];
+        frames.push(frame);
+        rest = after;
     }
-    let is_exact = rest.is_empty();
-    let bits = if is_exact { bits + last } else { bits };
-    // Zeros are messages in any layout, so they prove nothing.
     let first = first.filter(|&first| first > 0 && has_content)?;
-    let bytes = bytes.len() - rest.len();
-    Some(Candidate { layout, preset: None, messages, bytes, is_exact, first, bits })
+    let is_exact = rest.is_empty();
+    let bits = bits.saturating_sub(zeros);
+    let exactness = if is_exact { last } else { 0 };
+    // Which side of a payload a header is on shows if the payload is text.
+    let bits = bits + exactness + u32::from(is_text);
+    let (messages, bytes) = (frames.len(), bytes.len() - rest.len());
+    let candidate = Candidate { layout, preset: None, messages, bytes, is_exact, first, bits };
+    Some(Read { candidate, frames, exactness })
 }

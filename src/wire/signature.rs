@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::wire::shape::is_bitcoin;
+
 /// Another protocol, or a kind of data, that its first bytes show.
 ///
 /// # Examples
@@ -63,7 +65,8 @@ const WITH_BOM: Known = known("text that begins with a byte order mark", UNFRAME
 const SYSLOG: Known =
     known("syslog in lines", "choose octet counting there, and the layout dec/20 here");
 const LSP: Known = known("header lines with Content-Length", "the layout lsp reads them");
-const PROXY: Known = known("a PROXY protocol header", "turn it off in the load balancer");
+const PROXY: Known =
+    known("a PROXY protocol header", "turn it off in the load balancer, or take it here");
 const TELNET: Known = known("telnet", OTHER_PORT);
 const SOCKS5: Known = known("a SOCKS5 client", "it takes this port for a proxy");
 const SOCKS4: Known = known("a SOCKS4 client", "it takes this port for a proxy");
@@ -77,8 +80,28 @@ const CBOR: Known = known("CBOR without a length prefix", UNFRAMED);
 const MYSQL: Known = known("the greeting of a MySQL server", "the layout mysql reads it");
 const MQTT: Known = known("MQTT", "the layout mqtt reads it");
 
+const POSTGRES: Known = known(
+    "the first message to PostgreSQL",
+    "it is in the layout u32be+self, and those that follow are in postgres",
+);
+const GIT: Known = known("git", "the layout git reads it");
+const RPC: Known =
+    known("ONC RPC (such as NFS)", "its lengths have a flag in the top bit, which no layout has");
+const DCE_RPC: Known = known("DCE/RPC", OTHER_PORT);
+const DNP3: Known = known("DNP3", "its checksums inside each message are in no layout");
+const X11: Known = known("an X11 client", OTHER_PORT);
+const ZEROMQ: Known = known("ZeroMQ", "its frames are in no layout");
+const RTMP: Known = known("RTMP", OTHER_PORT);
+const LUMBERJACK: Known = known("Beats (Lumberjack)", OTHER_PORT);
+const RIFF: Known = known("RIFF data (such as WAV)", UNFRAMED);
+const CAPTURE: Known = known(
+    "a packet capture",
+    "extract one direction of a connection first: tshark -r FILE -qz follow,tcp,raw,0 | grep -E '^[0-9a-f]+$' | \
+     xxd -r -p",
+);
+
 /// First bytes that nothing else has, four or more of which are enough.
-const SIGNATURES: [(&[u8], Known); 27] = [
+const SIGNATURES: &[(&[u8], Known)] = &[
     (b"HTTP/", HTTP_RESPONSE),
     (
         b"PRI * HTTP/2",
@@ -115,10 +138,44 @@ const SIGNATURES: [(&[u8], Known); 27] = [
     (b"IKETCP", known("IKE over TCP", OTHER_PORT)),
     (b"Content-Length:", LSP),
     (b"Content-Type: application/vscode", LSP),
+    (b"\xa1\xb2\xc3\xd4\0\x02\0\x04", CAPTURE),
+    (b"\xd4\xc3\xb2\xa1\x02\0\x04\0", CAPTURE),
+    (b"\xa1\xb2\x3c\x4d\0\x02\0\x04", CAPTURE),
+    (b"\x4d\x3c\xb2\xa1\x02\0\x04\0", CAPTURE),
+    (b"GIOP\x01", known("CORBA (GIOP)", OTHER_PORT)),
+    (b"8=FIX", known("FIX", "its messages end with a checksum field, not after a length")),
+    (b"\x0bMSH|", known("HL7 (MLLP)", "its messages end with 1c 0d, and have no length")),
+    (b"JRMI\0", known("Java RMI", OTHER_PORT)),
+    (b"JDWP-Handshake", known("a Java debugger (JDWP)", OTHER_PORT)),
+    (
+        b"\0SP\0",
+        known(
+            "nanomsg",
+            "after its first 8 bytes, which are to be skipped, it is in the layout nanomsg",
+        ),
+    ),
+    (b"\0AUTH ", known("D-Bus", OTHER_PORT)),
+    (b"\x60\x60\xb0\x17", known("Bolt (Neo4j)", OTHER_PORT)),
+    (b"hrpc", known("Hadoop RPC", OTHER_PORT)),
+    (b"CNXN\x01\0\0\x01", known("the ADB protocol of a device", OTHER_PORT)),
+    (b".NET\x01\0", known(".NET remoting", OTHER_PORT)),
+    (b"\xff\xd8\xff", known("a JPEG image", UNFRAMED)),
+    (b"GIF8", known("a GIF image", UNFRAMED)),
+    (b"Obj\x01\x04", known("an Avro file", UNFRAMED)),
+    (b"BZh91AY&SY", known("bzip2 data", UNFRAMED)),
 ];
 
+/// The magic number of pcapng is the same in both byte orders, and stands before a length.
+fn is_pcapng(start: &[u8]) -> bool {
+    matches!(
+        start,
+        [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..]
+            | [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x4d, 0x3c, 0x2b, 0x1a, ..]
+    )
+}
+
 /// What the first line starts with, and what is in it.
-const LINES: [(&str, &str, Known); 24] = [
+const LINES: &[(&str, &str, Known)] = &[
     ("", " HTTP/1.", HTTP_REQUEST),
     ("", " HTTP/2", HTTP_REQUEST),
     ("", " RTSP/1.", known("RTSP", OTHER_PORT)),
@@ -142,7 +199,6 @@ const LINES: [(&str, &str, Known); 24] = [
     ("-ERR unknown command", "", REDIS),
     ("-NOAUTH ", "", REDIS),
     ("+PONG\r\n", "", REDIS),
-    ("GIOP", "", known("CORBA (GIOP)", OTHER_PORT)),
 ];
 
 impl Known {
@@ -167,6 +223,12 @@ impl Known {
         };
         by_bytes.map(|(_, known)| *known).or_else(by_line).or_else(|| by_structure(start))
     }
+
+    /// Returns whether it is the header of a load balancer, which a server takes with
+    /// [`proxy_protocol`](crate::Server::proxy_protocol).
+    pub fn is_proxy_header(&self) -> bool {
+        *self == PROXY
+    }
 }
 
 /// Recognises what has no fixed first bytes, but a structure.
@@ -183,6 +245,20 @@ fn by_structure(start: &[u8]) -> Option<Known> {
         .or_else(|| is_thrift(start).then_some(THRIFT))
         .or_else(|| is_bitcoin(start).then_some(BITCOIN))
         .or_else(|| is_pickle(start).then_some(PICKLE))
+        .or_else(|| is_git(start).then_some(GIT))
+        .or_else(|| is_pcapng(start).then_some(CAPTURE))
+        .or_else(|| is_postgres(start).then_some(POSTGRES))
+        .or_else(|| is_onc_rpc(start).then_some(RPC))
+        .or_else(|| is_dce_rpc(start).then_some(DCE_RPC))
+        .or_else(|| is_dnp3(start).then_some(DNP3))
+        .or_else(|| is_x11(start).then_some(X11))
+        .or_else(|| matches!(start, [0xff, _, _, _, _, _, _, _, 0 | 1, 0x7f, ..]).then_some(ZEROMQ))
+        .or_else(|| is_rtmp(start).then_some(RTMP))
+        .or_else(|| is_lumberjack(start).then_some(LUMBERJACK))
+        .or_else(|| {
+            matches!(start, [b'R', b'I', b'F', b'F', _, _, _, _, b'A'..=b'W', _, _, _, ..])
+                .then_some(RIFF)
+        })
         .or_else(|| is_mqtt(start).then_some(MQTT))
         .or_else(|| is_mysql(start).then_some(MYSQL))
         .or_else(|| is_message_pack(start).then_some(MESSAGE_PACK))
@@ -260,10 +336,65 @@ fn is_socks5(start: &[u8]) -> bool {
     methods.len() == usize::from(*count) && methods.iter().all(|method| matches!(method, 0..=2))
 }
 
-/// A request to connect, with the user's name up to a zero.
+/// A request to connect, with the user's name up to a zero, and the server's if its address is 0.0.0.x.
 fn is_socks4(start: &[u8]) -> bool {
-    let [4, 1 | 2, _, _, _, _, _, _, user @ .., 0] = start else { return false };
-    user.iter().all(u8::is_ascii_graphic)
+    let [4, 1 | 2, _, _, address @ .., 0] = start else { return false };
+    let Some((address, names)) = address.split_at_checked(4) else { return false };
+    let has_name = matches!(address, [0, 0, 0, 1..=0xff]);
+    let mut names = names.split(|&byte| byte == 0);
+    names.clone().count() == 1 + usize::from(has_name)
+        && names.all(|name| name.iter().all(u8::is_ascii_graphic))
+}
+
+/// The version of the protocol and the user, or a request for encryption.
+fn is_postgres(start: &[u8]) -> bool {
+    matches!(start, [0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f | 0x30])
+        || matches!(start, [0, 0, _, _, 0, 3, 0 | 2, 0, b'u', b's', b'e', b'r', 0, ..])
+}
+
+/// A call in one fragment: its number, the type, and the version of the protocol.
+fn is_onc_rpc(start: &[u8]) -> bool {
+    matches!(start, [0x80, 0, _, _, _, _, _, _, 0, 0, 0, 0, 0, 0, 0, 2, ..])
+}
+
+/// The version, the type, the representation of data, and the length of all.
+fn is_dce_rpc(start: &[u8]) -> bool {
+    let [5, 0 | 1, 0..=19, _, 0x10, 0, 0, 0, low, high, ..] = start else { return false };
+    start.len() >= usize::from(*high) << 8 | usize::from(*low)
+}
+
+/// A header with its checksum.
+fn is_dnp3(start: &[u8]) -> bool {
+    let [5, 0x64, 5..=255, _, _, _, _, _, low, high, ..] = start else { return false };
+    let mut crc = 0u16;
+    for byte in &start[..8] {
+        crc ^= u16::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa6bc } else { crc >> 1 };
+        }
+    }
+    (!crc).to_le_bytes() == [*low, *high]
+}
+
+/// The byte order, the version of the protocol, and the lengths of what proves who it is.
+fn is_x11(start: &[u8]) -> bool {
+    let (name, data) = match start {
+        [b'l', 0, 11, 0, 0, 0, name, 0, data, 0, 0, 0, ..] => (name, data),
+        [b'B', 0, 0, 11, 0, 0, 0, name, 0, data, 0, 0, ..] => (name, data),
+        _ => return false,
+    };
+    let padded = |length: &u8| usize::from(*length).next_multiple_of(4);
+    start.len() == 12 + padded(name) + padded(data)
+}
+
+/// The version, a time, four zeros, and as many random bytes as the handshake has.
+fn is_rtmp(start: &[u8]) -> bool {
+    matches!(start, [3, _, _, _, _, 0, 0, 0, 0, ..]) && start.len() >= 1537
+}
+
+/// The size of a window, and then the first frame of it.
+fn is_lumberjack(start: &[u8]) -> bool {
+    matches!(start, [b'1' | b'2', b'W', 0, 0, _, _, b'1' | b'2', b'C' | b'D' | b'J', ..])
 }
 
 /// One whole frame with a short text, masked as clients do.
@@ -280,25 +411,25 @@ fn is_thrift(start: &[u8]) -> bool {
     rest.get(..usize::from(*length)).is_some_and(|name| name.iter().all(u8::is_ascii_graphic))
 }
 
-/// The magic number of a network, and the name of a command.
-fn is_bitcoin(start: &[u8]) -> bool {
-    let (Some(magic), Some(command)) = (start.first_chunk(), start.get(4..16)) else {
-        return false;
-    };
-    let networks = [[0xf9, 0xbe, 0xb4, 0xd9], [0x0b, 0x11, 9, 7], [0xfa, 0xbf, 0xb5, 0xda]];
-    networks.contains(magic) && command[0].is_ascii_lowercase() && command[11] == 0
-}
-
 /// The version, and for newer ones a frame; it ends with a full stop.
 fn is_pickle(start: &[u8]) -> bool {
     matches!(start, [0x80, 4 | 5, 0x95, _, _, _, _, _, 0, 0, 0, .., b'.'])
         || matches!(start, [0x80, 2 | 3, b']' | b'}' | b'(' | b'X' | b'c', b'q', 0, .., b'.'])
 }
 
+/// The length of a line, and a service of git.
+fn is_git(start: &[u8]) -> bool {
+    let Some((length, line)) = start.split_at_checked(4) else { return false };
+    let services: [&[u8]; 3] = [b"git-upload-pack ", b"git-receive-pack ", b"# service=git-"];
+    length.iter().all(u8::is_ascii_hexdigit)
+        && services.iter().any(|service| line.starts_with(service))
+}
+
 /// A client's first packet: it names the protocol.
 fn is_mqtt(start: &[u8]) -> bool {
-    matches!(start, [0x10, _, 0, 4, b'M', b'Q', b'T', b'T', ..])
-        || matches!(start, [0x10, _, _, 0, 4, b'M', b'Q', b'T', b'T', ..])
+    let [0x10, length, rest @ ..] = start else { return false };
+    let rest = if *length < 0x80 { rest } else { rest.get(1..).unwrap_or_default() };
+    rest.starts_with(b"\0\x04MQTT") || rest.starts_with(b"\0\x06MQIsdp")
 }
 
 /// The version of the protocol, and that of the server in digits.

@@ -287,8 +287,29 @@ fn what_follows_a_large_message_tells_what_is_wrong_with_it() {
     let chunks = [frame(2 * BUFFER), b"hello there\r\n".into()].concat();
     let mut reader = reader(&Pool::unbounded(), Chunks([chunks].into()));
     assert!(reader.poll_message(&mut cx()).is_ready());
-    let Poll::Ready(Err(error)) = reader.poll_message(&mut cx()) else { panic!() };
+    assert!(reader.poll_message(&mut cx()).is_pending());
+    let error = reader.expire(Duration::from_secs(30));
     assert!(suspect(error).unwrap().contains("\"hello there\\r\\n\""));
+}
+
+#[test]
+fn what_arrives_soon_after_a_wrong_prefix_is_evidence_too() {
+    let stream = b"\x05\0\0\0hello\x05\0\0\0world";
+    let pieces = stream.chunks(4).map(<[u8]>::to_vec).collect();
+    let mut one = reader(&Pool::unbounded(), Chunks(pieces));
+    assert!(one.poll_message(&mut cx()).is_pending());
+    assert!(one.in_message());
+    assert_eq!(one.into_parts().1, b"", "after an error, nothing is read ahead");
+    // If nothing else arrives, the error is returned in time.
+    let mut one = reader(&Pool::unbounded(), Chunks([stream.to_vec()].into()));
+    let error = futures_lite::future::block_on(one.read()).unwrap_err();
+    assert_eq!(suspect(error).as_deref(), Some("as u32le it would be 5"));
+    // A time limit that is over returns the same error at once.
+    let mut one = reader(&Pool::unbounded(), Chunks([stream.to_vec()].into()));
+    assert!(one.poll_message(&mut cx()).is_pending());
+    let ReadError::Protocol(error) = one.expire(Duration::from_secs(30)) else { panic!() };
+    assert_eq!(error.fault, Fault::TooLarge { length: 0x0500_0000, limit: 8 * MIB });
+    assert_eq!(error.suspect.unwrap().to_string(), "as u32le it would be 5");
 }
 
 #[test]

@@ -482,6 +482,11 @@ impl Layout {
         matches!(self.0, Kind::Plain { counts_itself: true, .. })
     }
 
+    /// Returns whether it is a varint and nothing else.
+    pub(crate) fn is_varint(self) -> bool {
+        matches!(self.as_plain(), Some((Field::Varint, _)))
+    }
+
     /// Returns the length of the prefix in bytes, if it is a binary integer of fixed width and nothing else.
     pub(crate) fn width(self) -> Option<usize> {
         self.as_plain()?.0.width()

@@ -13,7 +13,7 @@
 /// assert_eq!("postgres".parse::<Layout>()?.to_string(), postgres.notation);
 /// # Ok::<(), framelet::wire::ParseLayoutError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preset {
     /// The name, usable wherever a layout is.

@@ -234,6 +234,19 @@ fn a_connection_without_a_valid_proxy_header_is_refused_in_words() {
 }
 
 #[test]
+fn a_server_that_does_not_expect_a_proxy_header_says_how_to_take_it() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let server = Server::start(&[]);
+        let mut stream = server.connect();
+        stream.write_all(&[&proxy_header(version), &frame(b"hello")[..]].concat()).unwrap();
+        assert!(closed(&mut stream));
+        let log = server.stop().log;
+        let words = "a PROXY protocol header: turn it off in the load balancer, or take it here (--proxy-protocol)";
+        assert!(log.contains(words), "{log}");
+    }
+}
+
+#[test]
 fn a_proxy_header_that_stalls_runs_into_the_time_limit_of_messages() {
     let server = Server::start(&["--proxy-protocol", "--message-timeout", "100ms"]);
     let mut stream = server.connect();

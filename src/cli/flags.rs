@@ -20,7 +20,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
         ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
         (
             "allow" | "max_connections" | "max_per_address" | "max_message" | "message_timeout"
-            | "idle_timeout" | "grace" | "require_ack" | "memory",
+            | "idle_timeout" | "grace" | "require_ack" | "memory" | "proxy_protocol",
             _,
         ) => format!(" (--{})", option.replace('_', "-")),
         _ => return None,
@@ -132,6 +132,7 @@ mod tests {
         for (target, added) in [
             ("framelet::idle_timeout", Some(" (--idle-timeout)")),
             ("framelet::require_ack", Some(" (--require-ack)")),
+            ("framelet::proxy_protocol", Some(" (--proxy-protocol)")),
             ("framelet::layout::u32be+self", Some(": try --layout u32be+self")),
             ("framelet", None),
             ("framelet::layout", None),

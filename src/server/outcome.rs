@@ -11,10 +11,10 @@ use crate::net::byte_stream::Peer;
 use crate::stream::error::ReadError;
 use crate::wire::answer::RefusalCode;
 use crate::wire::count::Count;
-use crate::wire::diagnosis::Suspect;
 use crate::wire::error::{Fault, ProtocolError};
 use crate::wire::io_error::Plain;
 use crate::wire::layout::MAX_PAYLOAD;
+use crate::wire::suspect::Suspect;
 
 /// A stream that was not set up in time.
 pub(crate) struct SetupLate {
@@ -185,6 +185,9 @@ fn target(error: &ReadError) -> Cow<'static, str> {
     let ReadError::Protocol(ProtocolError { fault, suspect, .. }) = error else {
         return "framelet".into();
     };
+    if matches!(suspect, Some(Suspect::Known(known)) if known.is_proxy_header()) {
+        return "framelet::proxy_protocol".into();
+    }
     match (suspect.as_ref().map(Suspect::layout_name), fault) {
         (Some(Some(layout)), _) => format!("framelet::layout::{layout}").into(),
         (None, Fault::TooLarge { length, .. }) if *length <= MAX_PAYLOAD as u64 => {

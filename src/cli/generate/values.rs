@@ -9,8 +9,19 @@ const LENGTHS: [&str; 10] =
     ["u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u64be", "u64le", "varint"];
 
 /// Values that nobody can list.
-const FREE: [&str; 10] =
-    ["AMOUNT", "DURATION", "HEX", "ID", "MODE", "N", "NETWORK", "SIZE", "TEXT", "USER[:GROUP]"];
+const FREE: [&str; 11] = [
+    "AMOUNT",
+    "DURATION",
+    "HEX",
+    "ID",
+    "MODE",
+    "N",
+    "NAME",
+    "NETWORK",
+    "SIZE",
+    "TEXT",
+    "USER[:GROUP]",
+];
 
 /// What a shell can offer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,7 +52,9 @@ impl Values {
             ("LAYOUT", _) => {
                 Values::words(LENGTHS.into_iter().chain(PRESETS.iter().map(|of| of.name)))
             }
-            ("SINK", _) => Values::words(["stdout", "redis://"]).and_paths(&["file:", "sqlite:"]),
+            ("SINK", _) => {
+                Values::words(["stdout", "redis://", "rediss://"]).and_paths(&["file:", "sqlite:"])
+            }
             ("WHAT", _) => Values { words: generated(program).collect(), ..Values::default() },
             ("WHEN", _) => Values::words(["always", "never"]),
             ("V", _) => Values::words(["v1", "v2"]),

@@ -1137,5 +1137,17 @@ fn detect_shows_the_layouts_that_read_a_stream_and_the_command_that_does() {
 fn detect_says_what_a_stream_is_that_no_layout_reads() {
     check(&framelet(&["detect"], b"GET / HTTP/1.1\r\n\r\n"), 3, &["looks like an HTTP request"]);
     check(&framelet(&["detect"], &[0; 40]), 3, &["no layout is known that reads these 40 bytes"]);
+    let text = b"+OK ready\r\n";
+    check(&framelet(&["detect"], text), 3, &["no layout", "text without a length prefix"]);
+    let frame =
+        |text: &str, bytes: usize| [&[0, u8::try_from(bytes).unwrap()], text.as_bytes()].concat();
+    let by_characters: Vec<u8> = ["Grüße aus Köln", "Straße", "and more"]
+        .iter()
+        .flat_map(|text| frame(text, text.chars().count()))
+        .collect();
+    let said = ["no layout", "as u16be, message 1", "count characters"];
+    check(&framelet(&["detect"], &by_characters), 3, &said);
+    let output = framelet(&["detect"], b"\x04\0\0\0\x05\0\0\0\0");
+    assert_eq!(output.stderr, b"framelet: no layout is known that reads these 9 bytes\n");
     check(&framelet(&["detect", "--output", "hex"], b""), 2, &["write lines or json"]);
 }

@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::BlockingFile;
-use framelet::wire::{Candidate, Count, JUDGED, Known, judge};
+use framelet::stream::ReadError;
+use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
+use framelet::{FrameReader, Layout};
+use futures_lite::future::block_on;
 
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -70,7 +73,10 @@ impl Detect {
             (None, false) => Ok(()),
             (None, true) => {
                 let judged = Count(judged as u64, "byte");
-                let message = format!("no layout is known that reads these {judged}");
+                let mut message = format!("no layout is known that reads these {judged}");
+                if let Some(suspicion) = suspicion(&bytes) {
+                    message += &format!("; {suspicion}");
+                }
                 Err(Failure::new(Exit::Protocol, message))
             }
         }
@@ -114,6 +120,30 @@ impl Detect {
         }
         text + &format!("\n{}\n", self.command(best))
     }
+}
+
+/// Says what is wrong with bytes that no layout reads: they are text, or bytes too many follow a message.
+fn suspicion(bytes: &[u8]) -> Option<String> {
+    Layout::binary().find_map(|layout| {
+        let mut reader = FrameReader::with_layout(bytes, layout);
+        let error = loop {
+            match block_on(reader.read()) {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => break error,
+            }
+        };
+        match error {
+            ReadError::Protocol(error) => match error.suspect? {
+                text @ Suspect::Text { .. } => Some(text.to_string()),
+                // A NUL byte alone proves too little where nothing says which layout is meant.
+                Suspect::Extra { cause: Cause::Unknown | Cause::Nul, .. } => None,
+                extra @ Suspect::Extra { .. } => Some(format!("as {layout}, {extra}")),
+                _ => None,
+            },
+            _ => None,
+        }
+    })
 }
 
 /// Says how sure it is, in a word.

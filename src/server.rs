@@ -29,8 +29,9 @@ mod pruning; // removing what the sink need not keep
 mod rate_limited_log; // log lines that a peer can trigger
 mod receiver; // receives messages, within time limits
 pub(crate) mod reopen;
+pub(crate) mod run; // from the first connection to a graceful shutdown
 #[allow(clippy::module_inception)]
-pub(crate) mod server; // from the first connection to a graceful shutdown
+pub(crate) mod server; // a server, and what it is told before it runs
 mod shared; // what all connections share
 mod sync; // types that a model checker replaces
 mod turns; // what one commit contains
@@ -41,4 +42,5 @@ pub use error::ServeError;
 pub use figures::{CommitTimes, Figures, Incident, Monitor, SinkFigures, Stage, Trouble};
 pub use handler::{Echo, Handler, HandlerError, IntoReplies, Reply, Request};
 pub use reopen::Reopen;
-pub use server::{Server, Summary};
+pub use run::Summary;
+pub use server::Server;

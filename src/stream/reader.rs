@@ -10,6 +10,8 @@
 //! - Frames that lie whole in the read buffer are taken from it together, not copied one by one
 //!   ([`Payloads`]).
 
+mod announced; // what is known of what is next
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use event_listener::EventListener;
 use futures_lite::{AsyncRead, AsyncReadExt, Stream};
 
+use self::announced::{Announced, Preamble};
 use crate::stream::arrival::{self, Arrival};
 use crate::stream::counted_reader::{CountedReader, FEW};
 use crate::stream::error::ReadError;
@@ -92,53 +95,6 @@ enum Failed {
     /// A frame is wrong, and it is not yet known why.
     Inquiry(Inquiry),
     Finally(ReadError),
-}
-
-/// Bytes before the first frame, which are read and dropped.
-struct Preamble {
-    got: u64,
-    want: u64,
-}
-
-impl Preamble {
-    fn is_complete(&self) -> bool {
-        self.got >= self.want
-    }
-}
-
-/// As small as possible, since each idle connection has space for one.
-#[derive(Clone, Copy)]
-struct Announced {
-    prefix: u16,
-    trailer: u8,
-    payload: u32,
-}
-
-impl Announced {
-    fn prefix(self) -> usize {
-        usize::from(self.prefix)
-    }
-
-    fn payload(self) -> usize {
-        self.payload as usize
-    }
-
-    fn trailer(self) -> usize {
-        usize::from(self.trailer)
-    }
-
-    /// Returns the length of the whole frame.
-    fn frame(self) -> u64 {
-        (self.prefix() + self.payload() + self.trailer()) as u64
-    }
-
-    /// Returns the announced frame, if its payload is within `limit`.
-    fn within(limit: usize, prefix: usize, payload: u64, trailer: usize) -> Option<Announced> {
-        let (prefix, trailer) = (u16::try_from(prefix).ok()?, u8::try_from(trailer).ok()?);
-        let payload = u32::try_from(payload).ok()?;
-        let announced = Announced { prefix, trailer, payload };
-        Some(announced).filter(|announced| announced.payload() <= limit)
-    }
 }
 
 impl<R> FrameReader<R> {

@@ -1,19 +1,17 @@
 //! One connection, polled step by step beside a sweep that is played by hand.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::pin::Pin;
-use std::sync::{Mutex, mpsc};
-use std::task::Context;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::{self, block_on, poll_once};
-use futures_lite::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, FutureExt};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt, FutureExt};
 use smol::Timer;
 
+use self::streams::{Endless, Lagging, Stub};
 use super::*;
 use crate::net::address::Address;
 use crate::net::byte_stream::Peer;
@@ -37,6 +35,8 @@ use crate::wire::layout::{DEFAULT_MAX_MESSAGE, Layout};
 use crate::wire::sender_id::SenderId;
 
 mod heartbeats;
+mod memory;
+mod streams;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -247,247 +247,6 @@ fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection()
     });
 }
 
-/// A sink that takes nothing as long as somebody holds the other end.
-struct Blocks(mpsc::Receiver<()>);
-
-impl MessageSink for Blocks {
-    fn commit(&mut self, _: &[crate::Batch]) -> Result<(), SinkError> {
-        let _ = self.0.recv();
-        Ok(())
-    }
-}
-
-/// P6. Who sends in time is not ended for what the server has no memory for.
-#[test]
-fn the_time_until_there_is_memory_is_not_the_senders_fault() {
-    // Those that are read straight to their place, and those whose end is in a read buffer meanwhile.
-    wait_for_memory(200 * 1024, 4);
-    wait_for_memory(100 * 1024, 8);
-}
-
-/// Has 8 senders send so many messages of `len` bytes to a server that has memory for few of them.
-fn wait_for_memory(len: usize, messages: u64) {
-    const SENDERS: u64 = 8;
-    let timeout = Duration::from_millis(500);
-    let (go_on, wait) = mpsc::channel();
-    let (stop, stopped) = smol::channel::bounded::<()>(1);
-    let listener = block_on("127.0.0.1:0".parse::<Address>().unwrap().listen()).unwrap();
-    let address = listener.address().unwrap().to_string();
-    let shutdown = async move {
-        let _ = stopped.recv().await;
-    };
-    let server = Server::new(listener)
-        .max_message(len)
-        .memory(2 * len)
-        .message_timeout(timeout)
-        .collect(Blocks(wait));
-    let server = smol::spawn(server.run(shutdown));
-    let senders: Vec<_> = (0..SENDERS)
-        .map(|_| {
-            let mut client = TcpStream::connect(&address).unwrap();
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
-            thread::spawn(move || -> io::Result<usize> {
-                for _ in 0..messages {
-                    client.write_all(&frame(&vec![1; len]))?;
-                }
-                client.shutdown(Shutdown::Write)?;
-                client.read(&mut [0])
-            })
-        })
-        .collect();
-    // There is memory for a megabyte of them; the others are under way all this time.
-    thread::sleep(4 * timeout);
-    drop(go_on);
-    for sender in senders {
-        assert_eq!(sender.join().unwrap().expect("an orderly end"), 0);
-    }
-    drop(stop);
-    assert_eq!(block_on(server).unwrap().messages, SENDERS * messages);
-}
-
-/// Serves the start of `message` while others wait for memory for `ticks`; returns how it ended after more than
-/// half a second, if it did.
-fn while_others_wait(message: &[u8], ticks: u64, more: usize) -> Option<String> {
-    // Of 1 MiB, 600 ms are more than the slack of 1/64.
-    let timeout = Some(Duration::from_secs(30));
-    let server = server(&Options { message_timeout: timeout, ..Options::default() });
-    let (mut connection, mut client) = connection(&server, None);
-    let origin = Arc::clone(&connection.receiver.connection);
-    let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
-    let (start, rest) = message.split_at(1000.min(message.len() - 1));
-    server.set_shortage(Some(ticks));
-    client.write_all(start).unwrap();
-    block_on(async {
-        let mut run = Box::pin(connection.run());
-        let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
-        serve_until(&mut run, is_read).await;
-        Timer::after(Duration::from_millis(600)).await;
-        client.write_all(&rest[..more]).unwrap();
-        let started = Instant::now();
-        while more > 0 && socket.unread() < Some(more as u64) {
-            assert!(started.elapsed() < PATIENCE, "it did not come");
-        }
-        match poll_once(&mut run).await? {
-            Outcome::Read(error) => Some(error.to_string()),
-            _ => panic!("ended otherwise"),
-        }
-    })
-}
-
-/// P25.
-#[test]
-fn a_message_that_stalls_gives_way_once_others_have_waited_for_its_memory() {
-    let message = frame(&vec![b'm'; 1 << 20]);
-    let ended = while_others_wait(&message, STARVED, 0).expect("an end");
-    let (before, after) =
-        ("message 1 at byte 0: nothing came in ", "ms while others waited for memory: ");
-    assert!(ended.starts_with(before) && ended.contains(after), "{ended}");
-    assert!(ended.contains("got 1000 of 1048580 bytes"), "{ended}");
-    let ended = while_others_wait(&message, STARVED, 1).expect("an end");
-    assert!(ended.contains(": only 1 byte came in "), "{ended}");
-    // It takes more than a moment, and a pace that is too slow.
-    assert_eq!(while_others_wait(&message, STARVED - 1, 0), None);
-    assert_eq!(while_others_wait(&message, STARVED, 40_000), None);
-    assert_eq!(while_others_wait(&frame(b"short"), STARVED, 0), None);
-}
-
-/// P25. The time before its first byte is not a message's own.
-#[test]
-fn a_message_is_judged_for_its_own_time_only() {
-    let server = server(&Options::default());
-    let (mut connection, mut client) = connection(&server, None);
-    let origin = Arc::clone(&connection.receiver.connection);
-    let socket = connection.receiver.reader.get_ref().clone();
-    let (small, large) = (frame(b"small"), frame(&vec![b'm'; 1 << 20]));
-    server.set_shortage(Some(STARVED));
-    client.write_all(&small[..6]).unwrap();
-    block_on(async {
-        let mut run = Box::pin(connection.run());
-        serve_until(&mut run, || origin.state.phase() == Phase::InMessage).await;
-        Timer::after(Duration::from_millis(600)).await;
-        client.write_all(&[&small[6..], &large[..10]].concat()).unwrap();
-        serve_until(&mut run, || socket.unread() == Some(0)).await;
-        assert!(poll_once(&mut run).await.is_none());
-    });
-}
-
-/// P25. Of two messages without a share of the memory, one goes over the limit and stalls, and the other one waits
-/// for it.
-#[test]
-fn a_message_that_waits_for_memory_does_not_have_to_give_way() {
-    let len = 1 << 20;
-    let (max_message, memory) = (Some(len), Some(2 * len));
-    let server = server(&Options { max_message, memory, ..Options::default() });
-    let _full = server.pool.hold_for_peer(len);
-    let [(mut first, mut stalls), (mut second, mut waits)] =
-        [(); 2].map(|()| connection(&server, None));
-    let [over, starves] =
-        [&first, &second].map(|connection| Arc::clone(&connection.receiver.connection));
-    server.set_shortage(Some(STARVED));
-    block_on(async {
-        let (mut first, mut second) = (Box::pin(first.run()), Box::pin(second.run()));
-        stalls.write_all(&frame(&vec![b'm'; len])[..1000]).unwrap();
-        serve_until(&mut first, || over.state.phase() == Phase::InMessage).await;
-        waits.write_all(&frame(&vec![b'm'; len])[..1000]).unwrap();
-        serve_until(&mut second, || starves.state.phase() == Phase::Starving).await;
-        Timer::after(Duration::from_millis(600)).await;
-        assert!(poll_once(&mut second).await.is_none());
-        assert!(poll_once(&mut first).await.is_some(), "it does not give way");
-        // Which makes room.
-        serve_until(&mut second, || starves.state.phase() == Phase::InMessage).await;
-    });
-}
-
-/// The reactor may have to say twice that something has come. That must not cost a place in the line.
-#[test]
-fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has() {
-    let server = server(&Options::default());
-    let (mut connection, mut client) = connection(&server, None);
-    let socket = connection.receiver.reader.get_ref().clone();
-    let mut arrives = |payload: &[u8]| {
-        client.write_all(&frame(payload)).unwrap();
-        wait_for_arrival(&socket, payload.len() + 4);
-    };
-    block_on(async {
-        arrives(b"a");
-        let read = poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await;
-        assert_eq!(read.map(messages), Some(1));
-        assert!(connection.receiver.reader.get_ref().would_block_hint(), "as far as it knows");
-        let taken = server.pool.lend(Buffer::from(&vec![0; 64 << 20][..]));
-        arrives(b"b");
-        assert!(poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await.is_none());
-        assert!(connection.receiver.reader.waits_for_memory());
-        drop(taken);
-        let read = poll_once(poll_fn(|cx| connection.receiver.poll_arrival(cx))).await;
-        assert_eq!(read.map(messages), Some(1), "it has its turn");
-    });
-}
-
-/// A stream that the test feeds, and which takes as many bytes as the test allows.
-#[derive(Clone, Default)]
-struct Stub(Arc<Mutex<StubState>>);
-
-#[derive(Default)]
-struct StubState {
-    input: VecDeque<u8>,
-    output: Vec<u8>,
-    takes: usize,
-}
-
-impl Stub {
-    fn feed(&self, bytes: &[u8]) {
-        self.0.lock().unwrap().input.extend(bytes);
-    }
-
-    fn allow(&self, bytes: usize) {
-        self.0.lock().unwrap().takes += bytes;
-    }
-
-    /// Returns how many bytes were not read.
-    fn unread(&self) -> usize {
-        self.0.lock().unwrap().input.len()
-    }
-
-    fn output(&self) -> Vec<u8> {
-        self.0.lock().unwrap().output.clone()
-    }
-}
-
-impl AsyncRead for Stub {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.0.lock().unwrap().input.read(buf)? {
-            0 => Poll::Pending,
-            read => Poll::Ready(Ok(read)),
-        }
-    }
-}
-
-impl AsyncWrite for Stub {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock().unwrap();
-        let len = buf.len().min(state.takes);
-        state.takes -= len;
-        state.output.extend(&buf[..len]);
-        if len == 0 { Poll::Pending } else { Poll::Ready(Ok(len)) }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// Polls a few times, since a stub wakes nobody.
 fn poll_some(run: &mut (impl Future<Output = Outcome> + Unpin)) -> Option<Outcome> {
     (0..4).find_map(|_| block_on(poll_once(&mut *run)))
@@ -623,42 +382,6 @@ fn replies_before_a_failure_reach_the_peer_and_half_a_frame_follows() {
     }
 }
 
-/// A stream that is told of its bytes later than the kernel has them, as the reactor may do.
-struct Lagging(ByteStream, u32);
-
-impl AsyncRead for Lagging {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.1 > 0 {
-            self.1 -= 1;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Lagging {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
-    }
-}
-
 /// Sends a hello of an upgrade and a message to a server that then shuts down, and returns how many messages
 /// it received. The upgrade and the upgraded stream are told so many times that there is nothing.
 fn received_at_shutdown(upgrade_lags: u32, stream_lags: u32) -> u64 {
@@ -685,40 +408,6 @@ fn what_has_arrived_below_another_stream_at_shutdown_is_read() {
     for (upgrade_lags, stream_lags) in [(0, 0), (2, 0), (0, 2), (2, 2)] {
         let received = received_at_shutdown(upgrade_lags, stream_lags);
         assert_eq!(received, 1, "{upgrade_lags} {stream_lags}");
-    }
-}
-
-/// A stream that always has more: the same frame over and over.
-struct Endless(Vec<u8>, usize);
-
-impl AsyncRead for Endless {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let next = self.0[self.1..].iter().chain(self.0.iter().cycle()).take(buf.len());
-        buf.iter_mut().zip(next).for_each(|(byte, next)| *byte = *next);
-        self.1 = (self.1 + buf.len()) % self.0.len();
-        Poll::Ready(Ok(buf.len()))
-    }
-}
-
-impl AsyncWrite for Endless {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -805,46 +494,5 @@ fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
         });
         let expected = [&welcome[..], &[0xff]].concat();
         assert_eq!(stub.output(), expected, "{taken} taken before");
-    }
-}
-
-/// The kernel does not report the middle of a large message before there is much of it, or all.
-#[test]
-fn what_the_log_says_of_a_message_includes_what_the_kernel_has_not_reported() {
-    let server = server(&Options::default());
-    for gives_way in [true, false] {
-        server.set_shortage(None);
-        let (mut connection, mut client) = connection(&server, None);
-        let origin = Arc::clone(&connection.receiver.connection);
-        let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
-        let message = frame(&vec![b'm'; 1 << 20]);
-        // The second one has a buffer for all of it, that of the first one.
-        let (start, rest) = ([&message[..], &message[..1000]].concat(), message[1000..].to_vec());
-        let started = thread::spawn(move || client.write_all(&start).map(|()| client));
-        block_on(async {
-            let mut run = Box::pin(connection.run());
-            let is_read = || state.phase() == Phase::InMessage && socket.unread() == Some(0);
-            serve_until(&mut run, || started.is_finished() && is_read()).await;
-            let mut client = started.join().unwrap().unwrap();
-            client.write_all(&rest[..100_000]).unwrap();
-            let started = Instant::now();
-            while socket.unread() < Some(100_000) {
-                assert!(started.elapsed() < PATIENCE, "it did not come");
-            }
-            match gives_way {
-                true => {
-                    server.set_shortage(Some(STARVED));
-                    assert!(poll_once(&mut run).await.is_none());
-                    assert_eq!(socket.unread(), Some(100_000));
-                    Timer::after(Duration::from_millis(600)).await;
-                }
-                false => state.expire(state.snapshot()),
-            }
-            let Some(Outcome::Read(error)) = poll_once(&mut run).await else { panic!("not ended") };
-            let error = error.to_string();
-            let why = if gives_way { "nothing came in " } else { "not complete within 30s" };
-            assert!(error.contains(why), "{error}");
-            assert!(error.contains("got 101000 of 1048580 bytes"), "{error}");
-        });
     }
 }

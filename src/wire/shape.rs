@@ -241,9 +241,9 @@ pub(crate) fn shape(layout: Layout, frames: &[&[u8]]) -> Shape {
     let notation = layout.to_string();
     let shows = |preset: &&Preset| {
         let shows = SHAPES.iter().find(|(name, _)| *name == preset.name);
-        preset.notation == notation && shows.is_some_and(|(_, shows)| shows(frames))
+        shows.is_some_and(|(_, shows)| shows(frames))
     };
-    match PRESETS.iter().find(shows) {
+    match PRESETS.iter().filter(|preset| preset.notation == notation).find(shows) {
         Some(preset) => Shape::Preset(preset),
         // Other protocols have sequences of BER, too.
         None if notation == "x30:ber" && frames.iter().all(|frame| is_ber(frame)) => Shape::Open,

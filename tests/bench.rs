@@ -379,6 +379,9 @@ fn a_preamble_that_is_longer_than_a_read_is_skipped() {
     });
     let arguments = ["--echo", "--skip", "200000", "--count", "1000", "--warm-up", "0s"];
     assert_eq!(figures(&address, &arguments)["messages"], 1000);
+    let too_much = ["--echo", "--skip", "18446744073709551615", "--timeout", "200ms"];
+    let said = " bytes to be skipped (--skip) did not come within 200ms (--timeout)";
+    check(&bench(&address, &too_much), 4, &[said]);
 }
 
 // ---- reports

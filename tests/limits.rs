@@ -197,7 +197,9 @@ fn no_limit_makes_encode_or_decode_panic() {
 fn no_value_of_an_option_makes_bench_panic() {
     let server = Server::start(&["--echo", "--output", "none"]);
     let echo = server.address.to_string();
-    let numbers: [Tried; 8] = [
+    let numbers: [Tried; 10] = [
+        ("--skip", &COUNTS),
+        ("--retry", &DURATIONS),
         ("--rate", &COUNTS),
         ("--connections", &COUNTS),
         ("--threads", &COUNTS),
@@ -211,7 +213,7 @@ fn no_value_of_an_option_makes_bench_panic() {
     assert_eq!(
         help.matches("\n  --").count(),
         numbers.len()
-            + "echo layout header tls tls-ca tls-cert tls-key tls-name preamble skip retry json"
+            + "echo layout header tls tls-ca tls-cert tls-key tls-name preamble json"
                 .split(' ')
                 .count()
     );
@@ -225,8 +227,13 @@ fn no_value_of_an_option_makes_bench_panic() {
                 let mut command = Command::new("bash");
                 command.args(["-c", "ulimit -n 64; exec \"$@\"", "bash", FRAMELET, "bench", &echo]);
                 command.args(mode).args([option, value]);
-                let defaults =
-                    [("--duration", "20ms"), ("--warm-up", "0s"), ("--connections", "2")];
+                let defaults = [
+                    ("--duration", "20ms"),
+                    ("--warm-up", "0s"),
+                    ("--connections", "2"),
+                    // For replies that never come.
+                    ("--timeout", "1s"),
+                ];
                 for (name, default) in defaults {
                     let replaced = name == option || name == "--duration" && option == "--count";
                     if option == "--threads" && name == "--connections" {

@@ -131,6 +131,14 @@ fn who_is_not_trusted_is_told_why_and_what_to_do() {
     check(&send(&address, Some(&files), &[]), 1, &[required]);
     // At once, since no attempt will ever succeed.
     check(&send(&address, Some(&files), &["--ack", "--retry", "1h"]), 1, &[required]);
+    let untrusted = "signed by an authority that is not trusted here (--tls-ca)";
+    check(&send(&address, Some(&others), &["--retry", "1h"]), 1, &[untrusted]);
+    #[cfg(feature = "bench")]
+    {
+        let ca = others.text("ca.pem");
+        let bench = ["bench", &address, "--tls", "--tls-ca", &ca, "--retry", "1h"];
+        check(&framelet(&bench, b""), 1, &[untrusted]);
+    }
     let words = "does not trust the authority that signed the certificate of this client";
     check(&send(&address, Some(&files), &with(&foreign, &[])), 1, &[words]);
     let words = "signed by an authority that is not trusted here (--tls-ca)";

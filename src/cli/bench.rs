@@ -171,7 +171,8 @@ impl Bench {
             .map_err(|error| usage("--size", &error.to_string()))?;
         raise_file_limit();
         let hint = if retry.is_zero() { " (--retry 10s keeps trying)" } else { "" };
-        let sockets = retrying(retry, || plan.connect(hint))?;
+        let sockets = retrying(retry, || plan.connect())
+            .map_err(|error| Failure::to_connect(&plan.address, "", &error, hint))?;
         let stop = stop_flag()?;
         let tally = plan.measure(&block, sockets, &stop)?;
         let report = Report { plan: &plan, tally: &tally };
@@ -236,28 +237,28 @@ impl Bench {
 }
 
 /// Tries to connect for so long, for a server that has not started yet.
-fn retrying<T>(retry: Duration, connect: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+fn retrying<T>(retry: Duration, connect: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let started = Instant::now();
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     loop {
         let left = retry.saturating_sub(started.elapsed());
         match connect() {
-            Err(_) if !left.is_zero() => thread::sleep(backoff.next_wait().min(left)),
+            Err(error) if !left.is_zero() && tls::may_pass(&error) => {
+                thread::sleep(backoff.next_wait().min(left))
+            }
             result => return result,
         }
     }
 }
 
 impl Plan {
-    /// Opens all connections. `hint` is for the failure of a server that is not there.
-    fn connect(&self, hint: &str) -> Result<Vec<Open>, Failure> {
-        let failed = |error| Failure::to_connect(&self.address, "", &error, hint);
-        let addresses = connection::resolve(&self.address, self.timeout).map_err(failed)?;
+    /// Opens all connections.
+    fn connect(&self) -> io::Result<Vec<Open>> {
+        let addresses = connection::resolve(&self.address, self.timeout)?;
         (0..self.connections)
             .map(|_| {
                 let tls = self.tls.as_ref().map(|tls| (tls, &self.address));
-                let opened = connection::open(&addresses, tls, &self.preamble.0, self.timeout);
-                opened.map_err(failed)
+                connection::open(&addresses, tls, &self.preamble.0, self.timeout)
             })
             .collect()
     }

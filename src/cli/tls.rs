@@ -141,6 +141,11 @@ pub(crate) async fn connect(
     handshake.or(timed_out).await
 }
 
+/// Returns whether another attempt to connect may succeed although nothing is changed.
+pub(crate) fn may_pass(error: &io::Error) -> bool {
+    !TlsError::of(error).is_some_and(TlsError::is_refusal)
+}
+
 fn shown(timeout: Option<Duration>) -> humantime::FormattedDuration {
     humantime::format_duration(timeout.unwrap_or_default())
 }

@@ -53,7 +53,7 @@ impl TlsError {
 
     /// Returns whether one side does not trust the other, or does not speak TLS: another attempt helps only if
     /// something is changed.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub fn is_refusal(&self) -> bool {
         !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_) | TlsError::Other(_))
     }
 }

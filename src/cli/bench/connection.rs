@@ -295,6 +295,11 @@ impl Connection {
         }
     }
 
+    /// Returns how many bytes before the first frame of the server have not come.
+    pub(super) fn to_skip(&self) -> u64 {
+        self.skip
+    }
+
     pub(super) fn fault(&self, kind: Kind, what: impl std::fmt::Display) -> Fault {
         Fault { kind, text: format!("connection {}: {what}", self.number) }
     }

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use framelet::wire::Count;
+
 use super::block::{Block, Cursor};
 use super::connection::{Connection, Fault, Kind, Wrote};
 use super::load::{Ready, Traffic};
@@ -385,9 +387,14 @@ impl Traffic for Echo<'_> {
         let timeout = humantime::format_duration(timeout);
         for token in 0..self.connections.len() {
             let Some(echoing) = &self.connections[token] else { continue };
-            let what = format!(
-                "no reply came within {timeout} (--timeout); is it an echo server? (serve --echo)"
-            );
+            let what = match echoing.connection.to_skip() {
+                0 => "no reply came within".into(),
+                bytes => {
+                    format!("{} to be skipped (--skip) did not come within", Count(bytes, "byte"))
+                }
+            };
+            let hint = "(--timeout); is it an echo server? (serve --echo)";
+            let what = format_args!("{what} {timeout} {hint}");
             let fault = echoing.connection.fault(Kind::TimedOut, what);
             self.fail(token, fault);
         }

@@ -48,7 +48,7 @@ impl Send {
                 Err(error) => error,
             };
             let left = self.retry.unwrap_or_default().saturating_sub(started.elapsed());
-            if left.is_zero() {
+            if left.is_zero() || !tls::may_pass(&error) {
                 return Err(self.not_connected(address, &error));
             }
             debug!("cannot connect to {address}: {}; retrying", plain(&error));
@@ -58,7 +58,7 @@ impl Send {
 
     pub(super) fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
         let retry = self.retry.unwrap_or(if self.ack { ack::RETRY } else { Duration::ZERO });
-        let (tried, retrying) = match retry.is_zero() {
+        let (tried, retrying) = match retry.is_zero() || !tls::may_pass(error) {
             true => (String::new(), " (--retry 10s keeps trying)"),
             false => (format!(" within {}", humantime::format_duration(retry)), ""),
         };

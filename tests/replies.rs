@@ -123,6 +123,26 @@ fn the_timeout_is_for_each_reply_and_begins_again_with_each() {
 }
 
 #[test]
+fn a_server_that_does_not_read_is_waited_for_and_the_user_is_told() {
+    let (go_on, told) = channel();
+    let address = odd_server(move |mut stream| {
+        told.recv().unwrap();
+        assert_eq!(read_frame(&mut stream).unwrap().len(), 8 << 20);
+        stream.write_all(&frame(b"read")).unwrap();
+    });
+    let mut command = Command::new(FRAMELET);
+    command.args(["send", &address, "--input", "whole", "--timeout", "100ms", "--hang-up"]);
+    command.args(["--expect", "1"]);
+    let running = Running::start(command, &vec![b'm'; 8 << 20]);
+    let words = "the server has read nothing for 100ms; waiting until it does";
+    running.wait_until_it_says(words);
+    go_on.send(()).unwrap();
+    let output = running.wait();
+    check(&output, 0, &[words]);
+    assert_eq!(output.stdout, b"read\n");
+}
+
+#[test]
 fn hang_up_ends_the_sending_direction_after_the_replies_and_waits_for_the_end() {
     for each in [&["--expect", "1"][..], &["--each"]] {
         // What comes after the end of the messages is printed, too.

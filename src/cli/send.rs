@@ -24,6 +24,7 @@ mod exchange; // the conversation without them
 mod identity; // the sender's id, and its state file
 mod messages; // what is sent
 mod options;
+mod outgoing; // the direction to the server
 mod progress;
 
 impl Send {

@@ -15,13 +15,13 @@ use framelet::{Batch, FrameReader};
 use futures_lite::{AsyncWriteExt, FutureExt};
 use smol::Timer;
 use smol::channel::{Receiver, unbounded};
-use smol::lock::Mutex;
 
 use super::super::exit_code::Exit;
 use super::super::failure::Failure;
 use super::super::flags;
 use super::messages::Messages;
 use super::options::Send;
+use super::outgoing::Outgoing;
 
 /// How long a server may take to close the connection after bad input. What was sent is in flight by then,
 /// and the exit code reports only the bad input.
@@ -68,8 +68,7 @@ impl Send {
             .map_err(|error| Failure::output(&error))?;
         let (replied, new_replies) = unbounded();
         let written = Cell::new(0);
-        // Frames are written whole, so that heartbeats come between them.
-        let outgoing = Mutex::new(socket.clone());
+        let outgoing = Outgoing::new(socket.clone(), self.timeout.0);
         let mut sending = pin!(async {
             match self.each {
                 true => self.send_each(&outgoing, &preamble, messages, new_replies, &written).await,
@@ -238,13 +237,13 @@ impl Send {
     /// messages in `written`; `new_replies` is closed if no more can be sent.
     async fn send_each(
         &self,
-        socket: &Mutex<ByteStream>,
+        outgoing: &Outgoing,
         preamble: &[u8],
         mut messages: Messages,
         new_replies: Receiver<u64>,
         written: &Cell<u64>,
     ) -> Result<Sent, Unsent> {
-        write(socket, preamble).await?;
+        outgoing.write(preamble).await?;
         let (mut sent, mut replies) = (Sent::default(), 0);
         while let Some(composed) = messages.next().await {
             let chunk = match composed {
@@ -261,7 +260,7 @@ impl Send {
                 sent.messages += 1;
                 // Counted first: the reply may be there before the write has returned.
                 written.set(sent.messages);
-                write(socket, frame).await?;
+                outgoing.write(frame).await?;
                 let late = async {
                     self.timer().await;
                     Err(self.no_reply_in_time(sent.messages))
@@ -282,13 +281,13 @@ impl Send {
     }
 
     /// Sends heartbeats back, as soon as no frame is being written.
-    async fn send_back(&self, heartbeats: u64, socket: &Mutex<ByteStream>) -> io::Result<()> {
+    async fn send_back(&self, heartbeats: u64, outgoing: &Outgoing) -> io::Result<()> {
         let mut frame = Vec::new();
         // Cannot fail: the layout has such frames, since some have arrived.
         let _ = append_frame(&mut frame, self.layout, 0, &[]);
         // They were read together, so they take little memory.
         let frames = frame.repeat(usize::try_from(heartbeats).unwrap_or_default());
-        write(socket, &frames).await
+        outgoing.write(&frames).await
     }
 
     /// Returns how many replies are awaited in all, once this many messages have been sent.
@@ -398,25 +397,14 @@ impl From<Failure> for Unsent {
     }
 }
 
-/// Writes bytes, also those that TLS would keep until there are more.
-async fn write(socket: &Mutex<ByteStream>, bytes: &[u8]) -> io::Result<()> {
-    let mut socket = socket.lock().await;
-    socket.write_all(bytes).await?;
-    socket.flush().await
-}
-
 /// Sends the preamble, at once, and the composed messages.
-async fn send(
-    socket: &Mutex<ByteStream>,
-    preamble: &[u8],
-    mut messages: Messages,
-) -> io::Result<Sent> {
-    write(socket, preamble).await?;
+async fn send(outgoing: &Outgoing, preamble: &[u8], mut messages: Messages) -> io::Result<Sent> {
+    outgoing.write(preamble).await?;
     let mut sent = Sent::default();
     while let Some(composed) = messages.next().await {
         match composed {
             Ok(chunk) => {
-                write(socket, &chunk.bytes).await?;
+                outgoing.write(&chunk.bytes).await?;
                 sent.messages += chunk.messages;
             }
             Err(failure) => sent.input = Some(failure),

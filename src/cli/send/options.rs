@@ -18,7 +18,7 @@ use super::super::values::{
     subcommand,
     name = "send",
     help_triggers("-h", "--help", "help"),
-    note = "Without --expect and --each, send waits at the end of the input until the server closes the connection: it has then read everything, and a framelet server has also written it. Through a proxy, a close proves nothing; only --ack proves delivery.",
+    note = "Without --expect and --each, send waits at the end of the input until the server closes the connection: it has then read everything, and a framelet server has also written it. Through a proxy, a close proves nothing; only --ack proves delivery. While the server does not read, send waits without limit, and says so once.",
     note = "The sender's id is that of --sender-file or --sender, else of the variable FRAMELET_SENDER, else a random one. Anyone who knows it can take the sender's place; --sender shows it in the list of processes."
 )]
 pub(crate) struct Send {

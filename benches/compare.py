@@ -23,6 +23,7 @@ import resource
 import shlex
 import signal
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -50,6 +51,7 @@ class Effort:
     seconds: float  # of load, per server and scenario
     lines: int  # messages, where they are written to a file
     idle: int  # connections, for the memory of one
+    handshakes: int  # TLS connections, for the time of one and the memory of one
     starts: int  # in each round
 
 
@@ -143,14 +145,35 @@ def pinned(core, command):
     return command if core is None else ["taskset", "--cpu-list", str(core), *command]
 
 
-def commands(built):
-    """For each server, how it is told to count, to echo, and to print each message as a line."""
+class Certificates:
+    """An authority, and a server's certificate for 127.0.0.1."""
+
+    def __init__(self, directory):
+        self.ca, self.certificate, self.key = (
+            str(Path(directory) / name) for name in ("ca.pem", "server.pem", "server.key")
+        )
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2"]
+        authority = ["-subj", "/CN=Example CA", "-keyout", f"{directory}/ca.key", "-out", self.ca]
+        self._make("req", "-x509", *key, *authority)
+        server = ["-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1"]
+        by = ["-CA", self.ca, "-CAkey", f"{directory}/ca.key", "-addext", "basicConstraints=CA:FALSE"]
+        self._make("req", "-x509", *key, *server, *by, "-keyout", self.key, "-out", self.certificate)
+
+    def _make(self, *command):
+        done = subprocess.run(["openssl", *command], capture_output=True, text=True, timeout=LIMIT)
+        if done.returncode != 0:
+            raise Failed(f"openssl makes no certificate: {done.stderr.strip()}")
+
+
+def commands(built, files):
+    """For each server, how it is told to count, to echo, to print each message as a line, and to count over TLS."""
     framelet = [f"{built}/framelet", "serve", "127.0.0.1:0", "--output"]
     servers = {
         OURS: {
             "count": [*framelet, "none"],
             "echo": [*framelet, "none", "--echo"],
             "lines": [*framelet, "lines"],
+            "tls": [*framelet, "none", "--tls-cert", files.certificate, "--tls-key", files.key],
         }
     }
 
@@ -160,6 +183,8 @@ def commands(built):
     peer("C, epoll", f"{built}/peer-epoll")
     peer("tokio", f"{built}/peer-tokio")
     peer("tokio, 64 KiB", f"{built}/peer-tokio", options=("--buffer", "65536"))
+    for name in ["tokio", "tokio, 64 KiB"]:
+        servers[name]["tls"] = [*servers[name]["count"], "--tls", files.certificate, files.key]
     if importlib.util.find_spec("twisted"):
         peer("Twisted", sys.executable, f"{TOP}/benches/peers/twisted_count.py")
     # It can neither echo nor count without printing.
@@ -172,7 +197,8 @@ def commands(built):
 
 class Bench:
     def __init__(self, built, effort, work):
-        self.servers, self.effort, self.work = commands(built), effort, work
+        self.files = Certificates(work)
+        self.servers, self.effort, self.work = commands(built, self.files), effort, work
         self.generator = [f"{built}/framelet", "bench"]
         self.core = max(os.sched_getaffinity(0))  # core 0 is where most interrupts go
         self.runs, self.generators = [], {}
@@ -184,6 +210,9 @@ class Bench:
             ("lines", self.lines_to_pipe),
             ("echo", self.echo_one),
             ("echo", self.echo_many),
+            *(("tls", self.tls_ingest(size, length)) for size, length in report.SIZES.items()),
+            ("tls", self.handshakes),
+            ("tls", self.tls_idle),
             ("count", self.idle),
             ("count", self.start),
         ]
@@ -234,6 +263,34 @@ class Bench:
 
         return scenario
 
+    def over_tls(self):
+        return ["--tls", "--tls-ca", self.files.ca]
+
+    def tls_ingest(self, size, length):
+        def scenario(name, mode):
+            options = ["--connections", str(CONNECTIONS), "--size", str(length), *self.seconds()]
+            with self.server(name, mode) as server:
+                result, cpu = self.load(f"tls {size}", server, *options, *self.over_tls())
+            return {f"tls {size} cpu": 1e9 * cpu / result["messages"]}
+
+        return scenario
+
+    def handshakes(self, name, mode):
+        # A message on each connection: next to a handshake it costs nothing.
+        number = str(self.effort.handshakes)
+        options = ["--connections", number, "--count", number, "--size", "64"]
+        with self.server(name, mode) as server:
+            _, cpu = self.load("tls handshake", server, *options, *self.over_tls())
+        return {"tls handshake cpu": 1e6 * cpu / self.effort.handshakes}
+
+    def tls_idle(self, name, mode):
+        context = ssl.create_default_context(cafile=self.files.ca)
+        connect = lambda address: context.wrap_socket(
+            socket.create_connection(address, LIMIT), server_hostname="127.0.0.1"
+        )
+        per_connection, _ = self.idle_memory(name, mode, self.effort.handshakes, connect)
+        return {"tls idle memory": per_connection}
+
     def lines(self, server, key):
         # By number: in the same time, a fast server would write files of gigabytes.
         options = ["--connections", str(CONNECTIONS), "--size", "64", "--count", str(self.effort.lines)]
@@ -276,13 +333,19 @@ class Bench:
         }
 
     def idle(self, name, mode):
+        connect = lambda address: socket.create_connection(address, LIMIT)
+        per_connection, base = self.idle_memory(name, mode, self.effort.idle, connect)
+        return {"idle memory": per_connection, "base memory": base / 1024}
+
+    def idle_memory(self, name, mode, number, connect):
+        """Returns how much memory an idle connection takes, and how much the server takes without any."""
         with self.server(name, mode) as server:
             host, port = server.address.rsplit(":", 1)
             base = server.resident_bytes()
             clients = []
             try:
-                for _ in range(self.effort.idle):
-                    clients.append(socket.create_connection((host, int(port)), LIMIT))
+                for _ in range(number):
+                    clients.append(connect((host, int(port))))
                     clients[-1].sendall(b"\0\0\0\x40" + 64 * b"x")
                 self.settled(server)
                 resident = server.resident_bytes()
@@ -290,8 +353,8 @@ class Bench:
                 for client in clients:
                     client.close()
             self.settled(server)
-            server.end(self.effort.idle)
-        return {"idle memory": (resident - base) / self.effort.idle, "base memory": base / 1024}
+            server.end(number)
+        return (resident - base) / number, base
 
     def settled(self, server):
         """Waits until a server has nothing left to do."""
@@ -374,10 +437,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     idle = 5000 if files == resource.RLIM_INFINITY else min(5000, files - 64)
     if arguments.quick:
-        effort = Effort(arguments.rounds or 1, seconds=0.3, lines=200_000, idle=min(200, idle), starts=3)
+        effort = Effort(arguments.rounds or 1, seconds=0.3, lines=200_000, idle=min(200, idle), handshakes=50, starts=3)
     else:
         rounds = arguments.rounds or 5
-        effort = Effort(rounds, seconds=2, lines=2_000_000, idle=idle, starts=-(-20 // rounds))
+        effort = Effort(rounds, seconds=2, lines=2_000_000, idle=idle, handshakes=min(1000, idle), starts=-(-20 // rounds))
 
     # If it is ended from outside, it still ends the programs it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

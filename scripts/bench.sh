@@ -10,7 +10,7 @@
 #                  and every figure (default: bench in cargo's target directory).
 #                  `--out benches/results` is what docs/performance.md shows
 #
-# Needs bash, cargo, cc, python3 and taskset; measures Twisted if python3 has it.
+# Needs bash, cargo, cc, openssl, python3 and taskset; measures Twisted if python3 has it.
 # benches/README.md says what is measured and how to read the results. All servers
 # listen on the loopback interface and end with the script.
 
@@ -20,6 +20,7 @@ set -euo pipefail
 
 command -v cargo >/dev/null || die "cargo is needed and was not found; https://rustup.rs installs it"
 need cc gcc
+need openssl openssl
 need python3 python3
 need taskset util-linux
 

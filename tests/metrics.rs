@@ -157,6 +157,44 @@ fn an_address_that_cannot_be_used_is_an_error() {
     check(&output, 1, &["cannot serve metrics at", "address already in use"]);
 }
 
+/// Returns the names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let ours = words.filter(|word| word.starts_with("framelet_"));
+    ours.map(|word| {
+        word.trim_end_matches("_bucket")
+            .trim_end_matches("_sum")
+            .trim_end_matches("_count")
+            .to_owned()
+    })
+    .collect()
+}
+
+#[test]
+fn the_documentation_lists_each_metric_and_each_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let to = format!("sqlite:{}", directory.path().join("messages.db").display());
+    let observed = Observed::start(&["--to", &to]);
+    let address = observed.server.address.to_string();
+    let sent = framelet(&["send", &address, "--ack", "--message", "a"], b"");
+    check(&sent, 0, &["committed 1"]);
+    let metrics = observed.get("/metrics").1;
+    let text = fs::read_to_string("docs/operate.md").unwrap();
+    let (_, section) = text.split_once("### Prometheus").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    assert_eq!(names(section), names(&metrics));
+    let (_, table) = section.split_once("| `reason` |").unwrap();
+    let documented: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+        .flat_map(|reasons| reasons.split(", ").map(|reason| reason.trim_matches('`')))
+        .collect();
+    let reasons = metrics.lines().filter_map(|line| {
+        line.strip_prefix("framelet_incidents_total{reason=\"")?.split('"').next()
+    });
+    assert_eq!(documented, reasons.collect());
+}
+
 /// Each metric that the dashboard asks for exists, and it shows each one.
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
@@ -168,17 +206,6 @@ fn the_dashboard_asks_for_what_there_is() {
         0,
         &["committed 1"],
     );
-    let names = |text: &str| -> BTreeSet<String> {
-        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        let ours = words.filter(|word| word.starts_with("framelet_"));
-        ours.map(|word| {
-            word.trim_end_matches("_bucket")
-                .trim_end_matches("_sum")
-                .trim_end_matches("_count")
-                .to_owned()
-        })
-        .collect()
-    };
     let there = names(&observed.get("/metrics").1);
     let dashboard = fs::read_to_string("deploy/grafana.json").unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();

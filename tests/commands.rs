@@ -1133,6 +1133,69 @@ fn detect_shows_the_layouts_that_read_a_stream_and_the_command_that_does() {
     assert_eq!((&best["messages"], &best["bytes"]), (&2.into(), &14.into()));
 }
 
+/// Returns frames in `u32be` whose payloads are the numbers up to `most`.
+fn numbers(most: u32) -> Vec<u8> {
+    (0..most).flat_map(|number| frame(number.to_string().as_bytes())).collect()
+}
+
+/// Runs detect, and returns the first line and the command that it prints.
+#[track_caller]
+fn detected(stream: &[u8], words: &[&str]) -> (String, String) {
+    let output = framelet(&["detect"], stream);
+    check(&output, 0, words);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let first = lines.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    (first, lines.lines().last().unwrap().into())
+}
+
+#[test]
+fn detect_reads_a_capture_that_ends_inside_a_message() {
+    let stream = numbers(1000);
+    let (first, command) = detected(&stream[..502], &["the last message is cut off"]);
+    assert_eq!(first, "u32be certain 85 messages in 500 of 502 bytes");
+    assert_eq!(command, "framelet decode --layout u32be");
+    // Of a longer one, only the start is judged.
+    for len in [40_000, 400_000] {
+        let stream = frame(&vec![0xa5; len]).repeat(4_000_000 / len);
+        let (_, command) = detected(&stream, &[]);
+        assert_eq!(command, "framelet decode --layout u32be", "{len}");
+    }
+}
+
+#[test]
+fn detect_finds_the_first_message_after_what_precedes_it() {
+    let startup = b"\0\0\0\x11\0\x03\0\0user\0me\0\0".to_vec();
+    let query = b"Q\0\0\0\x0dselect 1\0X\0\0\0\x04".to_vec();
+    let bittorrent = [b"\x13BitTorrent protocol".to_vec(), vec![0xa5; 48]].concat();
+    for (preamble, messages, layout) in [
+        (b"HELLO\r\n".to_vec(), numbers(100), "u32be"),
+        (startup, query, "postgres"),
+        (bittorrent, numbers(100), "u32be"),
+    ] {
+        let skip = preamble.len();
+        let stream = [preamble, messages].concat();
+        let output = framelet(&["detect"], &stream);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(
+            said.contains(&format!("{skip} bytes precede the first message (--skip)")),
+            "{said}"
+        );
+        let command = format!("framelet decode --layout {layout} --skip {skip}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(lines.lines().last(), Some(&*command));
+        let arguments: Vec<&str> = command.split(' ').skip(1).collect();
+        check(&framelet(&arguments, &stream), 0, &[]);
+    }
+}
+
+#[test]
+fn detect_shows_the_layout_of_a_protocol_that_its_first_bytes_name() {
+    let connect = b"\x10\x10\0\x04MQTT\x04\x02\0\x3c\0\x04test";
+    let (first, _) = detected(connect, &["looks like MQTT"]);
+    assert_eq!(first, "mqtt likely 1 message in all 18 bytes");
+}
+
 #[test]
 fn detect_says_what_a_stream_is_that_no_layout_reads() {
     check(&framelet(&["detect"], b"GET / HTTP/1.1\r\n\r\n"), 3, &["looks like an HTTP request"]);
@@ -1149,5 +1212,9 @@ fn detect_says_what_a_stream_is_that_no_layout_reads() {
     check(&framelet(&["detect"], &by_characters), 3, &said);
     let output = framelet(&["detect"], b"\x04\0\0\0\x05\0\0\0\0");
     assert_eq!(output.stderr, b"framelet: no layout is known that reads these 9 bytes\n");
+    check(&framelet(&["detect"], b""), 3, &["the input is empty"]);
+    // Blocks with lengths, but no stream.
+    let pcapng = b"\x0a\x0d\x0d\x0a\x1c\0\0\0\x4d\x3c\x2b\x1a\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x1c\0\0\0";
+    check(&framelet(&["detect"], &pcapng.repeat(4)), 3, &["looks like a packet capture"]);
     check(&framelet(&["detect", "--output", "hex"], b""), 2, &["write lines or json"]);
 }

@@ -1,5 +1,7 @@
 //! `framelet detect`: which layout a stream is in.
 
+mod preamble; // what may precede the first message
+
 use std::io::{Read, Write};
 
 use argh::{ArgsInfo, FromArgs};
@@ -9,11 +11,13 @@ use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 
+use self::preamble::preamble;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{cannot_read, open_input};
+use super::log;
 
-/// Finds out in which layouts a stream can be read, best first; judges its first 64 KiB.
+/// Finds out in which layouts a stream can be read, best first; judges its first MiB.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(subcommand, name = "detect", help_triggers("-h", "--help", "help"))]
 pub(crate) struct Detect {
@@ -50,76 +54,128 @@ impl Detect {
         let read = open_input(file)?.take(most).read_to_end(&mut bytes);
         read.map_err(|error| cannot_read(file, &error))?;
         let known = Known::find(&bytes);
-        let mut candidates = judge(&bytes, true);
-        // What is known by its first bytes may still be read in a layout, for example after a preamble, but
-        // not by chance.
-        candidates.retain(|of| known.is_none() || of.bits >= CERTAIN);
-        let judged = bytes.len().min(JUDGED);
+        let found = Found::in_stream(&bytes, known);
         let text: String = match self.output {
-            Output::Json => candidates.iter().map(|of| self.json(of, judged)).collect(),
-            Output::Lines => self.lines(&candidates, judged),
+            Output::Json => found.candidates.iter().map(|of| self.json(&found, of)).collect(),
+            Output::Lines => self.lines(&found),
         };
         let mut stdout = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         stdout.write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
-        match (known, candidates.is_empty()) {
-            (Some(known), is_empty) => {
-                let message = format!("{known}");
-                if is_empty {
-                    return Err(Failure::new(Exit::Protocol, message));
-                }
-                super::log::say(message);
-                Ok(())
+        if let Some(best) = found.candidates.first() {
+            known.iter().for_each(|known| log::say(known.to_string()));
+            if found.skip > 0 {
+                let skipped = Count(found.skip as u64, "byte");
+                log::say(format!("{skipped} precede the first message (--skip)"));
             }
-            (None, false) => Ok(()),
-            (None, true) => {
-                let judged = Count(judged as u64, "byte");
-                let mut message = format!("no layout is known that reads these {judged}");
-                if let Some(suspicion) = suspicion(&bytes) {
-                    message += &format!("; {suspicion}");
-                }
-                Err(Failure::new(Exit::Protocol, message))
+            if !best.is_exact && bytes.len() <= JUDGED {
+                log::say("the last message is cut off");
             }
+            return Ok(());
         }
+        let judged = match bytes.len() {
+            0 => {
+                return Err(Failure::new(
+                    Exit::Protocol,
+                    "there is nothing to judge: the input is empty",
+                ));
+            }
+            len if len > JUDGED => format!("the first {}", Count(JUDGED as u64, "byte")),
+            len => format!("these {}", Count(len as u64, "byte")),
+        };
+        let message = match (known, suspicion(&bytes)) {
+            (Some(known), _) => known.to_string(),
+            (None, Some(suspicion)) => {
+                format!("no layout is known that reads {judged}; {suspicion}")
+            }
+            (None, None) => format!("no layout is known that reads {judged}"),
+        };
+        Err(Failure::new(Exit::Protocol, message))
     }
 
-    fn command(&self, candidate: &Candidate) -> String {
-        let command = format!("framelet decode --layout {}", candidate.name());
+    fn command(&self, found: &Found, candidate: &Candidate) -> String {
+        let mut command = format!("framelet decode --layout {}", candidate.name());
+        if found.skip > 0 {
+            command += &format!(" --skip {}", found.skip);
+        }
         match self.file.as_deref() {
             Some(file) => format!("{command} {}", quoted(file)),
             None => command,
         }
     }
 
-    fn json(&self, candidate: &Candidate, judged: usize) -> String {
+    fn json(&self, found: &Found, candidate: &Candidate) -> String {
         let json = serde_json::json!({
             "layout": candidate.layout.to_string(),
             "preset": candidate.preset.map(|preset| preset.name),
             "messages": candidate.messages,
             "bytes": candidate.bytes,
-            "of": judged,
+            "of": found.judged,
+            "skip": found.skip,
             "bits": candidate.bits,
-            "command": self.command(candidate),
+            "command": self.command(found, candidate),
         });
         format!("{json}\n")
     }
 
     /// Returns a line for each candidate, in columns, and then the command that reads the best one.
-    fn lines(&self, candidates: &[Candidate], judged: usize) -> String {
+    fn lines(&self, found: &Found) -> String {
+        let Found { candidates, judged, .. } = found;
         let Some(best) = candidates.first() else { return String::new() };
         let width = candidates.iter().map(|of| of.name().len()).max().unwrap_or(0);
         let mut text = String::new();
         for candidate in candidates {
             let messages = Count(candidate.messages as u64, "message").to_string();
-            let part = match candidate.bytes == judged {
-                true => format!("all {}", Count(judged as u64, "byte")),
-                false => format!("{} of {}", candidate.bytes, Count(judged as u64, "byte")),
+            let part = match candidate.bytes == *judged {
+                true => format!("all {}", Count(*judged as u64, "byte")),
+                false => format!("{} of {}", candidate.bytes, Count(*judged as u64, "byte")),
             };
             let name = candidate.name();
             let sure = sure(candidate.bits);
             text += &format!("{name:width$}  {sure:8}  {messages} in {part}\n");
         }
-        text + &format!("\n{}\n", self.command(best))
+        text + &format!("\n{}\n", self.command(found, best))
     }
+}
+
+/// The layouts that read a stream, and how much of it was judged.
+struct Found {
+    candidates: Vec<Candidate>,
+    /// How many bytes precede the first message.
+    skip: usize,
+    judged: usize,
+}
+
+impl Found {
+    fn in_stream(stream: &[u8], known: Option<Known>) -> Found {
+        let find = |skip: usize, ended, least| {
+            let mut candidates = judge(&stream[skip..], ended);
+            candidates.retain(|of| of.bits >= least || known.is_some_and(|known| is_in(of, known)));
+            let judged = (stream.len() - skip).min(JUDGED);
+            Found { candidates, skip, judged }
+        };
+        if known.is_some_and(|known| known.is_packet_capture()) {
+            return Found { candidates: Vec::new(), skip: 0, judged: 0 };
+        }
+        // What is known by its first bytes may still be read in a layout, but not by chance.
+        let whole = find(0, true, if known.is_some() { CERTAIN } else { 0 });
+        if !whole.candidates.is_empty() {
+            return whole;
+        }
+        // A capture may end anywhere. The next message of a wrong layout is far longer than what is there.
+        let mut cut = find(0, false, CERTAIN);
+        let most = cut.candidates.iter().map(|of| of.bytes).max();
+        cut.candidates.retain(|of| Some(of.bytes) == most);
+        if !cut.candidates.is_empty() {
+            return cut;
+        }
+        find(preamble(stream).unwrap_or(0), true, CERTAIN)
+    }
+}
+
+/// Returns whether a layout is the one of the protocol that the first bytes show.
+fn is_in(candidate: &Candidate, known: Known) -> bool {
+    let layout = known.layout.and_then(|name| name.parse::<Layout>().ok());
+    layout == Some(candidate.layout)
 }
 
 /// Says what is wrong with bytes that no layout reads: they are text, or bytes too many follow a message.

@@ -12,7 +12,7 @@ use crate::wire::shape::{self, Shape};
 use crate::wire::signature;
 
 /// How much of a stream is judged, in bytes.
-pub const JUDGED: usize = 64 * 1024;
+pub const JUDGED: usize = 1024 * 1024;
 
 /// Without this many bits, a layout fits by chance too often. A 16-bit length that ends with the stream has them.
 pub(crate) const ENOUGH: u32 = 11;
@@ -35,6 +35,9 @@ const DOUBT: u32 = 8;
 /// A message of zeros, or an empty one, is evidence against a layout: zeros are in everything, and whatever follows
 /// them begins where the layout would have it.
 const FOR_ZEROS: u32 = 4;
+
+/// With so many bits, fewer whole messages are enough for the last one to be incomplete.
+const ENOUGH_IF_CUT: u32 = 16;
 
 /// After this many whole messages, the last one may be incomplete.
 pub(crate) const MANY: usize = 4;
@@ -166,13 +169,14 @@ static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
 });
 
 /// Returns the layouts that read a stream, best first. `ended` says that no more follows; then a layout has to
-/// read it to its end.
+/// read it to its end. If more may follow, the last message may be incomplete, but then several have to be whole.
 ///
-/// At most the first 64 KiB are judged; if `bytes` are more, that is not the end.
+/// At most the first [`JUDGED`] bytes are judged; if `bytes` are more, that is not the end.
 pub fn judge(bytes: &[u8], ended: bool) -> Vec<Candidate> {
     let ended = ended && bytes.len() <= JUDGED;
     let mut candidates = candidates_with(bytes, MAX_PAYLOAD, ENOUGH_TO_SHOW);
-    candidates.retain(|of| of.is_exact || (!ended && of.messages >= MANY));
+    let is_enough = |of: &Candidate| of.messages >= MANY || of.bits >= ENOUGH_IF_CUT;
+    candidates.retain(|of| of.is_exact || (!ended && is_enough(of)));
     candidates
 }
 

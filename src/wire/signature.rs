@@ -25,9 +25,25 @@ pub struct Known {
     pub name: &'static str,
     /// What that means, or what to do; may be empty.
     pub advice: &'static str,
+    /// The name of the layout that reads it, if one does.
+    pub layout: Option<&'static str>,
 }
 
 impl Known {
+    /// Returns whether it is a file with packets of several connections, and so no stream, even if a layout reads it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::wire::Known;
+    ///
+    /// let start = b"\xd4\xc3\xb2\xa1\x02\0\x04\0";
+    /// assert!(Known::find(start).is_some_and(|known| known.is_packet_capture()));
+    /// ```
+    pub fn is_packet_capture(&self) -> bool {
+        *self == CAPTURE
+    }
+
     /// Returns whether it is TLS: then the peer speaks it, and this side does not.
     ///
     /// # Examples
@@ -43,7 +59,11 @@ impl Known {
 }
 
 const fn known(name: &'static str, advice: &'static str) -> Known {
-    Known { name, advice }
+    Known { name, advice, layout: None }
+}
+
+const fn framed(name: &'static str, layout: &'static str, advice: &'static str) -> Known {
+    Known { name, advice, layout: Some(layout) }
 }
 
 const UNFRAMED: &str = "the sender may not be framing";
@@ -64,7 +84,7 @@ const UTF_16: Known = known("UTF-16 text without a length prefix", UNFRAMED);
 const WITH_BOM: Known = known("text that begins with a byte order mark", UNFRAMED);
 const SYSLOG: Known =
     known("syslog in lines", "choose octet counting there, and the layout dec/20 here");
-const LSP: Known = known("header lines with Content-Length", "the layout lsp reads them");
+const LSP: Known = framed("header lines with Content-Length", "lsp", "the layout lsp reads them");
 const PROXY: Known =
     known("a PROXY protocol header", "turn it off in the load balancer, or take it here");
 const TELNET: Known = known("telnet", OTHER_PORT);
@@ -72,19 +92,19 @@ const SOCKS5: Known = known("a SOCKS5 client", "it takes this port for a proxy")
 const SOCKS4: Known = known("a SOCKS4 client", "it takes this port for a proxy");
 const WEB_SOCKET: Known = known("a WebSocket frame", "this side does not speak WebSocket");
 const THRIFT: Known = known("unframed Thrift", "choose the framed transport there");
-const BITCOIN: Known = known("a message of Bitcoin", "the layout bitcoin reads it");
+const BITCOIN: Known = framed("a message of Bitcoin", "bitcoin", "the layout bitcoin reads it");
 const REDIS: Known = known("Redis", OTHER_PORT);
 const PICKLE: Known = known("a Python pickle without a length prefix", UNFRAMED);
 const MESSAGE_PACK: Known = known("MessagePack without a length prefix", UNFRAMED);
 const CBOR: Known = known("CBOR without a length prefix", UNFRAMED);
-const MYSQL: Known = known("the greeting of a MySQL server", "the layout mysql reads it");
-const MQTT: Known = known("MQTT", "the layout mqtt reads it");
+const MYSQL: Known = framed("the greeting of a MySQL server", "mysql", "the layout mysql reads it");
+const MQTT: Known = framed("MQTT", "mqtt", "the layout mqtt reads it");
 
 const POSTGRES: Known = known(
     "the first message to PostgreSQL",
     "it is in the layout u32be+self, and those that follow are in postgres",
 );
-const GIT: Known = known("git", "the layout git reads it");
+const GIT: Known = framed("git", "git", "the layout git reads it");
 const RPC: Known =
     known("ONC RPC (such as NFS)", "its lengths have a flag in the top bit, which no layout has");
 const DCE_RPC: Known = known("DCE/RPC", OTHER_PORT);

@@ -115,7 +115,7 @@ class Load:
 
     def acked(self, choose):
         """Acknowledged: everything is there, once, also if the client is killed and resumes."""
-        for _ in self.every(2):
+        for _ in self.every(1.6):
             job, count = self.job("a"), choose.randint(200, 2000)
             port = choose.choice([self.server.port, self.server.port, self.server.proxy_port])
             arguments = ["--ack", "--sender", secrets.token_hex(16), "--resume", "--retry", "120s"]
@@ -136,7 +136,7 @@ class Load:
 
     def plain(self, choose):
         """Without acknowledgements: exit code 0 means that everything is there. Now and then a flood."""
-        for _ in self.every(2):
+        for _ in self.every(1.6):
             job = self.job("p")
             count = 5000 if choose.random() < 0.1 else choose.randint(100, 1500)
             with self.messages(job, count) as file:

@@ -118,12 +118,13 @@ class Server:
 
     def at_rest(self, expected=None):
         """Returns the descriptors once no connection is open, and there are as many as expected."""
-        for _ in range(1000):
+        for _ in range(100):
+            quiet = self.figures().get("connections_open") == 0
+            time.sleep(0.2)  # the connection of the figures closes, too
             now = descriptors(self.process.pid)
-            if self.figures().get("connections_open") == 0 and expected in (None, now):
+            if quiet and expected in (None, now):
                 break
-            time.sleep(0.01)
-        return descriptors(self.process.pid)
+        return now
 
     def figures(self):
         """Returns the figures that have no labels."""
@@ -267,13 +268,17 @@ class Server:
         if over_run >= MIB:
             broken.append(f"memory grew by {over_run / MIB:.2f} MiB over the run")
         if self.descriptors_before != self.descriptors_after:
-            broken.append(f"{self.descriptors_before} descriptors became {self.descriptors_after}")
+            more = dict(self.descriptors_after - self.descriptors_before)
+            fewer = dict(self.descriptors_before - self.descriptors_after)
+            broken.append(f"descriptors at the end that were not there at the start: {more}; missing: {fewer}")
         table["memory, lowest and highest"] = " and ".join(
             f"{size / MIB:.1f} MiB" for size in (min(s for _, s in samples), max(s for _, s in samples))
         )
         table["memory slope over the run"] = f"{over_run / MIB:+.2f} MiB"
         table["memory slope in an hour"] = f"{slope * 3600 / MIB:+.2f} MiB"
-        table["descriptors, start and end"] = f"{self.descriptors_before} and {self.descriptors_after}"
+        table["descriptors, start and end"] = " and ".join(
+            str(sum(found.values())) for found in (self.descriptors_before, self.descriptors_after)
+        )
         return table
 
 

@@ -1,5 +1,6 @@
 """What is watched from outside while a server runs: what its database holds, its memory and its descriptors."""
 
+import collections
 import os
 import sqlite3
 import statistics
@@ -73,7 +74,14 @@ class Reader(threading.Thread):
 
 
 def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """Returns what the open descriptors are, and how many there are of each kind."""
+    found = collections.Counter()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[os.readlink(f"/proc/{pid}/fd/{number}").split(":[")[0]] += 1
+        except FileNotFoundError:
+            pass  # it has been closed since
+    return found
 
 
 def memory(pid):

@@ -45,7 +45,11 @@ async def pass_on(reader, writer, budget, choose):
 async def serve(server, budgets, choose):
     """Serves for ever. `budgets()` returns how many bytes of the client and of the server are passed on."""
 
+    running = set()  # the loop itself does not keep tasks alive
+
     async def connection(from_client, to_client):
+        running.add(asyncio.current_task())
+        asyncio.current_task().add_done_callback(running.discard)
         try:
             from_server, to_server = await asyncio.open_connection(*server)
         except OSError:
@@ -58,8 +62,10 @@ async def serve(server, budgets, choose):
         ]
         try:
             # It is over once both have ended, one has spent its budget, or one has failed.
-            for pump in asyncio.as_completed(pumps):
-                if await pump:
+            waiting = set(pumps)
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(pump.result() for pump in done):
                     break
             else:
                 to_client.close()

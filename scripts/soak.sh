@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does anything grow, get lost or stand still in a long time of work? Three servers with
+# Does anything grow, get lost or stand still in a long time of work (P21)? Three servers with
 # SQLite, one of them over TLS, take messages with and without acknowledgements, floods,
 # short connections and a client that measures, while they are stopped, their databases
 # locked, their disks full, connections reset, and clients killed. The third server is

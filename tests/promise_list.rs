@@ -1,4 +1,5 @@
-//! The list of promises in `docs/promises.md`, whose last column is made from the comments of the tests.
+//! The list of promises in `docs/promises.md`, whose last column is made from the comments of the tests, and from those
+//! at the top of scripts.
 //!
 //! After a change of such a comment, `FRAMELET_WRITE_TABLES=1 cargo test --test promise_list` writes it again.
 
@@ -42,23 +43,37 @@ fn add(file: &str, text: &str, tests: &mut Tests) {
     }
 }
 
+/// Adds a script whose first comment names promises.
+fn add_script(file: &str, text: &str, tests: &mut Tests) {
+    let comment = text.lines().take_while(|line| line.starts_with('#'));
+    for number in comment.flat_map(numbers) {
+        let named = tests.entry(number).or_default();
+        let name = format!("`{file}`");
+        if !named.contains(&name) {
+            named.push(name);
+        }
+    }
+}
+
 fn sources(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, files);
-        } else if path.extension().is_some_and(|ext| ext == "rs") {
+        } else if path.extension().is_some_and(|ext| ext == "rs" || ext == "sh") {
             files.push(path);
         }
     }
 }
 
-/// Returns the tests that name promises, in the order of their files.
+/// Returns the tests and scripts that name promises, in the order of their files.
 fn tests() -> Tests {
     let (mut files, mut tests) = (Vec::new(), Tests::new());
-    ["src", "tests"].iter().for_each(|directory| sources(Path::new(directory), &mut files));
+    ["src", "tests", "scripts"].iter().for_each(|directory| sources(Path::new(directory), &mut files));
     files.sort();
     for file in files {
+        let is_script = file.extension().unwrap() == "sh";
+        let add: fn(&str, &str, &mut Tests) = if is_script { add_script } else { add };
         add(file.to_str().unwrap(), &fs::read_to_string(&file).unwrap(), &mut tests);
     }
     tests
@@ -114,4 +129,13 @@ fn only_tests_whose_comment_names_a_promise_are_listed() {
     let expected = "| P1 | A. | `tests/a.rs::one` |\n| P3 | B. | none yet |\n| other | row |\n";
     assert_eq!(with_tests(page, &tests), expected);
     assert_eq!(with_tests(expected, &tests), expected);
+}
+
+#[test]
+fn only_scripts_whose_first_comment_names_a_promise_are_listed() {
+    let text = "#!/bin/sh\n# P2 and P3, and\n# P3 for long.\n\n# P1 is not tested here.\n";
+    let mut tests = Tests::new();
+    add_script("a.sh", text, &mut tests);
+    let one = || vec!["`a.sh`".to_owned()];
+    assert_eq!(tests, BTreeMap::from([(2, one()), (3, one())]));
 }

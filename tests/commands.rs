@@ -899,14 +899,25 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
     let (first, features) = version.split_once('\n').unwrap();
     assert_eq!(first, format!("framelet {}", env!("CARGO_PKG_VERSION")));
     assert!(features.starts_with("features: "), "{features}");
-    for (feature, built) in [
+    let named: Vec<_> = features.trim_start_matches("features: ").trim_end().split(", ").collect();
+    let manifest = include_str!("../Cargo.toml");
+    let (_, declared) = manifest.split_once("\n[features]\n").unwrap();
+    let declared = declared.lines().take_while(|line| !line.starts_with('['));
+    let declared = declared.filter_map(|line| Some(line.split_once(" = ")?.0));
+    // The program itself, and what is on by default, need no mention.
+    let declared = declared.filter(|feature| !["cli", "default"].contains(feature));
+    let built = [
         ("bench", cfg!(feature = "bench")),
         ("generate", cfg!(feature = "generate")),
+        ("metrics", cfg!(feature = "metrics")),
         ("progress", cfg!(feature = "progress")),
         ("sqlite", cfg!(feature = "sqlite")),
         ("redis", cfg!(feature = "redis")),
-    ] {
-        assert_eq!(features.contains(feature), built, "{features}");
+        ("tls", cfg!(feature = "tls")),
+    ];
+    for feature in declared {
+        let (_, built) = built.iter().find(|(name, _)| *name == feature).expect(feature);
+        assert_eq!(named.contains(&feature), *built, "{feature}: {features}");
     }
 }
 

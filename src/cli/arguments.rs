@@ -62,13 +62,14 @@ const COMMANDS: [&str; 9] =
     ["serve", "send", "ping", "encode", "decode", "detect", "layouts", "bench", "generate"];
 
 /// The features that this build has, as Cargo calls them.
-const FEATURES: [(&str, bool); 6] = [
+const FEATURES: [(&str, bool); 7] = [
     ("generate", cfg!(feature = "generate")),
     ("bench", cfg!(feature = "bench")),
     ("metrics", cfg!(feature = "metrics")),
     ("progress", cfg!(feature = "progress")),
     ("sqlite", cfg!(feature = "sqlite")),
     ("redis", cfg!(feature = "redis")),
+    ("tls", cfg!(feature = "tls")),
 ];
 
 impl Command {

@@ -6,8 +6,9 @@
 #
 # (tests/faults.rs has more of them, in which a server waits for room on its disk.)
 #
-# CASE (all): descriptors, disk, slow-disk, slow-reader, resets, signals, clock, network,
-# balancer. What this machine does not allow is reported as NOT RUN.
+# CASE (all): descriptors (P8), disk (P27), slow-disk, slow-reader (P3), resets (P16),
+# signals (P12), clock (P29), network, balancer. What this machine does not allow is reported
+# as NOT RUN.
 #
 # Needs bash, the coreutils, python3, openssl and sqlite3; for some cases also root,
 # strace, prlimit and nsenter (util-linux), faketime, iproute2 and /dev/net/tun, or haproxy,
@@ -45,7 +46,7 @@ has() {
 # tries DESCRIPTION COMMAND...: a case. Unlike `check` it runs COMMAND in this shell, so that all that it
 # starts is ended with the script.
 tries() {
-    if "${@:2}" >"$WORK/said" 2>&1; then case_ok "$1"; else case_failed "$1" "$(<"$WORK/said")"; fi
+    if "${@:2}" >"$WORK/said" 2>&1; then case_ok "$1"; else case_failed "$1" "$(tail -n 5 "$WORK/said")"; fi
 }
 
 # The sender of all messages of a case that has only one.
@@ -101,7 +102,7 @@ descriptors() {
 }
 
 without_descriptors() {
-    local limit clients=() name
+    local limit clients=() name counts
     start_server descriptors --to "sqlite:$WORK/descriptors.db" || return 1
     limit=$(prlimit --pid "$SERVER_PID" --nofile --output HARD --noheadings | tr -d ' ')
     # The numbers of descriptors begin with 0, and none below the limit is free.
@@ -117,8 +118,8 @@ without_descriptors() {
         is_sent $name || return 1
     done
     stops || return 1
-    [ "$(sqlite3 -readonly "$WORK/descriptors.db" \
-        'SELECT count(*), count(DISTINCT sender || number) FROM messages')" = '15000|15000' ]
+    counts=$(sqlite3 -readonly "$WORK/descriptors.db" 'SELECT count(*), count(DISTINCT sender || number) FROM messages')
+    [ "$counts" = '15000|15000' ] || { printf '%s instead of 15000 messages\n' "$counts" && return 1; }
 }
 
 # ---- disks that fail again and again, and slow ones

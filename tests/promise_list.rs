@@ -69,7 +69,9 @@ fn sources(directory: &Path, files: &mut Vec<PathBuf>) {
 /// Returns the tests and scripts that name promises, in the order of their files.
 fn tests() -> Tests {
     let (mut files, mut tests) = (Vec::new(), Tests::new());
-    ["src", "tests", "scripts"].iter().for_each(|directory| sources(Path::new(directory), &mut files));
+    ["src", "tests", "scripts"]
+        .iter()
+        .for_each(|directory| sources(Path::new(directory), &mut files));
     files.sort();
     for file in files {
         let is_script = file.extension().unwrap() == "sh";

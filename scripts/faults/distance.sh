@@ -3,7 +3,7 @@
 # network, and a load balancer. It has the variables and functions that these use.
 
 # shellcheck disable=SC2317,SC2329 # many functions are called by their names
-# shellcheck disable=SC2154 # some variables are set by scripts/faults.sh
+# shellcheck disable=SC2153,SC2154 # some variables are set by scripts/faults.sh
 
 # ---- a network that loses, delays, doubles and reorders packets, and one that is cut
 

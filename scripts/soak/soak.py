@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 
 from load import Load, trusting
@@ -98,6 +99,8 @@ class Server:
         self.figures_at_end = self.figures()
         self.descriptors_after = self.at_rest(self.descriptors_before)
         self.memory.ending.set()
+        self.proxy.kill()
+        self.proxy.wait()
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(60) != 0:
             self.broken.append(f"the server ended with exit code {self.process.returncode}")
@@ -109,12 +112,6 @@ class Server:
             found = connection.execute("PRAGMA integrity_check").fetchone()[0]
         if found != "ok":
             self.broken.append(f"the database is damaged: {found}")
-
-    def kill(self):
-        for process in (self.process, self.proxy, *self.load.clients.values()):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
 
     def at_rest(self, expected=None):
         """Returns the descriptors once no connection is open, and there are as many as expected."""
@@ -275,7 +272,8 @@ class Server:
             f"{size / MIB:.1f} MiB" for size in (min(s for _, s in samples), max(s for _, s in samples))
         )
         table["memory slope over the run"] = f"{over_run / MIB:+.2f} MiB"
-        table["memory slope in an hour"] = f"{slope * 3600 / MIB:+.2f} MiB"
+        if minutes >= 10:  # otherwise it says little
+            table["memory slope in an hour"] = f"{slope * 3600 / MIB:+.2f} MiB"
         table["descriptors, start and end"] = " and ".join(
             str(sum(found.values())) for found in (self.descriptors_before, self.descriptors_after)
         )
@@ -317,6 +315,8 @@ def main():
     framelet, minutes, directory, seed = sys.argv[1], float(sys.argv[2]), sys.argv[3], sys.argv[4]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
     servers = []
     try:
         for name, tls, is_killed in (("plain", False, False), ("TLS", True, False), ("killed", False, True)):
@@ -345,9 +345,13 @@ def main():
         sys.exit(1 if broken else 0)
     finally:
         for server in servers:
-            server.kill()
             if server.has_mount:
                 subprocess.run(["umount", "--lazy", server.directory], check=False)
+        if "broken" not in locals():
+            # It ended early: so does all that the threads have started, and what they would still start.
+            if not isinstance(sys.exc_info()[1], SystemExit):
+                traceback.print_exc()
+            os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -260,7 +260,7 @@ class Server:
         rate = min(sent / MESSAGES, counts["connections"] / CONNECTIONS)
         if rate < minutes:
             broken.append(f"too little load: as much as P21 has in {rate:.1f} minutes")
-        samples, slope = self.memory.samples, self.memory.slope() or 0
+        slope = self.memory.slope()
         over_run = slope * 60 * minutes
         if over_run >= MIB:
             broken.append(f"memory grew by {over_run / MIB:.2f} MiB over the run")
@@ -268,9 +268,9 @@ class Server:
             more = dict(self.descriptors_after - self.descriptors_before)
             fewer = dict(self.descriptors_before - self.descriptors_after)
             broken.append(f"descriptors at the end that were not there at the start: {more}; missing: {fewer}")
-        table["memory, lowest and highest"] = " and ".join(
-            f"{size / MIB:.1f} MiB" for size in (min(s for _, s in samples), max(s for _, s in samples))
-        )
+        fifths = ", ".join(f"{size / MIB:.1f}" for size in self.memory.lowest_in_fifths())
+        table["lowest memory in each fifth of the time"] = f"{fifths} MiB"
+        table["highest memory"] = f"{max(size for _, size in self.memory.samples) / MIB:.1f} MiB"
         table["memory slope over the run"] = f"{over_run / MIB:+.2f} MiB"
         if minutes >= 10:  # otherwise it says little
             table["memory slope in an hour"] = f"{slope * 3600 / MIB:+.2f} MiB"
@@ -313,6 +313,8 @@ def show(tables):
 
 def main():
     framelet, minutes, directory, seed = sys.argv[1], float(sys.argv[2]), sys.argv[3], sys.argv[4]
+    if minutes < 0.3:
+        sys.exit("soak.py: nothing shows in less than 0.3 minutes")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(143))
     if os.getpgrp() != os.getpid():

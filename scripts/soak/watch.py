@@ -118,17 +118,22 @@ class Memory(threading.Thread):
         memory in each of 20 windows, without the first fifth of the time, in which caches fill. It is the median of
         the slopes between each two of them, as a line of least squares follows single values that stand out.
         """
-        if len(self.samples) < 2 * self.WINDOWS:
-            return None
         first, last = self.samples[0][0], self.samples[-1][0]
-        start = first + (last - first) / 5
-        lowest = {}
-        for at, size in self.samples:
-            window = int((at - start) / (last - start) * self.WINDOWS)
-            if at >= start and (window not in lowest or size < lowest[window][1]):
-                lowest[window] = (at, size)
-        points = sorted(lowest.values())
+        points = self.lowest(first + (last - first) / 5, self.WINDOWS)
         slopes = [
             (b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :]
         ]
         return statistics.median(slopes)
+
+    def lowest(self, start, windows):
+        """Returns the lowest samples in so many parts of the time since `start`, in order."""
+        last = self.samples[-1][0]
+        lowest = {}
+        for at, size in self.samples:
+            window = int((at - start) / (last - start) * windows)
+            if start <= at < last and (window not in lowest or size < lowest[window][1]):
+                lowest[window] = (at, size)
+        return sorted(lowest.values())
+
+    def lowest_in_fifths(self):
+        return [size for _, size in self.lowest(self.samples[0][0], 5)]

@@ -42,7 +42,7 @@ const TYPED: &[u8] = b"two\nlines\n\nanother message\n\n";
 /// the documentation; help texts and the client in Python are tested elsewhere. `sh peers NAME` needs
 /// other programs: `scripts/peers.sh` runs it. `sh install` changes the system: `scripts/package.sh` tries what it
 /// installs.
-const NOT_COMMANDS: [&str; 3] = ["text", "rust", "python"];
+const NOT_COMMANDS: [&str; 4] = ["text", "rust", "python", "yaml"];
 
 struct Block {
     language: String,

@@ -64,18 +64,22 @@ fn hello(layout: Layout, start: &[u8]) -> Option<Suspect> {
 /// `confirmed` is the evidence for the expected layout.
 fn best_layout(evidence: &Evidence<'_>, confirmed: u32) -> Option<Suspect> {
     let stream = evidence.stream()?;
+    let candidates = judge::candidates(stream, evidence.limit.max(1 << 20));
+    // The sender has paused or ended, so its last message is whole.
+    let reads = |candidate: &Candidate| match evidence.is_cut {
+        true => candidate.messages >= MANY,
+        false => candidate.is_exact,
+    };
+    // With a higher limit, the expected layout may read the stream, too: its messages are only too long.
+    let expected = candidates.iter().find(|of| of.layout == evidence.layout && reads(of));
+    let confirmed = expected.map_or(confirmed, |expected| confirmed.max(expected.bits));
     let mut best: Option<Candidate> = None;
-    for candidate in judge::candidates(stream, evidence.limit.max(1 << 20)) {
-        // The sender has paused or ended, so its last message is whole.
-        let reads = match evidence.is_cut {
-            true => candidate.messages >= MANY,
-            false => candidate.is_exact,
-        };
+    for candidate in candidates.iter().filter(|candidate| reads(candidate)) {
         // Single short messages prove nothing if the length has one byte.
         let is_wide = candidate.layout.width() != Some(1) || candidate.messages > 1;
         let is_alike = [evidence.layout.other_count(), evidence.layout.other_order()]
             .contains(&Some(candidate.layout));
-        if !reads || candidate.layout == evidence.layout || !is_wide {
+        if candidate.layout == evidence.layout || !is_wide {
             continue;
         }
         let more = if confirmed > 0 && !is_alike { ENOUGH } else { 0 };
@@ -83,9 +87,11 @@ fn best_layout(evidence: &Evidence<'_>, confirmed: u32) -> Option<Suspect> {
             continue;
         }
         match &best {
-            None => best = Some(candidate),
+            None => best = Some(candidate.clone()),
             // The difference that is smaller is the likelier one.
-            Some(now) if is_alike && candidate.bits + 2 >= now.bits => best = Some(candidate),
+            Some(now) if is_alike && candidate.bits + 2 >= now.bits => {
+                best = Some(candidate.clone());
+            }
             Some(_) => {}
         }
     }

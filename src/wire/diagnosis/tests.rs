@@ -104,3 +104,15 @@ fn a_message_cannot_smuggle_control_bytes_into_the_diagnosis() {
     let text = say("ok\u{202e}\tfine".as_bytes(), "u32be");
     assert!(text.contains(r"ok\u{202e}\tfine"), "{text}");
 }
+
+#[test]
+fn a_message_that_is_only_too_long_puts_no_layout_in_doubt() {
+    let long = "longer than ten";
+    let at_limit = |payload: &str| {
+        let frame = [&[0, 0, 0, u8::try_from(payload.len()).unwrap()], payload.as_bytes()].concat();
+        let evidence = Evidence { limit: 10, ..evidence(&frame, "u32be") };
+        diagnose(&evidence)
+    };
+    assert_eq!(at_limit(long), None);
+    assert_eq!(at_limit(&long.repeat(10)), None);
+}

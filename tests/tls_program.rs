@@ -189,9 +189,15 @@ fn a_plain_client_at_a_tls_port_and_the_reverse_are_both_told_so() {
     let files = certificates();
     let server = serve(&files, &[]);
     let address = server.address.to_string();
+    let words = "the server speaks TLS, and this client does not; nothing was sent (--tls)";
+    check(&send(&address, None, &["--ack"]), 3, &[words]);
     let words = "looks like a TLS alert: the peer speaks TLS and rejected what it was sent; turn TLS on here";
     check(&send(&address, None, &[]), 3, &[words, "(--tls)"]);
-    check(&send(&address, None, &["--ack"]), 3, &[words, "(--tls)"]);
+    check(
+        &framelet(&["ping", &address], b""),
+        3,
+        &["accepts connections, but it speaks TLS (--tls)"],
+    );
     let mut web = server.connect();
     web.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut alert = Vec::new();
@@ -207,8 +213,7 @@ fn a_plain_client_at_a_tls_port_and_the_reverse_are_both_told_so() {
     let sent = send(&server.address.to_string(), Some(&files), &[]);
     check(&sent, 1, &["ended the connection during the TLS handshake; does it speak TLS?"]);
     let log = server.stop().log;
-    let words =
-        "looks like a TLS handshake: the peer expects TLS here; turn it off there, or on here";
+    let words = "looks like a TLS handshake: the peer expects TLS here: give this side a certificate, or turn TLS off there";
     assert!(log.contains(words), "{log}");
 
     // A server that speaks first.
@@ -222,7 +227,7 @@ fn a_plain_client_at_a_tls_port_and_the_reverse_are_both_told_so() {
     let sent = send(&address, Some(&files), &[]);
     let words =
         "the server does not speak TLS, which this side expects: its first bytes are 32 32 30";
-    check(&sent, 1, &[words, "looks like the greeting of an SMTP server (without --tls?)"]);
+    check(&sent, 1, &[words, "looks like the greeting of an SMTP server (try without --tls)"]);
     greeting.join().unwrap();
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn of_reply(error: &ReadError) -> String {
 }
 
 /// Returns whether the server speaks TLS instead.
-fn is_tls(error: &ProtocolError) -> bool {
+pub(crate) fn is_tls(error: &ProtocolError) -> bool {
     matches!(&error.suspect, Some(Suspect::Known(known)) if known.is_tls())
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn of_io(error: &io::Error) -> String {
         Some(TlsError::Untrusted(_)) => " (--tls-ca)",
         Some(TlsError::WrongName(_)) => " (--tls-name)",
         Some(TlsError::CertificateRequired) => " (--tls-cert, --tls-key)",
-        Some(TlsError::NotTls(_) | TlsError::Cut { handshake: true }) => " (without --tls?)",
+        Some(TlsError::NotTls(_) | TlsError::Cut { handshake: true }) => " (try without --tls)",
         _ => "",
     };
     format!("{}{hint}", Plain(error))

@@ -166,6 +166,9 @@ fn failed(address: &Address, error: &AckError) -> Failure {
         AckError::NoAcknowledgements(AnswerError::Io(error)) => {
             format!("it closed the connection without an answer: {}", flags::of_io(error))
         }
+        AckError::NoAcknowledgements(AnswerError::Frame(frame)) if flags::is_tls(frame) => {
+            "it speaks TLS (--tls)".into()
+        }
         AckError::NoAcknowledgements(answer) => format!("it gives no acknowledgements: {answer}"),
         AckError::Lost { error, .. } => flags::of_io(error),
         _ => error.to_string(),

@@ -14,6 +14,7 @@ use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::io_error::Plain;
 use crate::wire::layout::{DEFAULT_MAX_MESSAGE, EncodeError, LimitError};
 use crate::wire::sender_id::SenderId;
+use crate::wire::suspect::Suspect;
 
 /// Why messages are not known to be committed.
 ///
@@ -200,6 +201,19 @@ impl fmt::Display for AckError {
             AckError::Finished => f.write_str("the client has been told to finish; use a new one"),
             AckError::Random(error) => {
                 write!(f, "cannot generate a sender id: {}; choose one", Plain(error))
+            }
+            AckError::NoAcknowledgements(AnswerError::Frame(frame)) if matches!(&frame.suspect, Some(Suspect::Known(known)) if known.is_tls()) => {
+                f.write_str("the server speaks TLS, and this client does not; nothing was sent")
+            }
+            AckError::NoAcknowledgements(error @ AnswerError::Io(io))
+                if io.kind() != io::ErrorKind::TimedOut =>
+            {
+                write!(
+                    f,
+                    "this server seems to give no acknowledgements: {}; nothing was sent; it may \
+                     also be full, or not let this client in (its log says which)",
+                    error.before_an_answer()
+                )
             }
             AckError::NoAcknowledgements(error) => write!(
                 f,

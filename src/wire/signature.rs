@@ -73,11 +73,13 @@ const HTTP_REQUEST: Known =
     known("an HTTP request", "the peer is a web client and does not frame its messages");
 const HTTP_RESPONSE: Known =
     known("an HTTP response", "the peer is a web server and does not frame its messages");
-const TLS_HANDSHAKE: Known =
-    known("a TLS handshake", "the peer expects TLS here; turn it off there, or on here");
+const TLS_HANDSHAKE: Known = known(
+    "a TLS handshake",
+    "the peer expects TLS here: give this side a certificate, or turn TLS off there",
+);
 const TLS_ALERT: Known =
     known("a TLS alert", "the peer speaks TLS and rejected what it was sent; turn TLS on here");
-const TLS_DATA: Known = known("TLS data", "the peer speaks TLS; turn it off there, or on here");
+const TLS_DATA: Known = known("TLS data", "the peer speaks TLS: turn it on here, or off there");
 const JSON: Known = known("JSON without a length prefix", UNFRAMED);
 const XML: Known = known("XML without a length prefix", UNFRAMED);
 const UTF_16: Known = known("UTF-16 text without a length prefix", UNFRAMED);

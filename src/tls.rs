@@ -13,6 +13,7 @@ mod sender_rule; // which sender ids a client may use
 mod session; // a connection without its socket
 mod stream; // a connection as a stream
 mod subject; // whom a certificate names
+mod validity; // whether clients accept a server's certificate
 
 pub(crate) use acceptor::Accepted;
 pub use acceptor::TlsAcceptor;

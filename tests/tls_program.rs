@@ -181,6 +181,8 @@ fn a_certificate_outside_its_time_is_shown_with_both_dates() {
         check(&send(&server.address.to_string(), Some(&files), &[]), 1, &[words]);
         let log = server.stop().log;
         assert!(log.contains("expired or not valid yet"), "{log}");
+        let own = format!("server.pem: {}", words.replace(" of the server", ""));
+        assert!(log.contains(&own) && log.contains(" now: clients will refuse it"), "{log}");
     }
 }
 
@@ -314,6 +316,17 @@ fn a_signal_renews_certificates_without_dropping_connections_and_a_bad_one_keeps
     let words =
         "server.key: line 3: the section that ends here is not base64; keeping the old ones";
     server.wait_for_log(words, 1);
+    check(&send(&address, Some(&files), &name), 0, &[]);
+    let mut expired = CertificateParams::new(["new.example".to_owned()]).unwrap();
+    expired.not_after = date_time_ymd(2002, 1, 1);
+    files.make("server", expired);
+    server.signal(Signal::HUP);
+    server
+        .wait_for_log("server.pem: the certificate expired on 2002-01-01T00:00:00Z, and it is", 1);
+    files.client("server", &[(DnType::CommonName, "a client's")]);
+    server.signal(Signal::HUP);
+    server.wait_for_log("the certificate is not for use by a server", 1);
+    server.wait_for_log("; keeping the old ones", 3);
     check(&send(&address, Some(&files), &name), 0, &[]);
     input.write_all(b"still\nhere\n").unwrap();
     drop(input);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use log::warn;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 
@@ -16,6 +17,7 @@ use super::sender_rule::SenderRule;
 use super::session::TlsSession;
 use super::stream::TlsStream;
 use super::subject::{self, Subject};
+use super::validity;
 use crate::net::byte_stream::{ByteStream, Peer};
 
 /// How long a client may take to read why its handshake failed.
@@ -62,12 +64,18 @@ pub(crate) struct Accepted {
 impl TlsAcceptor {
     /// Reads a certificate, with those that lead to its authority, and its key from PEM files.
     ///
+    /// A certificate that clients will refuse, because it has expired or is not for a server, is only a warning in the
+    /// log: the clock of this machine may be wrong at first.
+    ///
     /// # Errors
     ///
     /// An error that names the file and, if it is not valid PEM, the line.
     pub fn open(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<TlsAcceptor> {
         let files = Identity { certificate: certificate.as_ref().into(), key: key.as_ref().into() };
         let config = Arc::new(RwLock::new(Arc::new(config::server(&files, None)?)));
+        if let Err(why) = validity::check(&files.certificate) {
+            warn!("{why}: clients will refuse it");
+        }
         Ok(TlsAcceptor { files, client_ca: None, bind_senders: false, config })
     }
 
@@ -95,8 +103,9 @@ impl TlsAcceptor {
     ///
     /// # Errors
     ///
-    /// Those of [`open`](TlsAcceptor::open). Then nothing changes.
+    /// Those of [`open`](TlsAcceptor::open), and one if clients would refuse the certificate. Then nothing changes.
     pub fn reload(&self) -> io::Result<()> {
+        validity::check(&self.files.certificate)?;
         let config = Arc::new(config::server(&self.files, self.client_ca.as_deref())?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())

@@ -124,7 +124,7 @@ fn plain_name(shown: &str) -> &str {
     inner.unwrap_or(shown).trim_matches('"')
 }
 
-fn date(time: UnixTime) -> String {
+pub(super) fn date(time: UnixTime) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
     time.map_or_else(
         || "a day far from now".into(),

@@ -90,6 +90,16 @@ fn an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_peer() {
 }
 
 #[test]
+fn limits_for_addresses_are_refused_where_no_peer_has_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", directory.path().join("socket").display());
+    for (option, value) in [("--allow", "10.0.0.0/8"), ("--max-per-address", "2")] {
+        let output = framelet(&["serve", &address, option, value], b"");
+        check(&output, 2, &[option, "has no use with a Unix socket", "--mode and --owner"]);
+    }
+}
+
+#[test]
 fn the_peer_that_a_load_balancer_names_must_be_allowed_and_else_the_load_balancer() {
     for (peer, balancer_is_allowed, is_allowed) in [
         (Some("203.0.113.7"), false, true),

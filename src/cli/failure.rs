@@ -55,6 +55,10 @@ impl Failure {
             (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, _) => {
                 failure(Exit::Network, &format!("; is the server running?{retrying}"))
             }
+            (io::ErrorKind::ConnectionReset, _) => failure(
+                Exit::Network,
+                "; the server may be full, or not let this client in: its log says which",
+            ),
             _ => failure(Exit::Network, ""),
         }
     }

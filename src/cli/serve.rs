@@ -65,6 +65,7 @@ impl Serve {
         server.check().map_err(failure)?;
         check_empty(self.empty, self.layout)?;
         self.check_sink()?;
+        self.check_addresses(bound.as_ref().ok())?;
         self.check_status()?;
         let tls = self.tls()?;
         if let Some(tls) = &tls {

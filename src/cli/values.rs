@@ -59,7 +59,9 @@ pub(crate) fn keep(text: &str) -> Result<Keep, String> {
         Keep::For(age)
     } else if let Ok(size) = parse_size(text) {
         if size < LEAST_KEPT {
-            return Err("too little; a database can be kept to 1MiB or more".into());
+            return Err(format!(
+                "too little; a database can be kept to 1MiB or more (for as many messages, write {size})"
+            ));
         }
         Keep::Bytes(size)
     } else {

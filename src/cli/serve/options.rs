@@ -23,7 +23,7 @@ use super::access::{Owner, mode};
     name = "serve",
     help_triggers("-h", "--help", "help"),
     note = "SIGTERM or SIGINT shuts down gracefully within --grace; a second one exits at once.",
-    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation), and reads the files of --tls-cert, --tls-key and --tls-client-ca again, for new connections.",
+    note = "SIGHUP finishes the current file, then reopens file:PATH (for log rotation), and reads the files of --tls-cert, --tls-key and --tls-client-ca again, for new connections. Without any of these, it ends the server.",
     note = "SIGUSR1 logs the figures once: connections, messages, memory, commits.",
     note = "The address systemd is the socket that a socket unit passes; systemd:NAME is one of several."
 )]

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -117,6 +118,22 @@ pub(super) struct Other {
     stream: Mutex<Pin<Box<dyn Duplex>>>,
     /// The underlying stream, if a server's connection was upgraded to this one.
     below: Option<ByteStream>,
+    part: Part,
+}
+
+/// Whether a stream that carries another one has the start of something in memory that it can pass on only as a
+/// whole, such as a record of TLS. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Part(Arc<AtomicBool>);
+
+impl Part {
+    pub(crate) fn set(&self, is_held: bool) {
+        self.0.store(is_held, Ordering::Relaxed);
+    }
+
+    fn is_held(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send {}
@@ -231,16 +248,17 @@ impl ByteStream {
     /// let stream = ByteStream::new(futures_lite::io::Cursor::new(Vec::new()));
     /// ```
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> ByteStream {
-        ByteStream::over(stream, None)
+        ByteStream::over(stream, None, Part::default())
     }
 
-    /// Wraps a stream that is carried by the stream `below`.
+    /// Wraps a stream that is carried by the stream `below`, and sets `part`.
     pub(crate) fn over(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         below: Option<ByteStream>,
+        part: Part,
     ) -> ByteStream {
         let stream = Mutex::new(Box::pin(stream) as Pin<Box<dyn Duplex>>);
-        ByteStream::of(Kind::Other(Arc::new(Other { stream, below })))
+        ByteStream::of(Kind::Other(Arc::new(Other { stream, below, part })))
     }
 
     pub(super) fn of(kind: Kind) -> ByteStream {
@@ -353,6 +371,11 @@ impl ByteStream {
             Kind::Tcp(_) | Kind::Unix(_) => self.unread() > Some(0),
             Kind::Other(other) => other.below.as_ref().is_some_and(ByteStream::has_unread),
         }
+    }
+
+    /// Returns whether the peer has sent the start of something that can be read only as a whole.
+    pub(crate) fn has_part(&self) -> bool {
+        matches!(&self.kind, Kind::Other(other) if other.part.is_held())
     }
 
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close

@@ -326,7 +326,8 @@ impl Receiver {
     pub(super) fn reading_phase(&self) -> Phase {
         // Waiting for memory is not the sender's fault, unless it also owes the rest of the message.
         let stalls = || self.reader.waits_for_bytes() && self.reader.get_ref().unread() == Some(0);
-        match self.reader.in_message() {
+        // A part of a TLS record is a part of a message as well: it takes memory, and must not do so for ever.
+        match self.reader.in_message() || self.reader.get_ref().has_part() {
             _ if self.reader.waits_for_memory() && !stalls() => match self.reader.starves() {
                 true => Phase::Starving,
                 false => Phase::Busy,

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::net::byte_stream::ByteStream;
+use crate::net::byte_stream::{ByteStream, Part};
 use crate::tls::{Accepted, TlsAcceptor};
 
 type Upgrading = Pin<Box<dyn Future<Output = io::Result<Accepted>> + Send>>;
@@ -29,7 +29,7 @@ impl Upgrade {
             let below = stream.clone();
             let upgrading = upgrade(stream);
             Box::pin(async move {
-                let stream = ByteStream::over(upgrading.await?, Some(below));
+                let stream = ByteStream::over(upgrading.await?, Some(below), Part::default());
                 Ok(Accepted { stream, peer: None, senders: None })
             })
         };

@@ -147,7 +147,7 @@ impl TlsAcceptor {
         Ok(Accepted {
             peer: (!text.is_empty()).then(|| Peer::named(&text)),
             senders: self.bind_senders.then(|| SenderRule::new(common_name)),
-            stream: ByteStream::over(tls, Some(stream)),
+            stream: tls.into_byte_stream(stream),
         })
     }
 }

@@ -108,7 +108,7 @@ impl TlsConnector {
             }
             _ => error,
         })?;
-        Ok(ByteStream::over(tls, Some(stream)))
+        Ok(tls.into_byte_stream(stream))
     }
 
     /// Returns a new connection to `address` without a stream, for event loops that have their own sockets.

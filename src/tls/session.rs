@@ -30,7 +30,7 @@ const CONTENT: usize = 16 * 1024;
 /// The most bytes that encryption adds to a record.
 const OVERHEAD: usize = 64;
 
-/// How many encrypted bytes may wait for the socket before no more are taken.
+/// How many bytes are encrypted at once. No more are taken before the socket has those.
 const OUTGOING: usize = 64 * 1024;
 
 thread_local! {
@@ -162,6 +162,11 @@ impl TlsSession {
         self.outgoing_start < self.outgoing.len()
     }
 
+    /// Returns whether it holds the start of a record, or of a message of the handshake.
+    pub(super) fn has_part(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     /// Does the handshake.
     ///
     /// # Errors
@@ -251,9 +256,7 @@ impl TlsSession {
         if self.closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if self.outgoing.len() - self.outgoing_start >= OUTGOING {
-            ready!(self.poll_flush(socket, &mut write))?;
-        }
+        ready!(self.poll_flush(socket, &mut write))?;
         let taken = buf.len().min(OUTGOING);
         self.encrypt(&buf[..taken])?;
         match self.poll_flush(socket, &mut write) {
@@ -322,8 +325,10 @@ impl TlsSession {
         }
         let kept = self.incoming.len();
         shared[..kept].copy_from_slice(&self.incoming);
-        // Little more than the caller has room for: the rest would have to be kept.
-        let end = (kept + buf.len()).clamp(RECORD + kept.min(RECEIVED - RECORD), RECEIVED);
+        // No more than the caller has room for, or than one record has: the rest would have to be kept. Only a message
+        // of the handshake can be longer.
+        let least = if kept < RECORD { RECORD } else { (kept + RECORD).min(RECEIVED) };
+        let end = (kept + buf.len()).clamp(least, RECEIVED);
         let received = loop {
             match read(socket, &mut shared[kept..end]) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}

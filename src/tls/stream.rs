@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::{AsyncRead, AsyncWrite};
 
 use super::session::TlsSession;
-use crate::net::byte_stream::ByteStream;
+use crate::net::byte_stream::{ByteStream, Part};
 
 /// How many bytes of several parts are put together into one record.
 const TOGETHER: usize = 16 * 1024;
@@ -17,11 +17,19 @@ const TOGETHER: usize = 16 * 1024;
 pub(super) struct TlsStream {
     below: ByteStream,
     pub(super) session: TlsSession,
+    /// Whether the session has a part of a record.
+    part: Part,
 }
 
 impl TlsStream {
     pub(super) fn new(below: ByteStream, session: TlsSession) -> TlsStream {
-        TlsStream { below, session }
+        TlsStream { below, session, part: Part::default() }
+    }
+
+    /// Returns it as the stream that `below` carries.
+    pub(super) fn into_byte_stream(self, below: ByteStream) -> ByteStream {
+        let part = self.part.clone();
+        ByteStream::over(self, Some(below), part)
     }
 
     /// Does the handshake.
@@ -46,7 +54,9 @@ impl AsyncRead for TlsStream {
         // As the outer stream is told: trying costs one system call, waiting several.
         this.below.assume_readable();
         let read = |below: &mut ByteStream, buf: &mut [u8]| Pin::new(below).poll_read(cx, buf);
-        this.session.poll_read(&mut this.below, read, buf)
+        let read = this.session.poll_read(&mut this.below, read, buf);
+        this.part.set(this.session.has_part());
+        read
     }
 }
 

@@ -80,6 +80,14 @@ impl Certificates {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> TlsConnector {
+        TlsConnector::from(self.other_config(versions))
+    }
+
+    /// Returns what configures one, for a client that does its own reading and writing.
+    pub(crate) fn other_config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -88,7 +96,7 @@ impl Certificates {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        TlsConnector::from(Arc::new(config))
+        Arc::new(config)
     }
 }
 

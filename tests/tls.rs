@@ -5,6 +5,7 @@ mod common;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -241,6 +242,74 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Crumbs<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
     }
+}
+
+/// A stream that counts what is read from it.
+struct Counted<S> {
+    stream: S,
+    taken: Arc<AtomicUsize>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Ok(read)) = read {
+            self.taken.fetch_add(read, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// What is read ahead stays in memory for as long as the reader waits, beside `--memory`.
+#[test]
+fn a_reader_of_few_bytes_reads_ahead_one_record_at_most() {
+    const RECORDS: usize = 12;
+    const CONTENT: usize = 16 * 1024;
+    const LONGEST: usize = CONTENT + 2048 + 5;
+    let files = Certificates::new();
+    block_on(async {
+        let (near, far) = pipe(1 << 20);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let acceptor = acceptor(&files);
+        let far = Counted { stream: far, taken: Arc::clone(&taken) };
+        let accepting = acceptor.accept(ByteStream::new(far));
+        let connector = files.other_client(&[&TLS13]);
+        let connecting = connector.connect("localhost".try_into().unwrap(), near);
+        let (accepted, client) = future::zip(accepting, connecting).await;
+        let (mut server, mut client) = (accepted.unwrap().0, client.unwrap());
+        let before = taken.load(Ordering::Relaxed);
+        client.write_all(&[7; RECORDS * CONTENT]).await.unwrap();
+        client.flush().await.unwrap();
+        for records in 0..RECORDS {
+            for _ in 0..CONTENT / 64 {
+                server.read_exact(&mut [0; 64]).await.unwrap();
+                let ahead = taken.load(Ordering::Relaxed) - before - records * (CONTENT + 22);
+                assert!(ahead <= LONGEST, "{ahead} bytes after {records} records");
+            }
+        }
+    });
 }
 
 #[test]

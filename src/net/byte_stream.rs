@@ -122,19 +122,8 @@ pub(super) struct Other {
 }
 
 /// Whether a stream that carries another one has the start of something in memory that it can pass on only as a
-/// whole, such as a record of TLS. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Part(Arc<AtomicBool>);
-
-impl Part {
-    pub(crate) fn set(&self, is_held: bool) {
-        self.0.store(is_held, Ordering::Relaxed);
-    }
-
-    fn is_held(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+/// whole, such as a record of TLS. The stream sets it.
+pub(crate) type Part = Arc<AtomicBool>;
 
 trait Duplex: AsyncRead + AsyncWrite + Send {}
 
@@ -251,7 +240,7 @@ impl ByteStream {
         ByteStream::over(stream, None, Part::default())
     }
 
-    /// Wraps a stream that is carried by the stream `below`, and sets `part`.
+    /// Wraps a stream that is carried by the stream `below`, and that sets `part`.
     pub(crate) fn over(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         below: Option<ByteStream>,
@@ -375,7 +364,7 @@ impl ByteStream {
 
     /// Returns whether the peer has sent the start of something that can be read only as a whole.
     pub(crate) fn has_part(&self) -> bool {
-        matches!(&self.kind, Kind::Other(other) if other.part.is_held())
+        matches!(&self.kind, Kind::Other(other) if other.part.load(Ordering::Relaxed))
     }
 
     /// Ends the direction to the peer cleanly, and gives it until `limit` to read what is on its way and to close

@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -28,7 +30,7 @@ impl TlsStream {
 
     /// Returns it as the stream that `below` carries.
     pub(super) fn into_byte_stream(self, below: ByteStream) -> ByteStream {
-        let part = self.part.clone();
+        let part = Arc::clone(&self.part);
         ByteStream::over(self, Some(below), part)
     }
 
@@ -55,7 +57,7 @@ impl AsyncRead for TlsStream {
         this.below.assume_readable();
         let read = |below: &mut ByteStream, buf: &mut [u8]| Pin::new(below).poll_read(cx, buf);
         let read = this.session.poll_read(&mut this.below, read, buf);
-        this.part.set(this.session.has_part());
+        this.part.store(this.session.has_part(), Ordering::Relaxed);
         read
     }
 }

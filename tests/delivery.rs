@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use common::acks::read_answer;
 use common::delivery::{Database, check_file, committed, send, serve};
 use common::program::{
-    FRAMELET, PATIENCE, Running, Server, check, frame, read_frame, said, unframe, wait_until,
+    FRAMELET, PATIENCE, Running, Server, check, frame, measured, read_frame, said, unframe,
+    wait_until,
 };
 use common::proxy::start_proxy;
 use framelet::client::{AckError, AckOptions, AnswerError, CountFault};
@@ -232,6 +233,7 @@ fn memory_is_bounded_while_the_sink_stands_still_and_nothing_is_lost() {
     let growth = server.peak_memory() - before;
     let most = 16 * MIB + usize::from(CLIENTS) * 64 * 1024;
     assert!(growth <= most, "grew by {growth} bytes, and {most} are allowed");
+    measured(format_args!("grew by {} KiB, and {} are allowed", growth / 1024, most / 1024));
     server.resume();
     for client in clients {
         assert_eq!(smol::block_on(client).unwrap(), u64::from(MESSAGES));
@@ -272,6 +274,7 @@ fn a_client_that_never_reads_its_acknowledgements_holds_up_nobody() {
     wait_until("the last message", || fs::read(&path).unwrap().ends_with(&frame(b"1000000")));
     let growth = server.memory().saturating_sub(before);
     assert!(growth < 8 << 20, "grew by {growth} bytes");
+    measured(format_args!("grew by {} KiB over 1000000 messages", growth / 1024));
     stream.shutdown(Shutdown::Write).unwrap();
     server.wait_for_log("took nothing of its replies for 1s", 1);
     assert_eq!(check_file(&path, 1_000_000), 0);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::program::{FRAMELET, Server, frame, read_frame};
+use common::program::{FRAMELET, Server, frame, measured, read_frame};
 
 const MIB: usize = 1 << 20;
 
@@ -87,7 +87,7 @@ fn send_all(server: &Server, shape: &Shape) -> Vec<TcpStream> {
 #[test]
 fn the_memory_limit_bounds_the_process_whatever_is_sent() {
     const MEMORY: usize = 16 * MIB;
-    let mut over = Vec::new();
+    let (mut over, mut most) = (Vec::new(), 0);
     for format in ["lines", "json", "hex"] {
         for shape in shapes() {
             let mut command = Command::new(FRAMELET);
@@ -97,6 +97,7 @@ fn the_memory_limit_bounds_the_process_whatever_is_sent() {
             let streams = send_all(&server, &shape);
             let growth = server.peak_memory().saturating_sub(before);
             let allowed = MEMORY + shape.connections * 1126 + 4 * MIB;
+            most = most.max(growth * 100 / allowed);
             if growth > allowed {
                 over.push(format!("{format}, {}: {growth} bytes of {allowed}", shape.name));
             }
@@ -104,6 +105,10 @@ fn the_memory_limit_bounds_the_process_whatever_is_sent() {
         }
     }
     assert!(over.is_empty(), "{}", over.join("\n"));
+    measured(format_args!(
+        "at most {most} % of what is allowed, over {} kinds of traffic",
+        3 * shapes().len()
+    ));
 }
 
 /// Sends a message a hundred times a second for `time` and waits for its echo; returns how many there
@@ -124,18 +129,18 @@ fn echoes(server: &Server, payload: &[u8], time: Duration) -> (u32, Duration) {
     (replies, longest)
 }
 
-/// Checks that an honest sender keeps 90 % of its rate and never waits for a second. Other programs share this
-/// machine, so it may be tried twice.
+/// Checks that an honest sender keeps 90 % of its rate and never waits for a second; returns its longest wait. Other
+/// programs share this machine, so it may be tried twice.
 #[track_caller]
-fn check_is_served(server: &Server, payload: &[u8], when: &str) {
+fn check_is_served(server: &Server, payload: &[u8], when: &str) -> Duration {
     let try_it = || {
         let (replies, longest) = echoes(server, payload, Duration::from_secs(2));
         match replies >= 180 && longest < Duration::from_secs(1) {
-            true => Ok(()),
+            true => Ok(longest),
             false => Err(format!("{when}: {replies} of 200 echoes, and one took {longest:?}")),
         }
     };
-    try_it().or_else(|_| try_it()).unwrap();
+    try_it().or_else(|_| try_it()).unwrap()
 }
 
 /// How long connections stall at most.
@@ -173,21 +178,20 @@ fn stall(server: &Server, connections: usize, start: &[u8], trickle: bool, done:
 /// P25.
 #[test]
 fn messages_that_stall_leave_the_others_their_memory() {
+    let mut longest = Duration::ZERO;
     for (connections, sent) in [(7, 4 * MIB), (9, 4 * MIB), (24, 4 * MIB), (500, 70_000)] {
         let server = Server::start(&["--output", "none", "--echo", "--message-timeout", "2s"]);
         let (done, start) = (AtomicBool::new(false), start_of_large(sent));
         thread::scope(|scope| {
             scope.spawn(|| stall(&server, connections, &start, false, &done));
             for payload in [&[b'h'; 64][..], &[b'h'; 5000]] {
-                check_is_served(
-                    &server,
-                    payload,
-                    &format!("beside {connections} with {sent} bytes"),
-                );
+                let when = format!("beside {connections} with {sent} bytes");
+                longest = longest.max(check_is_served(&server, payload, &when));
             }
             done.store(true, Ordering::Relaxed);
         });
     }
+    measured(format_args!("the others waited {} ms at most", longest.as_millis()));
 }
 
 /// P25. Those that hold the memory of large messages and get nothing are ended, so that others get it.
@@ -207,7 +211,7 @@ fn large_messages_that_stall_give_way_to_others_that_wait() {
         // Other programs share this machine, so it may be tried twice.
         for _ in 0..2 {
             let (replies, wait) = echoes(server, &vec![b'h'; MIB], Duration::from_secs(5));
-            eprintln!("{replies} replies, the longest took {wait:?}");
+            measured(format_args!("{replies} replies, the longest took {} ms", wait.as_millis()));
             longest = longest.min(wait);
         }
         done.store(true, Ordering::Relaxed);
@@ -301,7 +305,8 @@ fn replies_that_are_not_taken_leave_the_others_their_memory() {
             .collect();
         sending.into_iter().map(|deaf| deaf.join().unwrap()).collect()
     });
-    check_is_served(&server, &[b'h'; 64], "beside the deaf");
+    let longest = check_is_served(&server, &[b'h'; 64], "beside the deaf");
+    measured(format_args!("the others waited {} ms at most", longest.as_millis()));
     drop(deaf);
 }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::program::{
-    FRAMELET, Server, closed, connect_from, frame, logged, read_frame, terminal, unframe,
+    FRAMELET, Server, closed, connect_from, frame, logged, measured, read_frame, terminal, unframe,
 };
 
 const MIB: usize = 1 << 20;
@@ -62,6 +62,7 @@ fn an_over_long_message_is_refused_at_once_and_allocates_nothing() {
     }
     let told = logged(&log, "is over the limit of 1000", "connections that sent something other");
     assert_eq!(told, 1000, "{log}");
+    measured(format_args!("{told} refused; grew by {} KiB", growth / 1024));
 }
 
 /// Returns by how many bytes the server grows for each connection over which `bytes` were sent, and no
@@ -93,6 +94,7 @@ fn what_is_only_announced_takes_no_memory() {
     // The buffer has an owner, too.
     let most = 4096 + IDLE_CONNECTION + 256;
     assert!(growth <= most, "{growth} bytes for each connection");
+    measured(format_args!("{growth} bytes for each of 1000 connections"));
 }
 
 /// P24. What ten thousand devices that are silent cost a small machine.
@@ -103,6 +105,7 @@ fn an_idle_connection_takes_hardly_more_than_a_kilobyte() {
         let server = Server::start(&["--output", "none"]);
         let growth = growth_for_each_connection(&server, 2000, bytes);
         assert!(growth <= IDLE_CONNECTION, "{growth} bytes for each connection");
+        measured(format_args!("{growth} bytes for each of 2000 connections"));
     }
 }
 
@@ -140,6 +143,7 @@ fn what_many_connections_hold_together_is_bounded() {
     thread::sleep(Duration::from_millis(500));
     let growth = server.memory().saturating_sub(before);
     assert!(growth < 18 * MIB, "grew by {growth} bytes");
+    measured(format_args!("grew by {} KiB of 16 MiB", growth / 1024));
     drop(half_sent);
 }
 
@@ -225,6 +229,7 @@ fn the_limit_of_connections_holds_and_frees_places_again() {
             .filter(|&served| served)
             .count();
         assert_eq!(served, 10, "round {round}");
+        measured(format_args!("{served} of {} served", streams.len()));
         drop(streams);
         server.wait_for_log(": closed after 1 message", 10 * round);
     }
@@ -247,6 +252,7 @@ fn the_limit_of_an_address_holds_and_leaves_the_others_theirs() {
             served[usize::from(*last)] += usize::from(read_frame(stream).is_some());
         }
         assert_eq!(served, [0, 0, 4, 4, 4, 4], "round {round}");
+        measured(format_args!("{} of 10 served for each of 4 addresses", served[2]));
         drop(streams);
         server.wait_for_log(": closed after 1 message", 16 * round);
     }
@@ -299,15 +305,22 @@ fn slow_senders_are_ended_and_the_others_keep_their_rate() {
                 })
             })
             .collect();
+        let mut latest = Duration::ZERO;
         for slow in trickling {
             let after = slow.join().unwrap();
             assert!((5.0..7.0).contains(&after.as_secs_f64()), "ended after {after:?}");
+            latest = latest.max(after);
         }
         done.store(true, Ordering::Relaxed);
+        let mut slowest = f64::MAX;
         for good in good {
             let rate = good.join().unwrap();
             assert!(rate >= 90.0, "only {rate} of 100 echoes a second");
+            slowest = slowest.min(rate);
         }
+        measured(format_args!(
+            "all 200 ended within {latest:.1?}; the others kept {slowest:.0} % of their rate"
+        ));
     });
     let log = server.stop().log;
     let told = logged(&log, "not complete within 5s: got ", "messages that were not complete");
@@ -324,6 +337,7 @@ fn a_silent_connection_is_closed() {
     assert!(closed(&mut stream));
     let after = started.elapsed().as_secs_f64();
     assert!((2.0..4.0).contains(&after), "closed after {after} s");
+    measured(format_args!("closed after {after:.1} s"));
     assert!(server.stop().log.contains("the peer was idle for 2s (--idle-timeout)"));
 }
 
@@ -361,6 +375,10 @@ fn running_out_of_file_descriptors_costs_little_and_heals() {
     read_frame(&mut streams[waiting - 1]).expect("an echo");
     let after = freed.elapsed().as_secs_f64();
     assert!(after <= 1.1, "served {after} s after a place was free");
+    measured(format_args!(
+        "{:.1} % of a core, {lines} lines of log in 10 s; served {after:.2} s after a place was free",
+        used * 100.0
+    ));
 }
 
 /// P9.
@@ -441,6 +459,8 @@ fn clients_that_send_nonsense_do_not_flood_the_log() {
     let lost = logged(&log, "connection reset by peer", "connections that were lost");
     assert_eq!((garbage, cut), (sent, sent), "{log}");
     assert!(lost <= sent, "{lost} of {sent}: {log}");
+    let most = seconds.values().max().unwrap();
+    measured(format_args!("at most {most} lines a second of {} connections", 4 * sent));
 }
 
 /// P28.
@@ -543,6 +563,7 @@ fn a_burst_of_connections_is_served_at_once() {
     // Other programs share this machine, so the best of a few bursts counts.
     let slowest = (0..5).map(|_| smol::block_on(burst(server.address, 1000))).min().unwrap();
     assert!(slowest < Duration::from_millis(500), "the slowest took {slowest:?}");
+    measured(format_args!("the slowest of 1000 was served after {} ms", slowest.as_millis()));
 }
 
 /// Connects `count` times at once; returns how long the slowest had to wait for its echo.
@@ -587,6 +608,7 @@ fn a_message_cannot_attack_the_reader_of_the_log() {
     let raw = log.chars().find(|&c| c != '\n' && (c.is_control() || c == '\u{202e}'));
     assert_eq!(raw, None, "{log:?}");
     assert!(log.lines().all(|line| line.starts_with("framelet: ")), "{log}");
+    measured("no control character in the log");
 }
 
 /// P22.
@@ -613,4 +635,5 @@ fn a_message_cannot_drive_the_terminal_that_shows_it() {
         let raw = raw.chars().find(|&c| c != '\n' && (c.is_control() || c == '\u{202e}'));
         assert_eq!(raw, None, "{format}: {shown:?}");
     }
+    measured("no control character in any of 6 formats");
 }

@@ -35,7 +35,7 @@ struct Client {
 impl Client {
     fn connect(server: &Server, files: &Certificates) -> Client {
         let name = "localhost".try_into().unwrap();
-        let mut tls = ClientConnection::new(files.other_config(&[&TLS13]), name).unwrap();
+        let mut tls = ClientConnection::new(files.other_config(&[&TLS13], None), name).unwrap();
         tls.set_buffer_limit(None);
         let mut tcp = server.connect();
         while tls.is_handshaking() || tls.wants_write() {

@@ -448,6 +448,11 @@ pub(crate) fn logged(log: &str, text: &str, kind: &str) -> u64 {
         .sum()
 }
 
+/// Prints a figure of an attack, which `scripts/attacks.sh` shows beside it.
+pub(crate) fn measured(figure: impl std::fmt::Display) {
+    eprintln!("measured: {figure}");
+}
+
 /// Returns what a command has said on standard error.
 pub(crate) fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
-use futures_rustls::rustls::pki_types::CertificateDer;
 use futures_rustls::rustls::pki_types::pem::PemObject;
+use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use futures_rustls::{TlsConnector, rustls};
 use rcgen::{
@@ -80,13 +80,14 @@ impl Certificates {
         &self,
         versions: &[&'static SupportedProtocolVersion],
     ) -> TlsConnector {
-        TlsConnector::from(self.other_config(versions))
+        TlsConnector::from(self.other_config(versions, None))
     }
 
-    /// Returns what configures one, for a client that does its own reading and writing.
+    /// Returns what that client is made of, with a certificate of its own if there is one.
     pub(crate) fn other_config(
         &self,
         versions: &[&'static SupportedProtocolVersion],
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).unwrap()).unwrap();
@@ -94,9 +95,11 @@ impl Certificates {
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
+            .with_root_certificates(roots);
+        Arc::new(match identity {
+            Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
+            None => config.with_no_client_auth(),
+        })
     }
 }
 

@@ -73,7 +73,7 @@ not_run=0
 while IFS=$'\t' read -r file name attack holds <&3; do
     case $attack$holds$file in *"$only"*) ;; *) continue ;; esac
     run_test "$file" "$name"
-    figures=$(sed -n 's/^measured: //p' "$WORK/err" | awk '!seen[$0]++' | paste -sd ';' | sed 's/;/; /g')
+    figures=$(sed -n 's/^measured: //p' "$WORK/err" | awk '!seen[$0]++ { printf "%s%s", between, $0; between = "; " }')
     if [ -n "$WHY" ]; then
         case_failed "$attack" "$WHY"
     elif [ -n "$NOT_RUN" ]; then

@@ -1,5 +1,6 @@
 //! Which sender ids a client may use.
 
+use crate::wire::escape::Escaped;
 use crate::wire::sender_id::SenderId;
 
 /// Sender ids must begin with the common name of the client's certificate.
@@ -26,7 +27,7 @@ impl SenderRule {
                 .into(),
             false => format!(
                 "sender ids must begin with the common name of the client's certificate, which is {}",
-                self.common_name
+                Escaped(self.common_name.as_bytes())
             ),
         }
     }
@@ -52,5 +53,11 @@ mod tests {
             let rule = SenderRule::new(common_name.map(str::to_owned));
             assert_eq!(rule.allows(id), allowed, "{common_name:?}");
         }
+    }
+
+    #[test]
+    fn a_refusal_shows_no_control_characters_of_a_certificate() {
+        let refusal = SenderRule::new(Some("\u{1b}[2J\r\n\u{202e}7".to_owned())).refusal();
+        assert!(refusal.ends_with(r"which is \u{1b}[2J\r\n\u{202e}7"), "{refusal}");
     }
 }

@@ -173,6 +173,27 @@ fn a_thousand_handshakes_of_garbage_cost_little_and_are_counted() {
     ));
 }
 
+#[test]
+fn an_idle_tls_connection_takes_little() {
+    const CONNECTIONS: usize = 400;
+    let files = Certificates::new();
+    let server = echo(&files, &[]);
+    is_served(&files, &server);
+    let before = server.memory();
+    let idle: Vec<TlsStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut stream = connect(&files, &server, &TLS13, None);
+            stream.write_all(&frame(b"then nothing")).unwrap();
+            assert_eq!(read_frame(&mut stream).as_deref(), Some(&b"then nothing"[..]));
+            stream
+        })
+        .collect();
+    let each = server.memory().saturating_sub(before) / CONNECTIONS;
+    drop(idle);
+    assert!(each < 8 * 1024, "{each} bytes for each connection");
+    measured(format_args!("{each} bytes for each of {CONNECTIONS} connections"));
+}
+
 /// A chain of certificates that is longer than a handshake may be.
 #[test]
 fn a_chain_of_certificates_without_end_is_refused() {

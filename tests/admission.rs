@@ -12,8 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::program::{
-    FRAMELET, Running, Server, check, closed, connect_from, frame, framelet, logged, read_frame,
-    said, unprivileged, wait_until,
+    FRAMELET, Running, Server, check, closed, connect_from, frame, framelet, logged, measured,
+    read_frame, said, unprivileged, wait_until,
 };
 use framelet::wire::ProxyVersion;
 use rustix::process::geteuid;
@@ -120,6 +120,40 @@ fn the_peer_that_a_load_balancer_names_must_be_allowed_and_else_the_load_balance
         let refused = refused.replace("2001:db8::1", "[2001:db8::1]");
         assert_eq!(log.contains(&refused), !is_allowed, "{peer:?}: {log}");
     }
+}
+
+#[test]
+fn only_load_balancers_in_their_networks_can_name_a_peer() {
+    let server = Server::start(&[
+        "--echo",
+        "--proxy-protocol",
+        "--output",
+        "json",
+        "--proxy-from",
+        "127.0.0.8/30",
+        "--proxy-from",
+        "127.0.0.2",
+    ]);
+    for last in [2, 8, 11] {
+        assert!(served(&server, last, &header(Some("203.0.113.7"))).is_some(), "127.0.0.{last}");
+    }
+    for _ in 0..10 {
+        for last in [1, 3, 7, 12] {
+            let named = header(Some("203.0.113.8"));
+            assert!(served(&server, last, &named).is_none(), "127.0.0.{last}");
+        }
+    }
+    let left = server.stop();
+    let output = String::from_utf8(left.output).unwrap();
+    assert!(!output.contains("203.0.113.8"), "{output}");
+    let line = "its address is not that of a load balancer (--proxy-from)";
+    assert!(left.log.contains("refused a connection from 127.0.0.1:"), "{}", left.log);
+    let told = logged(&left.log, line, "connections that are not from a load balancer");
+    assert_eq!(told, 40, "{}", left.log);
+    measured(format_args!("{told} refused"));
+
+    let arguments = ["serve", ":0", "--proxy-from", "10.0.0.0/8"];
+    check(&framelet(&arguments, b""), 2, &["--proxy-from has no use without --proxy-protocol"]);
 }
 
 #[test]

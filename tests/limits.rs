@@ -48,7 +48,7 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
             ("--grace", &DURATIONS),
             ("--threads", &COUNTS),
         ],
-        "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol \
+        "--to --output --sync --keep --echo --require-ack --layout --proxy-protocol --proxy-from \
          --tls-cert --tls-key --tls-client-ca --tls-bind-sender --preamble --skip --empty --allow --mode \
          --owner --metrics --log-format --status --log-time --verbose --quiet --help",
     ),

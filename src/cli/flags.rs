@@ -20,7 +20,7 @@ pub(crate) fn of_target(target: &str) -> Option<String> {
         ("layout", layout) if !layout.is_empty() => format!(": try --layout {layout}"),
         (
             "allow" | "max_connections" | "max_per_address" | "max_message" | "message_timeout"
-            | "idle_timeout" | "grace" | "require_ack" | "memory" | "proxy_protocol",
+            | "idle_timeout" | "grace" | "require_ack" | "memory" | "proxy_protocol" | "proxy_from",
             _,
         ) => format!(" (--{})", option.replace('_', "-")),
         _ => return None,

@@ -64,6 +64,10 @@ impl Serve {
         let mut server = self.options(Server::new(listener)).monitor(monitor.clone());
         server.check().map_err(failure)?;
         check_empty(self.empty, self.layout)?;
+        if !self.proxy_from.is_empty() && !self.proxy_protocol {
+            let message = "--proxy-from has no use without --proxy-protocol";
+            return Err(Failure::new(Exit::Usage, message));
+        }
         self.check_sink()?;
         self.check_addresses(bound.as_ref().ok())?;
         self.check_status()?;
@@ -134,6 +138,9 @@ impl Serve {
     fn options(&self, mut server: Server) -> Server {
         server = server.layout(self.layout).grace(self.grace).require_acks(self.require_ack);
         server = server.proxy_protocol(self.proxy_protocol);
+        if !self.proxy_from.is_empty() {
+            server = server.proxy_from(self.proxy_from.iter().copied());
+        }
         server = server.preamble(&self.preamble.0).skip(self.skip).empty(self.empty);
         if let Some(max) = self.max_message {
             server = server.max_message(max);

@@ -44,6 +44,8 @@ impl Source {
 pub(crate) enum NotAdmitted {
     /// The address of the peer is in none of the allowed networks.
     NotAllowed,
+    /// The server expects headers of load balancers, and the address is in none of their networks.
+    NotBalancer,
     /// The address has so many connections already.
     AddressFull { source: Source, open: usize },
     /// The server has so many connections already.
@@ -54,21 +56,37 @@ pub(crate) enum NotAdmitted {
 #[derive(Debug)]
 pub(crate) struct Addresses {
     allowed: Option<Vec<Network>>,
+    /// Those of load balancers.
+    balancers: Option<Vec<Network>>,
     /// The most connections of one address.
     most: usize,
     open: Mutex<HashMap<Source, usize>>,
 }
 
 impl Addresses {
-    pub(crate) fn new(allowed: Option<Vec<Network>>, most: Option<usize>) -> Addresses {
-        Addresses { allowed, most: most.unwrap_or(usize::MAX), open: Mutex::default() }
+    pub(crate) fn new(
+        allowed: Option<Vec<Network>>,
+        balancers: Option<Vec<Network>>,
+        most: Option<usize>,
+    ) -> Addresses {
+        let most = most.unwrap_or(usize::MAX);
+        Addresses { allowed, balancers, most, open: Mutex::default() }
+    }
+
+    /// Checks that a peer may name another one.
+    pub(crate) fn check_balancer(&self, peer: &Peer) -> Result<(), NotAdmitted> {
+        match peer {
+            Peer::Tcp(address) if !is_in(self.balancers.as_deref(), address.ip()) => {
+                Err(NotAdmitted::NotBalancer)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that a peer may have one more connection.
     pub(crate) fn check(&self, peer: &Peer) -> Result<(), NotAdmitted> {
         let Peer::Tcp(address) = peer else { return Ok(()) };
-        let is_in = |network: &Network| network.contains(address.ip());
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed.iter().any(is_in)) {
+        if !is_in(self.allowed.as_deref(), address.ip()) {
             return Err(NotAdmitted::NotAllowed);
         }
         let source = Source::of(peer);
@@ -103,6 +121,11 @@ impl Addresses {
     }
 }
 
+/// Returns whether an address is in one of these networks, if there is a choice of them.
+fn is_in(networks: Option<&[Network]>, address: IpAddr) -> bool {
+    networks.is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -121,6 +144,7 @@ impl fmt::Display for NotAdmitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotAdmitted::NotAllowed => f.write_str("its address is not allowed"),
+            NotAdmitted::NotBalancer => f.write_str("its address is not that of a load balancer"),
             NotAdmitted::AddressFull { source, open } => {
                 write!(f, "{} open from {source}, the limit", Count(*open as u64, "connection"))
             }
@@ -141,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_shares_its_limit_with_the_64_bits_it_begins_with() {
-        let addresses = Addresses::new(None, Some(2));
+        let addresses = Addresses::new(None, None, Some(2));
         for address in ["2001:db8::1", "2001:db8:0:0:ffff::7"] {
             assert_eq!(addresses.check(&peer(address)), Ok(()));
             addresses.add(Source::of(&peer(address)));
@@ -155,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_ipv4_address_is_the_same_in_both_notations() {
-        let addresses = Addresses::new(Some(vec!["10.0.0.0/8".parse().unwrap()]), Some(1));
+        let addresses = Addresses::new(Some(vec!["10.0.0.0/8".parse().unwrap()]), None, Some(1));
         addresses.add(Source::of(&peer("::ffff:10.0.0.1")));
         let full = addresses.check(&peer("10.0.0.1")).unwrap_err();
         assert_eq!(full.to_string(), "1 connection open from 10.0.0.1, the limit");
@@ -165,11 +189,12 @@ mod tests {
 
     #[test]
     fn peers_without_an_address_are_not_concerned() {
-        let addresses = Addresses::new(Some(vec![]), Some(1));
+        let addresses = Addresses::new(Some(vec![]), Some(vec![]), Some(1));
         let process = Peer::UnixProcess { uid: 0, pid: None };
         for peer in [process, Peer::Unix, Peer::named("a pipe")] {
             for _ in 0..3 {
                 assert_eq!(addresses.check(&peer), Ok(()));
+                assert_eq!(addresses.check_balancer(&peer), Ok(()));
                 addresses.add(Source::of(&peer));
             }
         }
@@ -177,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_source_without_connections_takes_no_memory() {
-        let addresses = Addresses::new(None, None);
+        let addresses = Addresses::new(None, None, None);
         for last in 0..=255 {
             let source = Source::V4([10, 0, 0, last].into());
             addresses.add(source);

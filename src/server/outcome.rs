@@ -78,6 +78,7 @@ pub(crate) fn missing(committed: u64, oldest: u64) -> String {
 pub(crate) fn report_refusal(log: About<'_>, peer: &Peer, why: NotAdmitted) {
     let kind = match why {
         NotAdmitted::NotAllowed => Kind::NotAllowed,
+        NotAdmitted::NotBalancer => Kind::NotBalancer,
         NotAdmitted::AddressFull { .. } => Kind::AddressFull,
         NotAdmitted::Full { .. } => Kind::OverLimit,
     };

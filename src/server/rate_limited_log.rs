@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     AcceptFailed,
     OverLimit,
     NotAllowed,
+    NotBalancer,
     AddressFull,
     Evicted,
     Bug,
@@ -56,7 +57,7 @@ pub(crate) enum Kind {
 ///
 /// A target names the option that the line is about, such as `framelet::idle_timeout`, so that a program
 /// can tell its users how to change it.
-const KINDS: [(Kind, &str, Level, &str, &str); 21] = [
+const KINDS: [(Kind, &str, Level, &str, &str); 22] = [
     (
         Kind::AcceptFailed,
         "accept_failed",
@@ -77,6 +78,13 @@ const KINDS: [(Kind, &str, Level, &str, &str); 21] = [
         Level::Warn,
         "framelet::allow",
         "connections from addresses that are not allowed",
+    ),
+    (
+        Kind::NotBalancer,
+        "not_load_balancer",
+        Level::Warn,
+        "framelet::proxy_from",
+        "connections that are not from a load balancer",
     ),
     (
         Kind::AddressFull,

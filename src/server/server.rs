@@ -239,6 +239,29 @@ impl Server {
         self
     }
 
+    /// With [`Server::proxy_protocol`]: expects load balancers only at TCP addresses in these networks, and closes connections
+    /// from others at once, since each could name any peer. Several calls add up; after a call with no network, no address is
+    /// that of a load balancer. Unix sockets and other streams are not concerned. Default: any address may be one, so only load
+    /// balancers must reach the port.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Server;
+    /// use framelet::server::Echo;
+    /// # use framelet::Address;
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// let server = Server::new(listener).answer(Echo).proxy_protocol(true).proxy_from(["10.0.0.0/24".parse()?]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn proxy_from(mut self, networks: impl IntoIterator<Item = Network>) -> Server {
+        self.options.proxy_from.get_or_insert_default().extend(networks);
+        self
+    }
+
     /// Sends these bytes first on each connection, before anything is read. Clients cannot ask for
     /// acknowledgements then.
     pub fn preamble(mut self, bytes: &[u8]) -> Server {

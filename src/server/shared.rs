@@ -113,7 +113,11 @@ impl Shared {
             last_call: AtomicBool::new(false),
             max_connections: max_connections(options.max_connections),
             open: Mutex::default(),
-            addresses: Addresses::new(options.allow.clone(), options.max_per_address),
+            addresses: Addresses::new(
+                options.allow.clone(),
+                options.proxy_from.clone(),
+                options.max_per_address,
+            ),
             evictions: Mutex::default(),
             ended: Event::new(),
             connections: AtomicU64::new(0),
@@ -186,9 +190,7 @@ impl Shared {
     /// Adds a connection. If a load balancer has still to name the peer, [`Shared::admit_named`] follows.
     pub(crate) fn add(&self, peer: &Peer) -> Result<Arc<OpenConnection>, NotAdmitted> {
         let mut open = self.open();
-        if !self.proxy_protocol {
-            self.addresses.check(peer)?;
-        }
+        self.check(peer)?;
         if open.len() >= self.max_connections {
             return Err(NotAdmitted::Full { open: open.len() });
         }
@@ -197,6 +199,14 @@ impl Shared {
         self.addresses.add(self.source(&connection));
         open.insert(number, Arc::clone(&connection));
         Ok(connection)
+    }
+
+    /// Checks what is known of a peer when it connects: if a load balancer names the peer, only that it is one.
+    fn check(&self, peer: &Peer) -> Result<(), NotAdmitted> {
+        match self.proxy_protocol {
+            true => self.addresses.check_balancer(peer),
+            false => self.addresses.check(peer),
+        }
     }
 
     /// Names the peer of a connection, as a load balancer has done.
@@ -219,8 +229,7 @@ impl Shared {
 
     /// Returns whether a peer could be admitted if an idle connection gave way.
     pub(crate) fn needs_room_for(&self, peer: &Peer) -> bool {
-        self.open().len() >= self.max_connections
-            && (self.proxy_protocol || self.addresses.check(peer).is_ok())
+        self.open().len() >= self.max_connections && self.check(peer).is_ok()
     }
 
     /// Tells an idle connection to give way to this peer, if there is one that should.

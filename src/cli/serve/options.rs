@@ -64,6 +64,10 @@ pub(crate) struct Serve {
     #[argh(switch)]
     pub(super) proxy_protocol: bool,
 
+    /// with --proxy-protocol: take headers only from this network; can be repeated
+    #[argh(option, arg_name = "NETWORK")]
+    pub(super) proxy_from: Vec<Network>,
+
     /// serve over TLS, with the certificate in this PEM file
     #[argh(option, arg_name = "FILE")]
     pub(super) tls_cert: Option<String>,

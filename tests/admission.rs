@@ -391,6 +391,7 @@ fn an_owner_or_a_mode_that_cannot_be_is_refused_in_words() {
         (["127.0.0.1:0", "--owner", "0"], "(--mode, --owner)"),
         ([&address, "--mode", "1777"], "write three octal digits"),
         ([&address, "--owner", "no one"], "there is no user"),
+        ([&address, "--owner", "4294967295"], "4294967295 is no number of a user"),
         (["127.0.0.1:0", "--allow", "10.0.0.1/8"], "did you mean 10.0.0.0/8?"),
         (["127.0.0.1:0", "--max-per-address", "0"], "--max-per-address cannot be zero"),
         (["127.0.0.1:0", "--evict-idle", "0s"], "cannot be zero"),

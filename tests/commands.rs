@@ -1224,6 +1224,14 @@ fn detect_says_what_a_stream_is_that_no_layout_reads() {
     let output = framelet(&["detect"], b"\x04\0\0\0\x05\0\0\0\0");
     assert_eq!(output.stderr, b"framelet: no layout is known that reads these 9 bytes\n");
     check(&framelet(&["detect"], b""), 3, &["the input is empty"]);
+    // Elements of BER in elements, deeper than any stack.
+    let mut nested = Vec::new();
+    while nested.len() < 600_000 {
+        let length = u32::try_from(nested.len()).unwrap();
+        nested.extend(length.to_be_bytes().iter().rev().chain(&[0x84, 0x30]));
+    }
+    nested.reverse();
+    check(&framelet(&["detect"], &nested), 0, &[]);
     // Blocks with lengths, but no stream.
     let pcapng = b"\x0a\x0d\x0d\x0a\x1c\0\0\0\x4d\x3c\x2b\x1a\x01\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\x1c\0\0\0";
     check(&framelet(&["detect"], &pcapng.repeat(4)), 3, &["looks like a packet capture"]);

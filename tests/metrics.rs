@@ -129,6 +129,7 @@ fn other_requests_are_refused_and_garbage_and_slow_clients_do_no_harm() {
     let observed = Observed::start(&["--output", "none"]);
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", 404),
+        ("GET http://127.0.0.1/healthz HTTP/1.1\r\n\r\n", 200),
         ("POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 405),
         ("\0\0\0\x05hello", 400),
         ("HEAD /metrics HTTP/1.1\r\n\r\n", 200),

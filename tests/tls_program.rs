@@ -133,6 +133,9 @@ fn who_is_not_trusted_is_told_why_and_what_to_do() {
     check(&send(&address, Some(&files), &["--ack", "--retry", "1h"]), 1, &[required]);
     let untrusted = "signed by an authority that is not trusted here (--tls-ca)";
     check(&send(&address, Some(&others), &["--retry", "1h"]), 1, &[untrusted]);
+    let of_others = with(&foreign, &["--ack", "--retry", "1h"]);
+    let words = "does not trust the authority that signed the certificate of this client";
+    check(&send(&address, Some(&files), &of_others), 1, &[words]);
     #[cfg(feature = "bench")]
     {
         let ca = others.text("ca.pem");

@@ -26,9 +26,12 @@ use super::values::address;
 use http::Answer;
 
 /// How many clients are answered at once; the others wait in the kernel's queue.
-const MOST: usize = 16;
+const MOST: usize = 64;
 
-/// How long a client may take for its request and for taking the answer.
+/// How long a client may take for its request: those that are silent must not keep others waiting.
+const REQUEST: Duration = Duration::from_secs(1);
+
+/// How long it may take for its request and for taking the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait after a failed accept.
@@ -74,7 +77,11 @@ pub(crate) async fn serve(text: &str, monitor: Monitor) -> Result<Task<()>, Fail
 }
 
 async fn answer(mut stream: ByteStream, monitor: &Monitor) -> io::Result<()> {
-    let answer = match http::read_request(&mut stream).await? {
+    let too_late = async {
+        Timer::after(REQUEST).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let answer = match http::read_request(&mut stream).or(too_late).await? {
         None => return Ok(()),
         Some(Err(refusal)) => refusal,
         Some(Ok(request)) => {

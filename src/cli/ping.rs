@@ -147,7 +147,7 @@ impl Ping {
 
 /// Returns whether a server that refuses for this reason works as it should.
 fn is_alive(code: RefusalCode) -> bool {
-    matches!(code, RefusalCode::Replies | RefusalCode::NoSink)
+    matches!(code, RefusalCode::Replies | RefusalCode::NoSink | RefusalCode::Sender)
 }
 
 fn failed(address: &Address, error: &AckError) -> Failure {

@@ -31,6 +31,8 @@ pub enum TlsError {
     Untrusted(String),
     /// The certificate of the server is for other names. In words.
     WrongName(String),
+    /// The certificate of one side is not accepted by the other, for another reason than these. In words.
+    BadCertificate(String),
     /// The server asks for a certificate, and this client presented none.
     CertificateRequired,
     /// The handshake took too long. In words.
@@ -51,8 +53,8 @@ impl TlsError {
         !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_))
     }
 
-    /// Returns whether one side does not trust the other, or does not speak TLS: another attempt helps only if
-    /// something is changed.
+    /// Returns whether one side does not accept the certificate of the other, or does not speak TLS: another attempt helps
+    /// only if something is changed.
     pub fn is_refusal(&self) -> bool {
         !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_) | TlsError::Other(_))
     }
@@ -71,6 +73,7 @@ impl fmt::Display for TlsError {
             TlsError::NotTls(what)
             | TlsError::Untrusted(what)
             | TlsError::WrongName(what)
+            | TlsError::BadCertificate(what)
             | TlsError::TimedOut(what)
             | TlsError::Other(what) => f.write_str(what),
         }

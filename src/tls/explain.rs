@@ -23,7 +23,7 @@ pub(super) enum Side {
 }
 
 impl Side {
-    fn peer(self) -> &'static str {
+    pub(super) fn peer(self) -> &'static str {
         match self {
             Side::Client => "server",
             Side::Server => "client",
@@ -46,6 +46,13 @@ pub(super) fn error(error: &Error, side: Side, handshake: bool, first: &[u8]) ->
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
             TlsError::CertificateRequired
         }
+        Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateRevoked),
+        ) => TlsError::BadCertificate(rejected(*alert, peer)),
         Error::AlertReceived(alert) => TlsError::Other(rejected(*alert, peer)),
         Error::PeerIncompatible(why) => {
             TlsError::Other(format!("the {peer} and this side have no TLS in common: {why:?}"))
@@ -84,7 +91,8 @@ fn not_tls(peer: &str, first: &[u8]) -> Option<TlsError> {
 }
 
 fn certificate(error: &CertificateError, peer: &str) -> TlsError {
-    let other = |why: String| TlsError::Other(format!("the certificate of the {peer} {why}"));
+    let what = |why: String| format!("the certificate of the {peer} {why}");
+    let bad = |why: String| TlsError::BadCertificate(what(why));
     match error {
         CertificateError::UnknownIssuer => TlsError::Untrusted(format!(
             "the certificate of the {peer} is signed by an authority that is not trusted here"
@@ -103,18 +111,21 @@ fn certificate(error: &CertificateError, peer: &str) -> TlsError {
             ))
         }
         CertificateError::ExpiredContext { time, not_after } => {
-            other(format!("expired on {}, and it is {} now", date(*not_after), date(*time)))
+            bad(format!("expired on {}, and it is {} now", date(*not_after), date(*time)))
         }
         CertificateError::NotValidYetContext { time, not_before } => {
-            other(format!("is valid from {}, and it is {} now", date(*not_before), date(*time)))
+            // Which time passes.
+            let (from, now) = (date(*not_before), date(*time));
+            TlsError::Other(what(format!("is valid from {from}, and it is {now} now")))
         }
-        CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => other(
-            "is one of an authority (CA:TRUE), which is not for a server or client itself".into(),
-        ),
+        CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+            bad("is one of an authority (CA:TRUE), which is not for a server or client itself"
+                .into())
+        }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            other(format!("is not for use by a {peer} (its extended key usage says so)"))
+            bad(format!("is not for use by a {peer} (its extended key usage says so)"))
         }
-        error => other(format!("is not valid: {error}")),
+        error => bad(format!("is not valid: {error}")),
     }
 }
 

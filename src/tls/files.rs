@@ -36,7 +36,9 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
 /// Reads the private key of a file.
 pub(super) fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
     let encrypted = std::fs::read(path).is_ok_and(|text| {
-        memchr::memmem::find(&text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----").is_some()
+        // As PKCS #8 and as OpenSSL's older format say it.
+        let marks = ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED"];
+        marks.iter().any(|mark| memchr::memmem::find(&text, mark.as_bytes()).is_some())
     });
     if encrypted {
         let why = "its key is encrypted with a passphrase; store it without one, readable for this program alone";

@@ -319,11 +319,23 @@ impl TlsSession {
         read: &mut impl FnMut(&mut S, &mut [u8]) -> Poll<io::Result<usize>>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let kept = self.incoming.len();
+        // A client says little before it is known; the certificates of a server may be more.
+        let most = match self.side() {
+            Side::Server if self.is_handshaking() => RECORD,
+            _ => RECEIVED,
+        };
+        if kept >= most {
+            let what = format!(
+                "the TLS handshake of the {} has a message of over {most} bytes",
+                self.side().peer()
+            );
+            return Poll::Ready(Err(self.fail(TlsError::Other(what))));
+        }
         let mut shared = SHARED.take();
         if shared.is_empty() {
             shared.resize(RECEIVED, 0);
         }
-        let kept = self.incoming.len();
         shared[..kept].copy_from_slice(&self.incoming);
         // No more than the caller has room for, or than one record has: the rest would have to be kept. Only a message
         // of the handshake can be longer.
@@ -443,9 +455,9 @@ impl TlsSession {
         }
     }
 
+    /// The first error stays: others follow from it.
     fn fail(&mut self, error: TlsError) -> io::Error {
-        self.failed = Some(error.clone());
-        error.into()
+        self.failed.get_or_insert(error).clone().into()
     }
 }
 

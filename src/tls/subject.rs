@@ -51,6 +51,7 @@ fn subject(mut name: &[u8]) -> Option<Subject> {
         while !set.is_empty() {
             let mut attribute = value(&mut set, SEQUENCE)?;
             let kind = value(&mut attribute, OBJECT_IDENTIFIER)?;
+            let whole = attribute;
             let (tag, bytes) = next(&mut attribute)?;
             let text = text(tag, bytes);
             let name = NAMES.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name);
@@ -59,9 +60,17 @@ fn subject(mut name: &[u8]) -> Option<Subject> {
             }
             part += &name.map_or_else(|| identifier(kind), str::to_owned);
             part.push('=');
-            part += &escaped(&text);
-            if name == Some("CN") {
-                subject.common_name = Some(text);
+            match text {
+                Some(text) => {
+                    part += &escaped(&text);
+                    if name == Some("CN") {
+                        subject.common_name = Some(text);
+                    }
+                }
+                None => {
+                    part.push('#');
+                    part += &HEXLOWER.encode(&whole[..whole.len() - attribute.len()]);
+                }
             }
         }
         parts.push(part);
@@ -90,17 +99,17 @@ fn next<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     Some((tag, value))
 }
 
-/// Returns a string of any of the kinds that certificates have.
-fn text(tag: u8, bytes: &[u8]) -> String {
-    match tag {
+/// Returns a string of any of the kinds that certificates have; `None` if it is something else.
+fn text(tag: u8, bytes: &[u8]) -> Option<String> {
+    Some(match tag {
         // BMPString: UTF-16, big-endian.
         0x1e => {
             let units = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
             char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
         }
         0x0c | 0x12..=0x16 | 0x1a => String::from_utf8_lossy(bytes).into_owned(),
-        _ => format!("#{}", HEXLOWER.encode(bytes)),
-    }
+        _ => return None,
+    })
 }
 
 /// Returns a value with the escapes of RFC 4514.
@@ -136,4 +145,27 @@ fn identifier(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a value of this tag.
+    fn value(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    fn common_name(name: &[u8]) -> Subject {
+        let kind = value(OBJECT_IDENTIFIER, &[0x55, 4, 3]);
+        subject(&value(SET, &value(SEQUENCE, &[&kind, name].concat()))).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_string_is_no_common_name_and_no_other_name() {
+        let number = common_name(&value(2, &[7]));
+        assert_eq!((&*number.text, number.common_name), ("CN=#020107", None));
+        let string = common_name(&value(0x0c, b"#020107"));
+        assert_eq!((&*string.text, &*string.common_name.unwrap()), ("CN=\\#020107", "#020107"));
+    }
 }

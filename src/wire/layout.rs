@@ -1,4 +1,4 @@
-//! How a message is framed: what stands before and behind its payload, and what the length counts.
+//! How a message is framed: what stands before and after its payload, and what the length counts.
 //!
 //! ```text
 //!   u32be                          h1:u32be+self

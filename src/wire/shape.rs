@@ -286,7 +286,14 @@ fn is_kafka(frame: &[u8]) -> bool {
 }
 
 /// Returns whether these bytes are one element of BER after another, to the end.
-fn is_ber(mut bytes: &[u8]) -> bool {
+fn is_ber(bytes: &[u8]) -> bool {
+    is_ber_within(bytes, DEPTH)
+}
+
+/// How deep elements may lie in others. No protocol comes near it, and a stream must not decide how deep this recurses.
+const DEPTH: usize = 32;
+
+fn is_ber_within(mut bytes: &[u8], depth: usize) -> bool {
     while let [tag, length, rest @ ..] = bytes {
         let more = if *length > 0x80 { usize::from(*length & 0x7f) } else { 0 };
         if more > 4 || more > rest.len() || *length == 0x80 || *tag == 0 {
@@ -299,7 +306,7 @@ fn is_ber(mut bytes: &[u8]) -> bool {
         };
         let Some((value, rest)) = rest.split_at_checked(length) else { return false };
         let is_constructed = tag & 0x20 != 0;
-        if is_constructed && !is_ber(value) {
+        if is_constructed && (depth == 0 || !is_ber_within(value, depth - 1)) {
             return false;
         }
         bytes = rest;

@@ -27,7 +27,10 @@ pub(super) struct Request {
 impl Request {
     /// Returns the path without a query.
     pub(super) fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
+        let path = self.target.split('?').next().unwrap_or_default();
+        // Through a proxy it is a whole URL.
+        let host_and_path = path.strip_prefix("http://");
+        host_and_path.map_or(path, |rest| rest.find('/').map_or("/", |at| &rest[at..]))
     }
 
     pub(super) fn is_head(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The options for who may connect: the owner and the mode of a Unix socket's file, and addresses.
+//! The options for the file of a Unix socket: its owner and its mode.
 
 use std::str::FromStr;
 
@@ -8,7 +8,6 @@ use nix::unistd::{Group, User};
 
 use super::super::exit_code::Exit;
 use super::super::failure::Failure;
-use super::options::Serve;
 
 /// Who owns a file; what is `None` stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +42,8 @@ impl FromStr for Owner {
 /// Returns the number of a user or group that is `known` by its name, or that is a number itself.
 fn id(what: &str, name: &str, known: nix::Result<Option<u32>>) -> Result<u32, String> {
     match (known, name.parse()) {
+        // The system takes it for "no change".
+        (_, Ok(u32::MAX)) => Err(format!("{name} is no number of a {what}")),
         (Ok(Some(id)), _) | (_, Ok(id)) => Ok(id),
         (Ok(None), Err(_)) => Err(format!("there is no {what} {name:?}")),
         (Err(error), Err(_)) => {
@@ -71,26 +72,6 @@ pub(super) fn socket_access(
         return Err(Failure::new(Exit::Usage, format!("{what} {address} (--mode, --owner)")));
     }
     Ok(access)
-}
-
-impl Serve {
-    /// Checks that peers have the addresses that the options are about.
-    pub(super) fn check_addresses(&self, bound: Option<&Address>) -> Result<(), Failure> {
-        let option = match (self.allow.is_empty(), self.max_per_address) {
-            (false, _) => "--allow",
-            (true, Some(_)) => "--max-per-address",
-            (true, None) => return Ok(()),
-        };
-        // The header of a load balancer names an address.
-        if self.proxy_protocol || !matches!(bound, Some(Address::Unix(_))) {
-            return Ok(());
-        }
-        let message = format!(
-            "{option} has no use with a Unix socket, whose peers have no address: --mode and --owner say who \
-             may connect"
-        );
-        Err(Failure::new(Exit::Usage, message))
-    }
 }
 
 #[cfg(test)]

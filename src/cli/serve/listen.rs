@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use ::log::warn;
+use framelet::Address;
 use framelet::net::Listener;
 use framelet::sink::SinkTarget;
 use framelet::wire::Count;
@@ -22,7 +23,7 @@ const SYSTEMD: &str = "systemd";
 /// The sockets that the service manager has opened for this process.
 pub(super) struct Inherited {
     sockets: ListenFd,
-    /// Their names, as far as the service manager has named them.
+    /// Their names, in their order; empty for one without a name.
     names: Vec<String>,
 }
 
@@ -31,7 +32,7 @@ impl Inherited {
     /// environment.
     pub(super) fn take() -> Inherited {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names.split(':').filter(|name| !name.is_empty()).map(Into::into).collect();
+        let names = names.split(':').map(Into::into).collect();
         Inherited { sockets: ListenFd::from_env(), names }
     }
 
@@ -55,7 +56,9 @@ impl Inherited {
     }
 
     fn choose(&self, name: Option<&str>) -> Result<usize, String> {
-        let (sockets, names) = (self.sockets.len(), self.names.join(", "));
+        let sockets = self.sockets.len();
+        let shown = |name: &String| if name.is_empty() { "unnamed".into() } else { name.clone() };
+        let names = self.names.iter().map(shown).collect::<Vec<_>>().join(", ");
         let named =
             |name| (0..sockets).filter(move |&at| self.names.get(at).is_some_and(|n| n == name));
         match name {
@@ -81,6 +84,24 @@ impl Inherited {
 }
 
 impl Serve {
+    /// Checks that peers have the addresses that the options are about.
+    pub(super) fn check_addresses(&self, bound: Option<&Address>) -> Result<(), Failure> {
+        let option = match (self.allow.is_empty(), self.max_per_address) {
+            (false, _) => "--allow",
+            (true, Some(_)) => "--max-per-address",
+            (true, None) => return Ok(()),
+        };
+        // The header of a load balancer names an address.
+        if self.proxy_protocol || !matches!(bound, Some(Address::Unix(_))) {
+            return Ok(());
+        }
+        let message = format!(
+            "{option} has no use with a Unix socket, whose peers have no address: --mode and --owner say who \
+             may connect"
+        );
+        Err(Failure::new(Exit::Usage, message))
+    }
+
     /// Listens.
     pub(super) async fn listen(&self, inherited: Inherited) -> Result<Listener, Failure> {
         let name = match self.addr.strip_prefix(SYSTEMD) {

@@ -39,7 +39,8 @@ const SENDER: u64 = 100;
 /// start with any time, until it is set from the network.
 const STEADY: Duration = Duration::from_secs(3600);
 
-/// By how much a steady clock may differ from the time that has passed.
+/// By how much a steady clock may differ from the time that has passed, at most. It may differ by a tenth of the age
+/// after which a message is too old, so that no message is removed much too early.
 const JITTER: Duration = Duration::from_secs(60);
 
 /// A time before this is wrong, since there was no framelet. How old such a message is cannot be known: it is
@@ -224,7 +225,7 @@ impl Pruner {
         };
         let passed = now.passed.saturating_duration_since(steady.passed);
         let by_clock = now.clock.duration_since(steady.clock).unwrap_or_default();
-        if passed.abs_diff(by_clock) > JITTER {
+        if passed.abs_diff(by_clock) > JITTER.min(age / 10) {
             info!(
                 "the clock was set; no message is pruned for its age within {}",
                 format_duration(enough)
@@ -401,6 +402,18 @@ mod tests {
         assert_eq!(sink.prune().1, 1);
         sink.pass(29 * DAY);
         assert_eq!(sink.prune().1, 10);
+    }
+
+    #[test]
+    fn a_small_jump_is_one_for_messages_that_are_kept_shortly() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sink = Sink::open(&directory, &[Keep::For(Duration::from_secs(30))]);
+        sink.step();
+        sink.pass(HOUR);
+        sink.store(10, 1);
+        sink.now.clock += Duration::from_secs(55);
+        sink.pass(EVERY_IDLE);
+        assert_eq!(sink.prune().1, 1);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn other_requests_are_refused_and_garbage_and_slow_clients_do_no_harm() {
     }
     assert_eq!(observed.ask("HEAD /healthz HTTP/1.1\r\n\r\n").1, "");
     // More than are answered at once, and all silent: the next one gets its turn when they run out of time.
-    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(&observed.metrics).unwrap()).collect();
+    let silent: Vec<_> = (0..80).map(|_| TcpStream::connect(&observed.metrics).unwrap()).collect();
     check(
         &framelet(&["send", &observed.server.address.to_string(), "--message", "a"], b""),
         0,

@@ -342,6 +342,23 @@ fn a_signal_renews_certificates_without_dropping_connections_and_a_bad_one_keeps
 }
 
 #[test]
+fn a_handshake_without_end_is_cut_off_before_it_takes_much_memory() {
+    let server = serve(&certificates(), &[]);
+    let mut client = server.connect();
+    // A hello that announces 64 KB, in small records.
+    let mut hello = vec![1, 0, 0xff, 0];
+    hello.resize(60_000, 0);
+    for part in hello.chunks(1000) {
+        let record = [&[0x16, 3, 1, 3, 0xe8][..], part].concat();
+        if client.write_all(&record).is_err() {
+            break;
+        }
+    }
+    server.wait_for_log("the TLS handshake of the client has a message of over 18437 bytes", 1);
+    server.stop();
+}
+
+#[test]
 fn secrets_are_written_for_wireshark_if_the_environment_asks_for_them() {
     let files = certificates();
     let (server_keys, client_keys) = (files.text("server-keys"), files.text("client-keys"));

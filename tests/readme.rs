@@ -8,12 +8,12 @@ mod common;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{PipeWriter, Write as _};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use common::held_port::HeldPort;
 use common::program::{FRAMELET, Growing, terminal};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::Value;
@@ -72,7 +72,7 @@ struct Reader {
     /// The database of the page, if it has one.
     database: String,
     /// The ports in the page, and those that stand for them here.
-    ports: Vec<(String, String)>,
+    ports: Vec<(String, HeldPort)>,
     servers: Vec<Child>,
     /// The shells into which blocks were pasted, which wait for the servers that they started.
     shells: Vec<Child>,
@@ -89,11 +89,11 @@ impl Reader {
         let directory = tempfile::tempdir().unwrap();
         let (person, terminal) = terminal();
         let (said, errors) = std::io::pipe().unwrap();
-        let mut ports = vec![("4747".to_owned(), free_port())];
+        let mut ports = vec![("4747".to_owned(), HeldPort::new())];
         for word in page.split(|c: char| !c.is_ascii_digit()) {
             let shown = word.len() == 4 && (word.starts_with("47") || word.starts_with("48"));
             if shown && ports.iter().all(|(port, _)| port != word) {
-                ports.push((word.to_owned(), free_port()));
+                ports.push((word.to_owned(), HeldPort::new()));
             }
         }
         let mut names =
@@ -147,7 +147,7 @@ impl Reader {
         script.into_bytes()
     }
 
-    fn here(&self, port: &str) -> &str {
+    fn here(&self, port: &str) -> &HeldPort {
         &self.ports.iter().find(|(shown, _)| shown == port).expect("a port of the page").1
     }
 
@@ -308,11 +308,6 @@ impl Drop for Reader {
             let _ = shell.wait();
         }
     }
-}
-
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
 }
 
 fn is_installed(program: &str) -> bool {

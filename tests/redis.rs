@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::acks::{SENDER, read_answer};
+use common::held_port::HeldPort;
 use common::program::{FRAMELET, PATIENCE, Running, Server, check, frame, framelet, run, said};
 use common::proxy::start_proxy;
-use common::redis::{Redis, free_port, payloads, text};
+use common::redis::{Redis, payloads, text};
 use common::resume::refuses_another_input;
 use framelet::Layout;
 use framelet::wire::{Hello, Refusal, RefusalCode, SenderId};
@@ -525,7 +526,8 @@ fn what_is_wrong_for_good_is_said_before_anything_is_received() {
     let mut connection = redis.client(":right@").get_connection().unwrap();
     cmd("SET").arg("text").arg("a").exec(&mut connection).unwrap();
     check(&serve(&to("/?stream=text")), 2, &["the key text is a string"]);
-    let nobody = format!("redis://127.0.0.1:{}/?stream=log", free_port());
+    let unused = HeldPort::new();
+    let nobody = format!("redis://127.0.0.1:{unused}/?stream=log");
     check(&serve(&nobody), 2, &["connection refused"]);
     let arguments = ["serve", "--to", &nobody, "--output", "json"];
     check(&framelet(&arguments, b""), 2, &["--output is for stdout and files only"]);
@@ -745,9 +747,12 @@ fn scripts_that_redis_forgets_are_loaded_again() {
 /// Starts three nodes that share the slots.
 fn cluster() -> Vec<Redis> {
     let start = |_| {
-        let bus = free_port().to_string();
+        let bus = HeldPort::new();
         let arguments = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"];
-        Redis::start(&[&arguments[..], &["--cluster-port", &bus]].concat())
+        let node = Redis::start(&[&arguments[..], &["--cluster-port", &bus.to_string()]].concat());
+        // From here on, Redis listens on it.
+        drop(bus);
+        node
     };
     let nodes: Vec<Redis> = (0..3).map(start).collect();
     let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
@@ -821,7 +826,7 @@ fn any_node_of_a_cluster_leads_to_the_stream_also_when_it_moves() {
 #[test]
 fn redis_over_tls_is_trusted_if_the_system_does_and_takes_what_it_takes_without() {
     let files = common::tls::Certificates::new();
-    let port = free_port();
+    let port = HeldPort::new();
     let redis = Redis::start(&[
         "--tls-port",
         &port.to_string(),

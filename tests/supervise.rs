@@ -212,10 +212,17 @@ fn a_service_manager_that_is_not_there_or_does_not_read_holds_nothing_up() {
     assert!(server.log().contains("cannot reach the service manager"), "{}", server.log());
     check(&send(&server.address.to_string()), 0, &[]);
     assert!(server.stop().status.success());
-    // More messages than its queue holds.
+    // Its queue is full before the server tells it anything.
     let manager = Manager::new();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let full = loop {
+        if let Err(error) = other.send_to(b"X_FILL=1", &manager.name) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
     let server = manager.start(Some(Duration::from_millis(3)), &[]);
-    std::thread::sleep(Duration::from_millis(100));
     check(&send(&server.address.to_string()), 0, &[]);
     assert!(server.stop().status.success());
 }

@@ -5,6 +5,7 @@
 pub(crate) mod acks;
 #[cfg(feature = "sqlite")]
 pub(crate) mod delivery;
+pub(crate) mod held_port;
 pub(crate) mod openings;
 pub(crate) mod pipe;
 pub(crate) mod program;

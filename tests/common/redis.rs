@@ -1,33 +1,31 @@
 //! Redis servers of one's own.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, cmd};
 
+use super::held_port::HeldPort;
 use super::program::PATIENCE;
 
 /// A Redis server in a directory of its own; it is killed when it is dropped.
 pub(crate) struct Redis {
     child: Child,
     pub(crate) port: u16,
+    _held: HeldPort,
     arguments: Vec<String>,
     directory: tempfile::TempDir,
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Redis {
     pub(crate) fn start(arguments: &[&str]) -> Redis {
-        let (port, directory) = (free_port(), tempfile::tempdir().unwrap());
+        let (held, directory) = (HeldPort::new(), tempfile::tempdir().unwrap());
+        let port = held.number();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let child = Redis::spawn(port, &arguments, &directory);
-        let redis = Redis { child, port, arguments, directory };
+        let redis = Redis { child, port, _held: held, arguments, directory };
         redis.wait();
         redis
     }

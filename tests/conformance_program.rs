@@ -145,7 +145,7 @@ fn encode_writes_the_same_bytes_as_the_writer() {
             assert_eq!(output.status.code(), Some(0), "{}: {}", case.id, case.title);
             assert!(output.stdout == case.output, "{}: {}", case.id, case.title);
         } else {
-            // The writer goes on behind a payload that it has refused; a filter ends there.
+            // The writer continues after a payload that it has refused; a filter ends there.
             let refused = case.payloads.iter().find(|payload| payload.refused.is_some()).unwrap();
             let Payload { header, bytes, .. } = refused;
             let mut out = Vec::new();

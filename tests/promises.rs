@@ -630,7 +630,7 @@ fn a_message_cannot_drive_the_terminal_that_shows_it() {
         let read = terminal.read(&mut shown).unwrap();
         let shown = String::from_utf8(shown[..read].to_vec()).unwrap();
         assert!(shown.contains("fake"), "{shown:?}");
-        // The terminal itself puts a carriage return in front of each line feed.
+        // The terminal itself puts a carriage return before each line feed.
         let raw = shown.replace("\r\n", "\n");
         let raw = raw.chars().find(|&c| c != '\n' && (c.is_control() || c == '\u{202e}'));
         assert_eq!(raw, None, "{format}: {shown:?}");

@@ -287,7 +287,7 @@ fn the_watchdog_is_told_while_the_sink_works_and_not_while_it_hangs() {
     let message = frame(&vec![b'x'; 1 << 20]);
     stream.write_all(&message).unwrap();
     server.wait_for_log("the watchdog is not told", 1);
-    // What was told before is read; then nothing more comes.
+    // Earlier notifications are read; no other one may arrive after them.
     manager.socket.set_nonblocking(true).unwrap();
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
     manager.socket.set_nonblocking(false).unwrap();

@@ -42,7 +42,7 @@ impl Reopen {
     }
 
     /// Does the same, and waits until it is done; an earlier request that is done meanwhile ends the wait, too. If
-    /// the new output cannot be opened, the sink goes on with the old one, which is logged, and the request is done.
+    /// the new output cannot be opened, the sink keeps the old one, which is logged, and the request is done.
     ///
     /// Waits forever if no server with a sink has a clone of this.
     ///

@@ -63,7 +63,7 @@ pub(crate) enum Step {
 pub(crate) enum Tail {
     /// Says that there is nothing more.
     End,
-    /// Panics: whoever reads on has not seen what it had to see.
+    /// Panics: the reader must have stopped before this.
     Forbidden,
 }
 

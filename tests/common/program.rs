@@ -209,7 +209,7 @@ impl Server {
         send_signal(&self.child, signal);
     }
 
-    /// Ends the server in good order.
+    /// Ends the server with SIGTERM, and waits for it.
     pub(crate) fn stop(self) -> Left {
         self.signal(Signal::TERM);
         self.wait()

@@ -86,6 +86,7 @@ impl Receiver {
         let before = self.connection.state.snapshot();
         let mut taken = false;
         let pending = pipeline.poll(cx, self.reader.get_mut(), || taken = true)?;
+        self.is_in_frame = pipeline.is_in_frame();
         // When the peer takes data, its time limit starts anew.
         let since = waits.replies.filter(|_| !taken);
         waits.replies =

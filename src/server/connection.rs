@@ -42,9 +42,18 @@ impl Connection {
         let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool)
             .skip(shared.skip)
             .skip_empty(shared.empty != EmptyFrames::Message);
-        let (origin, read_until, reads, pace) = (None, None, 0, None);
-        let receiver =
-            Receiver { shared, connection, reader, queue, origin, read_until, reads, pace };
+        let (origin, read_until, reads, is_in_frame, pace) = (None, None, 0, false, None);
+        let receiver = Receiver {
+            shared,
+            connection,
+            reader,
+            queue,
+            origin,
+            read_until,
+            reads,
+            is_in_frame,
+            pace,
+        };
         Connection { receiver, session: None }
     }
 
@@ -96,6 +105,8 @@ impl Connection {
                     _ => Box::pin(stream.abort_and_wait(CLOSING)).await,
                 }
             }
+            // The stream ends inside a frame as it is, and the mark could be the last byte of that frame.
+            _ if self.receiver.is_in_frame => {}
             _ => {
                 let unsent = connection.acks().map_or_else(Vec::new, AckState::take_unsent);
                 self.receiver.reader.get_ref().mark_aborted(&unsent);

@@ -78,7 +78,8 @@ impl Receiver {
         while left > 0 {
             let now = left.min(HEARTBEATS);
             let mut sent = 0;
-            poll_fn(|cx| self.poll_write_all(cx, &frames[..now * frame.len()], &mut sent)).await?;
+            let bytes = &frames[..now * frame.len()];
+            poll_fn(|cx| self.poll_write_all(cx, bytes, frame.len(), &mut sent)).await?;
             left -= now;
         }
         Ok(())
@@ -87,14 +88,15 @@ impl Receiver {
     /// Sends what precedes all messages.
     pub(super) async fn send_preamble(&mut self) -> Result<(), Outcome> {
         let (preamble, mut sent) = (Arc::clone(&self.shared.preamble), 0);
-        poll_fn(|cx| self.poll_write_all(cx, &preamble, &mut sent)).await
+        poll_fn(|cx| self.poll_write_all(cx, &preamble, preamble.len(), &mut sent)).await
     }
 
-    /// Writes `bytes` from `sent` on, within the time limit for replies.
+    /// Writes `bytes` from `sent` on, within the time limit for replies. They are parts of `len` bytes each.
     fn poll_write_all(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],
+        len: usize,
         sent: &mut usize,
     ) -> Poll<Result<(), Outcome>> {
         let connection = &self.connection.state;
@@ -114,6 +116,7 @@ impl Receiver {
                 }
                 Poll::Ready(Ok(Some(bytes))) => {
                     *sent += bytes;
+                    self.is_in_frame = !sent.is_multiple_of(len);
                     connection.enter(Phase::Busy, 0);
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -157,7 +160,10 @@ impl Receiver {
                 false => stream.poll_write_vectored(cx, &parts[empty..]).map_ok(Some),
             };
             match sent {
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(None)) => {
+                    self.is_in_frame = false;
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Ok(Some(0))) => {
                     return Poll::Ready(Err(Outcome::Write(io::ErrorKind::WriteZero.into())));
                 }
@@ -173,6 +179,7 @@ impl Receiver {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Write(error))),
                 Poll::Pending if state.phase() != Phase::Writing => {
                     connection.enter(Phase::Writing, self.shared.now());
+                    self.is_in_frame = is_in_frame(payloads, echo.sent);
                     let pool = &self.shared.pool;
                     echo.keeps.get_or_insert_with(|| pool.hold_for_peer(payloads.held()));
                     return Poll::Pending;
@@ -185,4 +192,12 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Returns whether a frame of these ends after the first `sent` bytes of them, or none has begun.
+fn is_in_frame(payloads: &Payloads, sent: usize) -> bool {
+    let mut messages = payloads.messages();
+    let all = messages.left();
+    let end_of_next = || messages.next().map(|_| all - messages.left());
+    std::iter::from_fn(end_of_next).find(|&end| end >= sent).is_some_and(|end| end > sent && sent > 0)
 }

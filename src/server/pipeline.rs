@@ -157,6 +157,11 @@ impl Pipeline {
         }
     }
 
+    /// Returns whether the stream has taken a part of a reply, and not yet the rest.
+    pub(crate) fn is_in_frame(&mut self) -> bool {
+        self.replies.is_in_frame()
+    }
+
     fn next_request(&mut self) -> Option<Request> {
         let requests = self.waiting.front_mut()?;
         let payloads = Arc::clone(&requests.payloads);

@@ -60,6 +60,8 @@ pub(super) struct Receiver {
     pub(super) read_until: Option<u64>,
     /// How many reads there were since other tasks last had their turn.
     pub(super) reads: u32,
+    /// Whether the stream has taken a part of what precedes the first frame, or of a frame, and not yet the rest.
+    pub(super) is_in_frame: bool,
     /// While other connections wait for memory: how fast the current message arrives.
     pub(super) pace: Option<Box<Pace>>,
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::AsyncWrite;
 
 use super::error::WriteError;
-use crate::wire::frame::append_frame_with_header;
+use crate::wire::frame::{append_frame_with_header, whole_frame};
 use crate::wire::io_error::same_again;
 use crate::wire::layout::{Layout, LimitError};
 
@@ -28,6 +28,8 @@ pub(crate) struct FrameQueue {
     /// Whole frames, of which the first `written` bytes have been written.
     bytes: Vec<u8>,
     written: usize,
+    /// The end of a frame that is not before those bytes, as far as it was looked for.
+    whole: usize,
     /// Why nothing more can be written.
     failed: Option<io::Error>,
 }
@@ -35,7 +37,7 @@ pub(crate) struct FrameQueue {
 impl FrameQueue {
     pub(crate) fn new(layout: Layout) -> FrameQueue {
         let limit = layout.default_limit();
-        FrameQueue { layout, limit, bytes: Vec::new(), written: 0, failed: None }
+        FrameQueue { layout, limit, bytes: Vec::new(), written: 0, whole: 0, failed: None }
     }
 
     /// Returns a queue of payloads of at most `limit` bytes, which the layout can say.
@@ -56,6 +58,16 @@ impl FrameQueue {
     /// Returns how many queued bytes are not yet written.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.written
+    }
+
+    /// Returns whether the stream has taken a part of a frame, and not yet the rest. Only for a queue of nothing but frames.
+    pub(crate) fn is_in_frame(&mut self) -> bool {
+        while self.whole < self.written
+            && let Some(frame) = whole_frame(self.layout, self.limit, &self.bytes[self.whole..])
+        {
+            self.whole += frame.len;
+        }
+        self.whole > self.written
     }
 
     /// Returns how many bytes of memory the queue takes.
@@ -104,7 +116,7 @@ impl FrameQueue {
     fn advance(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.bytes.len() {
-            self.written = 0;
+            (self.written, self.whole) = (0, 0);
             self.bytes.clear();
             self.bytes.shrink_to(KEPT);
         }

@@ -34,6 +34,7 @@ use crate::wire::frame::append_frame;
 use crate::wire::layout::{DEFAULT_MAX_MESSAGE, Layout};
 use crate::wire::sender_id::SenderId;
 
+mod ends;
 mod heartbeats;
 mod memory;
 mod streams;

@@ -57,12 +57,25 @@ impl Receiver {
                 Err(outcome) => return outcome,
             };
             if let Some(mut sending) = self.begin_to_hand_on(&payloads) {
-                // While these requests wait for the sink, earlier ones are answered.
-                let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
-                    Poll::Ready(sent) => Poll::Ready(sent.map_err(|_| Outcome::SinkGone)),
-                    Poll::Pending => self.poll_answering(cx, &mut answers, false).map_ok(|_| ()),
+                // While these requests wait for the sink, earlier ones are answered. If that fails, they are handed on
+                // all the same: what was read is committed, however the connection ends.
+                let mut failed = None;
+                let sent = poll_fn(|cx| {
+                    let sent = sending.as_mut().poll(cx);
+                    if sent.is_pending()
+                        && failed.is_none()
+                        && let Poll::Ready(Err(outcome)) =
+                            self.poll_answering(cx, &mut answers, false)
+                    {
+                        self.connection.state.enter(Phase::Closing, self.shared.now());
+                        failed = Some(outcome);
+                    }
+                    sent
                 });
-                if let Err(outcome) = sent.await {
+                if sent.await.is_err() {
+                    return Outcome::SinkGone;
+                }
+                if let Some(outcome) = failed {
                     return outcome;
                 }
             }

@@ -1,4 +1,4 @@
-//! How connections end of which a reply is under way.
+//! How connections end whose replies are not all taken.
 
 use super::*;
 
@@ -24,4 +24,30 @@ fn the_mark_of_an_end_never_becomes_part_of_a_reply() {
             assert_eq!(stub.output(), [&replies[..taken], mark].concat(), "{taken} taken before");
         }
     }
+}
+
+#[test]
+fn requests_that_wait_for_the_sink_are_handed_on_although_replies_are_not_taken() {
+    let answering = (|request: Request| async move { request }).into_answering();
+    let server = server(&Options { answering, ..Options::default() });
+    let (commands, taken) = smol::channel::bounded(1);
+    let commands = CommandSender::new(commands, Arc::default(), thread::current());
+    let queue = CommitQueue::new(&Arc::new(commands));
+    let (mut connection, stub) = stub_connection(&server, Some(queue));
+    let origin = Arc::clone(&connection.receiver.connection);
+    let mut run = Box::pin(connection.run());
+    // The first one fills the queue.
+    for message in [b"first", b"later"] {
+        stub.feed(&frame(message));
+        assert!(poll_some(&mut run).is_none());
+    }
+    assert_eq!(origin.state.phase(), Phase::Writing);
+    origin.state.expire(origin.state.snapshot());
+    assert!(poll_some(&mut run).is_none(), "it ends before what it has read is committed");
+    for _ in 0..2 {
+        assert!(taken.try_recv().is_ok());
+        assert!(poll_some(&mut run).is_none());
+    }
+    origin.commit(2, true);
+    assert!(matches!(poll_some(&mut run), Some(Outcome::NotTaken(_))));
 }

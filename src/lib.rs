@@ -76,6 +76,12 @@ pub mod tls;
 pub mod tls;
 pub mod wire;
 
+/// Claims about parts that are not public, for fuzzers.
+#[cfg(fuzzing)]
+pub mod claims {
+    pub use crate::server::claims::{connection, proxy};
+}
+
 pub use client::{AckClient, Client};
 pub use message::{Batch, Message};
 pub use net::Address;

@@ -7,6 +7,8 @@ mod active_senders; // the current connection of each sender
 mod adaptive_spin; // when the writer thread busy-waits
 mod addresses; // which peers may connect, and how often
 mod answers; // receives requests and answers them
+#[cfg(any(test, fuzzing))]
+pub mod claims; // what holds for every connection
 mod commit_counts; // figures of the writer thread
 mod commit_queue; // bounded queue to the writer thread
 mod connection; // one connection, from its first byte to its end
@@ -33,6 +35,7 @@ pub(crate) mod run; // from the first connection to a graceful shutdown
 #[allow(clippy::module_inception)]
 pub(crate) mod server; // a server, and what it is told before it runs
 mod shared; // what all connections share
+mod spawn; // starts tasks
 mod sync; // types that a model checker replaces
 mod turns; // what one commit contains
 mod upgrade; // work before the first byte is read, such as TLS

@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::fmt::{Debug, Display};
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::str::FromStr;
 use std::task::{Context, Poll, Waker};
@@ -18,7 +20,8 @@ use framelet::format::{Composer, InputFormat, OutputFormat};
 use framelet::sink::{MessageSink, OutputSink, SinkTarget};
 use framelet::stream::{Payloads, ReadError};
 use framelet::wire::{
-    Answer, FirstBytes, Hello, Position, ProtocolError, SenderId, append_frame_with_header,
+    Answer, Candidate, FirstBytes, Hello, Known, Position, ProtocolError, SenderId,
+    append_frame_with_header, judge,
 };
 use framelet::{Address, Batch, FrameReader, FrameWriter, Layout};
 use futures_lite::{AsyncRead, future};
@@ -27,12 +30,13 @@ use futures_lite::{AsyncRead, future};
 pub type Claim = fn(&[u8]);
 
 /// Every claim, with the name of its target and its folder in `corpus/`.
-pub const TARGETS: [(&str, Claim); 5] = [
+pub const TARGETS: [(&str, Claim); 6] = [
     ("notation", notation),
     ("layout", layout),
     ("acks", acks),
     ("formats", formats),
     ("addresses", addresses),
+    ("detect", detect),
 ];
 
 /// The longest text of a layout to try, in bytes: parsed layouts are kept as long as the process runs.
@@ -245,20 +249,23 @@ pub fn layout(input: &[u8]) {
     };
     let whole = read(layout, Pieces { rest: bytes, longest: usize::MAX, random: None });
     assert_eq!(whole.frames, bytes[..whole.frames.len()]);
-    let single = Pieces { rest: bytes, longest: 1, random: None };
-    let random = Pieces { rest: bytes, longest: 40, random: Some(random(input)) };
-    for other in [read(layout, single), read(layout, random)] {
-        assert_eq!((&other.messages, other.end), (&whole.messages, whole.end));
-        match (&whole.error, &other.error) {
-            (None, None) => {}
-            // More may have been read, which shows more of what is wrong.
-            (Some(a), Some(b)) => {
-                assert_eq!(a.fault, b.fault);
-                let len = a.prefix.len().min(b.prefix.len());
-                assert_eq!(a.prefix[..len], b.prefix[..len]);
-            }
-            (a, b) => panic!("{a:?} is not {b:?}"),
+    let mut random = random(input);
+    // Every other input byte by byte: a second reading takes as long as all the rest.
+    let other = match random.bool() {
+        true => Pieces { rest: bytes, longest: 1, random: None },
+        false => Pieces { rest: bytes, longest: 40, random: Some(random) },
+    };
+    let other = read(layout, other);
+    assert_eq!((&other.messages, other.end), (&whole.messages, whole.end));
+    match (&whole.error, &other.error) {
+        (None, None) => {}
+        // More may have been read, which shows more of what is wrong.
+        (Some(a), Some(b)) => {
+            assert_eq!(a.fault, b.fault);
+            let len = a.prefix.len().min(b.prefix.len());
+            assert_eq!(a.prefix[..len], b.prefix[..len]);
         }
+        (a, b) => panic!("{a:?} is not {b:?}"),
     }
     write_back(layout, &whole);
 }
@@ -307,6 +314,31 @@ pub fn acks(input: &[u8]) {
     // A text that is not UTF-8 takes up to three times its bytes, and one that is too long is cut.
     if bytes.len() <= 9 + 1024 / 3 {
         assert_eq!(Answer::decode(&answer.encode()), Ok(answer));
+    }
+}
+
+/// A layout that is said to read bytes does: as many messages, to the same end. The best one comes first.
+pub fn detect(input: &[u8]) {
+    if input.len() > LONGEST {
+        return;
+    }
+    if let Some(known) = Known::find(input) {
+        is_one_line(&known.to_string());
+    }
+    let (ended, open) = (judge(input, true), judge(input, false));
+    let rank = |of: &Candidate| (of.is_exact, of.bits);
+    assert!(open.is_sorted_by(|a, b| rank(a) >= rank(b)));
+    // What reads all of it does so whether or not more follows.
+    let exact = open.iter().filter(|of| of.is_exact).map(Candidate::name);
+    assert!(exact.eq(ended.iter().map(Candidate::name)));
+    for candidate in open {
+        assert_eq!(candidate.is_exact, candidate.bytes == input.len());
+        assert_eq!(candidate.name().parse::<Layout>().as_ref(), Ok(&candidate.layout));
+        let bytes = &input[..candidate.bytes];
+        let read = read(candidate.layout, Pieces { rest: bytes, longest: usize::MAX, random: None });
+        assert_eq!((read.messages.len(), read.error), (candidate.messages, None));
+        let first = read.messages.first().map(|(_, payload)| payload.len() as u64);
+        assert_eq!(first, Some(candidate.first));
     }
 }
 
@@ -372,23 +404,39 @@ pub fn formats(input: &[u8]) {
     }
 }
 
+/// A sink that writes to a socket, and the other end of that.
+struct Writing {
+    sink: OutputSink,
+    far: UnixStream,
+}
+
+impl Writing {
+    fn begin(format: OutputFormat) -> io::Result<Writing> {
+        let (near, far) = UnixStream::pair()?;
+        far.set_nonblocking(true)?;
+        Ok(Writing { sink: OutputSink::new(File::from(OwnedFd::from(near)), format), far })
+    }
+}
+
 /// Returns what a sink writes.
 fn write(messages: &[Vec<u8>], format: OutputFormat) -> Vec<u8> {
     thread_local! {
-        static FILE: RefCell<File> = RefCell::new(tempfile::tempfile().expect("a temporary file"));
+        static BEGUN: RefCell<Vec<(OutputFormat, Writing)>> = const { RefCell::new(Vec::new()) };
     }
     let mut written = Vec::new();
     if messages.is_empty() {
         return written;
     }
-    FILE.with_borrow_mut(|file| {
-        file.set_len(0)?;
-        file.rewind()?;
-        let mut sink = OutputSink::new(file.try_clone()?, format);
-        sink.commit(&[Batch::from_iter(messages)]).expect("the file takes everything");
-        file.rewind()?;
-        file.read_to_end(&mut written)
-    })
-    .expect("the file can be used");
+    BEGUN.with_borrow_mut(|begun| {
+        let index = begun.iter().position(|(of, _)| *of == format).unwrap_or_else(|| {
+            begun.push((format, Writing::begin(format).expect("a pair of sockets")));
+            begun.len() - 1
+        });
+        let Writing { sink, far } = &mut begun[index].1;
+        // A socket has room for everything that a short input becomes.
+        sink.commit(&[Batch::from_iter(messages)]).expect("the socket takes everything");
+        let end = far.read_to_end(&mut written).expect_err("the socket stays open");
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+    });
     written
 }

@@ -15,6 +15,7 @@ use super::connection_state::{Phase, Signal};
 use super::open_connection::OpenConnection;
 use super::outcome::{Outcome, missing};
 use super::shared::Shared;
+use super::spawn::spawn;
 use crate::message::Origin;
 use crate::net::byte_stream::ByteStream;
 use crate::stream::error::ReadError;
@@ -100,7 +101,7 @@ impl AckSession {
             return Err(Outcome::Missing { committed: before, oldest: hello.first });
         }
         acks.attach(self.stream.clone(), self.shared.layout, checksum);
-        let telling = smol::spawn(tell(Arc::clone(connection)));
+        let telling = spawn(tell(Arc::clone(connection)));
         self.welcomed = Some(Welcomed { telling, _active: active });
         let origin = Origin::new(connection.number, connection.peer().clone());
         Ok(origin.with_sender(hello.sender, before))

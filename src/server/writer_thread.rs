@@ -200,17 +200,17 @@ fn run(
 }
 
 /// A question about a sender, and where its answer goes.
-type Question = (SenderId, Sender<Option<u64>>);
+pub(super) type Question = (SenderId, Sender<Option<u64>>);
 
 /// Takes the questions whose senders have nothing pending. What others have pending does not matter, so a
 /// client does not wait for their flood. It cannot wait for later messages of its own either: it sends none
 /// before the answer.
-fn answerable(questions: &mut Vec<Question>, pending: &HashSet<SenderId>) -> Vec<Question> {
+pub(super) fn answerable(questions: &mut Vec<Question>, pending: &HashSet<SenderId>) -> Vec<Question> {
     questions.extract_if(.., |(sender, _)| !pending.contains(sender)).collect()
 }
 
 /// Answers questions about several senders with one question to the sink.
-fn answer(
+pub(super) fn answer(
     mut questions: Vec<Question>,
     patience: &mut Patience<impl Fn() -> bool>,
     mut find_out: impl FnMut(&[SenderId]) -> Result<Vec<Option<u64>>, SinkError>,
@@ -240,7 +240,7 @@ fn is_single_message(group: &Group) -> bool {
 }
 
 /// Commits the new messages of a group of batches.
-fn commit(
+pub(super) fn commit(
     sink: &mut dyn MessageSink,
     known: &mut KnownSenders,
     group: &Group,

@@ -79,7 +79,8 @@ pub mod wire;
 /// Claims about parts that are not public, for fuzzers.
 #[cfg(fuzzing)]
 pub mod claims {
-    pub use crate::server::claims::{connection, proxy};
+    pub use crate::server::claims::connection;
+    pub use crate::server::claims::proxy::proxy;
 }
 
 pub use client::{AckClient, Client};

@@ -335,7 +335,8 @@ pub fn detect(input: &[u8]) {
         assert_eq!(candidate.is_exact, candidate.bytes == input.len());
         assert_eq!(candidate.name().parse::<Layout>().as_ref(), Ok(&candidate.layout));
         let bytes = &input[..candidate.bytes];
-        let read = read(candidate.layout, Pieces { rest: bytes, longest: usize::MAX, random: None });
+        let read =
+            read(candidate.layout, Pieces { rest: bytes, longest: usize::MAX, random: None });
         assert_eq!((read.messages.len(), read.error), (candidate.messages, None));
         let first = read.messages.first().map(|(_, payload)| payload.len() as u64);
         assert_eq!(first, Some(candidate.first));

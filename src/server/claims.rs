@@ -1,20 +1,21 @@
-//! What holds for every connection and every PROXY header. Fuzzers try it with inputs that they invent, and the tests
-//! below with those in `fuzz/corpus`. Each function panics if its claim is false.
+//! What holds for every connection. Fuzzers try it with inputs that they invent, and the test below
+//! with those in `fuzz/corpus`. It panics if it is false.
 //!
 //! The server's side of a connection is polled step by step, on one thread and without a clock: what happens next,
 //! and how much of it, is in the input. So a failure happens again with the same input.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
-use futures_lite::{AsyncRead, AsyncWrite, future};
+use futures_lite::future;
 use smol::channel;
 
+use self::pipe::{End, Pipe};
+use self::store::{Store, Stored};
 use super::commit_queue::{Command, CommandSender, CommitQueue};
 use super::connection::Connection;
 use super::connection_state::Signal;
@@ -28,16 +29,18 @@ use super::shared::Shared;
 use super::spawn::Steps;
 use super::turns::{Group, Pending};
 use super::writer_thread::{Question, answer, answerable, commit};
-use crate::message::Batch;
 use crate::net::byte_stream::{ByteStream, Peer};
-use crate::sink::message_sink::{MessageSink, SinkError};
 use crate::wire::ack::{FirstBytes, Hello, MOST_MESSAGES};
-use crate::wire::answer::{Answer, LONGEST_ANSWER, RefusalCode};
+use crate::wire::answer::{Answer, LONGEST_ANSWER};
 use crate::wire::empty_frames::EmptyFrames;
 use crate::wire::frame::{append_frame_with_header, whole_frame};
 use crate::wire::layout::Layout;
-use crate::wire::proxy::{ProxySource, ProxyStart, ProxyVersion, decode};
+use crate::wire::proxy::{ProxyStart, ProxyVersion, decode};
 use crate::wire::sender_id::SenderId;
+
+mod pipe; // a stream in memory
+pub mod proxy; // what holds for every PROXY header
+mod store; // a sink in memory
 
 /// The layouts of the connections: those that have acknowledgements come first.
 static LAYOUTS: LazyLock<Vec<Layout>> = LazyLock::new(|| {
@@ -79,156 +82,6 @@ impl<'a> Script<'a> {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
         taken
-    }
-}
-
-/// A stream in memory, as both ends see it.
-#[derive(Default)]
-struct Pipe {
-    /// What the peer has sent.
-    sent: Vec<u8>,
-    /// How much of that has arrived, and how much was read.
-    arrived: usize,
-    read: usize,
-    /// The most that one read returns.
-    piece: usize,
-    /// How many reads find nothing although something has arrived.
-    stalls: usize,
-    has_ended: bool,
-    is_reset: bool,
-    /// What the server has written, and how much more the stream takes.
-    written: Vec<u8>,
-    room: usize,
-    is_closed: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Pipe {
-    fn wake(&mut self) {
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
-    }
-}
-
-#[derive(Clone, Default)]
-struct End(Arc<Mutex<Pipe>>);
-
-impl End {
-    fn lock(&self) -> MutexGuard<'_, Pipe> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsyncRead for End {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut pipe = self.lock();
-        if pipe.is_reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        if pipe.stalls > 0 {
-            pipe.stalls -= 1;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let len = buf.len().min(pipe.arrived - pipe.read).min(pipe.piece);
-        if len == 0 && !buf.is_empty() && !(pipe.has_ended && pipe.read == pipe.sent.len()) {
-            pipe.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        buf[..len].copy_from_slice(&pipe.sent[pipe.read..pipe.read + len]);
-        pipe.read += len;
-        Poll::Ready(Ok(len))
-    }
-}
-
-impl AsyncWrite for End {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut pipe = self.lock();
-        if pipe.is_reset {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        assert!(!pipe.is_closed, "nothing is written after the end");
-        let len = buf.len().min(pipe.room);
-        if len == 0 {
-            pipe.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        pipe.room -= len;
-        pipe.written.extend_from_slice(&buf[..len]);
-        Poll::Ready(Ok(len))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().is_closed = true;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A message in the sink: its connection, its number, its header and its payload.
-#[derive(Debug)]
-struct Stored {
-    connection: u64,
-    sender: Option<SenderId>,
-    number: u64,
-    header: Vec<u8>,
-    payload: Vec<u8>,
-}
-
-/// A sink that keeps everything.
-#[derive(Default)]
-struct Store {
-    messages: Vec<Stored>,
-    /// Whether it knows its senders, as a database does.
-    knows: bool,
-    refuses: bool,
-}
-
-impl Store {
-    fn last(&self, sender: SenderId) -> Option<u64> {
-        let of_sender = |stored: &&Stored| stored.sender == Some(sender);
-        self.messages.iter().rev().find(of_sender).map(|stored| stored.number)
-    }
-}
-
-impl MessageSink for Store {
-    fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
-        for batch in batches {
-            if batch.sender().is_some() && std::mem::take(&mut self.refuses) {
-                batch.refuse(RefusalCode::Fenced);
-            }
-            if batch.is_refused() {
-                continue;
-            }
-            for message in batch {
-                if let Some(before) = message.sender.and_then(|sender| self.last(sender)) {
-                    assert_eq!(message.number, before + 1, "each message of a sender, and once");
-                }
-                self.messages.push(Stored {
-                    connection: message.connection.expect("each message has a connection"),
-                    sender: message.sender,
-                    number: message.number,
-                    header: message.header.to_vec(),
-                    payload: message.payload.into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
-        Ok(self.last(sender).filter(|_| self.knows))
     }
 }
 
@@ -327,7 +180,7 @@ impl World {
         let bit = |bit: u8| choice & (1 << bit) != 0;
         let layout = LAYOUTS[usize::from(layout) % LAYOUTS.len()];
         let later = |request: Request| async move {
-            if request.number() % 2 == 0 {
+            if request.number().is_multiple_of(2) {
                 future::yield_now().await;
             }
             request
@@ -381,8 +234,12 @@ impl World {
         end.lock().piece = usize::MAX;
         let open = self.shared.add(&Peer::Unix).expect("there is room");
         let stream = ByteStream::new(end.clone());
-        let mut connection =
-            Connection::new(Arc::clone(&self.shared), Arc::clone(&open), stream, self.queue.clone());
+        let mut connection = Connection::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&open),
+            stream,
+            self.queue.clone(),
+        );
         let serving = Box::pin(async move { connection.run().await });
         let woken = Arc::new(Woken(AtomicBool::new(true)));
         let (outcome, acknowledged) = (None, None);
@@ -650,7 +507,7 @@ impl World {
         let pipe = link.end.lock();
         let Some(outcome) = &link.outcome else {
             let (phase, sent, read) = (link.open.state.phase(), pipe.sent.len(), pipe.read);
-            panic!("connection {index} waits, {phase:?}, although its peer has left: {read} of {sent} bytes are read");
+            panic!("connection {index} waits, {phase:?}: {read} of {sent} bytes are read");
         };
         let parsed = parse(&self.shared, &pipe.sent);
         let is_of_link = |stored: &&Stored| stored.connection == link.open.number;
@@ -665,7 +522,11 @@ impl World {
         if is_closed {
             assert!(parsed.is_whole, "half a message is no end");
             if self.queue.is_some() {
-                assert_eq!(stored.len(), parsed.messages.len(), "a clean end says that all is there");
+                assert_eq!(
+                    stored.len(),
+                    parsed.messages.len(),
+                    "a clean end says that all is there"
+                );
             }
             if parsed.hello.is_some() {
                 assert_eq!(link.acknowledged, Some(before + stored.len() as u64));
@@ -725,41 +586,6 @@ pub fn connection(input: &[u8]) {
     world.finish();
 }
 
-/// A header is recognized from as many bytes as decide it, nothing after it is asked for, and what is written is read
-/// the same.
-pub fn proxy(input: &[u8]) {
-    let verdict = decode(input);
-    for len in 0..input.len().min(300) {
-        match (decode(&input[..len]), &verdict) {
-            (Ok(ProxyStart::Incomplete { need }), Ok(ProxyStart::Header { len: all, .. })) => {
-                assert!((len + 1..=*all).contains(&need));
-            }
-            (Ok(ProxyStart::Incomplete { need }), _) => assert!(need > len),
-            (early @ Ok(ProxyStart::Header { .. }), _) => assert_eq!(early, verdict),
-            // More bytes show more of what is wrong.
-            (Err(_), late) => assert!(late.is_err()),
-        }
-    }
-    let source = match verdict {
-        Ok(ProxyStart::Header { source: ProxySource::Tcp(source), len }) => {
-            assert!(len <= input.len());
-            source
-        }
-        Err(error) => {
-            let error = error.to_string();
-            assert!(!error.is_empty() && !error.contains(char::is_control), "{error:?}");
-            return;
-        }
-        _ => return,
-    };
-    for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let mut header = version.header(Some((source, source)));
-        let written = Ok(ProxyStart::Header { len: header.len(), source: ProxySource::Tcp(source) });
-        header.extend_from_slice(input);
-        assert_eq!(decode(&header), written);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -770,9 +596,8 @@ mod tests {
     #[test]
     fn every_claim_holds_for_each_input_of_its_corpus() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let claims: [(&str, fn(&[u8])); 2] =
-            [("connection", super::connection), ("proxy", super::proxy)];
-        for (target, claim) in claims {
+        let both: [fn(&[u8]); 2] = [super::connection, super::proxy::proxy];
+        for (target, claim) in ["connection", "proxy"].into_iter().zip(both) {
             let mut inputs = 0;
             for file in fs::read_dir(corpus.join(target)).expect(target) {
                 let path = file.unwrap().path();

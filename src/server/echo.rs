@@ -199,5 +199,7 @@ fn is_in_frame(payloads: &Payloads, sent: usize) -> bool {
     let mut messages = payloads.messages();
     let all = messages.left();
     let end_of_next = || messages.next().map(|_| all - messages.left());
-    std::iter::from_fn(end_of_next).find(|&end| end >= sent).is_some_and(|end| end > sent && sent > 0)
+    std::iter::from_fn(end_of_next)
+        .find(|&end| end >= sent)
+        .is_some_and(|end| end > sent && sent > 0)
 }

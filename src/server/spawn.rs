@@ -18,17 +18,17 @@ mod steps {
     }
 
     /// As long as this is kept, tasks that this thread starts run only when they are told to.
-    pub(in crate::server) struct Steps(Rc<LocalExecutor<'static>>);
+    pub(crate) struct Steps(Rc<LocalExecutor<'static>>);
 
     impl Steps {
-        pub(in crate::server) fn begin() -> Steps {
+        pub(crate) fn begin() -> Steps {
             let executor = Rc::new(LocalExecutor::new());
             STEPS.set(Some(Rc::clone(&executor)));
             Steps(executor)
         }
 
         /// Polls one task that was woken. Returns whether there was one.
-        pub(in crate::server) fn step(&self) -> bool {
+        pub(crate) fn step(&self) -> bool {
             self.0.try_tick()
         }
     }
@@ -39,7 +39,7 @@ mod steps {
         }
     }
 
-    pub(in crate::server) fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         task: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
         match STEPS.with_borrow(Option::clone) {

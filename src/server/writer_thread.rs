@@ -205,7 +205,10 @@ pub(super) type Question = (SenderId, Sender<Option<u64>>);
 /// Takes the questions whose senders have nothing pending. What others have pending does not matter, so a
 /// client does not wait for their flood. It cannot wait for later messages of its own either: it sends none
 /// before the answer.
-pub(super) fn answerable(questions: &mut Vec<Question>, pending: &HashSet<SenderId>) -> Vec<Question> {
+pub(super) fn answerable(
+    questions: &mut Vec<Question>,
+    pending: &HashSet<SenderId>,
+) -> Vec<Question> {
     questions.extract_if(.., |(sender, _)| !pending.contains(sender)).collect()
 }
 

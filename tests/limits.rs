@@ -228,7 +228,8 @@ fn no_value_of_an_option_makes_bench_panic() {
                 command.args(["-c", "ulimit -n 64; exec \"$@\"", "bash", FRAMELET, "bench", &echo]);
                 command.args(mode).args([option, value]);
                 let defaults = [
-                    ("--duration", "20ms"),
+                    // At the highest rate, these are two million messages.
+                    ("--duration", "2ms"),
                     ("--warm-up", "0s"),
                     ("--connections", "2"),
                     // For replies that never come.
@@ -245,7 +246,10 @@ fn no_value_of_an_option_makes_bench_panic() {
                 let running = Running::start(command, b"");
                 running.wait_until_it_can_be_stopped();
                 running.signal(Signal::TERM);
-                check_output(&format!("bench {mode:?} {option} {value}"), &running.wait());
+                let what = format!("bench {mode:?} {option} {value}");
+                // Shown if it does not end.
+                eprintln!("{what}");
+                check_output(&what, &running.wait());
             }
         }
     }

@@ -55,6 +55,15 @@ impl TlsError {
 
     /// Returns whether one side does not accept the certificate of the other, or does not speak TLS: another attempt helps
     /// only if something is changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::tls::TlsError;
+    ///
+    /// assert!(TlsError::CertificateRequired.is_refusal());
+    /// assert!(!TlsError::Cut { handshake: true }.is_refusal());
+    /// ```
     pub fn is_refusal(&self) -> bool {
         !matches!(self, TlsError::Cut { .. } | TlsError::TimedOut(_) | TlsError::Other(_))
     }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_lite::{AsyncWriteExt, FutureExt, future};
@@ -92,7 +93,25 @@ impl AckSession {
             };
             Ok((active, known, checksum.map_err(|_| Outcome::SinkGone)?))
         };
-        let (active, known, checksum) = finding_out.or(self.send_heartbeats()).await?;
+        let heartbeat = Answer::Heartbeat.frame(self.shared.layout);
+        let sent = AtomicUsize::new(0);
+        let found = finding_out.or(self.send_heartbeats(&heartbeat, &sent)).await;
+        // No answer may begin inside a heartbeat.
+        let sent = sent.into_inner();
+        if sent > 0 {
+            let mut stream = self.stream.clone();
+            let rest = async {
+                let rest = &heartbeat[sent..];
+                stream.write_all(rest).await.map_err(Outcome::Write)
+            };
+            let limit = self.shared.message_timeout;
+            let not_taken = async {
+                limit.map_or_else(Timer::never, Timer::after).await;
+                Err(Outcome::NotTaken(limit.unwrap_or_default()))
+            };
+            rest.or(not_taken).await?;
+        }
+        let (active, known, checksum) = found?;
         // If neither sink nor server knows the sender, as after a restart with a file, its own number is
         // trusted: the client has kept everything that was not acknowledged.
         let before = known.unwrap_or(hello.first.saturating_sub(1));
@@ -108,13 +127,20 @@ impl AckSession {
     }
 
     /// Sends heartbeats to a client that waits for its welcome. Ends only if the client is gone: then the
-    /// welcome is no longer needed.
-    async fn send_heartbeats<T>(&self) -> Result<T, Outcome> {
+    /// welcome is no longer needed. `sent` is how much of the current one is written.
+    async fn send_heartbeats<T>(&self, heartbeat: &[u8], sent: &AtomicUsize) -> Result<T, Outcome> {
         let mut stream = self.stream.clone();
-        let heartbeat = Answer::Heartbeat.frame(self.shared.layout);
         loop {
             Timer::after(REPEATED).await;
-            stream.write_all(&heartbeat).await.map_err(Outcome::Write)?;
+            let mut rest = heartbeat;
+            while !rest.is_empty() {
+                let written = stream.write(rest).await.map_err(Outcome::Write)?;
+                if written == 0 {
+                    return Err(Outcome::Write(io::ErrorKind::WriteZero.into()));
+                }
+                rest = &rest[written..];
+                sent.store((heartbeat.len() - rest.len()) % heartbeat.len(), Ordering::Relaxed);
+            }
             stream.flush().await.map_err(Outcome::Write)?;
         }
     }

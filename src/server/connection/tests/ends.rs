@@ -26,6 +26,42 @@ fn the_mark_of_an_end_never_becomes_part_of_a_reply() {
     }
 }
 
+/// A sink that says how many messages it has once it is told to.
+struct Slow(mpsc::Receiver<()>);
+
+impl MessageSink for Slow {
+    fn commit(&mut self, _: &[crate::Batch]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn committed(&mut self, _: SenderId) -> Result<Option<u64>, SinkError> {
+        let _ = self.0.recv();
+        Ok(Some(5))
+    }
+}
+
+#[test]
+fn a_welcome_never_begins_inside_a_heartbeat() {
+    let server = server(&Options::default());
+    let (go_on, wait) = mpsc::channel();
+    let writer = WriterThread::start(Box::new(Slow(wait))).unwrap();
+    let (mut connection, stub) = stub_connection(&server, Some(writer.queue()));
+    let hello = Hello { sender: SenderId::from_bytes([1; 16]), first: 6 };
+    stub.feed(&hello.encode(Layout::U32BE).unwrap());
+    stub.allow(1);
+    let heartbeat = Answer::Heartbeat.frame(Layout::U32BE);
+    let welcome = Answer::Acknowledgement(5).frame(Layout::U32BE);
+    let expected = [heartbeat, welcome].concat();
+    block_on(async {
+        let mut run = Box::pin(connection.run());
+        serve_until(&mut run, || stub.output().len() == 1).await;
+        drop(go_on);
+        stub.allow(1000);
+        serve_until(&mut run, || stub.output().len() == expected.len()).await;
+    });
+    assert_eq!(stub.output(), expected);
+}
+
 #[test]
 fn requests_that_wait_for_the_sink_are_handed_on_although_replies_are_not_taken() {
     let answering = (|request: Request| async move { request }).into_answering();

@@ -434,8 +434,8 @@ impl World {
         taken > 0
     }
 
-    /// Everything that is sent arrives, and whoever has something to do does it once. Returns whether anything was
-    /// done.
+    /// Delivers everything that was sent, and gives each connection and the sink one turn. Returns whether anything
+    /// was done.
     fn round(&mut self) -> bool {
         let mut has_done = false;
         for index in 0..self.links.len() {

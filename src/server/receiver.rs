@@ -31,6 +31,7 @@ use crate::stream::reader::FrameReader;
 use crate::tls::Accepted;
 use crate::wire::answer::RefusalCode;
 use crate::wire::proxy::{self, ProxySource, ProxyStart};
+
 /// A read of [`FrameReader`].
 type PollRead<T> =
     fn(&mut FrameReader<ByteStream>, &mut Context<'_>) -> Poll<Result<Option<T>, ReadError>>;

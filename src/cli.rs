@@ -25,6 +25,7 @@ mod send;
 mod serve;
 
 // Shared by several commands.
+mod connect; // to a server
 mod flags; // the option that fixes an error
 mod grouped; // digit grouping
 mod help; // help texts

@@ -250,6 +250,63 @@ fn more_than_was_sent_is_a_wrong_reply() {
     check(&output, 1, &["wrong reply: the server sent more than it was sent"]);
 }
 
+/// Returns the address of a server that sends `before` with each reply of a few bytes, in pieces of `piece` bytes.
+fn heartbeats(before: &'static [u8], piece: usize) -> String {
+    servers(move |mut stream| {
+        stream.set_nodelay(true).unwrap();
+        while let Some(message) = read_frame(&mut stream) {
+            let reply = [before, &frame(&message)].concat();
+            if reply.chunks(piece).any(|piece| stream.write_all(piece).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+const BRIEF: [&str; 6] = ["--echo", "--count", "200", "--warm-up", "0s", "--size"];
+
+#[test]
+fn empty_frames_between_replies_are_skipped_if_asked_for() {
+    for piece in [1, 3, 1000] {
+        let address = heartbeats(b"\0\0\0\0\0\0\0\0", piece);
+        // The lengths begin as that of a heartbeat does, for three, two or one byte.
+        for size in ["1..3", "256..300", if piece > 3 { "65536" } else { "5" }] {
+            let arguments = [&BRIEF[..], &[size, "--empty", "skip"]].concat();
+            assert_eq!(figures(&address, &arguments)["messages"], 200, "{piece} {size}");
+        }
+        let output = bench(&address, &[&BRIEF[..], &["5"]].concat());
+        check(
+            &output,
+            1,
+            &["reply 1 differs from what was sent at byte 3 of its frame: 00 instead"],
+        );
+    }
+    // Half of a heartbeat is none, nor is a frame that ends as one does.
+    for (before, size, words) in [
+        (&b"\0\0\0\0\0\0\x09"[..], "256", "at byte 2 of its frame: 09 instead of 01"),
+        (b"\0\0\x01\0", "257", "at byte 3 of its frame: 00 instead of 01"),
+    ] {
+        let address = heartbeats(before, 100);
+        let output = bench(&address, &[&BRIEF[..], &[size, "--empty", "skip"]].concat());
+        check(&output, 1, &["reply 1 differs from what was sent", words]);
+    }
+}
+
+#[test]
+fn heartbeats_are_no_reply_and_do_not_put_off_the_timeout() {
+    let (done, over) = std::sync::mpsc::channel::<()>();
+    let address = odd_server(move |mut stream| {
+        let mut wait = || {
+            over.recv_timeout(Duration::from_millis(20))
+                .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
+        };
+        while wait() && stream.write_all(&frame(b"")).is_ok() {}
+    });
+    let arguments = ["--echo", "--connections", "1", "--empty", "skip", "--timeout", "300ms"];
+    check(&bench(&address, &arguments), 4, &["no reply came within 300ms"]);
+    drop(done);
+}
+
 #[test]
 fn a_server_that_closes_in_front_of_a_reply_is_an_error() {
     let address = odd_server(|mut stream| drop(read_frame(&mut stream)));
@@ -573,6 +630,13 @@ fn what_makes_no_sense_is_refused_and_says_why() {
         (&["--size", "256", "--layout", "u8"], "--size: "),
         (&["--timeout", "0s"], "write off to wait for ever"),
         (&["--layout", "u32"], "which byte order? write u32be"),
+        (&["--empty", "skip"], "--empty: goes with --echo only"),
+        (&["--echo", "--empty", "echo"], "--empty: cannot be echo"),
+        (
+            &["--echo", "--empty", "skip", "--size", "0..9"],
+            "--size: cannot be zero if empty frames",
+        ),
+        (&["--echo", "--empty", "skip", "--layout", "grpc"], "is empty: each has a header"),
         (&["more"], "unrecognized argument: more (see framelet bench --help)"),
     ] {
         check(&bench(&nobody(), arguments), 2, &[words]);

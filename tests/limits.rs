@@ -69,13 +69,18 @@ const OPTIONS: [(&str, &[Tried], &str); 5] = [
     (
         "ping",
         &[("--timeout", &DURATIONS)],
-        "--connect --layout --tls --tls-ca --tls-cert --tls-key --tls-name --help",
+        "--connect --layout --tls --tls-ca --tls-cert --tls-key --tls-name \
+         --proxy-protocol --help",
     ),
-    ("encode", &[("--max-message", &SIZES)], "--input --layout --header --preamble --help"),
+    (
+        "encode",
+        &[("--max-message", &SIZES)],
+        "--input --layout --header --proxy-protocol --preamble --help",
+    ),
     (
         "decode",
         &[("--skip", &COUNTS), ("--max-message", &SIZES)],
-        "--output --layout --empty --help",
+        "--output --layout --proxy-protocol --empty --help",
     ),
 ];
 
@@ -213,7 +218,8 @@ fn no_value_of_an_option_makes_bench_panic() {
     assert_eq!(
         help.matches("\n  --").count(),
         numbers.len()
-            + "echo layout header tls tls-ca tls-cert tls-key tls-name preamble json"
+            + "echo layout header tls tls-ca tls-cert tls-key tls-name \
+             proxy-protocol preamble empty json"
                 .split(' ')
                 .count()
     );

@@ -272,8 +272,92 @@ fn send_writes_the_proxy_header_that_serve_expects() {
     }
     let output = framelet(&["send", "--proxy-protocol", "v3"], b"");
     check(&output, 2, &["write v1 or v2"]);
-    let output = framelet(&["send", "127.0.0.1:1", "--ack", "--proxy-protocol", "v1"], b"");
-    check(&output, 2, &["without --ack"]);
+}
+
+#[test]
+fn every_client_can_be_the_first_behind_a_server_that_expects_a_proxy_header() {
+    let server = Server::start(&["--proxy-protocol", "--output", "json"]);
+    let address = server.address.to_string();
+    let echoing = Server::start(&["--proxy-protocol", "--echo"]);
+    let echo = echoing.address.to_string();
+    let bench = ["bench", &echo, "--echo", "--count", "9", "--warm-up", "0s"];
+    let send = ["send", &address, "--ack", "--message", "hello"];
+    let once: [&str; 2] = ["--retry", "0s"];
+    for (arguments, words) in [
+        (&["ping", &address, "--timeout", "10s"][..], &[][..]),
+        (&[&send[..], &once].concat(), &["sent 1, committed 1"]),
+        (&bench, &[]),
+    ] {
+        for version in ["v1", "v2"] {
+            let output = framelet(&[arguments, &["--proxy-protocol", version]].concat(), b"");
+            check(&output, 0, words);
+        }
+        let output = framelet(arguments, b"");
+        assert_ne!(output.status.code(), Some(0), "{arguments:?} without a header");
+    }
+    let output = String::from_utf8(server.stop().output).unwrap();
+    assert_eq!(output.matches("hello").count(), 2, "{output}");
+    echoing.stop();
+}
+
+#[test]
+fn a_file_with_a_proxy_header_is_written_read_and_recognised() {
+    for version in ["v1", "v2"] {
+        let arguments = ["encode", "--input", "lines", "--proxy-protocol", version];
+        let nobody = framelet(&arguments, b"hello\n");
+        check(&nobody, 0, &[]);
+        let output = framelet(&["decode", "--proxy-protocol"], &nobody.stdout);
+        check(&output, 0, &["the PROXY header names nobody"]);
+        assert_eq!(output.stdout, b"hello\n");
+        // It comes first, as on a connection.
+        let arguments = [&arguments[..], &["--preamble", "4142"]].concat();
+        let header = nobody.stdout.strip_suffix(&frame(b"hello")[..]).unwrap();
+        let both = framelet(&arguments, b"hello\n").stdout;
+        assert_eq!(both, [header, b"AB", &frame(b"hello")].concat());
+    }
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let header = proxy_header(version);
+        let bytes = [&header[..], b"HELO", &frame(b"one"), &frame(b"two")].concat();
+        let arguments = ["decode", "--proxy-protocol", "--skip", "4", "--output", "json"];
+        let output = framelet(&arguments, &bytes);
+        check(&output, 0, &[&format!("the PROXY header names {CLIENT}")]);
+        let (first, second) = (header.len() + 4, header.len() + 11);
+        let said = String::from_utf8(output.stdout).unwrap();
+        for (line, offset) in said.lines().zip([first, second]) {
+            assert!(line.contains(&format!("\"offset\":{offset},")), "{said}");
+        }
+        // Without the option, it is said which one is missing.
+        check(&framelet(&["decode"], &bytes), 3, &["take it here (--proxy-protocol)"]);
+        let bytes = [&header[..], &frame(b"one"), &frame(b"two")].concat();
+        let output = framelet(&["detect"], &bytes);
+        let skip = header.len();
+        check(&output, 0, &[&format!("{skip} bytes precede the first message (--skip)")]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let command = format!("framelet decode --layout u32be --skip {skip}\n");
+        assert!(said.ends_with(&command), "{said}");
+    }
+    for (bytes, words) in [
+        (&b"PROXY TCP4 1.2"[..], "ended inside the PROXY header, after 14 bytes"),
+        (&frame(b"hello"), "not with a PROXY header"),
+        (b"", "ended inside the PROXY header, after 0 bytes"),
+    ] {
+        check(&framelet(&["decode", "--proxy-protocol"], bytes), 3, &[words]);
+    }
+    check(&framelet(&["decode", "--proxy-protocol", "/"], b""), 2, &["is a directory"]);
+}
+
+#[test]
+fn detect_judges_what_follows_the_bytes_to_skip() {
+    let bytes = [&b"\xff\xfe\xfd"[..], &frame(b"hello"), &frame(b"world")].concat();
+    check(&framelet(&["detect"], &bytes), 3, &["no layout is known"]);
+    let output = framelet(&["detect", "--skip", "3"], &bytes);
+    check(&output, 0, &[]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.ends_with("framelet decode --layout u32be --skip 3\n"), "{said}");
+    let output = framelet(&["detect", "--skip", "3", "--output", "json"], &bytes);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("\"skip\":3"));
+    check(&framelet(&["detect", "--skip", "22"], &bytes), 3, &["the input has 21 bytes (--skip)"]);
+    check(&framelet(&["detect", "--skip", "21"], &bytes), 3, &["nothing to judge"]);
 }
 
 #[test]

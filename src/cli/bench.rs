@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
 use framelet::net::Backoff;
-use framelet::wire::Count;
+use framelet::wire::{Count, EmptyFrames, ProxyVersion};
 use mio::Poll;
 
+use super::connect::may_pass;
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
 use super::log;
@@ -20,8 +21,8 @@ use super::process::{check_threads, raise_file_limit};
 use super::signals::stop_signal;
 use super::tls;
 use super::values::{
-    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, address, bytes, count, duration, header,
-    layout, size, timeout,
+    Bytes, DEFAULT_ADDRESS, DefaultHeader, Timeout, address, bytes, check_empty, count, duration,
+    empty, header, layout, size, timeout,
 };
 use block::Block;
 use connection::{Connection, Open};
@@ -131,6 +132,10 @@ pub(crate) struct Bench {
     #[argh(option, arg_name = "NAME")]
     tls_name: Option<String>,
 
+    /// send a PROXY header first on each connection, as a load balancer does: v1 or v2
+    #[argh(option, arg_name = "V")]
+    proxy_protocol: Option<ProxyVersion>,
+
     /// bytes to send first on each connection, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
     preamble: Bytes,
@@ -138,6 +143,10 @@ pub(crate) struct Bench {
     /// how many bytes the other side sends first, to be skipped (default: 0)
     #[argh(option, arg_name = "N", from_str_fn(super::values::count), default = "0")]
     skip: u64,
+
+    /// with --echo: what an empty frame is: a message, or a heartbeat to skip (default: message)
+    #[argh(option, arg_name = "WHAT", from_str_fn(empty), default = "EmptyFrames::Message")]
+    empty: EmptyFrames,
 
     /// most time to connect, and to wait for a reply or the end of a connection (default: 10s)
     #[argh(
@@ -167,8 +176,13 @@ impl Bench {
         log::start(::log::LevelFilter::Info);
         check_threads()?;
         let (json, retry, plan) = (self.json, self.retry, self.plan()?);
-        let block = Block::new(plan.layout, &plan.header.0, plan.sizes.clone())
+        let mut block = Block::new(plan.layout, &plan.header.0, plan.sizes.clone())
             .map_err(|error| usage("--size", &error.to_string()))?;
+        if plan.skips_empty {
+            block = block
+                .skip_empty(plan.layout)
+                .map_err(|error| usage("--empty", &error.to_string()))?;
+        }
         raise_file_limit();
         let hint = if retry.is_zero() { " (--retry 10s keeps trying)" } else { "" };
         let sockets = retrying(retry, || plan.connect())
@@ -218,6 +232,22 @@ impl Bench {
         self.layout
             .encode(*self.size.end())
             .map_err(|error| usage("--size", &error.to_string()))?;
+        check_empty(self.empty, self.layout)?;
+        match (self.empty, mode) {
+            (EmptyFrames::Message, _) => {}
+            (_, Mode::Flood) => return Err(usage("--empty", "goes with --echo only")),
+            (EmptyFrames::Echo, _) => {
+                let why = "cannot be echo: bench sends nothing but its messages; write skip";
+                return Err(usage("--empty", why));
+            }
+            (EmptyFrames::Skip, _) if *self.size.start() == 0 => {
+                return Err(usage(
+                    "--size",
+                    "cannot be zero if empty frames are skipped (--empty)",
+                ));
+            }
+            (EmptyFrames::Skip, _) => {}
+        }
         Ok(Plan {
             address,
             tls,
@@ -229,8 +259,10 @@ impl Bench {
             mode,
             warm_up: self.warm_up.min(LONGEST),
             length,
+            proxy: self.proxy_protocol,
             preamble: self.preamble,
             skip: self.skip,
+            skips_empty: self.empty == EmptyFrames::Skip,
             timeout: self.timeout.0,
         })
     }
@@ -243,7 +275,7 @@ fn retrying<T>(retry: Duration, connect: impl Fn() -> io::Result<T>) -> io::Resu
     loop {
         let left = retry.saturating_sub(started.elapsed());
         match connect() {
-            Err(error) if !left.is_zero() && tls::may_pass(&error) => {
+            Err(error) if !left.is_zero() && may_pass(&error) => {
                 thread::sleep(backoff.next_wait().min(left))
             }
             result => return result,
@@ -258,7 +290,7 @@ impl Plan {
         (0..self.connections)
             .map(|_| {
                 let tls = self.tls.as_ref().map(|tls| (tls, &self.address));
-                connection::open(&addresses, tls, &self.preamble.0, self.timeout)
+                connection::open(&addresses, self.proxy, tls, &self.preamble.0, self.timeout)
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 
 mod preamble; // what may precede the first message
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::BlockingFile;
@@ -11,11 +11,12 @@ use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 
-use self::preamble::preamble;
+use self::preamble::{preamble, proxy_header};
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{cannot_read, open_input};
 use super::log;
+use super::values::count;
 
 /// Finds out in which layouts a stream can be read, best first; judges its first MiB.
 #[derive(FromArgs, ArgsInfo)]
@@ -28,6 +29,10 @@ pub(crate) struct Detect {
     /// print lines for people, or json (default: lines)
     #[argh(option, arg_name = "lines|json", default = "Output::Lines", from_str_fn(output))]
     output: Output,
+
+    /// how many bytes before the first message to skip (default: 0)
+    #[argh(option, arg_name = "N", from_str_fn(count), default = "0")]
+    skip: u64,
 }
 
 /// So many bits of evidence leave no doubt.
@@ -48,11 +53,21 @@ fn output(text: &str) -> Result<Output, String> {
 }
 
 impl Detect {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(mut self) -> Result<(), Failure> {
         let (mut bytes, file) = (Vec::new(), self.file.as_deref());
+        let mut input = open_input(file)?;
+        let read = io::copy(&mut Read::by_ref(&mut input).take(self.skip), &mut io::sink());
+        let skipped = read.map_err(|error| cannot_read(file, &error))?;
+        if skipped < self.skip {
+            let message = format!("the input has {} (--skip)", Count(skipped, "byte"));
+            return Err(Failure::new(Exit::Protocol, message));
+        }
         let most = JUDGED as u64 + 1;
-        let read = open_input(file)?.take(most).read_to_end(&mut bytes);
+        let read = input.take(most).read_to_end(&mut bytes);
         read.map_err(|error| cannot_read(file, &error))?;
+        let header = proxy_header(&bytes);
+        self.skip = self.skip.saturating_add(header as u64);
+        bytes.drain(..header);
         let known = Known::find(&bytes);
         let found = Found::in_stream(&bytes, known);
         let text: String = match self.output {
@@ -63,8 +78,8 @@ impl Detect {
         stdout.write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
         if let Some(best) = found.candidates.first() {
             known.iter().for_each(|known| log::say(known.to_string()));
-            if found.skip > 0 {
-                let skipped = Count(found.skip as u64, "byte");
+            if header + found.skip > 0 {
+                let skipped = Count(self.skipped(&found), "byte");
                 log::say(format!("{skipped} precede the first message (--skip)"));
             }
             if !best.is_exact && bytes.len() <= JUDGED {
@@ -92,10 +107,15 @@ impl Detect {
         Err(Failure::new(Exit::Protocol, message))
     }
 
+    /// Returns how many bytes of the input precede the first message.
+    fn skipped(&self, found: &Found) -> u64 {
+        self.skip.saturating_add(found.skip as u64)
+    }
+
     fn command(&self, found: &Found, candidate: &Candidate) -> String {
         let mut command = format!("framelet decode --layout {}", candidate.name());
-        if found.skip > 0 {
-            command += &format!(" --skip {}", found.skip);
+        if self.skipped(found) > 0 {
+            command += &format!(" --skip {}", self.skipped(found));
         }
         match self.file.as_deref() {
             Some(file) => format!("{command} {}", quoted(file)),
@@ -110,7 +130,7 @@ impl Detect {
             "messages": candidate.messages,
             "bytes": candidate.bytes,
             "of": found.judged,
-            "skip": found.skip,
+            "skip": self.skipped(found),
             "bits": candidate.bits,
             "command": self.command(found, candidate),
         });
@@ -140,7 +160,7 @@ impl Detect {
 /// The layouts that read a stream, and how much of it was judged.
 struct Found {
     candidates: Vec<Candidate>,
-    /// How many bytes precede the first message.
+    /// How many of the bytes that were read precede the first message.
     skip: usize,
     judged: usize,
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use argh::{ArgsInfo, FromArgs};
 use framelet::Layout;
 use framelet::format::{BlockingFile, InputFormat};
+use framelet::wire::ProxyVersion;
 
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -31,6 +32,10 @@ pub(crate) struct Encode {
     #[argh(option, arg_name = "HEX", from_str_fn(header), default = "DefaultHeader::default()")]
     header: DefaultHeader,
 
+    /// write a PROXY header first, which names nobody: v1 or v2
+    #[argh(option, arg_name = "V")]
+    proxy_protocol: Option<ProxyVersion>,
+
     /// bytes to write before the first frame, in hexadecimal
     #[argh(option, arg_name = "HEX", from_str_fn(bytes), default = "Bytes::default()")]
     preamble: Bytes,
@@ -51,7 +56,10 @@ impl Encode {
         self.header.check(self.layout)?;
         let mut framer = Framer::new(self.file, self.input, self.layout, limit, self.header)?;
         let mut output = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
-        output.write_all(&self.preamble.0).map_err(|error| Failure::output(&error))?;
+        let header = self.proxy_protocol.map(|version| version.header(None)).unwrap_or_default();
+        for first in [&header, &self.preamble.0] {
+            output.write_all(first).map_err(|error| Failure::output(&error))?;
+        }
         let mut chunk = Chunk::of_frames();
         loop {
             chunk.bytes.clear();

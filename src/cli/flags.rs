@@ -34,6 +34,16 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
 }
 
+/// Returns the error of a file, with advice.
+pub(crate) fn of_file(error: &ReadError) -> String {
+    match error.suspect() {
+        Some(Suspect::Known(known)) if known.is_proxy_header() => {
+            format!("{error} (--proxy-protocol)")
+        }
+        _ => of_stream(error),
+    }
+}
+
 /// Returns the error of what a server sends, with advice.
 pub(crate) fn of_reply(error: &ReadError) -> String {
     match error {

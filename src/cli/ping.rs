@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use argh::{ArgsInfo, FromArgs};
 use framelet::client::{AckError, AckOptions, AnswerError};
 use framelet::tls::TlsConnector;
-use framelet::wire::RefusalCode;
+use framelet::wire::{ProxyVersion, RefusalCode};
 use framelet::{AckClient, Address, Layout};
 use futures_lite::FutureExt;
 use smol::Timer;
 
+use super::connect::connect;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::flags;
@@ -67,6 +68,10 @@ pub(crate) struct Ping {
     /// with --tls: the name that the server's certificate must be for, instead of the host
     #[argh(option, arg_name = "NAME")]
     tls_name: Option<String>,
+
+    /// send a PROXY header first, as a load balancer does: v1 or v2
+    #[argh(option, arg_name = "V")]
+    proxy_protocol: Option<ProxyVersion>,
 }
 
 /// What was seen of a server.
@@ -102,7 +107,7 @@ impl Ping {
         let time_is_up = || async {
             deadline.map_or_else(Timer::never, Timer::at).await;
         };
-        let connected = tls::connect(address, tls, |_| Vec::new(), Some(self.timeout)).await;
+        let connected = connect(address, self.proxy_protocol, tls, Some(self.timeout)).await;
         let stream = connected.map_err(|error| Failure::to_connect(address, "", &error, ""))?;
         if self.connect {
             return Ok(Seen::Connects);

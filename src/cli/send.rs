@@ -72,10 +72,6 @@ impl Send {
                 "with acknowledgements each frame is a message, also an empty one (--ack, --empty)";
             return Err(Failure::new(Exit::Usage, message));
         }
-        if self.ack && self.proxy_protocol.is_some() {
-            let message = "--proxy-protocol is for sending without --ack; a load balancer adds its own header";
-            return Err(Failure::new(Exit::Usage, message));
-        }
         self.header.check(self.layout)?;
         ack::check(self)?;
         let message = match self.expect {

@@ -1,13 +1,9 @@
 //! The options for TLS, which several commands share.
 
 use std::io;
-use std::time::{Duration, Instant};
 
 use framelet::Address;
-use framelet::net::ByteStream;
-use framelet::tls::{TlsAcceptor, TlsConnector, TlsError};
-use futures_lite::{AsyncWriteExt, FutureExt};
-use smol::Timer;
+use framelet::tls::{TlsAcceptor, TlsConnector};
 
 use super::exit_code::Exit;
 use super::failure::{Failure, plain};
@@ -104,50 +100,6 @@ impl ClientOptions<'_> {
         connector.session(address).map_err(|error| unusable(&error).advise(" (--tls-name)"))?;
         Ok(Some(connector))
     }
-}
-
-/// Connects, and does the handshake if there is to be TLS, after it has sent a header for it. The timeout is for both.
-pub(crate) async fn connect(
-    address: &Address,
-    tls: Option<&TlsConnector>,
-    header: impl FnOnce(&ByteStream) -> Vec<u8>,
-    timeout: Option<Duration>,
-) -> io::Result<ByteStream> {
-    let timer = |start: Instant| {
-        let end = timeout.and_then(|timeout| start.checked_add(timeout));
-        end.map_or_else(Timer::never, Timer::at)
-    };
-    let start = Instant::now();
-    let timed_out = async {
-        timer(start).await;
-        let what = format!("no connection within {} (--timeout)", shown(timeout));
-        Err(io::Error::new(io::ErrorKind::TimedOut, what))
-    };
-    let mut stream = address.connect().or(timed_out).await?;
-    let Some(tls) = tls else { return Ok(stream) };
-    let handshake = async {
-        // A load balancer passes TLS on without reading it, so its header comes first.
-        stream.write_all(&header(&stream)).await?;
-        tls.connect(address, stream).await
-    };
-    let timed_out = async {
-        timer(start).await;
-        let timeout = shown(timeout);
-        let what = format!(
-            "the TLS handshake was not complete after {timeout} (--timeout); does the server speak TLS?"
-        );
-        Err(TlsError::TimedOut(what).into())
-    };
-    handshake.or(timed_out).await
-}
-
-/// Returns whether another attempt to connect may succeed although nothing is changed.
-pub(crate) fn may_pass(error: &io::Error) -> bool {
-    !TlsError::of(error).is_some_and(TlsError::is_refusal)
-}
-
-fn shown(timeout: Option<Duration>) -> humantime::FormattedDuration {
-    humantime::format_duration(timeout.unwrap_or_default())
 }
 
 fn usage(message: &str) -> Failure {

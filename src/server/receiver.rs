@@ -1,14 +1,13 @@
 //! Receives the messages of one connection, within its time limits, and passes them on.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
+use futures_lite::{AsyncWriteExt, FutureExt, future};
 use log::debug;
 use smol::Timer;
 
@@ -22,7 +21,8 @@ use super::outcome::{Outcome, SetupLate};
 use super::pace::{Pace, TooSlow};
 use super::shared::Shared;
 use crate::message::{Batch, Origin};
-use crate::net::byte_stream::{ByteStream, Peer};
+use crate::net::byte_stream::ByteStream;
+use crate::net::proxy_header::read_proxy_header;
 use crate::stream::arrival::Arrival;
 use crate::stream::error::ReadError;
 use crate::stream::payloads::Payloads;
@@ -30,7 +30,6 @@ use crate::stream::pool::BUFFER;
 use crate::stream::reader::FrameReader;
 use crate::tls::Accepted;
 use crate::wire::answer::RefusalCode;
-use crate::wire::proxy::{self, ProxySource, ProxyStart};
 
 /// A read of [`FrameReader`].
 type PollRead<T> =
@@ -65,32 +64,6 @@ pub(super) struct Receiver {
     pub(super) is_in_frame: bool,
     /// While other connections wait for memory: how fast the current message arrives.
     pub(super) pace: Option<Box<Pace>>,
-}
-
-/// Reads a PROXY header, and nothing after it. Returns the peer that it names, if any.
-async fn read_proxy_header(stream: &mut ByteStream) -> io::Result<Option<Peer>> {
-    let mut header = Vec::new();
-    loop {
-        let need = match proxy::decode(&header)? {
-            ProxyStart::Header { source, .. } => {
-                return Ok(match source {
-                    ProxySource::Sender => None,
-                    ProxySource::Tcp(address) => Some(Peer::Tcp(address)),
-                    ProxySource::Unix => Some(Peer::Unix),
-                });
-            }
-            ProxyStart::Incomplete { need } => need,
-        };
-        let got = header.len();
-        header.resize(need, 0);
-        // Not `read_exact`: the bytes that have arrived may already be wrong.
-        let read = stream.read(&mut header[got..]).await?;
-        if read == 0 {
-            let message = format!("the stream ended inside the PROXY header, after {got} bytes");
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-        }
-        header.truncate(got + read);
-    }
 }
 
 /// The result of a read.
@@ -128,7 +101,7 @@ impl Receiver {
         let in_header = &in_header;
         let mut setting_up = pin!(async move {
             if expects_header {
-                let named = read_proxy_header(&mut accepted).await;
+                let named = read_proxy_header(&mut accepted).await.map(|header| header.peer);
                 let named =
                     named.map_err(|error| Outcome::Setup(Box::new(("PROXY header", error))))?;
                 if let Some(peer) = &named {

@@ -29,6 +29,8 @@ pub(super) struct Block {
     ends: Vec<usize>,
     /// The number of payload bytes before each frame, and in all frames.
     payload: Vec<u64>,
+    /// The empty frame that may precede any reply; empty if there is none.
+    heartbeat: Vec<u8>,
 }
 
 /// A position in the endless stream of a repeated block.
@@ -55,7 +57,8 @@ impl Block {
         let letters = sizes.end().saturating_add(NOISE.min(sizes.end() + 256));
         let letters = (0..letters).map(|_| random.alphanumeric());
         let noise = letters.collect::<String>().into_bytes();
-        let mut block = Block { bytes: Vec::new(), ends: Vec::new(), payload: vec![0] };
+        let mut block =
+            Block { bytes: Vec::new(), ends: Vec::new(), payload: vec![0], heartbeat: Vec::new() };
         let variety = if sizes.start() == sizes.end() { 1 } else { VARIETY };
         let mut payload = 0;
         while block.bytes.len() < LEAST || block.ends.len() < variety && block.bytes.len() < LARGE {
@@ -70,6 +73,16 @@ impl Block {
         Ok(block)
     }
 
+    /// Makes empty frames of the server heartbeats, which are no replies.
+    pub(super) fn skip_empty(mut self, layout: Layout) -> Result<Block, EncodeError> {
+        append_frame_with_header(&mut self.heartbeat, layout, MAX_PAYLOAD, b"", b"")?;
+        Ok(self)
+    }
+
+    pub(super) fn heartbeat(&self) -> &[u8] {
+        &self.heartbeat
+    }
+
     /// Returns the start position of a connection: each connection has another one.
     pub(super) fn beginning(&self, connection: usize) -> Cursor {
         let frame = connection % self.ends.len();
@@ -82,6 +95,11 @@ impl Block {
             Some(until) if until.round == from.round => &self.bytes[from.at..until.at],
             _ => &self.bytes[from.at..],
         }
+    }
+
+    /// Returns the bytes of the frame that contains a position, or begins there.
+    pub(super) fn frame(&self, at: Cursor) -> &[u8] {
+        &self.bytes[self.start(at.frame)..self.ends[at.frame]]
     }
 
     /// Moves past some of the bytes that [`Block::bytes`] returned. Returns how many frames ended.

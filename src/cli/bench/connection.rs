@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use framelet::Address;
 use framelet::tls::{TlsConnector, TlsError, TlsSession};
+use framelet::wire::ProxyVersion;
 use futures_lite::FutureExt;
 use futures_lite::future::block_on;
 use mio::unix::SourceFd;
@@ -88,14 +89,21 @@ pub(super) struct Open {
     tls: Option<Box<TlsSession>>,
 }
 
-/// Connects to the first address that answers, does the handshake if there is to be TLS, and sends the preamble.
+/// Connects to the first address that answers, sends a PROXY header if there is to be one, does the handshake if there is
+/// to be TLS, and sends the preamble.
 pub(super) fn open(
     addresses: &[SockAddr],
+    proxy: Option<ProxyVersion>,
     tls: Option<(&TlsConnector, &Address)>,
     preamble: &[u8],
     timeout: Option<Duration>,
 ) -> io::Result<Open> {
     let mut socket = connect(addresses, timeout)?;
+    if let Some(version) = proxy {
+        socket.set_write_timeout(timeout)?;
+        let ends = socket.local_addr()?.as_socket().zip(socket.peer_addr()?.as_socket());
+        socket.write_all(&version.header(ends))?;
+    }
     let mut tls = match tls {
         Some((connector, address)) => Some(handshake(&mut socket, connector, address, timeout)?),
         None => None,

@@ -66,6 +66,8 @@ pub(super) struct Echoing {
     left: Option<u64>,
     /// How far the replies were read.
     read: Cursor,
+    /// How many bytes of a heartbeat were read after that.
+    in_heartbeat: usize,
     /// The messages without a reply, in order.
     waiting: VecDeque<Waiting>,
     /// How many of them the socket has not begun to take.
@@ -91,6 +93,7 @@ impl Echoing {
             begin,
             left: share,
             read: begin,
+            in_heartbeat: 0,
             waiting: VecDeque::new(),
             unsent: 0,
             begun: block.begun(begin),
@@ -135,37 +138,65 @@ impl Echoing {
     fn compare(&mut self, block: &Block, mut replies: &[u8]) -> Result<u64, Fault> {
         let mut ended = 0;
         while !replies.is_empty() {
+            if self.in_heartbeat > 0 {
+                replies = self.read_heartbeat(block, replies)?;
+                continue;
+            }
             let sent = block.bytes(self.read, Some(self.connection.written));
             let (now, later) = replies.split_at(sent.len().min(replies.len()));
-            if now.is_empty() {
+            if !now.is_empty() && now == &sent[..now.len()] {
+                ended += block.advance(&mut self.read, now.len());
+                replies = later;
+                continue;
+            }
+            let same = same(now, sent);
+            ended += block.advance(&mut self.read, same);
+            replies = &replies[same..];
+            // A heartbeat may begin as the frame does that is awaited.
+            let at = block.offset(self.read);
+            let begins_same = || block.frame(self.read).get(..at) == block.heartbeat().get(..at);
+            if block.heartbeat().get(at) == replies.first() && begins_same() {
+                self.read = block.skip(self.read, 0);
+                self.in_heartbeat = at;
+                replies = self.read_heartbeat(block, replies)?;
+            } else if now.is_empty() {
                 let what = "wrong reply: the server sent more than it was sent";
                 return Err(self.connection.fault(Kind::WrongReply, what));
+            } else {
+                return Err(self.wrong(block, at, replies[0], sent[same]));
             }
-            if now != &sent[..now.len()] {
-                return Err(self.wrong(block, now, sent));
-            }
-            ended += block.advance(&mut self.read, now.len());
-            replies = later;
         }
         Ok(ended)
     }
 
-    fn wrong(&mut self, block: &Block, replies: &[u8], sent: &[u8]) -> Fault {
-        let same = replies.iter().zip(sent).take_while(|(reply, sent)| reply == sent).count();
-        let mut place = self.read;
-        block.advance(&mut place, same);
-        let number = block.frames(place) - block.frames(self.begin) + 1;
+    /// Reads more of a heartbeat. Returns what follows it.
+    fn read_heartbeat<'r>(&mut self, block: &Block, replies: &'r [u8]) -> Result<&'r [u8], Fault> {
+        let rest = &block.heartbeat()[self.in_heartbeat..];
+        let same = same(replies, rest);
+        self.in_heartbeat += same;
+        if same == rest.len() {
+            self.in_heartbeat = 0;
+        } else if same < replies.len() {
+            return Err(self.wrong(block, self.in_heartbeat, replies[same], rest[same]));
+        }
+        Ok(&replies[same..])
+    }
+
+    fn wrong(&self, block: &Block, at: usize, reply: u8, sent: u8) -> Fault {
+        let number = block.frames(self.read) - block.frames(self.begin) + 1;
         self.connection.fault(
             Kind::WrongReply,
             format_args!(
-                "wrong reply: reply {number} differs from what was sent at byte {} of its frame: {:02x} \
-                 instead of {:02x}",
-                block.offset(place),
-                replies[same],
-                sent[same]
+                "wrong reply: reply {number} differs from what was sent at byte {at} of its frame: \
+                 {reply:02x} instead of {sent:02x}"
             ),
         )
     }
+}
+
+/// Returns how many bytes are the same.
+fn same(replies: &[u8], sent: &[u8]) -> usize {
+    replies.iter().zip(sent).take_while(|(reply, sent)| reply == sent).count()
 }
 
 impl<'a> Echo<'a> {
@@ -254,10 +285,14 @@ impl<'a> Echo<'a> {
             };
             let now = Instant::now();
             last = Some(now);
+            let before = echoing.read;
             let ended = echoing.compare(self.block, &self.buffer[..read])?;
             self.awaited -= ended;
             self.tally.seen += ended;
-            self.tally.moved = now;
+            // Heartbeats do not put off the timeout.
+            if echoing.read != before {
+                self.tally.moved = now;
+            }
             for _ in 0..ended {
                 let Some(waiting) = echoing.waiting.pop_front() else { break };
                 if waiting.counts {

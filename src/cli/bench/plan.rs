@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use framelet::tls::TlsConnector;
+use framelet::wire::ProxyVersion;
 use framelet::{Address, Layout};
 
 use super::super::values::{Bytes, DefaultHeader};
@@ -21,9 +22,13 @@ pub(super) struct Plan {
     pub(super) mode: Mode,
     pub(super) warm_up: Duration,
     pub(super) length: Length,
+    /// The version of the PROXY header to send first, if any.
+    pub(super) proxy: Option<ProxyVersion>,
     pub(super) preamble: Bytes,
     /// How many bytes of the server precede its first frame.
     pub(super) skip: u64,
+    /// Whether empty frames of the server are no replies.
+    pub(super) skips_empty: bool,
     pub(super) timeout: Option<Duration>,
 }
 

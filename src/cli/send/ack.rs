@@ -11,12 +11,12 @@ use framelet::wire::{Count, RefusalCode};
 use framelet::{AckClient, Address};
 use futures_lite::FutureExt;
 
+use super::super::connect::connect;
 use super::super::exit_code::Exit;
 use super::super::failure::{Failure, plain};
 use super::super::flags;
 use super::super::log;
 use super::super::signals::stop_signal;
-use super::super::tls;
 use super::identity::{Identity, Notes};
 use super::messages::Messages;
 use super::options::Send;
@@ -86,11 +86,14 @@ pub(super) async fn run(
     let mut stopped = pin!(stop_signal()?);
     let timeout = send.timeout.0;
     let connecting = async {
-        let Some(tls) = tls else { return Ok(AckClient::connect(address, options).await) };
+        let proxy = send.proxy_protocol;
+        if tls.is_none() && proxy.is_none() {
+            return Ok(AckClient::connect(address, options).await);
+        }
         let address = address.clone();
         let connector = move || {
             let (address, tls) = (address.clone(), tls.clone());
-            async move { tls::connect(&address, Some(&tls), |_| Vec::new(), timeout).await }
+            async move { connect(&address, proxy, tls.as_ref(), timeout).await }
         };
         Ok(AckClient::connect_with(connector, options).await)
     };

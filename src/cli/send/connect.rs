@@ -9,6 +9,7 @@ use framelet::net::{Backoff, ByteStream};
 use framelet::tls::TlsConnector;
 use smol::Timer;
 
+use super::super::connect::{connect, may_pass};
 use super::super::failure::{Failure, plain};
 use super::super::tls;
 use super::ack;
@@ -39,16 +40,13 @@ impl Send {
         let started = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            let header = self.proxy_protocol.filter(|_| tls.is_some());
-            let header = move |stream: &ByteStream| {
-                header.map(|version| version.header(stream.addresses())).unwrap_or_default()
-            };
-            let error = match tls::connect(address, tls, header, self.timeout.0).await {
+            let connecting = connect(address, self.proxy_protocol, tls, self.timeout.0);
+            let error = match connecting.await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
             let left = self.retry.unwrap_or_default().saturating_sub(started.elapsed());
-            if left.is_zero() || !tls::may_pass(&error) {
+            if left.is_zero() || !may_pass(&error) {
                 return Err(self.not_connected(address, &error));
             }
             debug!("cannot connect to {address}: {}; retrying", plain(&error));
@@ -58,7 +56,7 @@ impl Send {
 
     pub(super) fn not_connected(&self, address: &Address, error: &io::Error) -> Failure {
         let retry = self.retry.unwrap_or(if self.ack { ack::RETRY } else { Duration::ZERO });
-        let (tried, retrying) = match retry.is_zero() || !tls::may_pass(error) {
+        let (tried, retrying) = match retry.is_zero() || !may_pass(error) {
             true => (String::new(), " (--retry 10s keeps trying)"),
             false => (format!(" within {}", humantime::format_duration(retry)), ""),
         };

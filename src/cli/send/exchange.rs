@@ -60,10 +60,6 @@ impl Send {
             .max_message(limit)?
             .skip(self.skip)
             .skip_empty(self.empty != EmptyFrames::Message);
-        // Before the TLS handshake it was sent already.
-        let header = self.proxy_protocol.filter(|_| !self.tls);
-        let header = header.map(|version| version.header(socket.addresses()));
-        let preamble = [&header.unwrap_or_default(), &self.preamble.0[..]].concat();
         let mut output = OutputSink::stdout(self.output.for_layout(self.layout))
             .map_err(|error| Failure::output(&error))?;
         let (replied, new_replies) = unbounded();
@@ -71,8 +67,11 @@ impl Send {
         let outgoing = Outgoing::new(socket.clone(), self.timeout.0);
         let mut sending = pin!(async {
             match self.each {
-                true => self.send_each(&outgoing, &preamble, messages, new_replies, &written).await,
-                false => Ok(send(&outgoing, &preamble, messages).await?),
+                true => {
+                    self.send_each(&outgoing, &self.preamble.0, messages, new_replies, &written)
+                        .await
+                }
+                false => Ok(send(&outgoing, &self.preamble.0, messages).await?),
             }
         });
         let mut closing = socket;

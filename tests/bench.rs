@@ -296,7 +296,7 @@ fn empty_frames_between_replies_are_skipped_if_asked_for() {
 fn heartbeats_are_no_reply_and_do_not_put_off_the_timeout() {
     let (done, over) = std::sync::mpsc::channel::<()>();
     let address = odd_server(move |mut stream| {
-        let mut wait = || {
+        let wait = || {
             over.recv_timeout(Duration::from_millis(20))
                 .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
         };

@@ -313,8 +313,8 @@ impl Connection {
     }
 
     fn lost(&self, error: &io::Error) -> Fault {
-        let what = format_args!("the connection to the server was lost: {}", flags::of_io(error));
-        self.fault(Kind::Lost, what)
+        let why = flags::of_io(error);
+        self.fault(Kind::Lost, format_args!("the connection to the server was lost: {why}"))
     }
 }
 

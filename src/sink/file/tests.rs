@@ -617,7 +617,7 @@ fn nothing_is_committed_to_a_file_that_was_deleted() {
 
 #[test]
 fn nothing_is_committed_to_a_file_that_is_deleted_meanwhile() {
-    thread_local!(static PATH: std::cell::RefCell<PathBuf> = const { std::cell::RefCell::new(PathBuf::new()) });
+    thread_local!(static PATH: std::cell::OnceCell<PathBuf> = const { std::cell::OnceCell::new() });
 
     let place = Place::new();
     let path = place.path.clone();
@@ -625,8 +625,8 @@ fn nothing_is_committed_to_a_file_that_is_deleted_meanwhile() {
         FileSink::open_with(path.clone(), OutputFormat::Lines, FileSync::Always, Syncs::SYSTEM);
     let mut sink = sink.unwrap();
     sink.syncs =
-        Syncs { data: |_| PATH.with_borrow(|path| fs::remove_file(path)), ..Syncs::SYSTEM };
-    PATH.set(path);
+        Syncs { data: |_| PATH.with(|path| fs::remove_file(path.get().unwrap())), ..Syncs::SYSTEM };
+    PATH.with(|place| place.set(path).unwrap());
     let next = [batch(&origin(None), &[b"a"])];
     let Err(SinkError::Transient(error)) = sink.commit(&next) else { panic!("committed") };
     assert!(error.to_string().contains("it was deleted"), "{error}");

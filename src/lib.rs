@@ -56,8 +56,8 @@
 //! # Features
 //!
 //! `sqlite` (default) and `redis` add the sinks of these names; without the feature, opening the sink
-//! returns an error that says so. `tls` (default) does the same for [`tls`]. `cli`, `bench` and `progress` (default) are for the program; turn them
-//! off to build only the library.
+//! returns an error that says so. `tls` (default) does the same for [`tls`]. `cli`, `bench`, `generate`,
+//! `metrics` and `progress` (default) are for the program; turn them off to build only the library.
 
 #![warn(clippy::unwrap_used)]
 

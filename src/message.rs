@@ -161,6 +161,8 @@ impl Origin {
 /// let rest = batch.after(2).expect("the third message is new");
 /// assert_eq!((rest.len(), rest.first_number()), (1, 3));
 /// assert!(batch.after(3).is_none());
+/// assert_eq!(batch.skip(1).map(|rest| rest.first_number()), Some(2));
+/// assert_eq!(batch.sender(), None); // its client did not ask for acknowledgements
 /// ```
 #[derive(Clone, Debug)]
 pub struct Batch {

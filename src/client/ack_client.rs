@@ -111,19 +111,26 @@ impl AckClient {
     ///
     /// # Examples
     ///
-    /// ```no_run
+    /// ```
     /// use framelet::client::AckOptions;
     /// use framelet::AckClient;
     /// use smol::net::TcpStream;
     ///
-    /// # futures_lite::future::block_on(async {
-    /// let connector = || async {
-    ///     let stream = TcpStream::connect("127.0.0.1:4747").await?;
+    /// # use framelet::{format::OutputFormat, sink::OutputSink, Server};
+    /// # smol::block_on(async {
+    /// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let address = listener.local_addr()?;
+    /// # let server = Server::new(listener).collect(OutputSink::stdout(OutputFormat::None)?);
+    /// # let server = smol::spawn(server.run(std::future::pending()));
+    /// let connector = move || async move {
+    ///     let stream = TcpStream::connect(address).await?;
     ///     stream.set_nodelay(true)?;
     ///     Ok(stream) // after a TLS handshake, perhaps
     /// };
     /// let mut client = AckClient::connect_with(connector, AckOptions::new()).await?;
-    /// # Ok::<(), framelet::client::AckError>(()) }).unwrap();
+    /// client.send(b"21.5").await?;
+    /// client.finish().await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn connect_with<F, C, S>(
         connector: F,
@@ -166,7 +173,7 @@ impl AckClient {
         })
     }
 
-    /// Returns the sender id.
+    /// Returns the sender id: that of the options, or the random one that was chosen.
     pub fn sender_id(&self) -> SenderId {
         self.sender
     }
@@ -184,6 +191,38 @@ impl AckClient {
     ///
     /// The server compares a checksum. If it does not have one, for example because it was restarted and
     /// writes to standard output, the answer is `true`.
+    ///
+    /// # Examples
+    ///
+    /// A client that continues the input of an earlier one:
+    ///
+    /// ```
+    /// use framelet::client::AckOptions;
+    /// use framelet::wire::SenderId;
+    /// use framelet::AckClient;
+    ///
+    /// # use framelet::{format::OutputFormat, sink::OutputSink, Address, Server};
+    /// # smol::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// # let server = Server::new(listener).collect(OutputSink::stdout(OutputFormat::None)?);
+    /// # let server = smol::spawn(server.run(std::future::pending()));
+    /// let options = AckOptions::new().sender(SenderId::random()?);
+    /// let mut earlier = AckClient::connect(&address, options.clone()).await?;
+    /// let number = earlier.send(b"21.5").await?;
+    /// earlier.wait_committed(number).await?;
+    /// drop(earlier); // before it has sent the rest
+    ///
+    /// let input = ["21.5", "21.7"];
+    /// let mut client = AckClient::connect(&address, options).await?;
+    /// assert_eq!(client.resume_from(), 1);
+    /// assert!(client.matches_last_committed(input[0].as_bytes()));
+    /// assert!(!client.matches_last_committed(b"of another input"));
+    /// client.send(input[1].as_bytes()).await?;
+    /// client.finish().await?;
+    /// assert_eq!((client.sent(), client.committed(), client.lost()), (2, 2, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn matches_last_committed(&self, payload: &[u8]) -> bool {
         self.shared.lock().checksum.is_none_or(|last| last == checksum(payload))
     }
@@ -292,7 +331,7 @@ impl AckClient {
 /// # Examples
 ///
 /// ```
-/// use framelet::client::AckOptions;
+/// use framelet::client::{AckOptions, AckProgress};
 /// use framelet::AckClient;
 ///
 /// # use framelet::{format::OutputFormat, sink::OutputSink, Address, Server};
@@ -302,10 +341,11 @@ impl AckClient {
 /// # let server = Server::new(listener).collect(OutputSink::stdout(OutputFormat::None)?);
 /// # let server = smol::spawn(server.run(std::future::pending()));
 /// let mut client = AckClient::connect(address, AckOptions::new()).await?;
-/// let progress = client.progress(); // for another task
+/// println!("sender {}", client.sender_id().short());
+/// let progress: AckProgress = client.progress(); // for another task
 /// client.send(b"21.5").await?;
 /// client.finish().await?;
-/// assert_eq!((progress.committed(), progress.sent()), (1, 1));
+/// assert_eq!((progress.committed(), progress.sent(), progress.lost()), (1, 1, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]

@@ -12,11 +12,30 @@ use crate::wire::sender_id::SenderId;
 /// ```
 /// use framelet::client::AckOptions;
 /// use framelet::wire::SenderId;
+/// use framelet::AckClient;
 /// use std::time::Duration;
 ///
-/// let id: SenderId = "00112233445566778899aabbccddeeff".parse()?;
-/// let options = AckOptions::new().sender(id).retry(Duration::from_secs(60)).server_timeout(None);
-/// # Ok::<(), framelet::wire::ParseSenderIdError>(())
+/// # use framelet::{format::OutputFormat, sink::OutputSink, Address, Server};
+/// # smol::block_on(async {
+/// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// # let address = listener.address()?;
+/// # let sink = OutputSink::stdout(OutputFormat::None)?;
+/// # let server = Server::new(listener).layout("u64le".parse()?).collect(sink);
+/// # let server = smol::spawn(server.run(std::future::pending()));
+/// let options = AckOptions::new()
+///     .sender("00112233445566778899aabbccddeeff".parse::<SenderId>()?)
+///     .committed(40) // what earlier clients of this sender had sent
+///     .renumber(true)
+///     .layout("u64le".parse()?)
+///     .max_message(64 * 1024)
+///     .window(1000)
+///     .window_bytes(1024 * 1024)
+///     .retry(Duration::from_secs(60))
+///     .server_timeout(None);
+/// let mut client = AckClient::connect(address, options).await?;
+/// assert_eq!(client.send(b"21.5").await?, 41);
+/// client.finish().await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
 pub struct AckOptions {

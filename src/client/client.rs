@@ -48,10 +48,13 @@ use crate::wire::layout::{Header, Layout, LimitError};
 ///
 /// Messages to a server that does not reply:
 ///
-/// ```no_run
-/// # use framelet::Client;
+/// ```
+/// # use framelet::{Address, Client, Server};
 /// # futures_lite::future::block_on(async {
-/// let mut client = Client::connect("unix:/run/collector.sock").await?;
+/// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// # let address = listener.address()?;
+/// # let server = smol::spawn(Server::new(listener).run(std::future::pending()));
+/// let mut client = Client::connect(address).await?;
 /// client.feed(b"one message\nof two lines").await?;
 /// client.feed(b"another one").await?;
 /// client.finish().await?;
@@ -485,6 +488,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Cancel safety
     ///
     /// A dropped `receive_with_header` loses nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::Echo;
+    /// use framelet::{Address, Client, Layout, Server};
+    /// # use futures_lite::future;
+    ///
+    /// # future::block_on(async {
+    /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// # let address = listener.address()?;
+    /// let postgres: Layout = "h1:u32be+self".parse()?;
+    /// # let server = Server::new(listener).layout(postgres).answer(Echo);
+    /// # let server = smol::spawn(server.run(future::pending()));
+    /// let mut client = Client::connect(address).await?.layout(postgres)?;
+    /// client.feed_with_header(b"Q", b"SELECT 1\0").await?;
+    /// client.flush().await?;
+    /// let reply = client.receive_with_header().await?;
+    /// assert_eq!(reply, Some((b"Q".to_vec(), b"SELECT 1\0".to_vec()))); // it is an echo
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn receive_with_header(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, ReadError> {
         self.drop_late_replies().await?;
         let whole = |header: Header<'_>, payload| (header.to_vec(), payload);

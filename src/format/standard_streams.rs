@@ -16,7 +16,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// use std::io::Write;
 ///
 /// let mut output = BlockingFile::stdout()?;
-/// output.write_all(b"hello\n")?;
+/// if BlockingFile::stdin()?.is_terminal() {
+///     output.write_all(b"type a line\n")?;
+/// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

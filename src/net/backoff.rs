@@ -10,20 +10,25 @@ use std::time::Duration;
 ///
 /// # Examples
 ///
-/// ```no_run
+/// ```
 /// use framelet::Client;
 /// use framelet::net::Backoff;
 /// use std::time::Duration;
 ///
 /// # smol::block_on(async {
+/// # let listener = smol::net::TcpListener::bind("127.0.0.1:0").await?;
+/// # let address = listener.local_addr()?;
 /// let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-/// let client = loop {
-///     match Client::connect("127.0.0.1:4747").await {
+/// let mut client = loop {
+///     match Client::connect(address).await {
 ///         Ok(client) => break client,
 ///         Err(_) => smol::Timer::after(backoff.next_wait()).await,
 ///     };
 /// };
-/// # });
+/// client.send(b"21.5").await?;
+/// backoff.reset(); // the connection works: the next wait is short again
+/// assert!(backoff.next_wait() <= Duration::from_millis(50));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
 pub struct Backoff {

@@ -232,9 +232,13 @@ impl ByteStream {
     /// # Examples
     ///
     /// ```
+    /// use framelet::FrameReader;
     /// use framelet::net::ByteStream;
     ///
-    /// let stream = ByteStream::new(futures_lite::io::Cursor::new(Vec::new()));
+    /// # futures_lite::future::block_on(async {
+    /// let stream = ByteStream::new(futures_lite::io::Cursor::new(b"\0\0\0\x02hi".to_vec()));
+    /// assert_eq!(FrameReader::new(stream).read().await?, Some(b"hi".to_vec()));
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
     /// ```
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> ByteStream {
         ByteStream::over(stream, None, Part::default())

@@ -75,6 +75,10 @@ impl Address {
     /// # Errors
     ///
     /// Any error of the system call, such as "address in use", or of the name lookup.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing listens here.
     pub async fn listen(&self) -> io::Result<Listener> {
         self.listen_with(SocketAccess::default()).await
     }
@@ -85,6 +89,10 @@ impl Address {
     ///
     /// Those of [`Address::listen`]; if the address is a TCP port; or if the file cannot be given to its owner, for
     /// which most changes need root. Then the file is removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing listens here.
     ///
     /// # Examples
     ///
@@ -245,7 +253,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// Any error of the system call. None means that the listener is broken; the next call may succeed.
+    /// Any error of the system call, such as "too many open files". The listener can still be used: the next
+    /// call may succeed.
     ///
     /// # Cancel safety
     ///

@@ -35,12 +35,12 @@ pub struct ProxyHeader {
 ///
 /// ```
 /// use framelet::FrameReader;
-/// use framelet::net::{Peer, read_proxy_header};
+/// use framelet::net::{Peer, ProxyHeader, read_proxy_header};
 ///
 /// # smol::block_on(async {
 /// let mut stream = &b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 4747\r\n\0\0\0\x02hi"[..];
-/// let header = read_proxy_header(&mut stream).await?;
-/// assert_eq!(header.peer, Some(Peer::Tcp("203.0.113.7:40000".parse()?)));
+/// let ProxyHeader { peer, len, .. } = read_proxy_header(&mut stream).await?;
+/// assert_eq!((peer, len), (Some(Peer::Tcp("203.0.113.7:40000".parse()?)), 45));
 /// let mut reader = FrameReader::new(stream);
 /// assert_eq!(reader.read().await?.as_deref(), Some(&b"hi"[..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();

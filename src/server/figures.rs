@@ -40,6 +40,35 @@ struct Source(Box<dyn Fn() -> Figures + Send>);
 ///
 /// The numbers are read one after the other while the server goes on, so sums may be off by what happened
 /// in between. All counts only grow, except those that say "now".
+///
+/// # Examples
+///
+/// A connection that ends in the middle of its second message:
+///
+/// ```
+/// use framelet::format::OutputFormat;
+/// use framelet::net::Peer;
+/// use framelet::server::{Figures, Incident, Monitor};
+/// use framelet::sink::OutputSink;
+/// use framelet::Server;
+/// use futures_lite::{future, io::Cursor, stream};
+///
+/// # future::block_on(async {
+/// let monitor = Monitor::default();
+/// let bytes = b"\0\0\0\x02hi\0\0\0\x05hel".to_vec();
+/// Server::accept_from(stream::once(Ok((Cursor::new(bytes), Peer::Unix))))
+///     .collect(OutputSink::stdout(OutputFormat::None)?)
+///     .monitor(monitor.clone())
+///     .run(future::pending())
+///     .await?;
+/// let figures: Figures = monitor.figures();
+/// let sink = figures.sink.expect("there is a sink");
+/// assert_eq!((sink.committed, sink.uncommitted, sink.trouble), (1, 0, None));
+/// let happened: Vec<Incident> =
+///     figures.incidents.into_iter().filter(|incident| incident.count > 0).collect();
+/// assert_eq!((happened[0].reason, happened[0].count), ("truncated", 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Figures {
@@ -93,6 +122,20 @@ pub struct Incident {
 }
 
 /// What a sink has done, and what it does now.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::{SinkFigures, Trouble};
+///
+/// fn state(sink: &SinkFigures) -> String {
+///     match &sink.trouble {
+///         Some(Trouble { reason, lasted, .. }) => format!("{reason}, for {} s", lasted.as_secs()),
+///         None => format!("{} messages in {} commits", sink.committed, sink.commit_times.count()),
+///     }
+/// }
+/// assert_eq!(state(&SinkFigures::default()), "0 messages in 0 commits");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SinkFigures {
@@ -123,16 +166,31 @@ pub struct SinkFigures {
 pub struct Trouble {
     /// The last error, as text.
     pub reason: String,
-    /// For how long it has been so.
+    /// For how long the sink has been in trouble.
     pub lasted: Duration,
 }
 
 /// How long commits took.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::server::CommitTimes;
+/// use std::time::Duration;
+///
+/// /// Returns the share of commits that took longer than `limit`, one of the bounds.
+/// fn share_over(limit: Duration, times: &CommitTimes) -> f64 {
+///     let over: u64 =
+///         times.buckets.iter().filter(|(bound, _)| *bound > limit).map(|(_, commits)| commits).sum();
+///     over as f64 / times.count().max(1) as f64
+/// }
+/// assert_eq!(share_over(Duration::from_millis(100), &CommitTimes::default()), 0.0);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitTimes {
-    /// How many commits took at most so long, and longer than the bound before. The last entry, whose bound is
-    /// [`Duration::MAX`], has the rest.
+    /// Upper bounds in ascending order, each with the number of commits that took at most so long, and longer than
+    /// the bound before. The last bound is [`Duration::MAX`].
     pub buckets: Vec<(Duration, u64)>,
     /// How long all of them took together.
     pub total: Duration,

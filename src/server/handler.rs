@@ -22,13 +22,14 @@ use crate::wire::layout::Header;
 /// use futures_lite::future;
 ///
 /// async fn count(request: Request) -> String {
-///     format!("message {}: {} bytes", request.number(), request.payload().len())
+///     let (connection, bytes) = (request.connection(), request.payload().len());
+///     format!("message {} of connection {connection}: {bytes} bytes", request.number())
 /// }
 /// # future::block_on(async {
 /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
 /// let mut client = Client::connect(listener.address()?).await?;
 /// let server = smol::spawn(Server::new(listener).answer(count).run(future::pending()));
-/// assert_eq!(client.request(b"hello").await?, b"message 1: 5 bytes");
+/// assert_eq!(client.request(b"hello").await?, b"message 1 of connection 1: 5 bytes");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]

@@ -13,11 +13,26 @@ use smol::channel::{self, Receiver, Sender};
 /// # Examples
 ///
 /// ```
+/// use framelet::format::OutputFormat;
 /// use framelet::server::Reopen;
+/// use framelet::sink::{FileSink, FileSync};
+/// # use framelet::{Address, Server};
+/// # use futures_lite::future;
 ///
+/// # future::block_on(async {
+/// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// # let directory = tempfile::tempdir()?;
+/// # let (path, old) = (directory.path().join("messages"), directory.path().join("messages.1"));
 /// let reopen = Reopen::default();
-/// // Give a clone to `Server::reopen`, start the server, and then, from anywhere:
-/// reopen.ask();
+/// let sink = FileSink::open(&path, OutputFormat::Lines, FileSync::Always)?;
+/// let server = Server::new(listener).collect(sink).reopen(reopen.clone());
+/// let server = smol::spawn(server.run(future::pending()));
+///
+/// std::fs::rename(&path, &old)?;
+/// reopen.ask_and_wait().await;
+/// assert!(path.exists()); // the old file is complete, and can be compressed
+/// reopen.ask(); // the same, for code that cannot wait
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reopen {

@@ -69,6 +69,29 @@ use crate::wire::layout::Layout;
 /// assert_eq!(server.await?.messages, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
+///
+/// Limits, for a server that anyone can reach:
+///
+/// ```
+/// use framelet::server::Echo;
+/// use framelet::{Address, Server};
+/// use std::time::Duration;
+///
+/// # futures_lite::future::block_on(async {
+/// let server = Server::new("127.0.0.1:0".parse::<Address>()?.listen().await?)
+///     .answer(Echo)
+///     .max_message(64 * 1024)
+///     .memory(16 * 1024 * 1024)
+///     .max_connections(1000)
+///     .max_per_address(20)
+///     .evict_idle(Duration::from_secs(60)) // only once there are 1000
+///     .message_timeout(Duration::from_secs(10))
+///     .idle_timeout(Duration::from_secs(600))
+///     .pipeline(4)
+///     .grace(Duration::from_secs(5));
+/// server.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
     pub(super) incoming: Incoming,
@@ -213,7 +236,7 @@ impl Server {
     /// names for the peer; a connection without one is ended. The header must arrive within
     /// [`Server::message_timeout`]. Default: no.
     ///
-    /// Whoever can connect can name any peer. So let nobody but the load balancer reach the port.
+    /// Anyone who can connect can name any peer. So let nobody but the load balancer reach the port.
     ///
     /// # Examples
     ///
@@ -250,11 +273,11 @@ impl Server {
     /// use framelet::Server;
     /// use framelet::server::Echo;
     /// # use framelet::Address;
-    /// # use futures_lite::future;
     ///
-    /// # future::block_on(async {
+    /// # futures_lite::future::block_on(async {
     /// # let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
     /// let server = Server::new(listener).answer(Echo).proxy_protocol(true).proxy_from(["10.0.0.0/24".parse()?]);
+    /// server.check()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub fn proxy_from(mut self, networks: impl IntoIterator<Item = Network>) -> Server {
@@ -315,9 +338,9 @@ impl Server {
         self
     }
 
-    /// Sets how many connections are served at the same time, from the first byte on; more are closed at once, unless
-    /// an idle one gives way: see [`Server::evict_idle`]. Default: the limit of open files less 32, at most
-    /// 10,000.
+    /// Sets how many connections may be open at the same time, those in a handshake included; more are closed at
+    /// once, unless an idle one gives way: see [`Server::evict_idle`]. Default: the limit of open files less 32, at
+    /// most 10,000.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.options.max_connections = Some(connections);
         self
@@ -407,6 +430,21 @@ impl Server {
     }
 
     /// Sets whether only clients that ask for acknowledgements are served. Default: no.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::server::{Echo, ServeError};
+    /// use framelet::{Address, Server};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+    /// let server = Server::new(listener).require_acks(true);
+    /// server.check()?;
+    /// // A server that answers gives no acknowledgements.
+    /// assert!(matches!(server.answer(Echo).check(), Err(ServeError::AnswerAcks)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn require_acks(mut self, require: bool) -> Server {
         self.options.require_acks = require;
         self

@@ -64,6 +64,11 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// let mut sink = FileSink::open(&path, OutputFormat::Lines, FileSync::Always)?;
 /// sink.commit(&[Batch::from_iter(["21.5", "21.7"])])?;
 /// assert_eq!(std::fs::read(&path)?, b"21.5\n21.7\n");
+///
+/// std::fs::rename(&path, path.with_extension("1"))?;
+/// sink.reopen()?; // a new file
+/// sink.commit(&[Batch::from_iter(["21.9"])])?;
+/// assert_eq!(std::fs::read(&path)?, b"21.9\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a sink keeps of the messages that it has stored. It prunes those before.
+/// What a sink keeps of the messages that it has stored. It removes older ones.
 ///
 /// # Examples
 ///
@@ -30,8 +30,20 @@ pub enum Keep {
 ///
 /// ```
 /// use framelet::sink::Pruned;
+/// use std::collections::VecDeque;
 ///
-/// assert_eq!(Pruned::default().messages, 0);
+/// /// Keeps the latest messages in memory.
+/// fn prune(payloads: &mut VecDeque<Vec<u8>>, most: usize) -> Pruned {
+///     let old = payloads.drain(..payloads.len().saturating_sub(most));
+///     old.fold(Pruned::default(), |pruned, payload| Pruned {
+///         messages: pruned.messages + 1,
+///         bytes: pruned.bytes + payload.len() as u64,
+///         next: None, // only after the next commit
+///     })
+/// }
+/// let mut payloads = VecDeque::from([b"21.5".to_vec(), b"21.75".to_vec(), b"22".to_vec()]);
+/// let pruned = prune(&mut payloads, 1);
+/// assert_eq!((pruned.messages, pruned.bytes, payloads.len()), (2, 9, 1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -39,7 +51,7 @@ pub struct Pruned {
     pub messages: u64,
     /// How many bytes their payloads had.
     pub bytes: u64,
-    /// After how long there is to be another step even if nothing is committed until then; `None` if that
-    /// is not needed.
+    /// How long to wait for the next step if nothing is committed before that; `None` if the next step can wait
+    /// for the next commit.
     pub next: Option<Duration>,
 }

@@ -28,6 +28,57 @@ use crate::wire::sender_id::SenderId;
 ///     }
 /// }
 /// ```
+///
+/// A sink that knows its senders, so that no message is stored twice:
+///
+/// ```
+/// use framelet::message::Origin;
+/// use framelet::net::Peer;
+/// use framelet::sink::{MessageSink, SinkError};
+/// use framelet::wire::SenderId;
+/// use framelet::Batch;
+/// use std::collections::HashMap;
+///
+/// #[derive(Default)]
+/// struct Latest {
+///     payloads: Vec<Vec<u8>>,
+///     /// The count and the last checksum of each sender.
+///     senders: HashMap<SenderId, (u64, u64)>,
+/// }
+///
+/// impl MessageSink for Latest {
+///     fn commit(&mut self, batches: &[Batch]) -> Result<(), SinkError> {
+///         for batch in batches {
+///             let known = batch.sender().map(|sender| self.senders.entry(sender).or_default());
+///             let count = known.as_ref().map_or(0, |known| known.0);
+///             let Some(new) = batch.after(count) else { continue };
+///             self.payloads.extend(new.messages().map(|message| message.payload.to_vec()));
+///             if let Some(known) = known {
+///                 *known = (new.last_number(), new.last_checksum());
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn committed(&mut self, sender: SenderId) -> Result<Option<u64>, SinkError> {
+///         Ok(Some(self.senders.get(&sender).map_or(0, |known| known.0)))
+///     }
+///
+///     fn last_checksums(&mut self, senders: &[SenderId]) -> Result<Vec<Option<u64>>, SinkError> {
+///         Ok(senders.iter().map(|sender| Some(self.senders.get(sender)?.1)).collect())
+///     }
+/// }
+///
+/// let (mut sink, sender) = (Latest::default(), SenderId::from_bytes([1; 16]));
+/// let batch = Batch::new(Origin::new(1, Peer::Unix).with_sender(sender, 0), ["21.5", "21.7"]);
+/// sink.commit(&[batch.clone()])?;
+/// sink.commit(&[batch.clone()])?; // the client has sent them again
+/// assert_eq!(sink.payloads, [b"21.5", b"21.7"]);
+/// let stranger = SenderId::from_bytes([2; 16]);
+/// assert_eq!(sink.committed_by_each(&[sender, stranger])?, [Some(2), Some(0)]);
+/// assert_eq!(sink.last_checksums(&[sender])?, [Some(batch.last_checksum())]);
+/// # Ok::<(), SinkError>(())
+/// ```
 pub trait MessageSink: Send {
     /// Stores all these messages, and returns once they are as safe as this sink promises.
     ///
@@ -67,8 +118,9 @@ pub trait MessageSink: Send {
         Ok(None)
     }
 
-    /// Answers [`MessageSink::committed`] for several senders, in order. Implement it if one question about
-    /// many senders is cheaper than many questions, for example if the data is on another machine.
+    /// Answers [`MessageSink::committed`] for several senders, in order. The default asks for each of them.
+    /// Implement it if one question about many senders is cheaper than many questions, for example if the data
+    /// is on another machine.
     ///
     /// # Errors
     ///
@@ -82,8 +134,8 @@ pub trait MessageSink: Send {
     /// count of a sender should store this with it. A client that resumes an input compares it, so that it
     /// does not skip the beginning of a different input.
     ///
-    /// `None` means that the sink does not know; then the server uses the checksum that it remembers
-    /// itself.
+    /// `None`, the default for each, means that the sink does not know; then the server uses the checksum that
+    /// it remembers itself.
     ///
     /// # Errors
     ///
@@ -93,7 +145,7 @@ pub trait MessageSink: Send {
     }
 
     /// Reopens the sink's output, for example because the file was renamed for log rotation. Everything
-    /// received before has been committed by then.
+    /// received before has been committed by then. The default does nothing.
     ///
     /// # Errors
     ///
@@ -103,7 +155,7 @@ pub trait MessageSink: Send {
     }
 
     /// Removes a bounded number of the oldest messages, if the sink is to keep only so much and it is time for
-    /// that. Called after each commit, and when [`Pruned::next`] asks for it.
+    /// that. Called after each commit, and when [`Pruned::next`] asks for it. The default removes nothing.
     ///
     /// # Errors
     ///

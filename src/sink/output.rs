@@ -41,6 +41,11 @@ const KEPT: usize = 2 * WRITE;
 ///
 /// let mut sink = OutputSink::stdout(OutputFormat::Hex)?;
 /// sink.commit(&[Batch::from_iter(["hi"])])?; // writes the line 6869
+///
+/// let (mut reader, writer) = std::io::pipe()?;
+/// let pipe = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+/// OutputSink::new(pipe, OutputFormat::Hex).commit(&[Batch::from_iter(["hi"])])?;
+/// assert_eq!(std::io::read_to_string(&mut reader)?, "6869\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -37,11 +37,11 @@ const FIRST_EPOCH: i64 = 1;
 /// Adds messages to a Redis stream, one entry each.
 ///
 /// An entry has the fields `time`, `peer`, `connection`, `sender` (if the client asked for
-/// acknowledgements), `number`, `header` (if the message has one) and `payload`. For a stream `NAME` there are three more keys, in the same
-/// slot of a cluster: `{NAME}:senders`, a hash with each sender's count and the checksum of its last
-/// message; `{NAME}:claims`, a hash with the server that may commit each sender's messages; and
-/// `{NAME}:seen`, a sorted set of senders, the most recent one last. If `NAME` already contains a tag in
-/// braces, these keys are `NAME` with the suffix.
+/// acknowledgements), `number`, `header` (if the message has one) and `payload`. For a stream `NAME` there
+/// are three more keys, in the same slot of a cluster: `{NAME}:senders`, a hash with each sender's count and
+/// the checksum of its last message; `{NAME}:claims`, a hash with the server that may commit each sender's
+/// messages; and `{NAME}:seen`, a sorted set of senders, the most recent one last. If `NAME` already contains
+/// a tag in braces, these keys are `NAME` with the suffix.
 ///
 /// A script adds the messages of a sender together with its count, so each message is stored exactly once,
 /// even if the sender connects to several servers: only the latest connection may send, and messages left
@@ -57,12 +57,18 @@ const FIRST_EPOCH: i64 = 1;
 ///
 /// # Examples
 ///
+/// It needs a Redis, so this is not run:
+///
 /// ```no_run
 /// use framelet::sink::{MessageSink, RedisSink};
 /// use framelet::Batch;
 ///
 /// let mut sink = RedisSink::open("redis://127.0.0.1:6379/0?stream=readings&maxlen=1000000")?;
 /// sink.commit(&[Batch::from_iter(["21.5", "21.7"])])?;
+///
+/// let password = std::fs::read_to_string("/run/secrets/redis")?;
+/// let url = "redis://collector@127.0.0.1:6379/0?stream=readings";
+/// let sink = RedisSink::open_with_password(url, password.trim_end())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RedisSink {

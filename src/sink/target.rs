@@ -16,8 +16,8 @@ use crate::wire::escape::WithoutPassword;
 /// ```
 /// use framelet::sink::SinkTarget;
 ///
-/// let place: SinkTarget = "file:/var/log/messages.json".parse()?;
-/// assert_eq!(place, SinkTarget::File("/var/log/messages.json".into()));
+/// let target: SinkTarget = "file:/var/log/messages.json".parse()?;
+/// assert_eq!(target, SinkTarget::File("/var/log/messages.json".into()));
 /// # Ok::<(), framelet::sink::ParseSinkTargetError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Default)]

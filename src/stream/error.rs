@@ -26,6 +26,10 @@ use crate::wire::suspect::Suspect;
 ///     Err(ReadError::Protocol(error)) => assert_eq!(error.at.message, 1),
 ///     Err(error) => panic!("the stream failed: {error}"),
 /// }
+///
+/// let mut reader = FrameReader::new(&b"GET / HTTP/1.1\r\n"[..]);
+/// let error = reader.read().await.unwrap_err();
+/// assert!(error.suspect().is_some_and(|it| it.to_string().contains("an HTTP request")));
 /// # });
 /// ```
 #[derive(Debug)]

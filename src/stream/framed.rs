@@ -41,6 +41,33 @@ use crate::wire::layout::{Header, Layout, LimitError};
 /// assert_eq!(far.read().await?, Some(b"ping".to_vec()));
 /// far.send(b"pong").await?;
 /// assert_eq!(near.read().await?, Some(b"pong".to_vec()));
+/// near.into_inner().shutdown(std::net::Shutdown::Both)?;
+/// assert_eq!(far.read().await?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// Several messages with headers in one write, after the preamble of their protocol:
+///
+/// ```
+/// use framelet::{Framed, Layout};
+/// use smol::net::unix::UnixStream;
+///
+/// # smol::block_on(async {
+/// let (near, far) = UnixStream::pair()?;
+/// let layout: Layout = "h1:u32be+self".parse()?;
+/// let mut near = Framed::new(near, layout).max_message(1024)?.preamble(b"HELO");
+/// let mut far = Framed::new(far, layout).max_message(1024)?.skip(4);
+///
+/// near.feed_with_header(b"Q", b"SELECT 1\0").await?;
+/// near.feed_with_header(b"X", b"").await?;
+/// near.feed(b"hi").await?; // its header is a zero
+/// assert_eq!(near.queued(), 4 + 14 + 5 + 7);
+/// near.flush().await?;
+///
+/// assert_eq!(far.read_with_header().await?, Some((b"Q".to_vec(), b"SELECT 1\0".to_vec())));
+/// let rest = far.read_batch().await?.expect("two more");
+/// let headers: Vec<_> = rest.messages().map(|(header, _)| header.to_vec()).collect();
+/// assert_eq!(headers, [b"X", b"\0"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Framed<S> {
@@ -117,6 +144,27 @@ impl<S> Framed<S> {
 
     /// Returns the underlying stream and the bytes that were read ahead; see [`FrameReader::into_parts`].
     /// Queued bytes are lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::{Framed, Layout};
+    /// use futures_lite::AsyncWriteExt;
+    /// use smol::net::{TcpListener, TcpStream};
+    ///
+    /// # smol::block_on(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let mut peer = TcpStream::connect(listener.local_addr()?).await?;
+    /// # let stream = listener.accept().await?.0;
+    /// let mut framed = Framed::new(stream, Layout::U32BE).skip_empty(true);
+    /// framed.get_ref().set_nodelay(true)?;
+    /// peer.write_all(b"\0\0\0\0\0\0\0\x07upgradeHTTP/1.1").await?;
+    /// assert_eq!(framed.read().await?, Some(b"upgrade".to_vec()));
+    /// framed.get_mut().flush().await?;
+    /// let (stream, read_ahead) = framed.into_parts();
+    /// assert_eq!(read_ahead, b"HTTP/1.1");
+    /// # Ok::<(), std::io::Error>(()) }).unwrap();
+    /// ```
     pub fn into_parts(self) -> (S, Vec<u8>) {
         self.reader.into_parts()
     }
@@ -206,9 +254,8 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
     ///
     /// # Errors
     ///
-    /// [`WriteError::Encode`] if the message cannot be framed, because it is over the limit, say; nothing else is
-    /// affected.
-    /// [`WriteError::Io`] if the stream failed.
+    /// [`WriteError::Encode`] if the message cannot be framed, for example because it is over the limit: nothing
+    /// else is affected. [`WriteError::Io`] if the stream failed.
     ///
     /// # Cancel safety
     ///

@@ -17,7 +17,7 @@ use crate::wire::layout::{EncodeError, Header, Layout, MAX_PAYLOAD};
 /// # futures_lite::future::block_on(async {
 /// let mut reader = FrameReader::new(&b"\0\0\0\x04ping\0\0\0\x04pong"[..]);
 /// while let Some(payloads) = reader.read_batch().await? {
-///     assert_eq!((payloads.len(), payloads.payload_bytes()), (2, 8));
+///     assert_eq!((payloads.first_number(), payloads.len(), payloads.payload_bytes()), (1, 2, 8));
 ///     assert!(payloads.iter().eq([b"ping", b"pong"]));
 /// }
 /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
@@ -113,6 +113,24 @@ impl Payloads {
     }
 
     /// Returns the frames as they were received, in consecutive parts; parts may be empty.
+    ///
+    /// # Examples
+    ///
+    /// A proxy that counts messages and passes their frames on:
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\x04ping\0\0\0\x04pong"[..]);
+    /// let (mut count, mut out) = (0, Vec::new());
+    /// while let Some(payloads) = reader.read_batch().await? {
+    ///     count += payloads.len();
+    ///     payloads.frames().into_iter().for_each(|part| out.extend_from_slice(part));
+    /// }
+    /// assert_eq!((count, &out[..]), (2, &b"\0\0\0\x04ping\0\0\0\x04pong"[..]));
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
     pub fn frames(&self) -> [&[u8]; 4] {
         let [prefix, payload, trailer] = match &self.head {
             Some(head) => [head.prefix(), &head.payload, head.trailer()],
@@ -272,7 +290,23 @@ impl<'a> Iterator for PayloadIter<'a> {
     }
 }
 
-/// The headers and payloads of [`Payloads`].
+/// The headers and payloads of [`Payloads`], in the order in which they were sent.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::FrameReader;
+/// use framelet::stream::{Messages, Payloads};
+///
+/// # futures_lite::future::block_on(async {
+/// let bytes = &b"Q\0\0\0\x0dSELECT 1\0X\0\0\0\x04"[..];
+/// let mut reader = FrameReader::with_layout(bytes, "h1:u32be+self".parse()?);
+/// let payloads: Payloads = reader.read_batch().await?.expect("two messages");
+/// let messages: Messages<'_> = payloads.messages();
+/// let types: Vec<_> = messages.map(|(header, _)| header.to_vec()).collect();
+/// assert_eq!(types, [b"Q", b"X"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     layout: Layout,

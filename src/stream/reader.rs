@@ -116,6 +116,18 @@ impl<R> FrameReader<R> {
     /// # Errors
     ///
     /// [`LimitError`] if no frame of the layout could reach that limit.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(&b"\0\0\0\x05hello"[..]).max_message(4)?;
+    /// let error = reader.read().await.unwrap_err().to_string();
+    /// assert!(error.contains("length 5 is over the limit of 4"));
+    /// # Ok::<(), framelet::wire::LimitError>(()) }).unwrap();
+    /// ```
     pub fn max_message(mut self, limit: usize) -> Result<FrameReader<R>, LimitError> {
         self.limit = self.layout.limit(Some(limit))?;
         Ok(self)
@@ -219,6 +231,24 @@ impl<R> FrameReader<R> {
     }
 
     /// Returns a mutable reference to the underlying stream. Reading from it directly breaks the framing.
+    ///
+    /// # Examples
+    ///
+    /// A stream from which at most 6 bytes are read, and later 6 more:
+    ///
+    /// ```
+    /// use framelet::FrameReader;
+    /// use futures_lite::AsyncReadExt;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut reader = FrameReader::new(b"\0\0\0\x02hi\0\0\0\x02yo".take(6));
+    /// assert_eq!(reader.read().await?, Some(b"hi".to_vec()));
+    /// assert_eq!(reader.get_ref().limit(), 0);
+    /// reader.get_mut().set_limit(6);
+    /// assert_eq!(reader.read().await?, Some(b"yo".to_vec()));
+    /// assert_eq!(reader.into_inner().into_inner(), b"");
+    /// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+    /// ```
     pub fn get_mut(&mut self) -> &mut R {
         self.source.get_mut()
     }

@@ -122,9 +122,8 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     ///
     /// # Errors
     ///
-    /// [`WriteError::Encode`] if the message cannot be framed, because it is over the limit, say; nothing else is
-    /// affected.
-    /// [`WriteError::Io`] if the stream failed.
+    /// [`WriteError::Encode`] if the message cannot be framed, for example because it is over the limit: nothing
+    /// else is affected. [`WriteError::Io`] if the stream failed.
     ///
     /// # Cancel safety
     ///
@@ -142,6 +141,21 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Cancel safety
     ///
     /// A dropped `feed_with_header` has not queued its message.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::FrameWriter;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let mut writer = FrameWriter::with_layout(Vec::new(), "h1:u32be+self".parse()?);
+    /// writer.feed_with_header(b"Q", b"SELECT 1\0").await?;
+    /// assert_eq!((writer.queued(), writer.get_ref().len()), (14, 0));
+    /// writer.flush().await?;
+    /// let written = std::mem::take(writer.get_mut());
+    /// assert_eq!(written, b"Q\0\0\0\x0dSELECT 1\0");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub async fn feed_with_header(
         &mut self,
         header: &[u8],

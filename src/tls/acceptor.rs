@@ -25,22 +25,38 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// Accepts TLS connections: give it to [`Server::tls`](crate::Server::tls). Clones share the certificate.
 ///
-/// A connection ends in order only by `close_notify`, whatever its socket does. Session tickets of TLS 1.3 are not
+/// The only clean end of a connection is `close_notify`, whatever its socket does. Session tickets of TLS 1.3 are not
 /// sent: a client that only sends messages would leave them unread, and a socket that is closed with unread data
 /// destroys what it has sent. If the environment variable `SSLKEYLOGFILE` names a file, the secrets of each
 /// connection are added to it, for Wireshark.
 ///
 /// # Examples
 ///
-/// ```no_run
-/// use framelet::tls::TlsAcceptor;
-/// use framelet::{Address, Server};
+/// ```
+/// use framelet::tls::{TlsAcceptor, TlsConnector};
+/// use framelet::server::Request;
+/// use framelet::{Address, Client, Server};
 /// use futures_lite::future;
 ///
 /// # future::block_on(async {
-/// let tls = TlsAcceptor::open("server.pem", "server.key")?.client_ca("ca.pem")?;
-/// let listener = ":4747".parse::<Address>()?.listen().await?;
-/// let server = smol::spawn(Server::new(listener).tls(tls.clone()).run(future::pending()));
+/// # let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+/// # let parts = [("CERTIFICATE", &made.cert.der()[..]), ("PRIVATE KEY", &made.signing_key.serialize_der())];
+/// # let text = parts.map(|(label, bytes)| {
+/// #     let base64 = data_encoding::BASE64.encode(bytes);
+/// #     format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
+/// # });
+/// # let pem = tempfile::NamedTempFile::new()?;
+/// # std::fs::write(pem.path(), text.concat())?;
+/// # let (certificate, key, ca) = (pem.path(), pem.path(), pem.path());
+/// let tls = TlsAcceptor::open(certificate, key)?.client_ca(ca)?.bind_senders(true);
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let address = listener.address()?;
+/// let who = |request: Request| async move { request.peer().to_string() };
+/// let server = smol::spawn(Server::new(listener).tls(tls.clone()).answer(who).run(future::pending()));
+///
+/// let connector = TlsConnector::with_ca(ca)?.certificate(certificate, key)?.server_name("localhost")?;
+/// let stream = connector.connect(&address, address.connect().await?).await?;
+/// assert_eq!(Client::new(stream).request(b"who am I?").await?, b"CN=rcgen self signed cert");
 /// tls.reload()?; // whenever the files have changed
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -114,7 +130,7 @@ impl TlsAcceptor {
     /// Does the handshake on an accepted stream. Returns the stream of decrypted bytes, and whom the certificate of
     /// the client names, if it has one.
     ///
-    /// There is no time limit; [`Server::tls`](crate::Server::tls) has one.
+    /// There is no time limit; [`Server::tls`](crate::Server::tls), which does this for each connection, has one.
     ///
     /// # Errors
     ///
@@ -123,7 +139,7 @@ impl TlsAcceptor {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the stream is in the middle of a handshake and of no more use.
+    /// If the future is dropped, the stream is in the middle of a handshake and can no longer be used.
     pub async fn accept(&self, mut stream: ByteStream) -> io::Result<(ByteStream, Option<Peer>)> {
         match self.accept_client(stream.clone()).await {
             Ok(Accepted { stream, peer, .. }) => Ok((stream, peer)),

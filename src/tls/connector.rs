@@ -24,15 +24,35 @@ use crate::net::byte_stream::ByteStream;
 ///
 /// # Examples
 ///
-/// ```no_run
-/// use framelet::tls::TlsConnector;
-/// use framelet::{Address, Client};
+/// ```
+/// use framelet::tls::{TlsAcceptor, TlsConnector};
+/// use framelet::{Address, Client, FrameReader};
+/// use futures_lite::future;
 ///
-/// # futures_lite::future::block_on(async {
-/// let tls = TlsConnector::with_ca("ca.pem")?.certificate("router7.pem", "router7.key")?;
-/// let address: Address = "collector.example:4747".parse()?;
+/// # future::block_on(async {
+/// # let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+/// # let parts = [("CERTIFICATE", &made.cert.der()[..]), ("PRIVATE KEY", &made.signing_key.serialize_der())];
+/// # let text = parts.map(|(label, bytes)| {
+/// #     let base64 = data_encoding::BASE64.encode(bytes);
+/// #     format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
+/// # });
+/// # let pem = tempfile::NamedTempFile::new()?;
+/// # std::fs::write(pem.path(), text.concat())?;
+/// # let (certificate, key, ca) = (pem.path(), pem.path(), pem.path());
+/// let listener = "127.0.0.1:0".parse::<Address>()?.listen().await?;
+/// let address = listener.address()?;
+/// let acceptor = TlsAcceptor::open(certificate, key)?;
+/// let server = smol::spawn(async move {
+///     let (stream, client) = acceptor.accept(listener.accept().await?.0).await?;
+///     assert!(client.is_none()); // it has shown no certificate
+///     std::io::Result::Ok(FrameReader::new(stream).read().await?)
+/// });
+///
+/// // The certificate is for localhost, and not for 127.0.0.1.
+/// let tls = TlsConnector::with_ca(ca)?.server_name("localhost")?;
 /// let mut client = Client::new(tls.connect(&address, address.connect().await?).await?);
 /// client.send(b"21.5").await?;
+/// assert_eq!(server.await?, Some(b"21.5".to_vec()));
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
@@ -48,6 +68,22 @@ impl TlsConnector {
     /// # Errors
     ///
     /// If there are none, or they cannot be read.
+    ///
+    /// # Examples
+    ///
+    /// It needs a certificate that the system trusts, so this is not run:
+    ///
+    /// ```no_run
+    /// use framelet::tls::TlsConnector;
+    /// use framelet::{Address, Client};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let address: Address = "collector.example:4747".parse()?;
+    /// let tls = TlsConnector::with_system_roots()?;
+    /// let mut client = Client::new(tls.connect(&address, address.connect().await?).await?);
+    /// client.send(b"21.5").await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn with_system_roots() -> io::Result<TlsConnector> {
         let config = Arc::new(config::client(config::system_roots()?)?);
         Ok(TlsConnector { config, name: None })
@@ -98,7 +134,7 @@ impl TlsConnector {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the stream is in the middle of a handshake and of no more use.
+    /// If the future is dropped, the stream is in the middle of a handshake and can no longer be used.
     pub async fn connect(&self, address: &Address, stream: ByteStream) -> io::Result<ByteStream> {
         let mut tls = TlsStream::new(stream.clone(), self.session(address)?);
         poll_fn(|cx| tls.poll_handshake(cx)).await.map_err(|error| match error.kind() {

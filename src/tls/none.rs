@@ -154,11 +154,6 @@ pub struct TlsSession(Infallible);
 
 impl TlsSession {
     /// Cannot be called.
-    pub fn is_handshaking(&self) -> bool {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
     pub fn wants_write(&self) -> bool {
         match self.0 {}
     }

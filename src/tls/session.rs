@@ -46,18 +46,52 @@ thread_local! {
 ///
 /// # Examples
 ///
-/// ```no_run
-/// use std::io::{ErrorKind, Read, Write};
+/// ```
+/// use framelet::tls::{TlsConnector, TlsSession};
+/// use std::io::{self, Read, Write};
 /// use std::net::TcpStream;
 /// use std::task::Poll;
 ///
-/// use framelet::tls::TlsConnector;
-///
-/// let mut socket = TcpStream::connect("example.org:4747")?;
-/// let mut session = TlsConnector::with_system_roots()?.session(&"example.org:4747".parse()?)?;
+/// # use framelet::{Server, server::Echo, tls::TlsAcceptor};
+/// # let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+/// # let parts = [("CERTIFICATE", &made.cert.der()[..]), ("PRIVATE KEY", &made.signing_key.serialize_der())];
+/// # let text = parts.map(|(label, bytes)| {
+/// #     let base64 = data_encoding::BASE64.encode(bytes);
+/// #     format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
+/// # });
+/// # let pem = tempfile::NamedTempFile::new()?;
+/// # std::fs::write(pem.path(), text.concat())?;
+/// # let (certificate, key, ca) = (pem.path(), pem.path(), pem.path());
+/// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let address = listener.local_addr()?;
+/// # let listener = framelet::net::Listener::try_from(listener)?;
+/// # let server = Server::new(listener).tls(TlsAcceptor::open(certificate, key)?).answer(Echo);
+/// # let server = smol::spawn(server.run(std::future::pending()));
 /// // This socket blocks, so nothing is ever pending.
-/// let done = session.poll_handshake(&mut socket, |s, buf| Poll::Ready(s.read(buf)), |s, buf| Poll::Ready(s.write(buf)));
-/// assert!(done.is_ready());
+/// let read = |socket: &mut TcpStream, buf: &mut [u8]| Poll::Ready(socket.read(buf));
+/// let write = |socket: &mut TcpStream, buf: &[u8]| Poll::Ready(socket.write(buf));
+/// fn done<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
+///     match poll {
+///         Poll::Ready(result) => result,
+///         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+///     }
+/// }
+///
+/// let mut socket = TcpStream::connect(address)?;
+/// let mut session: TlsSession = TlsConnector::with_ca(ca)?.session(&"localhost:4747".parse()?)?;
+/// done(session.poll_handshake(&mut socket, read, write))?;
+///
+/// let frame = b"\0\0\0\x02hi";
+/// assert_eq!(done(session.poll_write(&mut socket, write, frame))?, frame.len());
+/// done(session.poll_flush(&mut socket, write))?;
+/// assert!(!session.wants_write());
+///
+/// let (mut reply, mut got) = ([0; 6], 0);
+/// while got < reply.len() {
+///     got += done(session.poll_read(&mut socket, read, &mut reply[got..]))?;
+/// }
+/// assert_eq!(&reply, frame);
+/// done(session.poll_close(&mut socket, write))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TlsSession {
@@ -152,8 +186,7 @@ impl TlsSession {
         self.connection.state()
     }
 
-    /// Returns whether the handshake is not complete yet.
-    pub fn is_handshaking(&self) -> bool {
+    fn is_handshaking(&self) -> bool {
         self.state().is_handshaking()
     }
 

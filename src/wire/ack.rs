@@ -199,11 +199,25 @@ impl Hello {
         self.encode_version(layout, VERSION)
     }
 
-    /// Does the same, and asks for the checksum of the last committed message ([`Answer::Welcome`](super::answer::Answer::Welcome)).
+    /// Does the same, and asks for the checksum of the last committed message
+    /// ([`Answer::Welcome`](super::answer::Answer::Welcome)).
     ///
     /// # Errors
     ///
     /// [`UnsupportedLayout`] if the layout has no room for a hello.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::wire::{FirstBytes, Hello, SenderId};
+    /// use framelet::Layout;
+    ///
+    /// let hello = Hello { sender: SenderId::from_bytes([7; 16]), first: 1 };
+    /// let bytes = hello.encode_resuming(Layout::U32BE)?;
+    /// let opening = FirstBytes::Hello { hello, resuming: true, len: 33 };
+    /// assert_eq!(Hello::decode(Layout::U32BE, &bytes), opening);
+    /// # Ok::<(), framelet::wire::UnsupportedLayout>(())
+    /// ```
     pub fn encode_resuming(&self, layout: Layout) -> Result<Vec<u8>, UnsupportedLayout> {
         self.encode_version(layout, RESUMING)
     }

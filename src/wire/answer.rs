@@ -81,7 +81,7 @@ pub struct Refusal {
 /// use framelet::wire::RefusalCode;
 ///
 /// let code = RefusalCode::from_byte(5).unwrap();
-/// assert_eq!(code, RefusalCode::Shutdown);
+/// assert_eq!((code, code.to_byte()), (RefusalCode::Shutdown, 5));
 /// assert!(code.is_passing()); // connect again a little later
 /// assert_eq!(RefusalCode::from_byte(0), None);
 /// ```
@@ -152,7 +152,7 @@ impl Answer {
     }
 
     /// Returns it as a whole frame.
-    pub fn frame(&self, layout: Layout) -> Vec<u8> {
+    pub(crate) fn frame(&self, layout: Layout) -> Vec<u8> {
         let mut frame = Vec::new();
         // Cannot fail: a layout that has room for a hello has room for the longest answer.
         let _ = append_frame(&mut frame, layout, LONGEST_ANSWER, &self.encode());

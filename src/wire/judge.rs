@@ -172,6 +172,24 @@ static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
 /// read it to its end. If more may follow, the last message may be incomplete, but then several have to be whole.
 ///
 /// At most the first [`JUDGED`] bytes are judged; if `bytes` are more, that is not the end.
+///
+/// # Examples
+///
+/// The start of a file:
+///
+/// ```
+/// use framelet::wire::{JUDGED, judge};
+/// use std::io::Read;
+///
+/// # let file = tempfile::NamedTempFile::new()?;
+/// # let path = file.path();
+/// # std::fs::write(path, b"\x05\0\0\0hello\x05\0\0\0world")?;
+/// let mut start = Vec::new();
+/// std::fs::File::open(path)?.take(JUDGED as u64 + 1).read_to_end(&mut start)?;
+/// let candidates = judge(&start, true);
+/// assert!(candidates.iter().any(|candidate| candidate.name() == "u32le"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn judge(bytes: &[u8], ended: bool) -> Vec<Candidate> {
     let ended = ended && bytes.len() <= JUDGED;
     let mut candidates = candidates_with(bytes, MAX_PAYLOAD, ENOUGH_TO_SHOW);

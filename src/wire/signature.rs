@@ -248,6 +248,15 @@ impl Known {
 
     /// Returns whether it is the header of a load balancer, which a server takes with
     /// [`proxy_protocol`](crate::Server::proxy_protocol).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::wire::Known;
+    ///
+    /// let start = b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 4747\r\n";
+    /// assert!(Known::find(start).is_some_and(|known| known.is_proxy_header()));
+    /// ```
     pub fn is_proxy_header(&self) -> bool {
         *self == PROXY
     }

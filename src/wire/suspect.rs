@@ -24,6 +24,7 @@ use crate::wire::signature::Known;
 /// let Err(ReadError::Protocol(error)) = reader.read().await else { panic!("it was valid") };
 /// let suspect = error.suspect.expect("the bytes are valid in another layout");
 /// assert_eq!(suspect.layout(), Some("u32le".parse()?));
+/// assert_eq!(suspect.layout_name().as_deref(), Some("u32le"));
 /// assert_eq!(suspect.to_string(), "as u32le it would be 5");
 /// # Ok::<(), framelet::wire::ParseLayoutError>(()) }).unwrap();
 /// ```
@@ -82,6 +83,23 @@ pub enum Suspect {
 }
 
 /// Why a message is longer than its length says.
+///
+/// # Examples
+///
+/// A sender that ends each message with a line feed, which it does not count:
+///
+/// ```
+/// use framelet::FrameReader;
+/// use framelet::wire::{Cause, Suspect};
+///
+/// # futures_lite::future::block_on(async {
+/// let bytes = b"\0\0\0\x05hello\n\0\0\0\x05world\n\0\0\0\x05again\n";
+/// let mut reader = FrameReader::new(&bytes[..]);
+/// reader.read().await?;
+/// let error = reader.read().await.unwrap_err();
+/// assert!(matches!(error.suspect(), Some(Suspect::Extra { cause: Cause::LineFeed, bytes: 1, .. })));
+/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {

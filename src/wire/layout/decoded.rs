@@ -118,6 +118,18 @@ pub enum Malformed {
 }
 
 /// What is wrong with header lines.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::wire::{LineFault, Malformed};
+/// use framelet::Layout;
+///
+/// let lsp: Layout = "lsp".parse()?;
+/// let error = lsp.decode(b"Content-Type: text\r\n\r\n").unwrap_err();
+/// assert_eq!(error, Malformed::Lines(LineFault::NoLength));
+/// # Ok::<(), framelet::wire::ParseLayoutError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LineFault {

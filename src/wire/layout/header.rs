@@ -16,13 +16,20 @@ use crate::wire::escape::SpacedHex;
 ///
 /// ```
 /// use framelet::FrameReader;
+/// use framelet::wire::Header;
 ///
 /// # futures_lite::future::block_on(async {
-/// let mut reader = FrameReader::with_layout(&b"\x01\0\0\0\x02hi"[..], "h1:u32be".parse().unwrap());
+/// let mut reader = FrameReader::with_layout(&b"\x01\0\0\0\x02hi"[..], "h1:u32be".parse()?);
 /// let batch = reader.read_batch().await?.unwrap();
-/// let (header, payload) = batch.messages().next().unwrap();
+/// let (header, payload): (Header<'_>, &[u8]) = batch.messages().next().unwrap();
 /// assert_eq!((header.to_vec(), payload), (vec![1], &b"hi"[..]));
-/// # Ok::<(), framelet::stream::ReadError>(()) }).unwrap();
+/// assert!(header.len() == 1 && !header.is_empty());
+///
+/// let mut both = Vec::new();
+/// header.append_to(&mut both);
+/// both.extend_from_slice(payload);
+/// assert_eq!(both, b"\x01hi");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Clone, Copy)]
 pub struct Header<'a>(Parts<'a>);
@@ -43,10 +50,10 @@ enum Parts<'a> {
 
 impl<'a> Header<'a> {
     /// A header without bytes.
-    pub const EMPTY: Header<'static> = Header(Parts::Bytes(&[]));
+    pub(crate) const EMPTY: Header<'static> = Header(Parts::Bytes(&[]));
 
     /// Returns a header of these bytes.
-    pub const fn new(bytes: &'a [u8]) -> Header<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Header<'a> {
         Header(Parts::Bytes(bytes))
     }
 

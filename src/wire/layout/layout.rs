@@ -50,6 +50,10 @@ pub const DEFAULT_MAX_MESSAGE: usize = 8 * 1024 * 1024;
 /// assert_eq!(layout.encode(5)?, [9, 0, 0, 0]);
 /// assert_eq!("h1:u32be".parse::<Layout>()?.encode(5)?, [0, 0, 0, 0, 5]);
 /// assert!("u32".parse::<Layout>().is_err()); // which byte order?
+///
+/// let layout: Layout = "h2:u16le:data:h1:xce".parse()?;
+/// assert_eq!((layout.header_len(), layout.trailer_len()), (Some(3), 2));
+/// assert_eq!(layout.max_payload(), 65_535);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,6 +183,16 @@ impl Layout {
     }
 
     /// Returns every layout that is a binary length and the payload; those without `+self` first.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use framelet::Layout;
+    ///
+    /// let one_byte = |layout: &Layout| layout.encode(0).is_ok_and(|prefix| prefix.len() == 1);
+    /// let short: Vec<_> = Layout::binary().filter(one_byte).map(|layout| layout.to_string()).collect();
+    /// assert_eq!(short, ["u8", "varint", "u8+self"]);
+    /// ```
     pub fn binary() -> impl Iterator<Item = Layout> {
         [false, true].into_iter().flat_map(|counts_itself| {
             NAMES
@@ -373,7 +387,7 @@ impl Layout {
     }
 
     /// Returns whether messages may have a [header](Header).
-    pub fn has_header(self) -> bool {
+    pub(crate) fn has_header(self) -> bool {
         match self.0 {
             Kind::U32be | Kind::Plain { .. } => false,
             Kind::Items(items) => items.header_len() > 0 || items.has_markers(),
@@ -381,7 +395,8 @@ impl Layout {
         }
     }
 
-    /// Returns the number of bytes in the [header](Header) of each message, if all have the same.
+    /// Returns the number of bytes in the [header](Header) of each message, 0 if there is none; `None` if that differs
+    /// from message to message.
     pub fn header_len(self) -> Option<usize> {
         match self.0 {
             Kind::U32be | Kind::Plain { .. } => Some(0),

@@ -4,6 +4,7 @@
 #   framelet-VERSION-TARGET.tar.gz     a static program, manual pages, completions
 #   framelet-small-VERSION-TARGET.gz   the small static program alone, for routers
 #   framelet_VERSION_ARCH.deb          a package for Debian
+#   framelet-VERSION-1.ARCH.rpm        a package for Fedora
 #   framelet-VERSION.oci               an image with the program alone, as an OCI layout with a tag for each
 #                                      architecture, and -small
 #
@@ -13,7 +14,7 @@
 # What cannot be built here is named in a line that begins with NOT BUILT. Ends with 0 if all that was
 # built works.
 #
-# Needs cargo, git, python3 with venv (zig, which links all targets, comes from PyPI), dpkg-dev, binutils, buildah,
+# Needs cargo, git, python3 with venv (zig, which links all targets, comes from PyPI), dpkg-dev, rpm, binutils, buildah,
 # skopeo, iproute2, and qemu-user-static for other processors. If rustup does not have the library of a target, Debian's compiler
 # and its source are used to build it: rustc-web, cargo-web and rust-web-src.
 
@@ -248,8 +249,21 @@ else
 fi
 rm -rf "$OUT/image"
 
-# ---- a package for Debian, with the program for this machine: it asks the system's name service, as a static
-# one cannot
+# ---- packages for systems, with the program for this machine: it asks the system's name service, as a static one cannot
+
+# Fills a directory with what a system gets.
+stage_system() {
+    mkdir -p "$1/usr/bin" "$1/usr/lib/systemd/system"
+    install -m 755 "$NATIVE" "$1/usr/bin/framelet"
+    install -m 644 deploy/framelet@.service deploy/framelet@.socket "$1/usr/lib/systemd/system/"
+    add_pages "$1/usr"
+}
+
+# What a package says about itself.
+SUMMARY='whole messages over TCP'
+DESCRIPTION='framelet is a server and a client for protocols that put a length before each
+message. It receives, sends, converts and measures such messages, and stores
+them in files and in SQLite, acknowledged and exactly once.'
 
 step "the Debian package"
 if ! command -v dpkg-deb >/dev/null || ! command -v dpkg-shlibdeps >/dev/null; then
@@ -257,11 +271,8 @@ if ! command -v dpkg-deb >/dev/null || ! command -v dpkg-shlibdeps >/dev/null; t
 else
     DEB_ARCH=$(dpkg --print-architecture)
     package=$WORK/deb
-    mkdir -p "$package/DEBIAN" "$package/usr/bin" "$WORK/shlibs/debian"
-    install -m 755 "$NATIVE" "$package/usr/bin/framelet"
-    add_pages "$package/usr"
-    mkdir -p "$package/usr/lib/systemd/system"
-    install -m 644 deploy/framelet@.service deploy/framelet@.socket "$package/usr/lib/systemd/system/"
+    mkdir -p "$package/DEBIAN" "$WORK/shlibs/debian"
+    stage_system "$package"
     printf 'framelet (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.gz.\n\n -- %s  %s\n' "$VERSION" \
         "$MAINTAINER" "$(date -R -u -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$package/usr/share/doc/framelet/changelog.gz"
     touch "$WORK/shlibs/debian/control"
@@ -275,10 +286,8 @@ Installed-Size: $(du -sk "$package/usr" | cut -f 1)
 Depends: ${needed#shlibs:Depends=}
 Section: net
 Priority: optional
-Description: whole messages over TCP
- framelet is a server and a client for protocols that put a length before each
- message. It receives, sends, converts and measures such messages, and stores
- them in files and in SQLite, acknowledged and exactly once.
+Description: $SUMMARY
+ ${DESCRIPTION//$'\n'/$'\n' }
 END
     chmod -R u=rwX,go=rX "$package"
     deb=$OUT/framelet_${VERSION}_$DEB_ARCH.deb
@@ -305,8 +314,71 @@ END
     fi
 fi
 
+# ---- a package for Fedora and its like
+
+step "the RPM"
+if ! command -v rpmbuild >/dev/null; then
+    not_built "the RPM: rpmbuild is missing (on Debian: the package rpm)"
+else
+    stage_system "$WORK/rpm"
+    # Where zsh looks there.
+    mv "$WORK/rpm/usr/share/zsh/vendor-completions" "$WORK/rpm/usr/share/zsh/site-functions"
+    chmod -R u=rwX,go=rX "$WORK/rpm"
+    cat >"$WORK/framelet.spec" <<END
+Name: framelet
+Version: $VERSION
+Release: 1
+Summary: $SUMMARY
+License: MIT OR Apache-2.0
+
+%description
+$DESCRIPTION
+
+%install
+cp -a "$WORK/rpm/." %{buildroot}
+
+%files
+/usr/bin/framelet
+/usr/lib/systemd/system/framelet@.*
+/usr/share/man/man1/*
+/usr/share/bash-completion/completions/framelet
+/usr/share/zsh/site-functions/_framelet
+/usr/share/fish/vendor_completions.d/framelet.fish
+/usr/share/framelet
+%doc /usr/share/doc/framelet
+END
+    # The program is stripped already, and the same source makes the same package.
+    rpmbuild -bb --quiet --define "_topdir $WORK/rpmbuild" --define '__os_install_post %{nil}' \
+        --define '_binary_payload w9.xzdio' --define 'debug_package %{nil}' --define '_build_id_links none' --define '_buildhost localhost' \
+        --define 'use_source_date_epoch_as_buildtime 1' --define 'clamp_mtime_to_source_date_epoch 1' \
+        "$WORK/framelet.spec"
+    rpm=$(find "$WORK/rpmbuild/RPMS" -name '*.rpm')
+    mv "$rpm" "$OUT/"
+    rpm=$OUT/${rpm##*/}
+    printf '%s: %s\n' "${rpm##*/}" "$(kib "$(size_of "$rpm")")"
+
+    # Installs it into an empty system, which therefore lacks what it needs.
+    install_rpm() {
+        local system=$WORK/fedora
+        mkdir -p "$system" &&
+            rpm --root "$system" --initdb &&
+            rpm --root "$system" --install --nodeps "$rpm" &&
+            rpm --root "$system" --verify --nodeps framelet &&
+            try_program "$system/usr/bin/framelet" rpm &&
+            rpm --query --requires --package "$rpm" | grep -q '^libc\.so' &&
+            [ -f "$system/usr/lib/systemd/system/framelet@.socket" ] &&
+            rpm --root "$system" --erase framelet &&
+            [ ! -e "$system/usr/bin/framelet" ]
+    }
+    if [ "$(id -u)" -eq 0 ]; then
+        check "the RPM installs, works, and goes away" install_rpm
+    else
+        printf 'NOT TRIED: the RPM, since its installation needs root\n'
+    fi
+fi
+
 step "target/package"
-(cd "$OUT" && sha256sum framelet*.gz framelet*.deb 2>/dev/null) >"$WORK/sums" || true
+(cd "$OUT" && sha256sum framelet*.gz framelet*.deb framelet*.rpm 2>/dev/null) >"$WORK/sums" || true
 mv "$WORK/sums" "$OUT/SHA256SUMS"
 cat "$OUT/SHA256SUMS"
 finish

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use smol::Task;
 
 use super::ack_error::AckError;
@@ -94,9 +94,9 @@ impl AckClient {
         let server = address.to_string();
         let connector = move || {
             let address = address.clone();
-            async move { address.connect().await }
+            async move { address.connect().await }.boxed()
         };
-        AckClient::start(server, connector, options).await
+        AckClient::start(server, Box::new(connector), options).await
     }
 
     /// Does the same over other streams, such as TLS: `connector` makes a new one for each connection.
@@ -133,22 +133,26 @@ impl AckClient {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn connect_with<F, C, S>(
-        connector: F,
+        mut connector: F,
         options: AckOptions,
     ) -> Result<AckClient, AckError>
     where
         F: FnMut() -> C + Send + 'static,
-        C: Future<Output = io::Result<S>> + Send,
+        C: Future<Output = io::Result<S>> + Send + 'static,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let connector = Box::new(move || connector().boxed());
         AckClient::start("the server".into(), connector, options).await
     }
 
-    async fn start(
+    async fn start<S>(
         server: String,
-        connector: impl Connector,
+        connector: Connector<S>,
         options: AckOptions,
-    ) -> Result<AckClient, AckError> {
+    ) -> Result<AckClient, AckError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let layout = options.layout;
         let limit = layout.limit(options.max_message).map_err(AckError::Limit)?;
         let sender = match options.sender {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_lite::future::Boxed;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use log::{debug, info, warn};
 use smol::Timer;
@@ -48,25 +49,8 @@ const WORTH_A_LINE: Duration = Duration::from_secs(1);
 /// The shortest interval between checks for a silent server.
 const SHORTEST_LOOK: Duration = Duration::from_millis(1);
 
-/// Makes a new stream to the server for each connection.
-pub(super) trait Connector: Send + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    fn connect(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
-}
-
-impl<F, C, S> Connector for F
-where
-    F: FnMut() -> C + Send + 'static,
-    C: Future<Output = io::Result<S>> + Send,
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Stream = S;
-
-    fn connect(&mut self) -> impl Future<Output = io::Result<S>> + Send {
-        self()
-    }
-}
+/// Makes a new stream to the server for each connection. Boxed, so that a driver is compiled for each kind of stream only.
+pub(super) type Connector<S> = Box<dyn FnMut() -> Boxed<io::Result<S>> + Send>;
 
 /// The task that drives the connection.
 pub(super) struct Driver {
@@ -123,7 +107,10 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self, mut connector: impl Connector) {
+    pub(super) async fn run<S>(mut self, mut connector: Connector<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let ended = AssertUnwindSafe(self.drive(&mut connector)).catch_unwind().await;
         let bug = |_| Err(self.lost(io::Error::other("a bug in framelet ended the client")));
         let ended = ended.unwrap_or_else(bug);
@@ -131,7 +118,10 @@ impl Driver {
         self.shared.news.notify(usize::MAX);
     }
 
-    async fn drive(&mut self, connector: &mut impl Connector) -> Result<(), AckError> {
+    async fn drive<S>(&mut self, connector: &mut Connector<S>) -> Result<(), AckError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         while !self.is_done() {
             let committed = self.shared.window(Window::committed);
@@ -188,12 +178,15 @@ impl Driver {
     }
 
     /// Connects, sends and reads acknowledgements until the connection ends.
-    async fn converse(
+    async fn converse<S>(
         &mut self,
-        connector: &mut impl Connector,
-    ) -> Result<Infallible, Disconnected> {
+        connector: &mut Connector<S>,
+    ) -> Result<Infallible, Disconnected>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let timeout = self.options.server_timeout;
-        let connecting = connector.connect().or(timed_out("no connection", timeout));
+        let connecting = connector().or(timed_out("no connection", timeout));
         let stream = connecting.await.map_err(|error| self.not_connected(Arc::new(error)))?;
         let pool = Pool::unbounded();
         let mut reader = FrameReader::in_pool(stream, self.options.layout, LONGEST_ANSWER, pool);

@@ -65,6 +65,7 @@ pub mod client;
 pub mod format;
 pub mod message;
 pub mod net;
+mod runtime;
 pub mod server;
 pub mod sink;
 pub mod stream;

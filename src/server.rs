@@ -35,7 +35,6 @@ pub(crate) mod run; // from the first connection to a graceful shutdown
 #[allow(clippy::module_inception)]
 pub(crate) mod server; // a server, and what it is told before it runs
 mod shared; // what all connections share
-mod spawn; // starts tasks
 mod sync; // types that a model checker replaces
 mod turns; // what one commit contains
 mod upgrade; // work before the first byte is read, such as TLS

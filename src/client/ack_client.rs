@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use smol::Task;
@@ -18,6 +17,7 @@ use super::delivery::{Delivery, State};
 use super::driver::{Connector, Driver};
 use super::window::Window;
 use crate::net::address::{Address, ParseAddressError};
+use crate::runtime::{clock, tasks};
 use crate::wire::ack::{Hello, checksum};
 use crate::wire::layout::Layout;
 use crate::wire::sender_id::SenderId;
@@ -164,7 +164,7 @@ impl AckClient {
         hello.encode(layout).map_err(AckError::Layout)?;
         let shared = Arc::<Delivery>::default();
         let driver = Driver::new(Arc::clone(&shared), server, options, sender);
-        let driver = smol::spawn(driver.run(connector));
+        let driver = tasks::spawn(driver.run(connector));
         let resume_from = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
         Ok(AckClient {
             shared,
@@ -279,7 +279,7 @@ impl AckClient {
             }
             if window.is_empty() {
                 // From now on the silence of the server counts.
-                state.last_heard = Some(Instant::now());
+                state.last_heard = Some(clock::now());
             }
             Some(Ok(window.push(prefix, payload)))
         };

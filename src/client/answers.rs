@@ -6,9 +6,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::AsyncRead;
-use smol::Timer;
 
 use super::ack_error::AnswerError;
+use crate::runtime::clock;
 use crate::stream::error::ReadError;
 use crate::stream::reader::FrameReader;
 use crate::wire::ack::MOST_MESSAGES;
@@ -104,7 +104,7 @@ pub(super) fn expired(
 /// Waits until the timeout, and returns the error.
 pub(super) async fn timed_out<T>(what: &str, timeout: Option<Duration>) -> io::Result<T> {
     let Some(timeout) = timeout else { return pending().await };
-    Timer::after(timeout).await;
+    clock::sleep(timeout).await;
     Err(late(what, timeout))
 }
 

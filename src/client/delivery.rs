@@ -8,6 +8,7 @@ use event_listener::Event;
 
 use super::ack_error::AckError;
 use super::window::Window;
+use crate::runtime::clock;
 
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
@@ -42,7 +43,7 @@ impl Delivery {
 
     /// Records that the server is alive.
     pub(super) fn heard(&self) {
-        self.lock().last_heard = Some(Instant::now());
+        self.lock().last_heard = Some(clock::now());
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

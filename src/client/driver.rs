@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use futures_lite::future::Boxed;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use log::{debug, info, warn};
-use smol::Timer;
 
 use super::ack_error::{AckError, AnswerError};
 use super::ack_options::AckOptions;
@@ -23,6 +22,7 @@ use super::handshake::{self, Failure};
 use super::sending::Sending;
 use super::window::{CountFault, Window};
 use crate::net::backoff::Backoff;
+use crate::runtime::clock;
 use crate::stream::pool::Pool;
 use crate::stream::reader::FrameReader;
 use crate::tls::TlsError;
@@ -138,15 +138,15 @@ impl Driver {
             if self.shared.window(Window::committed) != committed {
                 backoff.reset();
             }
-            let since = *self.disconnected_since.get_or_insert_with(Instant::now);
-            let disconnected_for = self.disconnected_for.saturating_add(since.elapsed());
+            let since = *self.disconnected_since.get_or_insert_with(clock::now);
+            let disconnected_for = self.disconnected_for.saturating_add(clock::since(since));
             let left = self.options.retry.saturating_sub(disconnected_for);
             if left.is_zero() {
                 return Err(error);
             }
             match &error {
                 AckError::Lost { error, .. }
-                    if !self.reported && since.elapsed() >= WORTH_A_LINE =>
+                    if !self.reported && clock::since(since) >= WORTH_A_LINE =>
                 {
                     self.reported = true;
                     let left = Duration::from_secs(left.as_secs().max(1));
@@ -159,7 +159,7 @@ impl Driver {
                 }
                 _ => debug!("{error}; retrying"),
             }
-            Timer::after(backoff.next_wait().min(left)).await;
+            clock::sleep(backoff.next_wait().min(left)).await;
         }
         Ok(())
     }
@@ -168,7 +168,7 @@ impl Driver {
     fn connected(&mut self) {
         (self.handshake_failures, self.reported) = (0, false);
         if let Some(since) = self.disconnected_since.take() {
-            self.disconnected_for = self.disconnected_for.saturating_add(since.elapsed());
+            self.disconnected_for = self.disconnected_for.saturating_add(clock::since(since));
         }
     }
 
@@ -317,7 +317,7 @@ impl Driver {
         self.renumbered = false;
         let progressed = {
             let mut state = self.shared.lock();
-            state.last_heard = Some(Instant::now());
+            state.last_heard = Some(clock::now());
             let before = state.window.as_ref().map(Window::committed);
             match &mut state.window {
                 Some(window) => window.rewind(from).map_err(|fault| self.miscounted(fault))?,
@@ -427,8 +427,8 @@ impl Driver {
         }
         let transient = match refusal.code {
             RefusalCode::Fenced => {
-                let again = self.fenced.replace(Instant::now());
-                again.is_none_or(|last| last.elapsed() > FENCED)
+                let again = self.fenced.replace(clock::now());
+                again.is_none_or(|last| clock::since(last) > FENCED)
             }
             // The network may have been slow for a while. If it is slow again, retrying does not help.
             RefusalCode::Late => !mem::replace(&mut self.late, true),
@@ -466,14 +466,14 @@ async fn silent<T>(timeout: Option<Duration>, shared: &Delivery) -> Result<T, An
     let Some(timeout) = timeout else { return pending().await };
     loop {
         // Checking from time to time is enough, and costs less than a timer for each message.
-        Timer::after((timeout / 8).max(SHORTEST_LOOK)).await;
+        clock::sleep((timeout / 8).max(SHORTEST_LOOK)).await;
         let mut state = shared.lock();
         let waiting =
             state.finishing || state.window.as_ref().is_some_and(|window| !window.is_empty());
-        let last_heard = *state.last_heard.get_or_insert_with(Instant::now);
+        let last_heard = *state.last_heard.get_or_insert_with(clock::now);
         if !waiting {
-            state.last_heard = Some(Instant::now());
-        } else if last_heard.elapsed() >= timeout {
+            state.last_heard = Some(clock::now());
+        } else if clock::since(last_heard) >= timeout {
             return Err(late("nothing came from the server", timeout).into());
         }
     }

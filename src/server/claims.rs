@@ -5,16 +5,13 @@
 //! and how much of it, is in the input. So a failure happens again with the same input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, MutexGuard};
-use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use futures_lite::future;
 use smol::channel;
 
-use self::pipe::{End, Pipe};
 use self::store::{Store, Stored};
 use super::commit_queue::{Command, CommandSender, CommitQueue};
 use super::connection::Connection;
@@ -26,10 +23,12 @@ use super::options::Options;
 use super::outcome::Outcome;
 use super::patience::Patience;
 use super::shared::Shared;
-use super::spawn::Steps;
 use super::turns::{Group, Pending};
 use super::writer_thread::{Question, answer, answerable, commit};
 use crate::net::byte_stream::{ByteStream, Peer};
+use crate::runtime::pipe::{End, Pipe};
+use crate::runtime::script::Script;
+use crate::runtime::steps::{Begun, Stepped, Steps};
 use crate::wire::ack::{FirstBytes, Hello, MOST_MESSAGES};
 use crate::wire::answer::{Answer, LONGEST_ANSWER};
 use crate::wire::empty_frames::EmptyFrames;
@@ -38,7 +37,6 @@ use crate::wire::layout::Layout;
 use crate::wire::proxy::{ProxyStart, ProxyVersion, decode};
 use crate::wire::sender_id::SenderId;
 
-mod pipe; // a stream in memory
 pub mod proxy; // what holds for every PROXY header
 mod store; // a sink in memory
 
@@ -68,39 +66,11 @@ const CONNECTIONS: usize = 3;
 /// So many steps are enough for every connection to end.
 const ENOUGH: usize = 10_000;
 
-/// What may happen in a step. An input has one byte for each, and a few more for some.
-struct Script<'a>(&'a [u8]);
-
-impl<'a> Script<'a> {
-    fn next(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(first)
-    }
-
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-}
-
-/// Whether a task was woken.
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// A connection, and what is known of it from outside.
 struct Link {
     end: End,
     open: Arc<OpenConnection>,
-    serving: Pin<Box<dyn Future<Output = Outcome>>>,
-    outcome: Option<Outcome>,
-    woken: Arc<Woken>,
+    serving: Stepped<Outcome>,
     /// How much of what was written is checked.
     checked: usize,
     /// How many messages the last acknowledgement counts.
@@ -167,7 +137,7 @@ struct World {
     store: Store,
     links: Vec<Link>,
     current: usize,
-    steps: Steps,
+    steps: Begun,
     /// The content of the next payload.
     next: u8,
     /// Whether anything has happened but bytes that arrive.
@@ -240,11 +210,9 @@ impl World {
             stream,
             self.queue.clone(),
         );
-        let serving = Box::pin(async move { connection.run().await });
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
-        let (outcome, acknowledged) = (None, None);
+        let serving = Stepped::new(async move { connection.run().await });
         self.current = self.links.len();
-        self.links.push(Link { end, open, serving, outcome, woken, checked: 0, acknowledged });
+        self.links.push(Link { end, open, serving, checked: 0, acknowledged: None });
     }
 
     fn pipe(&self) -> MutexGuard<'_, Pipe> {
@@ -295,10 +263,7 @@ impl World {
 
     /// The peer of the current connection sends bytes, which have not arrived.
     fn send(&mut self, bytes: &[u8]) {
-        let mut pipe = self.pipe();
-        if !pipe.has_ended {
-            pipe.sent.extend_from_slice(bytes);
-        }
+        self.pipe().send(bytes);
     }
 
     fn send_message(&mut self, len: usize) {
@@ -334,9 +299,7 @@ impl World {
     }
 
     fn arrive(&self, bytes: usize) {
-        let mut pipe = self.pipe();
-        pipe.arrived = pipe.arrived.saturating_add(bytes).min(pipe.sent.len());
-        pipe.wake();
+        self.pipe().arrive(bytes);
     }
 
     fn end(&self) {
@@ -376,16 +339,10 @@ impl World {
     /// Polls a connection if it was woken, or `anyway`. Returns whether it was polled.
     fn poll(&mut self, index: usize, anyway: bool) -> bool {
         let link = &mut self.links[index];
-        let woken = link.woken.0.swap(false, Ordering::SeqCst);
-        if link.outcome.is_some() || !(woken || anyway) {
+        if !link.serving.poll(anyway) {
             return false;
         }
-        let waker = Waker::from(Arc::clone(&link.woken));
-        let polled = link.serving.as_mut().poll(&mut Context::from_waker(&waker));
-        if let Poll::Ready(outcome) = polled {
-            link.outcome = Some(outcome);
-            // It owns the connection.
-            link.serving = Box::pin(future::pending());
+        if link.serving.output.is_some() {
             self.shared.remove(link.open.number);
         }
         self.check_answers(index);
@@ -505,7 +462,7 @@ impl World {
 
     fn check(&self, link: &Link, index: usize) {
         let pipe = link.end.lock();
-        let Some(outcome) = &link.outcome else {
+        let Some(outcome) = &link.serving.output else {
             let (phase, sent, read) = (link.open.state.phase(), pipe.sent.len(), pipe.read);
             panic!("connection {index} waits, {phase:?}: {read} of {sent} bytes are read");
         };
@@ -588,25 +545,12 @@ pub fn connection(input: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::panic::catch_unwind;
-    use std::path::Path;
+    use crate::runtime::corpus::replay;
 
     /// P11, as far as it was found.
     #[test]
     fn every_claim_holds_for_each_input_of_its_corpus() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let both: [fn(&[u8]); 2] = [super::connection, super::proxy::proxy];
-        for (target, claim) in ["connection", "proxy"].into_iter().zip(both) {
-            let mut inputs = 0;
-            for file in fs::read_dir(corpus.join(target)).expect(target) {
-                let path = file.unwrap().path();
-                let input = fs::read(&path).unwrap();
-                let held = catch_unwind(|| claim(&input)).is_ok();
-                assert!(held, "{target} fails for {}", path.display());
-                inputs += 1;
-            }
-            assert!(inputs > 0, "{target} has no inputs");
-        }
+        replay("connection", super::connection);
+        replay("proxy", super::proxy::proxy);
     }
 }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, Future};
-use smol::Timer;
 
+use crate::runtime::clock::{Sleep, sleep};
 use crate::stream::counted_reader::CountedReader;
 use crate::wire::error::Fault;
 use crate::wire::evidence::SAMPLE;
@@ -34,7 +34,7 @@ pub(crate) struct Sample {
 pub(crate) struct Inquiry {
     pub(crate) fault: Fault,
     pub(crate) sample: Sample,
-    timer: Option<Timer>,
+    timer: Option<Sleep>,
 }
 
 impl Inquiry {
@@ -63,7 +63,7 @@ impl Inquiry {
                 }
                 Poll::Ready(Ok(read)) => sample.bytes.extend_from_slice(&more[..read]),
                 Poll::Pending => {
-                    let timer = timer.get_or_insert_with(|| Timer::after(WAIT));
+                    let timer = timer.get_or_insert_with(|| sleep(WAIT));
                     return Pin::new(timer).poll(cx).map(drop);
                 }
             }

@@ -7,40 +7,71 @@ use std::task::{Context, Poll, Waker};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
-/// A stream in memory, as both ends see it.
+/// A stream in memory, as both ends see it: the tested one, which has an [`End`], and its peer.
 #[derive(Default)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     /// What the peer has sent.
-    pub(super) sent: Vec<u8>,
+    pub(crate) sent: Vec<u8>,
     /// How much of that has arrived, and how much was read.
-    pub(super) arrived: usize,
-    pub(super) read: usize,
+    pub(crate) arrived: usize,
+    pub(crate) read: usize,
     /// The most that one read returns.
-    pub(super) piece: usize,
+    pub(crate) piece: usize,
     /// How many reads find nothing although something has arrived.
-    pub(super) stalls: usize,
-    pub(super) has_ended: bool,
-    pub(super) is_reset: bool,
-    /// What the server has written, and how much more the stream takes.
-    pub(super) written: Vec<u8>,
-    pub(super) room: usize,
-    pub(super) is_closed: bool,
+    pub(crate) stalls: usize,
+    pub(crate) has_ended: bool,
+    pub(crate) is_reset: bool,
+    /// What the tested end has written, and how much more the stream takes.
+    pub(crate) written: Vec<u8>,
+    pub(crate) room: usize,
+    /// How many flushes and closes are not done at once.
+    pub(crate) lags: usize,
+    /// Whether writing fails, while what was sent can still be read.
+    pub(crate) is_deaf: bool,
+    pub(crate) is_closed: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl Pipe {
-    pub(super) fn wake(&mut self) {
+    /// The peer sends bytes, which have not arrived.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        if !self.has_ended {
+            self.sent.extend_from_slice(bytes);
+        }
+    }
+
+    /// So many of the bytes that were sent arrive.
+    pub(crate) fn arrive(&mut self, bytes: usize) {
+        self.arrived = self.arrived.saturating_add(bytes).min(self.sent.len());
+        self.wake();
+    }
+
+    fn poll_lag(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lags == 0 {
+            return Poll::Ready(());
+        }
+        self.lags -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(crate) fn wake(&mut self) {
         self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
     }
 }
 
 #[derive(Clone, Default)]
-pub(super) struct End(Arc<Mutex<Pipe>>);
+pub(crate) struct End(Arc<Mutex<Pipe>>);
 
 impl End {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Pipe> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Pipe> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the tested side still has the stream, if the peer has one end as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -77,7 +108,7 @@ impl AsyncWrite for End {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut pipe = self.lock();
-        if pipe.is_reset {
+        if pipe.is_reset || pipe.is_deaf {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         assert!(!pipe.is_closed, "nothing is written after the end");
@@ -91,12 +122,13 @@ impl AsyncWrite for End {
         Poll::Ready(Ok(len))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_lag(cx).map(Ok)
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().is_closed = true;
-        Poll::Ready(Ok(()))
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut pipe = self.lock();
+        pipe.is_closed = true;
+        pipe.poll_lag(cx).map(Ok)
     }
 }

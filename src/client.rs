@@ -4,6 +4,8 @@ pub(crate) mod ack_client; // sends until everything is committed
 pub(crate) mod ack_error;
 pub(crate) mod ack_options;
 mod answers; // reads what the server answers
+#[cfg(any(test, fuzzing))]
+pub mod claims; // what holds for every `AckClient`
 #[allow(clippy::module_inception)]
 pub(crate) mod client;
 mod delivery; // what a caller and its driver share

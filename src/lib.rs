@@ -80,6 +80,7 @@ pub mod wire;
 /// Claims about parts that are not public, for fuzzers.
 #[cfg(fuzzing)]
 pub mod claims {
+    pub use crate::client::claims::client;
     pub use crate::server::claims::connection;
     pub use crate::server::claims::proxy::proxy;
 }

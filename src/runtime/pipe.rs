@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
@@ -24,6 +24,8 @@ pub(crate) struct Pipe {
     /// What the tested end has written, and how much more the stream takes.
     pub(crate) written: Vec<u8>,
     pub(crate) room: usize,
+    /// How much of what was written the stream does not hold back.
+    pub(crate) flushed: usize,
     /// How many flushes and closes are not done at once.
     pub(crate) lags: usize,
     /// Whether writing fails, while what was sent can still be read.
@@ -47,13 +49,20 @@ impl Pipe {
         self.wake();
     }
 
-    fn poll_lag(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.lags == 0 {
-            return Poll::Ready(());
+    /// Lets everything through that was written, unless that takes its time.
+    fn poll_through(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.lags > 0 {
+            self.lags -= 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        self.lags -= 1;
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.flushed = self.written.len();
+        Poll::Ready(())
+    }
+
+    /// Returns whether the tested end waits for room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.room == 0 && self.writer.is_some()
     }
 
     pub(crate) fn wake(&mut self) {
@@ -123,12 +132,13 @@ impl AsyncWrite for End {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.lock().poll_lag(cx).map(Ok)
+        self.lock().poll_through(cx).map(Ok)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut pipe = self.lock();
+        ready!(pipe.poll_through(cx));
         pipe.is_closed = true;
-        pipe.poll_lag(cx).map(Ok)
+        Poll::Ready(Ok(()))
     }
 }

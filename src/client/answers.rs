@@ -91,7 +91,9 @@ pub(super) fn expired(
             if io.kind() == io::ErrorKind::TimedOut && reader.in_message() =>
         {
             match reader.expire(timeout) {
-                ReadError::Protocol(part) if part.suspect.is_some() => {
+                ReadError::Protocol(part)
+                    if part.at.message == 1 && part.suspect.as_ref().is_some_and(is_other) =>
+                {
                     AnswerError::Frame(Box::new(part))
                 }
                 _ => late("no whole answer", timeout).into(),

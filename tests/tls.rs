@@ -312,6 +312,44 @@ fn a_reader_of_few_bytes_reads_ahead_one_record_at_most() {
     });
 }
 
+/// A part of the next record would have to be kept, and be copied twice.
+#[test]
+fn a_reader_of_many_bytes_reads_whole_records() {
+    const CONTENT: usize = 16 * 1024;
+    let files = Certificates::new();
+    block_on(async {
+        let (near, far) = pipe(1 << 20);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let acceptor = acceptor(&files);
+        let far = Counted { stream: far, taken: Arc::clone(&taken) };
+        let accepting = acceptor.accept(ByteStream::new(far));
+        let connector = files.other_client(&[&TLS13]);
+        let connecting = connector.connect("localhost".try_into().unwrap(), near);
+        let (accepted, client) = future::zip(accepting, connecting).await;
+        let (mut server, mut client) = (accepted.unwrap().0, client.unwrap());
+        let mut before = taken.load(Ordering::Relaxed);
+        // It begins with a short record, so that nothing fits by itself.
+        for bytes in [&[7; 1000][..], &[7; 31 * CONTENT]] {
+            client.write_all(bytes).await.unwrap();
+            client.flush().await.unwrap();
+        }
+        let mut buf = vec![0; 4 * CONTENT];
+        let mut reads = Vec::new();
+        while reads.iter().sum::<usize>() < 1000 + 31 * CONTENT {
+            let read = server.read(&mut buf).await.unwrap();
+            let now = taken.load(Ordering::Relaxed);
+            reads.push(read);
+            // Once a full record has been seen, each read ends with one.
+            if reads.len() > 2 {
+                assert_eq!((read % CONTENT, now - before), (0, read / CONTENT * (CONTENT + 22)));
+            }
+            before = now;
+        }
+        // The first one ends inside a record, the second one with that record.
+        assert!(reads.len() <= 10, "{reads:?}");
+    });
+}
+
 #[test]
 fn pieces_of_records_do_not_matter() {
     let files = Certificates::new();

@@ -22,10 +22,16 @@ use super::explain::{self, Side};
 const RECEIVED: usize = 72 * 1024;
 
 /// The longest record, in bytes, with everything that TLS 1.2 may add.
-const RECORD: usize = 16 * 1024 + 2048 + 5;
+const RECORD: usize = CONTENT + 2048 + HEADER;
+
+/// A record of TLS 1.3 with as much content as it can have, in bytes: it adds the type of the content and a tag of 16.
+const FULL: usize = HEADER + CONTENT + 1 + 16;
 
 /// The most bytes of a record's content.
 const CONTENT: usize = 16 * 1024;
+
+/// The bytes that precede a record. The last two are its length without them.
+const HEADER: usize = 5;
 
 /// The most bytes that encryption adds to a record.
 const OVERHEAD: usize = 64;
@@ -370,10 +376,7 @@ impl TlsSession {
             shared.resize(RECEIVED, 0);
         }
         shared[..kept].copy_from_slice(&self.incoming);
-        // No more than the caller has room for, or than one record has: the rest would have to be kept. Only a message
-        // of the handshake can be longer.
-        let least = if kept < RECORD { RECORD } else { (kept + RECORD).min(RECEIVED) };
-        let end = (kept + buf.len()).clamp(least, RECEIVED);
+        let end = read_until(&self.incoming, buf.len());
         let received = loop {
             match read(socket, &mut shared[kept..end]) {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -499,6 +502,23 @@ enum Traffic<'a> {
     Data(&'a [u8], &'a mut [u8]),
     /// The orderly end.
     Close(&'a mut [u8]),
+}
+
+/// Returns how many bytes to have received after the next read, of which some are kept already. It is no more than the
+/// caller has room for, or than one record has: the rest would have to be kept.
+fn read_until(kept: &[u8], room: usize) -> usize {
+    let record = match kept {
+        [_, _, _, high, low, ..] => HEADER + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => FULL,
+    };
+    let end = match record {
+        // Only a message of the handshake can be longer than a record.
+        _ if kept.len() >= record.min(RECORD) => kept.len() + RECORD,
+        // Who sends much sends full records. After a read to the end of one, no part of another has to be kept.
+        CONTENT.. => (room / CONTENT).max(1) * record,
+        _ => (kept.len() + room).max(RECORD),
+    };
+    end.min(RECEIVED)
 }
 
 /// Handles the state that the received records led to.

@@ -1,6 +1,7 @@
 //! Byte streams to a peer: TCP and Unix sockets, and anything else that reads and writes.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -12,6 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+#[cfg(target_os = "linux")]
+use nix::libc;
 use rustix::io::ioctl_fionread;
 use smol::{Async, Timer};
 use socket2::{Domain, SockAddr, SockRef, Type};
@@ -386,9 +389,12 @@ impl ByteStream {
         // Only here: elsewhere their names are those of the socket's own calls.
         use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
+        debug_assert!(last.len() <= 1, "written whole or not at all");
         self.disable_reset_on_close();
         let closed = async {
-            self.write_all(last).await?;
+            if !last.is_empty() {
+                poll_fn(|cx| self.poll_write_before_close(cx, last)).await?;
+            }
             self.close().await?;
             let mut rest = [0; 4096];
             while AsyncReadExt::read(self, &mut rest).await? > 0 {}
@@ -410,6 +416,24 @@ impl ByteStream {
     /// Writes what the kernel takes without waiting.
     pub(crate) fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    /// Writes bytes after which this direction is closed at once. TCP then sends both in one segment.
+    pub(crate) fn poll_write_before_close(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let Kind::Tcp(stream) = &self.kind else {
+                return Pin::new(self).poll_write(cx, buf);
+            };
+            let written = write_to_be_continued(stream.get_ref(), buf);
+            if !would_block(&written) {
+                return Poll::Ready(written);
+            }
+            ready!(stream.poll_writable(cx))?;
+        }
     }
 
     fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -434,6 +458,19 @@ impl fmt::Debug for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Other").field("below", &self.below).finish_non_exhaustive()
     }
+}
+
+/// Writes bytes. The kernel keeps the last ones until more is written or the direction is closed, for a fifth of a second
+/// at most.
+#[cfg(target_os = "linux")]
+fn write_to_be_continued(stream: &std::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+    SockRef::from(stream).send_with_flags(buf, libc::MSG_MORE | libc::MSG_NOSIGNAL)
+}
+
+/// Writes bytes. This system has no way to keep them.
+#[cfg(not(target_os = "linux"))]
+fn write_to_be_continued(mut stream: &std::net::TcpStream, buf: &[u8]) -> io::Result<usize> {
+    stream.write(buf)
 }
 
 fn would_block<T>(result: &io::Result<T>) -> bool {
@@ -543,3 +580,6 @@ impl fmt::Display for Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

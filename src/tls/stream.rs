@@ -103,10 +103,8 @@ impl AsyncWrite for TlsStream {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(
-            this.session
-                .poll_close(&mut this.below, |below, buf| { Pin::new(below).poll_write(cx, buf) })
-        )?;
+        let write = |below: &mut ByteStream, buf: &[u8]| below.poll_write_before_close(cx, buf);
+        ready!(this.session.poll_close(&mut this.below, write))?;
         Pin::new(&mut this.below).poll_close(cx)
     }
 }

@@ -286,6 +286,7 @@ impl World {
         if known.is_connected && self.first_link.is_none() {
             self.first_link = self.server.links.len().checked_sub(1);
             self.gap = Duration::ZERO;
+            self.server.progressed();
         }
         if known.committed > self.known.committed {
             self.gap = Duration::ZERO;

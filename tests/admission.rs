@@ -93,8 +93,12 @@ fn an_ipv4_peer_of_an_ipv6_socket_is_an_ipv4_peer() {
 fn limits_for_addresses_are_refused_where_no_peer_has_one() {
     let directory = tempfile::tempdir().unwrap();
     let address = format!("unix:{}", directory.path().join("socket").display());
-    for (option, value) in [("--allow", "10.0.0.0/8"), ("--max-per-address", "2")] {
-        let output = framelet(&["serve", &address, option, value], b"");
+    for (option, others) in [
+        ("--allow", &["10.0.0.0/8"][..]),
+        ("--max-per-address", &["2"]),
+        ("--proxy-from", &["10.0.0.0/8", "--proxy-protocol"]),
+    ] {
+        let output = framelet(&[&["serve", &address, option], others].concat(), b"");
         check(&output, 2, &[option, "has no use with a Unix socket", "--mode and --owner"]);
     }
 }

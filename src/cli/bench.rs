@@ -67,7 +67,7 @@ pub(crate) struct Bench {
     #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// send a message on each connection, wait for its reply, and repeat
+    /// send a message on each connection, wait until the same bytes come back, and repeat
     #[argh(switch)]
     echo: bool,
 

@@ -25,14 +25,14 @@ use super::values::{DEFAULT_ADDRESS, address, duration, layout};
     subcommand,
     name = "ping",
     help_triggers("-h", "--help", "help"),
-    note = "The server asks its sink before it answers, so the answer shows that the sink works, too. Nothing is stored. A server of another kind may take the question for a message: use --connect there."
+    note = "The server asks its sink before it answers, so the answer shows that the sink works, too. Nothing is stored. A server of another kind, or one with --skip, may take the question for a message: use --connect there."
 )]
 pub(crate) struct Ping {
     /// the server to check (default: 127.0.0.1:4747)
     #[argh(positional, arg_name = "ADDR", default = "DEFAULT_ADDRESS.into()")]
     addr: String,
 
-    /// only connect, and send nothing
+    /// only connect, and ask nothing
     #[argh(switch)]
     connect: bool,
 

@@ -73,7 +73,7 @@ impl OpenConnection {
     pub(crate) fn certify(&self, peer: Option<Peer>, senders: Option<SenderRule>) {
         // Neither can fail: there is one handshake on a connection.
         if let Some(peer) = peer {
-            debug!("connection {} from {peer}: at {}", self.number, self.address());
+            debug!(event = "named", connection = self.number; "connection {} from {peer}: at {}", self.number, self.address());
             let _ = self.identity.get_or_init(Box::default).certified.set(peer);
         }
         if let Some(senders) = senders {

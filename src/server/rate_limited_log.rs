@@ -227,7 +227,7 @@ impl About<'_> {
         }
     }
 
-    /// Logs the start or the clean end of a connection, at the level of debugging.
+    /// Logs the start or the clean end of a connection, or who is at its other end, at the level of debugging.
     pub(crate) fn debug(self, event: &'static str, line: fmt::Arguments<'_>) {
         self.write("framelet", Level::Debug, event, line);
     }

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_lite::{AsyncWriteExt, FutureExt, future};
-use log::debug;
 use smol::Timer;
 
 use super::ack_session::AckSession;
@@ -105,11 +104,9 @@ impl Receiver {
                 let named =
                     named.map_err(|error| Outcome::Setup(Box::new(("PROXY header", error))))?;
                 if let Some(peer) = &named {
-                    debug!(
-                        "connection {} from {peer}: through {}",
-                        connection.number,
-                        connection.peer()
-                    );
+                    let (number, through) = (connection.number, connection.peer());
+                    let line = format_args!("connection {number} from {peer}: through {through}");
+                    admission.log.about(&connection).debug("named", line);
                 }
                 let peer = named.unwrap_or_else(|| connection.peer().clone());
                 let admitted = admission.admit_named(&connection, peer.clone());

@@ -188,7 +188,13 @@ impl Echoing {
             Kind::WrongReply,
             format_args!(
                 "wrong reply: reply {number} differs from what was sent at byte {at} of its frame: \
-                 {reply:02x} instead of {sent:02x}"
+                 {reply:02x} instead of {sent:02x}{}",
+                // Later, it has been an echo server.
+                if number == 1 {
+                    "; does the server send anything else? (--skip, --empty)"
+                } else {
+                    ""
+                }
             ),
         )
     }

@@ -86,15 +86,17 @@ impl Inherited {
 impl Serve {
     /// Checks that peers have the addresses that the options are about.
     pub(super) fn check_addresses(&self, bound: Option<&Address>) -> Result<(), Failure> {
+        if !matches!(bound, Some(Address::Unix(_))) {
+            return Ok(());
+        }
         let option = match (self.allow.is_empty(), self.max_per_address) {
+            _ if !self.proxy_from.is_empty() => "--proxy-from",
+            // The header of a load balancer names an address.
+            _ if self.proxy_protocol => return Ok(()),
             (false, _) => "--allow",
             (true, Some(_)) => "--max-per-address",
             (true, None) => return Ok(()),
         };
-        // The header of a load balancer names an address.
-        if self.proxy_protocol || !matches!(bound, Some(Address::Unix(_))) {
-            return Ok(());
-        }
         let message = format!(
             "{option} has no use with a Unix socket, whose peers have no address: --mode and --owner say who \
              may connect"

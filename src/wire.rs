@@ -12,13 +12,16 @@ pub(crate) mod frame; // frames as plain bytes
 pub(crate) mod io_error; // operating system errors, in this crate's style
 pub(crate) mod judge; // which layouts read a stream
 pub(crate) mod layout; // how a message is framed
+pub(crate) mod packed; // MessagePack and CBOR
 pub(crate) mod proxy; // whom a load balancer says it speaks for
 pub(crate) mod sender_id; // who sends, across reconnections
 pub(crate) mod shape; // which protocol the frames show
 pub(crate) mod signature; // what shows other protocols
 pub(crate) mod similar; // the word that was probably meant
 pub(crate) mod stray; // a few bytes too many or too few
+pub(crate) mod structure; // what shows protocols without fixed first bytes
 pub(crate) mod suspect; // what a failed stream most likely is
+pub(crate) mod text; // what text looks like
 
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};

@@ -211,7 +211,7 @@ fn suspicion(bytes: &[u8]) -> Option<String> {
         };
         match error {
             ReadError::Protocol(error) => match error.suspect? {
-                text @ Suspect::Text { .. } => Some(text.to_string()),
+                text @ Suspect::Text { after: 0, .. } => Some(text.to_string()),
                 // A NUL byte alone proves too little where nothing says which layout is meant.
                 Suspect::Extra { cause: Cause::Unknown | Cause::Nul, .. } => None,
                 extra @ Suspect::Extra { .. } => Some(format!("as {layout}, {extra}")),

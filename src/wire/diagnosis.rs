@@ -8,9 +8,10 @@ use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::evidence::{Evidence, SAMPLE};
 use crate::wire::judge::{self, Candidate, ENOUGH, MANY};
 use crate::wire::layout::{Decoded, Layout};
-use crate::wire::signature::{Known, is_text};
+use crate::wire::signature::Known;
 use crate::wire::stray::stray;
 use crate::wire::suspect::{Cause, Suspect};
+use crate::wire::text::is_text;
 
 /// Returns what the stream most likely is, or nothing if any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
@@ -37,6 +38,7 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
         hello(evidence.layout, start)
             .or_else(|| Known::find(start).filter(|_| !is_confirmed).map(Suspect::from))
             .or_else(|| best_layout(evidence, confirmed))
+            .or_else(|| lines(start).filter(|_| !is_confirmed))
     };
     let (known, unknown) = match stray(evidence) {
         unknown @ (Some(Suspect::Extra { cause: Cause::Unknown, .. } | Suspect::Missing { .. })
@@ -49,7 +51,11 @@ fn after_messages(evidence: &Evidence<'_>) -> Option<Suspect> {
         // Its prefix is as it should be: only the rest is missing or late.
         return found;
     }
-    found.or_else(|| Known::find(evidence.frame()).map(Suspect::from)).or_else(|| text(evidence))
+    // What is text may also be the rest of the last message.
+    let frame = evidence.frame();
+    let is_other = |known: &Known| !(known.is_unframed() && is_text(&frame[..frame.len().min(12)]));
+    let known = || Known::find(frame).filter(is_other).map(Suspect::from);
+    found.or_else(known).or_else(|| text(evidence))
 }
 
 /// A hello is unmistakable, and one of another layout is over any limit in this one.
@@ -79,7 +85,7 @@ fn best_layout(evidence: &Evidence<'_>, confirmed: u32) -> Option<Suspect> {
         let is_wide = candidate.layout.width() != Some(1) || candidate.messages > 1;
         let is_alike = [evidence.layout.other_count(), evidence.layout.other_order()]
             .contains(&Some(candidate.layout));
-        if candidate.layout == evidence.layout || !is_wide {
+        if candidate.layout == evidence.layout || !is_wide || candidate.cuts_text {
             continue;
         }
         let more = if confirmed > 0 && !is_alike { ENOUGH } else { 0 };
@@ -132,9 +138,30 @@ fn possible_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
 /// Text, unless it may be one with lengths in digits.
 fn text(evidence: &Evidence<'_>) -> Option<Suspect> {
     let frame = evidence.frame();
+    let after = match evidence.has_worked {
+        true => evidence.message - 1,
+        // The zeros before it are no text.
+        false if evidence.message > 1 => return None,
+        false => 0,
+    };
     let is_unframed = || !judge::has_lengths_in_text(frame, evidence.limit);
     (is_text(frame) && is_unframed())
-        .then(|| Suspect::Text { start: frame[..frame.len().min(24)].to_vec() })
+        .then(|| Suspect::Text { start: first_of(frame).into(), after })
+}
+
+/// Lines of text, whose letters were lengths of one byte by chance. With such lengths, the end of the stream, which
+/// cuts a message, would not be the end of a line.
+fn lines(stream: &[u8]) -> Option<Suspect> {
+    let is_text = |text: &str| !text.contains(|c: char| c.is_control() && !"\r\n\t".contains(c));
+    let is_lines = stream.ends_with(b"\n")
+        && std::str::from_utf8(stream).is_ok_and(is_text)
+        && !judge::has_lengths_in_text(stream, stream.len());
+    is_lines.then(|| Suspect::Text { start: first_of(stream).into(), after: 0 })
+}
+
+/// Returns as much of a text as is shown.
+fn first_of(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(24)]
 }
 
 #[cfg(test)]

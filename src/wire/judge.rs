@@ -7,9 +7,9 @@
 use std::sync::LazyLock;
 
 use crate::wire::frame::whole_frame;
-use crate::wire::layout::{Decoded, Layout, MAX_PAYLOAD, PRESETS, Preset};
+use crate::wire::layout::{Decoded, Layout, MAX_PAYLOAD, PRESETS, Part, Preset};
 use crate::wire::shape::{self, Shape};
-use crate::wire::signature;
+use crate::wire::text;
 
 /// How much of a stream is judged, in bytes.
 pub const JUDGED: usize = 1024 * 1024;
@@ -35,6 +35,10 @@ const DOUBT: u32 = 8;
 /// A message of zeros, or an empty one, is evidence against a layout: zeros are in everything, and whatever follows
 /// them begins where the layout would have it.
 const FOR_ZEROS: u32 = 4;
+
+/// Zeros beside a single message that its length does not count are more likely part of something else: of data, or of
+/// an empty message. Only a text may end with one, as in C.
+const FOR_ZEROS_BESIDE: u32 = 16;
 
 /// With so many bits, fewer whole messages are enough for the last one to be incomplete.
 const ENOUGH_IF_CUT: u32 = 16;
@@ -70,6 +74,8 @@ pub struct Candidate {
     pub first: u64,
     /// The evidence: that it fits by chance is about as likely as this many tosses of a coin.
     pub bits: u32,
+    /// Whether it cuts the text of every message in two, a header and the payload: then its length is too small.
+    pub(crate) cuts_text: bool,
 }
 
 impl Candidate {
@@ -91,16 +97,30 @@ const USUAL: &[&str] = &[
     "lsp",
     "dec/3a:data:x2c",
     "dec/20",
+    "dec/20:data:x0a",
     "dec/0a",
+    "dec/0a:data:x0a",
     "dec/0d0a",
+    "dec/3a",
+    "dec/3a:data:x0a",
+    "dec/2c",
+    "dec/3b",
+    "dec/7c",
+    "dec/09",
     "x24:dec/0d0a:data:x0d0a",
     "dec4",
     "dec5",
     "dec6",
     "dec8",
+    "dec10",
+    "dec4+self",
+    "dec6+self",
+    "dec8+self",
+    "dec10+self",
     "hex4+self",
     "hex4",
     "hex8",
+    "hex8+self",
     "x0300:u16be+all",
     "x1234:u16be",
     "x30:ber",
@@ -139,9 +159,14 @@ const USUAL: &[&str] = &[
     "u32be:data:x00",
     "u32be:data:x0a",
     "u32be:data:x0d0a",
+    "u32le:data:x00",
+    "u32le:data:x0a",
+    "u32le:data:x0d0a",
     "u16be:h1",
     "u16be:h2",
     "u16be:data:h2",
+    "u16be:data:x0a",
+    "u16be:data:x0d0a",
 ];
 
 static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
@@ -155,14 +180,16 @@ static TRIED: LazyLock<Vec<Tried>> = LazyLock::new(|| {
     let mut plain: Vec<Layout> = Layout::binary().collect();
     plain.sort_by_key(|layout| layout.width().is_some());
     plain.into_iter().for_each(|layout| add(layout, u32::from(layout.counts_itself())));
+    // Digits that are decimal are more likely meant so.
+    let hexadecimal = |notation: &str| u32::from(notation.starts_with("hex"));
     for preset in PRESETS {
         if let Ok(layout) = preset.notation.parse() {
-            add(layout, 2);
+            add(layout, 2 + hexadecimal(preset.notation));
         }
     }
     for usual in USUAL {
         if let Ok(layout) = usual.parse() {
-            add(layout, if usual.starts_with('x') { 0 } else { 3 });
+            add(layout, if usual.starts_with('x') { 0 } else { 3 + hexadecimal(usual) });
         }
     }
     all
@@ -203,12 +230,17 @@ pub(crate) fn candidates(bytes: &[u8], limit: usize) -> Vec<Candidate> {
     candidates_with(bytes, limit, ENOUGH)
 }
 
-/// Returns whether text has a length before its first message, in digits, and possibly before the next ones.
+/// Returns whether text has a length before its first message, in digits, and possibly before the next ones, or in
+/// letters before each, up to the end.
 pub(crate) fn has_lengths_in_text(text: &[u8], limit: usize) -> bool {
     TRIED
         .iter()
-        .filter(|tried| tried.layout.has_text_length())
-        .any(|tried| read(tried.layout, text, limit).is_some_and(|read| read.bits >= ENOUGH))
+        .filter_map(|tried| Some((tried.layout, read(tried.layout, text, limit)?)))
+        .filter(|(_, read)| read.first > 0)
+        .any(|(layout, read)| match layout.has_text_length() {
+            true => read.bits >= ENOUGH,
+            false => read.is_exact && layout.is_varint(),
+        })
 }
 
 fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
@@ -217,7 +249,8 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = TRIED
         .iter()
         .filter_map(|tried| {
-            let Read { candidate: read, frames, .. } = read_frames(tried.layout, bytes, limit)?;
+            let Read { candidate: read, frames, beside_zeros, .. } =
+                read_frames(tried.layout, bytes, limit)?;
             let (preset, shown, doubt) = match shape::shape(tried.layout, &frames) {
                 Shape::Preset(preset) => (
                     Some(preset),
@@ -226,6 +259,7 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
                             .map_or(SHOWN_BY, |frames| frames.min(SHOWN_BY)),
                     0,
                 ),
+                Shape::Open | Shape::Doubtful if beside_zeros => (None, 0, FOR_ZEROS_BESIDE),
                 Shape::Open => (None, 0, 0),
                 Shape::Doubtful => (None, 0, DOUBT),
             };
@@ -233,10 +267,12 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
             // Letters are lengths by chance, digits and what ends them are not.
             let by_letters = is_text && !tried.layout.has_text_length();
             let enough = if by_letters { ENOUGH_IN_TEXT } else { enough };
-            (bits >= enough).then_some(Candidate { preset, bits, ..read })
+            // A length of zero first is what zeros before anything look like.
+            let begins = read.first > 0 || counts_more(tried.layout) || preset.is_some();
+            (begins && bits >= enough).then_some(Candidate { preset, bits, ..read })
         })
         .collect();
-    candidates.sort_by_key(|of| (!of.is_exact, std::cmp::Reverse(of.bits)));
+    candidates.sort_by_key(|of| (!of.is_exact, of.cuts_text, std::cmp::Reverse(of.bits)));
     candidates
 }
 
@@ -256,12 +292,17 @@ struct Read<'a> {
     frames: Vec<&'a [u8]>,
     /// Those of the bits that are due to the end of the stream.
     exactness: u32,
+    /// Whether it is one message, with zeros beside it that its length does not count.
+    beside_zeros: bool,
 }
 
 fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
     let (mut rest, mut frames) = (bytes, Vec::new());
     let (mut first, mut bits, mut last, mut zeros) = (None, 0, 0, 0);
     let (mut has_content, mut is_text) = (false, true);
+    let headers = Adjoining::of(layout);
+    let (mut cuts, mut filled) = (0, 0);
+    let mut beside_zeros = true;
     while !rest.is_empty() {
         let (prefix, payload) = match layout.decode(rest) {
             Ok(Decoded::Prefix { prefix, payload }) => (prefix, payload),
@@ -280,29 +321,112 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
             break;
         };
         let (frame, after) = rest.split_at(extent.len);
-        let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
-        last = 0;
-        if !is_zero(extent.payload(frame)) {
-            let proof = layout.proof(&frame[..prefix], &frame[extent.payload_end..]);
-            let ends = (rest.len() - prefix + 1).ilog2();
-            bits += proof.saturating_sub(ends);
-            last = ends.min(proof);
-            has_content = true;
-        } else if payload > 0 || is_zero(frame) {
-            zeros += FOR_ZEROS;
+        let content = extent.payload(frame);
+        let proof = layout.proof(&frame[..prefix], &frame[extent.payload_end..]);
+        match shows(layout, content, proof) {
+            Shows::Length => {
+                let ends = (rest.len() - prefix + 1).ilog2();
+                bits += proof.saturating_sub(ends);
+                last = ends.min(proof);
+                has_content |= !content.is_empty();
+            }
+            // A message of which nothing is there ends where the one before it does.
+            Shows::Nothing if content.is_empty() => {
+                zeros += if is_zero(frame) { FOR_ZEROS } else { 0 }
+            }
+            Shows::Nothing => {
+                zeros += if is_zero(content) { FOR_ZEROS } else { 0 };
+                last = 0;
+            }
         }
-        is_text &= signature::is_text(extent.payload(frame));
+        beside_zeros &= headers.before && frame[prefix - 1] == 0
+            || layout.trailer_len() > 0 && is_zero(&frame[extent.payload_end..]);
+        if headers.cut_text(&frame[..prefix], content, &frame[extent.payload_end..]) {
+            cuts += 1;
+        }
+        filled += usize::from(!content.is_empty());
+        is_text &= text::is_text(content);
         first = first.or(Some(payload));
         frames.push(frame);
         rest = after;
     }
-    let first = first.filter(|&first| first > 0 && has_content)?;
+    let first = first.filter(|_| has_content)?;
     let is_exact = rest.is_empty();
+    let beside_zeros = beside_zeros && frames.len() == 1 && (headers.after || !is_text);
     let bits = bits.saturating_sub(zeros);
     let exactness = if is_exact { last } else { 0 };
     // Which side of a payload a header is on shows if the payload is text.
     let bits = bits + exactness + u32::from(is_text);
     let (messages, bytes) = (frames.len(), bytes.len() - rest.len());
-    let candidate = Candidate { layout, preset: None, messages, bytes, is_exact, first, bits };
-    Some(Read { candidate, frames, exactness })
+    // By chance, one letter is beside others in some messages, and several hardly ever are.
+    let cuts_text = cuts > 0 && (cuts == filled || (headers.header > 1 && 2 * cuts >= filled));
+    let candidate =
+        Candidate { layout, preset: None, messages, bytes, is_exact, first, bits, cuts_text };
+    Some(Read { candidate, frames, exactness, beside_zeros })
+}
+
+/// What a frame says about its layout.
+enum Shows {
+    /// Its length would be another one if the layout were wrong.
+    Length,
+    /// It can be anything.
+    Nothing,
+}
+
+/// Returns what a frame with this payload shows, of which so many bits are decided by the layout.
+fn shows(layout: Layout, payload: &[u8], proof: u32) -> Shows {
+    let is_narrow = proof <= 8;
+    let shows = match payload {
+        [] => counts_more(layout) && !is_narrow,
+        // Every number below 512 looks like a byte with its length before it.
+        [_] if is_narrow => false,
+        // A column of numbers is full of lengths.
+        _ if layout.ends_length_with_text() => {
+            !payload.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace())
+        }
+        _ => !is_zero(payload),
+    };
+    if shows { Shows::Length } else { Shows::Nothing }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// Returns whether even an empty payload has a length that is not zero. In text, what would be less is a marker.
+fn counts_more(layout: Layout) -> bool {
+    layout.counts_more() && !layout.has_text_length()
+}
+
+/// Which sides of a payload have bytes of a header, with nothing between.
+struct Adjoining {
+    before: bool,
+    /// How many bytes of it precede the payload.
+    header: usize,
+    after: bool,
+}
+
+impl Adjoining {
+    /// A header before the length is not cut off from the payload, since that is between them.
+    fn of(layout: Layout) -> Adjoining {
+        let parts = layout.parts();
+        let at = parts.iter().position(|part| matches!(part, Part::Payload)).unwrap_or(0);
+        let header = |part: Option<&Part>| match part {
+            Some(Part::Header { len }) => *len,
+            _ => 0,
+        };
+        let before = header(at.checked_sub(1).and_then(|at| parts.get(at)));
+        let after = header(parts.get(at + 1)) > 0;
+        Adjoining { before: before > 0, header: before, after }
+    }
+
+    fn cut_text(&self, prefix: &[u8], payload: &[u8], trailer: &[u8]) -> bool {
+        let is_letter = |byte: &u8| matches!(byte, b' '..=b'~');
+        let is_text = payload.iter().all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
+        // One letter beside other bytes says nothing, more of them do.
+        let begins = self.before
+            && prefix[prefix.len() - self.header..].iter().chain(payload.first()).all(is_letter)
+            && (is_text || self.header > 1);
+        begins || (self.after && is_text && trailer.iter().all(is_letter))
+    }
 }

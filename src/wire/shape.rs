@@ -60,7 +60,10 @@ const SHAPES: &[(&str, Shows)] = &[
                 && frame.len() >= 19
         })
     }),
-    ("docker", |frames| frames.iter().all(|frame| matches!(frame, [0..=2, 0, 0, 0, ..]))),
+    ("docker", |frames| {
+        // The standard input is 0, but is not sent.
+        frames.iter().all(|frame| matches!(frame, [1 | 2, 0, 0, 0, ..]))
+    }),
     ("doip", |frames| {
         frames.iter().all(|frame| matches!(frame[0], 1..=4 | 0xff) && frame[1] == !frame[0])
     }),
@@ -78,7 +81,7 @@ const SHAPES: &[(&str, Shows)] = &[
             .iter()
             .all(|frame| matches!(frame, [0, b'R', b'E', b'Q' | b'S', 0, 0, 0, 1..=42, ..]))
     }),
-    ("git", |_| true),
+    ("git", is_git),
     ("http2", |frames| {
         // Settings first, on stream 0.
         matches!(frames[0], [_, _, length, 4, 0 | 1, 0, 0, 0, 0, ..] if length % 6 == 0)
@@ -115,7 +118,11 @@ const SHAPES: &[(&str, Shows)] = &[
         };
         frames.iter().all(is_one)
     }),
-    ("mqtt", |frames| frames.iter().all(|frame| is_mqtt(frame))),
+    ("mqtt", |frames| {
+        // A connection begins only once.
+        frames.iter().all(|frame| is_mqtt(frame))
+            && !frames[1..].iter().any(|frame| matches!(frame[0], 0x10 | 0x20))
+    }),
     ("mysql", is_mysql),
     ("netstring", |_| true),
     ("opcua", |frames| {
@@ -153,7 +160,16 @@ const SHAPES: &[(&str, Shows)] = &[
     }),
     ("resp", |_| true),
     ("rpki", |frames| {
-        frames.iter().all(|frame| matches!(frame[..2], [0..=2, 0..=4 | 6..=11]) && frame.len() >= 8)
+        // The version, and the type, most of which have one length.
+        frames.iter().all(|frame| match (frame, frame.len()) {
+            ([0..=2, 0 | 1, ..], len) => len == 12,
+            ([0..=2, 2 | 3 | 8, ..], len) => len == 8,
+            ([0..=2, 4, ..], len) => len == 20,
+            ([0..=2, 6, ..], len) => len == 32,
+            ([0..=2, 7, ..], len) => matches!(len, 12 | 24),
+            ([0..=2, 9..=11, ..], len) => len >= 16,
+            _ => false,
+        })
     }),
     ("rsocket", |frames| {
         // A frame SETUP of version 1.0, on stream 0.
@@ -344,9 +360,39 @@ fn is_modbus(frame: &[u8]) -> bool {
         1..=4 => data.len() == 4 || counted(0),
         5 | 6 => data.len() == 4,
         15 | 16 => data.len() == 4 || counted(4),
-        0x81..=0x98 => data.len() == 1,
+        0x81..=0xab => data.len() == 1,
+        // The identification of a device.
+        43 => matches!(data, [13 | 14, _, ..]),
         _ => false,
     }
+}
+
+/// A request, a version, a list of references, a pack, or a marker after one of them.
+fn is_git(frames: &[&[u8]]) -> bool {
+    const LINES: [&[u8]; 12] = [
+        b"git-upload-pack ",
+        b"git-receive-pack ",
+        b"# service=git-",
+        b"version ",
+        b"command=",
+        b"want ",
+        b"have ",
+        b"ACK ",
+        b"NAK",
+        b"ERR ",
+        b"unpack ",
+        b"done",
+    ];
+    let is_line = |line: &[u8]| {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        LINES.iter().any(|start| line.starts_with(start))
+            // The name of an object.
+            || (matches!(digits, 40 | 64) && line.get(digits) == Some(&b' '))
+            // The pack, progress, or an error.
+            || matches!(line, [1..=3, _, ..])
+    };
+    let mut lines = frames.iter().map(|frame| &frame[4..]).filter(|line| !line.is_empty());
+    lines.next().is_some_and(is_line)
 }
 
 /// A packet type with its flags, and what it has at least; a message has a topic.
@@ -380,6 +426,10 @@ fn is_mysql(frames: &[&[u8]]) -> bool {
     numbered
         || match frames[0] {
             [_, _, _, 0, 10, b'3'..=b'9' | b'1', b'.' | b'0'..=b'9', ..] => true,
+            // An error has a number from 1000 on, and says what it is.
+            [_, _, _, _, 0xff, _, 3..=0x1f, text @ ..] => {
+                text.len() > 8 && text.iter().all(|byte| (b' '..=b'~').contains(byte))
+            }
             [_, _, _, 0, 3, query @ ..] => {
                 !query.is_empty() && query.iter().all(|&byte| byte >= b' ' || byte == b'\n')
             }

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
+use crate::wire::packed;
 use crate::wire::shape::is_bitcoin;
+use crate::wire::structure::{self, TlsRecord};
+use crate::wire::text::{has_byte_order_mark, is_utf16};
 
 /// Another protocol, or a kind of data, that its first bytes show.
 ///
@@ -111,6 +114,12 @@ const RPC: Known =
     known("ONC RPC (such as NFS)", "its lengths have a flag in the top bit, which no layout has");
 const DCE_RPC: Known = known("DCE/RPC", OTHER_PORT);
 const DNP3: Known = known("DNP3", "its checksums inside each message are in no layout");
+const MODBUS_RTU: Known = known(
+    "Modbus RTU, which is for serial lines",
+    "its messages have no length: choose Modbus TCP there",
+);
+const STUN: Known = known("STUN or TURN", OTHER_PORT);
+const TAR: Known = known("a tar archive", UNFRAMED);
 const X11: Known = known("an X11 client", OTHER_PORT);
 const ZEROMQ: Known = known("ZeroMQ", "its frames are in no layout");
 const RTMP: Known = known("RTMP", OTHER_PORT);
@@ -185,16 +194,28 @@ const SIGNATURES: &[(&[u8], Known)] = &[
     (b"GIF8", known("a GIF image", UNFRAMED)),
     (b"Obj\x01\x04", known("an Avro file", UNFRAMED)),
     (b"BZh91AY&SY", known("bzip2 data", UNFRAMED)),
+    (b"7z\xbc\xaf\x27\x1c", known("a 7z archive", UNFRAMED)),
+    (b"Rar!\x1a\x07", known("a RAR archive", UNFRAMED)),
+    (b"PK\x05\x06", known("an empty zip archive", UNFRAMED)),
+    (b"!<arch>\n", known("an ar archive (such as a Debian package)", UNFRAMED)),
+    (b"\xff\x06\0\0sNaPpY", known("Snappy data", UNFRAMED)),
+    (b"\x1a\x45\xdf\xa3", known("Matroska or WebM video", UNFRAMED)),
+    (b"OggS\0\x02", known("Ogg audio or video", UNFRAMED)),
+    (b"fLaC\0\0\0\x22", known("FLAC audio", UNFRAMED)),
+    (b"II*\0", known("a TIFF image", UNFRAMED)),
+    (b"MM\0*", known("a TIFF image", UNFRAMED)),
+    (b"\0asm\x01\0\0\0", known("a WebAssembly program", UNFRAMED)),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", known("an old Office document", UNFRAMED)),
+    (b"\x89HDF\r\n\x1a\n", known("an HDF5 file", UNFRAMED)),
+    (b"\x93NUMPY", known("a NumPy array", UNFRAMED)),
+    (b"PAR1\x15", known("a Parquet file", UNFRAMED)),
+    (b"bplist00", known("a binary property list", UNFRAMED)),
+    (b"NTLMSSP\0", known("NTLM", OTHER_PORT)),
+    (b"NBDMAGIC", known("NBD (network block devices)", OTHER_PORT)),
+    (b"REDQ\x02\0\0\0", known("SPICE", OTHER_PORT)),
+    (b"FINS\0\0", known("Omron FINS", "the layout h4:u32be reads it")),
+    (b"\x50\0\0\xff\xff\x03\0", known("Mitsubishi SLMP (MELSEC)", "the layout h7:u16le reads it")),
 ];
-
-/// The magic number of pcapng is the same in both byte orders, and stands before a length.
-fn is_pcapng(start: &[u8]) -> bool {
-    matches!(
-        start,
-        [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x1a, 0x2b, 0x3c, 0x4d, ..]
-            | [0x0a, 0x0d, 0x0d, 0x0a, _, _, _, _, 0x4d, 0x3c, 0x2b, 0x1a, ..]
-    )
-}
 
 /// What the first line starts with, and what is in it.
 const LINES: &[(&str, &str, Known)] = &[
@@ -227,9 +248,11 @@ impl Known {
     /// Returns what the first bytes of a stream show, if they show it.
     pub fn find(start: &[u8]) -> Option<Known> {
         let by_bytes = SIGNATURES.iter().find(|(signature, _)| {
-            // If the stream is a short prefix only, four bytes of a signature are enough.
+            // If the stream is a short prefix only, four bytes of a signature are enough, but not four line ends.
             let shared = signature.len().min(start.len());
-            shared >= signature.len().min(4) && signature[..shared] == start[..shared]
+            shared >= signature.len().min(4)
+                && signature[..shared] == start[..shared]
+                && start[..shared] != *b"\r\n\r\n"
         });
         let by_line = || {
             // A line without its end is one if it is text.
@@ -244,6 +267,11 @@ impl Known {
             LINES.iter().find(fits).map(|(_, _, known)| *known)
         };
         by_bytes.map(|(_, known)| *known).or_else(by_line).or_else(|| by_structure(start))
+    }
+
+    /// Returns whether it is data that should have a length before it.
+    pub(crate) fn is_unframed(&self) -> bool {
+        self.advice == UNFRAMED
     }
 
     /// Returns whether it is the header of a load balancer, which a server takes with
@@ -262,281 +290,53 @@ impl Known {
     }
 }
 
+/// Returns whether a stream that starts with these bytes is one of something.
+type IsOne = fn(&[u8]) -> bool;
+
+/// What has no fixed first bytes, but a structure; what is more particular precedes what is less.
+const STRUCTURES: &[(IsOne, Known)] = &[
+    (structure::is_ssl2, TLS_HANDSHAKE),
+    (structure::is_redis, REDIS),
+    (structure::is_syslog, SYSLOG),
+    (structure::is_json, JSON),
+    (structure::is_telnet, TELNET),
+    (structure::is_socks5, SOCKS5),
+    (structure::is_socks4, SOCKS4),
+    (structure::is_web_socket, WEB_SOCKET),
+    (structure::is_thrift, THRIFT),
+    (is_bitcoin, BITCOIN),
+    (structure::is_pickle, PICKLE),
+    (structure::is_git, GIT),
+    (structure::is_pcapng, CAPTURE),
+    (structure::is_postgres, POSTGRES),
+    (structure::is_onc_rpc, RPC),
+    (structure::is_dce_rpc, DCE_RPC),
+    (structure::is_dnp3, DNP3),
+    (structure::is_modbus_rtu, MODBUS_RTU),
+    (structure::is_stun, STUN),
+    (structure::is_x11, X11),
+    (structure::is_zeromq, ZEROMQ),
+    (structure::is_rtmp, RTMP),
+    (structure::is_lumberjack, LUMBERJACK),
+    (structure::is_riff, RIFF),
+    (structure::is_tar, TAR),
+    (structure::is_mqtt, MQTT),
+    (structure::is_mysql, MYSQL),
+    (packed::is_message_pack, MESSAGE_PACK),
+    (packed::is_cbor, CBOR),
+    (has_byte_order_mark, WITH_BOM),
+    (is_utf16, UTF_16),
+];
+
 /// Recognises what has no fixed first bytes, but a structure.
 fn by_structure(start: &[u8]) -> Option<Known> {
-    let found = tls(start)
-        .or_else(|| is_ssl2(start).then_some(TLS_HANDSHAKE))
-        .or_else(|| is_redis(start).then_some(REDIS))
-        .or_else(|| is_syslog(start).then_some(SYSLOG))
-        .or_else(|| is_json(start).then_some(JSON))
-        .or_else(|| is_telnet(start).then_some(TELNET))
-        .or_else(|| is_socks5(start).then_some(SOCKS5))
-        .or_else(|| is_socks4(start).then_some(SOCKS4))
-        .or_else(|| is_web_socket(start).then_some(WEB_SOCKET))
-        .or_else(|| is_thrift(start).then_some(THRIFT))
-        .or_else(|| is_bitcoin(start).then_some(BITCOIN))
-        .or_else(|| is_pickle(start).then_some(PICKLE))
-        .or_else(|| is_git(start).then_some(GIT))
-        .or_else(|| is_pcapng(start).then_some(CAPTURE))
-        .or_else(|| is_postgres(start).then_some(POSTGRES))
-        .or_else(|| is_onc_rpc(start).then_some(RPC))
-        .or_else(|| is_dce_rpc(start).then_some(DCE_RPC))
-        .or_else(|| is_dnp3(start).then_some(DNP3))
-        .or_else(|| is_x11(start).then_some(X11))
-        .or_else(|| matches!(start, [0xff, _, _, _, _, _, _, _, 0 | 1, 0x7f, ..]).then_some(ZEROMQ))
-        .or_else(|| is_rtmp(start).then_some(RTMP))
-        .or_else(|| is_lumberjack(start).then_some(LUMBERJACK))
-        .or_else(|| {
-            matches!(start, [b'R', b'I', b'F', b'F', _, _, _, _, b'A'..=b'W', _, _, _, ..])
-                .then_some(RIFF)
-        })
-        .or_else(|| is_mqtt(start).then_some(MQTT))
-        .or_else(|| is_mysql(start).then_some(MYSQL))
-        .or_else(|| is_message_pack(start).then_some(MESSAGE_PACK))
-        .or_else(|| is_cbor(start).then_some(CBOR));
-    found.or_else(|| text_of_other_encoding(start))
-}
-
-/// A record: its type, the version 3.0 to 3.4, and a length that a record can have.
-fn tls(start: &[u8]) -> Option<Known> {
-    let &[kind @ 0x14..=0x17, 3, version @ 0..=4, high, ref rest @ ..] = start else { return None };
-    let length = rest.first().map(|&low| usize::from(high) << 8 | usize::from(low));
-    let possible = match (length, kind) {
-        // The first four bytes could be a length in themselves.
-        (None, 0x16) => version > 0 && high <= 0x48,
-        (None, _) => version > 0 && high == 0,
-        (Some(length), 0x14) => length == 1,
-        (Some(length), 0x15) => length == 2 || (16..=64).contains(&length),
-        // A handshake that is not encrypted is a hello at first.
-        (Some(length), 0x16) => {
-            (4..=18432).contains(&length) && rest.get(1).is_none_or(|kind| matches!(kind, 0..=24))
-        }
-        (Some(length), _) => (1..=18432).contains(&length),
-    };
-    possible.then_some(match kind {
-        0x16 => TLS_HANDSHAKE,
-        0x15 => TLS_ALERT,
-        _ => TLS_DATA,
-    })
-}
-
-/// The hello of SSL 2, with which old clients offer newer versions, too.
-fn is_ssl2(start: &[u8]) -> bool {
-    let [0x80..=0xff, _, kind, rest @ ..] = start else { return false };
-    *kind == 1
-        && matches!(rest, [3, 0..=3, 0, ciphers, ..] | [0, 2, 0, ciphers, ..] if ciphers % 3 == 0)
-}
-
-/// An array of bulk strings, as clients send commands.
-fn is_redis(start: &[u8]) -> bool {
-    let Some(rest) = start.strip_prefix(b"*") else { return false };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (1..=6).contains(&digits) && rest[digits..].starts_with(b"\r\n$")
-}
-
-/// A priority in angle brackets, and then the time or the version.
-fn is_syslog(start: &[u8]) -> bool {
-    let Some(rest) = start.strip_prefix(b"<") else { return false };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    (1..=3).contains(&digits)
-        && matches!(rest[digits..], [b'>', next, ..] if next.is_ascii_alphanumeric())
-}
-
-/// An object or a list, and then what can be in it.
-fn is_json(start: &[u8]) -> bool {
-    let trimmed = start.trim_ascii_start();
-    let inside = |bytes: &[u8]| bytes.trim_ascii_start().first().copied();
-    match trimmed.split_first() {
-        Some((b'{', rest)) => matches!(inside(rest), Some(b'"' | b'}')),
-        Some((b'[', rest)) => matches!(inside(rest), Some(b'{' | b'"' | b'[')) && rest.len() >= 3,
-        _ => false,
-    }
-}
-
-/// Two options are negotiated, or the user has interrupted.
-fn is_telnet(start: &[u8]) -> bool {
-    matches!(
-        start,
-        [0xff, 0xfb..=0xfe, 0..=0x31, 0xff, 0xfa..=0xfe, ..] | [0xff, 0xf4, 0xff, 0xfd, 6, ..]
-    ) || matches!(start, [0xff, 0xfb..=0xfe, 0..=0x31])
-}
-
-/// The methods of authentication, and no more: the client waits for the choice.
-fn is_socks5(start: &[u8]) -> bool {
-    let [5, count @ 1..=8, methods @ ..] = start else { return false };
-    methods.len() == usize::from(*count) && methods.iter().all(|method| matches!(method, 0..=2))
-}
-
-/// A request to connect, with the user's name up to a zero, and the server's if its address is 0.0.0.x.
-fn is_socks4(start: &[u8]) -> bool {
-    let [4, 1 | 2, _, _, address @ .., 0] = start else { return false };
-    let Some((address, names)) = address.split_at_checked(4) else { return false };
-    let has_name = matches!(address, [0, 0, 0, 1..=0xff]);
-    let mut names = names.split(|&byte| byte == 0);
-    names.clone().count() == 1 + usize::from(has_name)
-        && names.all(|name| name.iter().all(u8::is_ascii_graphic))
-}
-
-/// The version of the protocol and the user, or a request for encryption.
-fn is_postgres(start: &[u8]) -> bool {
-    matches!(start, [0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f | 0x30])
-        || matches!(start, [0, 0, _, _, 0, 3, 0 | 2, 0, b'u', b's', b'e', b'r', 0, ..])
-}
-
-/// A call in one fragment: its number, the type, and the version of the protocol.
-fn is_onc_rpc(start: &[u8]) -> bool {
-    matches!(start, [0x80, 0, _, _, _, _, _, _, 0, 0, 0, 0, 0, 0, 0, 2, ..])
-}
-
-/// The version, the type, the representation of data, and the length of all.
-fn is_dce_rpc(start: &[u8]) -> bool {
-    let [5, 0 | 1, 0..=19, _, 0x10, 0, 0, 0, low, high, ..] = start else { return false };
-    start.len() >= usize::from(*high) << 8 | usize::from(*low)
-}
-
-/// A header with its checksum.
-fn is_dnp3(start: &[u8]) -> bool {
-    let [5, 0x64, 5..=255, _, _, _, _, _, low, high, ..] = start else { return false };
-    let mut crc = 0u16;
-    for byte in &start[..8] {
-        crc ^= u16::from(*byte);
-        for _ in 0..8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ 0xa6bc } else { crc >> 1 };
-        }
-    }
-    (!crc).to_le_bytes() == [*low, *high]
-}
-
-/// The byte order, the version of the protocol, and the lengths of what proves who it is.
-fn is_x11(start: &[u8]) -> bool {
-    let (name, data) = match start {
-        [b'l', 0, 11, 0, 0, 0, name, 0, data, 0, 0, 0, ..] => (name, data),
-        [b'B', 0, 0, 11, 0, 0, 0, name, 0, data, 0, 0, ..] => (name, data),
-        _ => return false,
-    };
-    let padded = |length: &u8| usize::from(*length).next_multiple_of(4);
-    start.len() == 12 + padded(name) + padded(data)
-}
-
-/// The version, a time, four zeros, and as many random bytes as the handshake has.
-fn is_rtmp(start: &[u8]) -> bool {
-    matches!(start, [3, _, _, _, _, 0, 0, 0, 0, ..]) && start.len() >= 1537
-}
-
-/// The size of a window, and then the first frame of it.
-fn is_lumberjack(start: &[u8]) -> bool {
-    matches!(start, [b'1' | b'2', b'W', 0, 0, _, _, b'1' | b'2', b'C' | b'D' | b'J', ..])
-}
-
-/// One whole frame with a short text, masked as clients do.
-fn is_web_socket(start: &[u8]) -> bool {
-    let [0x81, length @ 0x81..=0xfd, a, b, c, d, masked @ ..] = start else { return false };
-    let mask = [a, b, c, d];
-    let text: Vec<u8> = masked.iter().zip(mask.into_iter().cycle()).map(|(x, y)| x ^ y).collect();
-    masked.len() == usize::from(length & 0x7f) && is_plain_text(&text)
-}
-
-/// The version and the type of a call, and its name.
-fn is_thrift(start: &[u8]) -> bool {
-    let [0x80, 1, 0, 1..=4, 0, 0, 0, length @ 1..=100, rest @ ..] = start else { return false };
-    rest.get(..usize::from(*length)).is_some_and(|name| name.iter().all(u8::is_ascii_graphic))
-}
-
-/// The version, and for newer ones a frame; it ends with a full stop.
-fn is_pickle(start: &[u8]) -> bool {
-    matches!(start, [0x80, 4 | 5, 0x95, _, _, _, _, _, 0, 0, 0, .., b'.'])
-        || matches!(start, [0x80, 2 | 3, b']' | b'}' | b'(' | b'X' | b'c', b'q', 0, .., b'.'])
-}
-
-/// The length of a line, and a service of git.
-fn is_git(start: &[u8]) -> bool {
-    let Some((length, line)) = start.split_at_checked(4) else { return false };
-    let services: [&[u8]; 3] = [b"git-upload-pack ", b"git-receive-pack ", b"# service=git-"];
-    length.iter().all(u8::is_ascii_hexdigit)
-        && services.iter().any(|service| line.starts_with(service))
-}
-
-/// A client's first packet: it names the protocol.
-fn is_mqtt(start: &[u8]) -> bool {
-    let [0x10, length, rest @ ..] = start else { return false };
-    let rest = if *length < 0x80 { rest } else { rest.get(1..).unwrap_or_default() };
-    rest.starts_with(b"\0\x04MQTT") || rest.starts_with(b"\0\x06MQIsdp")
-}
-
-/// The version of the protocol, and that of the server in digits.
-fn is_mysql(start: &[u8]) -> bool {
-    matches!(start, [_, 0, 0, 0, 10, b'3'..=b'9', b'.', b'0'..=b'9', ..])
-}
-
-/// A map or an array whose first item is a word.
-fn is_message_pack(start: &[u8]) -> bool {
-    let [0x81..=0x8f | 0x92..=0x9f, length @ 0xa2..=0xbf, rest @ ..] = start else { return false };
-    is_word(rest, length & 0x1f)
-}
-
-/// A map whose first key is a word.
-fn is_cbor(start: &[u8]) -> bool {
-    let [0xa1..=0xb7, length @ 0x62..=0x77, rest @ ..] = start else { return false };
-    is_word(rest, length & 0x1f)
-}
-
-/// Returns whether these bytes start with a word of this length, and go on.
-fn is_word(bytes: &[u8], length: u8) -> bool {
-    let is_in_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-    bytes.len() > usize::from(length) && bytes[..usize::from(length)].iter().all(is_in_word)
-}
-
-/// Text with a byte order mark, or in UTF-16.
-fn text_of_other_encoding(start: &[u8]) -> Option<Known> {
-    let is_pair = |(high, low): (u8, u8)| high == 0 && is_printable(low);
-    let pairs = |from: usize| start[from..].chunks_exact(2).take(64);
-    let little = |from| pairs(from).all(|pair| is_pair((pair[1], pair[0])));
-    let big = |from| pairs(from).all(|pair| is_pair((pair[0], pair[1])));
-    match start {
-        [0xef, 0xbb, 0xbf, rest @ ..] => is_plain_text(rest).then_some(WITH_BOM),
-        [0xff, 0xfe, ..] if start.len() >= 6 && little(2) => Some(UTF_16),
-        [0xfe, 0xff, ..] if start.len() >= 6 && big(2) => Some(UTF_16),
-        _ if start.len() >= 8 && (little(0) || big(0)) => Some(UTF_16),
-        _ => None,
-    }
-}
-
-fn is_printable(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')
-}
-
-/// Returns whether these bytes are text, as far as they go: at least four characters in UTF-8, or in an encoding
-/// that has letters from 0xc0 on, of which more is asked.
-pub(crate) fn is_text(bytes: &[u8]) -> bool {
-    let sample = &bytes[..bytes.len().min(64)];
-    is_plain_text(sample) || is_8_bit_text(sample)
-}
-
-fn is_plain_text(sample: &[u8]) -> bool {
-    let (mut shown, mut letters) = (0, 0);
-    for chunk in sample.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() && !matches!(c, '\r' | '\n' | '\t') {
-                return false;
-            }
-            shown += 1;
-            letters += usize::from(c.is_alphanumeric());
-        }
-        // The sample may end inside a character, but nothing may follow bytes that are not text.
-        if !chunk.invalid().is_empty() && !sample.ends_with(chunk.invalid()) {
-            return false;
-        }
-    }
-    let has_tail = std::str::from_utf8(sample).is_err_and(|error| error.error_len().is_some());
-    !has_tail
-        && (shown >= 4 || (shown == 3 && sample.ends_with(b"\n")))
-        && (letters > 0 || sample.contains(&b'\n'))
-}
-
-fn is_8_bit_text(sample: &[u8]) -> bool {
-    let (plain, high): (Vec<u8>, Vec<u8>) = sample.iter().partition(|&&byte| is_printable(byte));
-    let separated = plain.iter().filter(|byte| byte.is_ascii_whitespace()).count() >= 2;
-    sample.len() >= 8 && separated && high.iter().all(|&byte| byte >= 0xc0)
+    let tls = structure::tls_record(start).map(|record| match record {
+        TlsRecord::Handshake => TLS_HANDSHAKE,
+        TlsRecord::Alert => TLS_ALERT,
+        TlsRecord::Data => TLS_DATA,
+    });
+    let other = || STRUCTURES.iter().find(|(is, _)| is(start)).map(|(_, known)| *known);
+    tls.or_else(other)
 }
 
 impl fmt::Display for Known {

@@ -5,8 +5,8 @@ use crate::wire::evidence::Evidence;
 use crate::wire::frame::whole_frame;
 use crate::wire::judge::{self, ENOUGH};
 use crate::wire::layout::{Decoded, Layout};
-use crate::wire::signature::is_text;
 use crate::wire::suspect::{Cause, Suspect};
+use crate::wire::text::is_text;
 
 /// How many bytes too many or too few are looked for.
 const STRAY: usize = 8;
@@ -71,22 +71,37 @@ fn extra(evidence: &Evidence<'_>, rest: &[u8], last: &[u8], message: u64) -> Opt
     let suspect = |bytes, cause| Suspect::Extra { message, bytes, cause };
     if !evidence.is_cut && rest.len() <= STRAY {
         // Nothing follows that would prove it.
-        let cause = cause(last, rest).filter(|cause| *cause != Cause::Unknown)?;
+        let cause = causes(last, rest).next().filter(|cause| match cause {
+            Cause::Unknown => false,
+            // Zeros are in everything.
+            Cause::Nul => is_text(last),
+            _ => true,
+        })?;
         return Some(suspect(rest.len(), cause));
     }
     (1..=STRAY.min(rest.len())).find_map(|more| {
-        let cause = cause(last, &rest[..more])?;
-        let rest = &rest[more..];
-        let is_known = cause != Cause::Unknown;
-        let enough = if is_known { PROVEN.0 } else { PROVEN.1 };
-        let each = |more| resume(evidence, rest, |_, _| Some(more), 0, is_known);
-        let bits = match cause {
-            Cause::Characters => resume(evidence, rest, characters, 0, false),
-            Cause::LineEnds => resume(evidence, rest, line_ends, 0, false),
-            Cause::Unknown => each(more).or_else(|| each(0).filter(|&bits| bits >= 2 * enough)),
-            _ => each(more).or_else(|| each(0)),
+        let (stray, rest) = rest.split_at(more);
+        let each =
+            |more, last_may_lack_it| resume(evidence, rest, |_, _| Some(more), 0, last_may_lack_it);
+        let is_proven = |cause: &Cause| {
+            let enough = match cause {
+                // Small numbers look like lengths, and are full of zeros. Text is not.
+                Cause::Unknown if !is_text(last) => 2 * PROVEN.1,
+                Cause::Unknown => PROVEN.1,
+                Cause::LineFeed | Cause::CrLf if is_text(last) => ENOUGH,
+                _ => PROVEN.0,
+            };
+            let bits = match cause {
+                Cause::Characters => resume(evidence, rest, characters, 0, false),
+                Cause::LineEnds => resume(evidence, rest, line_ends, 0, false),
+                Cause::Unknown => {
+                    each(more, false).or_else(|| each(0, false).filter(|&bits| bits >= 2 * enough))
+                }
+                _ => each(more, true).or_else(|| each(0, true)),
+            };
+            bits.is_some_and(|bits| bits >= enough)
         };
-        bits.is_some_and(|bits| bits >= enough).then_some(suspect(more, cause))
+        causes(last, stray).find(is_proven).map(|cause| suspect(more, cause))
     })
 }
 
@@ -101,9 +116,12 @@ fn missing(
         let rest = &stream[end - less..];
         let bits = resume(evidence, rest, |_, _| Some(0), less, false)
             .or_else(|| resume(evidence, rest, |_, _| Some(0), 0, false))?;
-        // That many could be the prefix, which is counted.
-        let is_prefix = Some(less) == evidence.layout.width();
-        (bits >= PROVEN.0 && !is_prefix).then_some(Suspect::Missing { message, bytes: less })
+        // What was read of the next prefix is not part of the message.
+        let enough = match is_text(&last[..last.len() - less]) {
+            true => PROVEN.0,
+            false => 2 * PROVEN.0,
+        };
+        (bits >= enough).then_some(Suspect::Missing { message, bytes: less })
     })
 }
 
@@ -125,10 +143,13 @@ fn resume(
             // The last message may be incomplete if more follows.
             return (evidence.is_cut && bits > 0).then_some(bits);
         };
-        let proof = evidence.layout.proof(&rest[..prefix], &[]);
-        let ends = (rest.len() - prefix + 1).ilog2();
-        last = ends.min(proof);
-        bits += proof.saturating_sub(ends);
+        // Zeros are in everything.
+        if rest[prefix..end].iter().any(|&byte| byte != 0) {
+            let proof = evidence.layout.proof(&rest[..prefix], &[]);
+            let ends = (rest.len() - prefix + 1).ilog2();
+            last = ends.min(proof);
+            bits += proof.saturating_sub(ends);
+        }
         rest = match after.get(more(&rest[prefix..], payload)?..) {
             Some(rest) => rest,
             None if last_may_lack_it && after.is_empty() => after,
@@ -157,24 +178,27 @@ fn sizes(layout: Layout, bytes: &[u8], limit: usize) -> Option<(usize, usize)> {
     Some((prefix, payload))
 }
 
-/// Returns why a message is longer than its length says, given its counted bytes and those that follow.
-fn cause(last: &[u8], extra: &[u8]) -> Option<Cause> {
+/// Returns why a message may be longer than its length says, given its counted bytes and those that follow.
+fn causes(last: &[u8], extra: &[u8]) -> impl Iterator<Item = Cause> {
     // What is cut off is the end of the message, so that is counted, too.
     let count = |is: &dyn Fn(&u8) -> bool| last.iter().chain(extra).filter(|byte| is(byte)).count();
     let in_characters = count(&|byte| (0x80..0xc0).contains(byte));
     let is_utf8 = || std::str::from_utf8(&[last, extra].concat()).is_ok();
-    Some(match extra {
-        [] => return None,
-        b"\n" => Cause::LineFeed,
-        b"\r\n" => Cause::CrLf,
-        b"\0" => Cause::Nul,
-        _ if in_characters >= extra.len() && !last.is_empty() && is_utf8() => Cause::Characters,
-        _ if is_utf8()
-            && [last, extra].concat().windows(2).filter(|two| two == b"\r\n").count()
-                == extra.len() =>
-        {
-            Cause::LineEnds
+    let has_more_line_ends = || {
+        let line_ends = [last, extra].concat().windows(2).filter(|two| two == b"\r\n").count();
+        line_ends == extra.len() && is_utf8()
+    };
+    let (first, second) = match extra {
+        [] => (None, None),
+        b"\n" if has_more_line_ends() => (Some(Cause::LineEnds), None),
+        b"\n" => (Some(Cause::LineFeed), None),
+        b"\r\n" => (Some(Cause::CrLf), has_more_line_ends().then_some(Cause::LineEnds)),
+        b"\0" => (Some(Cause::Nul), None),
+        _ if in_characters >= extra.len() && !last.is_empty() && is_utf8() => {
+            (Some(Cause::Characters), None)
         }
-        _ => Cause::Unknown,
-    })
+        _ if has_more_line_ends() => (Some(Cause::LineEnds), None),
+        _ => (Some(Cause::Unknown), None),
+    };
+    first.into_iter().chain(second)
 }

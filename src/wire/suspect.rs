@@ -36,7 +36,9 @@ pub enum Suspect {
     /// Other text without a length prefix.
     Text {
         /// How it starts.
-        start: Vec<u8>,
+        start: Box<[u8]>,
+        /// How many messages precede it. The last of them may be longer than its length says.
+        after: u64,
     },
     /// Another layout, in which the same bytes are valid.
     Layout {
@@ -147,9 +149,15 @@ impl fmt::Display for Suspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Suspect::Known(known) => known.fmt(f),
-            Suspect::Text { start } => write!(
+            Suspect::Text { start, after: 0 } => write!(
                 f,
                 "this looks like text without a length prefix (\"{}\"): the sender may not be framing",
+                Escaped(start)
+            ),
+            Suspect::Text { start, after } => write!(
+                f,
+                "this looks like text without a length prefix (\"{}\") after message {after}: that message may be longer than \
+                 its length says",
                 Escaped(start)
             ),
             Suspect::Layout { layout, length, preset: Some(preset) } => {

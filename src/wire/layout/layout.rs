@@ -381,6 +381,24 @@ impl Layout {
         }
     }
 
+    /// Returns whether text ends the length, as in `dec/20`.
+    pub(crate) fn ends_length_with_text(self) -> bool {
+        matches!(self.0, Kind::Items(Items { field: Field::Until(_), .. }))
+    }
+
+    /// Returns whether the number in the length is not zero for an empty payload.
+    pub(crate) fn counts_more(self) -> bool {
+        match self.0 {
+            Kind::Items(items) => {
+                matches!(
+                    items.counts,
+                    LengthCounts::Itself | LengthCounts::All | LengthCounts::More(_)
+                )
+            }
+            _ => self.counts_itself(),
+        }
+    }
+
     /// Returns how many bytes a prefix can have, if prefixes are header lines.
     pub(crate) fn longest_lines(self) -> Option<usize> {
         matches!(self.0, Kind::Lsp).then_some(lsp::LONGEST)

@@ -3,6 +3,7 @@
 mod common;
 
 use common::program::{framelet, said};
+use common::unseen::MISTAKES;
 
 const LAYOUTS: [&str; 10] =
     ["u8", "u16be", "u16le", "u24be", "u24le", "u32be", "u32le", "u64be", "u64le", "varint"];
@@ -185,5 +186,17 @@ fn nothing_is_offered_that_would_not_read_what_is_no_such_layout() {
         ("zeros", &[0; 37]),
     ] {
         check(name, stream);
+    }
+}
+
+#[test]
+fn mistakes_that_were_not_seen_before_are_named_or_nothing_is_said() {
+    for &(what, layout, stream, words) in MISTAKES {
+        let said = decode_says(layout, stream);
+        assert!(said.contains(words), "{what}: {said}");
+        let is_named = ["this looks like", "seems to be", "it would be"]
+            .iter()
+            .any(|name| said.contains(name));
+        assert_eq!(is_named, !words.is_empty(), "{what}: {said}");
     }
 }

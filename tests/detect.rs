@@ -9,6 +9,7 @@ use std::io;
 
 use common::openings::openings;
 use common::program::{check, framelet};
+use common::unseen::unseen;
 use common::vectors::folder;
 use common::{Pieces, Step, Tail};
 use framelet::stream::ReadError;
@@ -40,16 +41,27 @@ fn known_cases() -> Vec<Case> {
     all["detect"].as_array().unwrap().iter().map(case).collect()
 }
 
-/// Returns the openings of other protocols, as read in the layouts that are most often expected.
+impl Case {
+    /// A stream that is read in the layouts that are most often expected.
+    fn new(what: &str, bytes: Vec<u8>, names: &[&str]) -> Case {
+        let read_as = ["u32be", "u16be", "u32le", "u8", "varint", "u64be", "u16le", "u32be+self"];
+        Case {
+            what: what.into(),
+            bytes,
+            read_as: read_as.iter().map(|layout| layout.parse().unwrap()).collect(),
+            names: names.iter().map(|&name| name.into()).collect(),
+        }
+    }
+}
+
+/// Returns the openings of other protocols.
 fn other_cases() -> Vec<Case> {
-    let read_as = ["u32be", "u16be", "u32le", "u8", "varint", "u64be", "u16le", "u32be+self"];
-    let case = |of: common::openings::Opening| Case {
-        what: of.what.into(),
-        bytes: of.bytes,
-        read_as: read_as.iter().map(|layout| layout.parse().unwrap()).collect(),
-        names: of.names.iter().map(|&name| name.into()).collect(),
-    };
-    openings().into_iter().map(case).collect()
+    openings().into_iter().map(|of| Case::new(of.what, of.bytes, of.names)).collect()
+}
+
+/// Returns streams that the diagnosis was not written with.
+fn unseen_cases() -> Vec<Case> {
+    unseen().map(|(what, bytes, names)| Case::new(what, bytes.into(), names)).collect()
 }
 
 /// How a stream arrives, and what follows it.
@@ -138,7 +150,7 @@ fn is_right(suspect: &Suspect, case: &Case) -> bool {
 
 #[test]
 fn the_layouts_of_the_openings_read_them() {
-    for case in other_cases() {
+    for case in other_cases().into_iter().chain(unseen_cases()) {
         let is_preset = |name: &str| PRESETS.iter().any(|preset| preset.name == name);
         for layout in case.names.iter().filter(|name| !is_preset(name)) {
             let Ok(layout) = layout.parse() else { continue };
@@ -149,7 +161,7 @@ fn the_layouts_of_the_openings_read_them() {
 
 #[test]
 fn what_other_programs_send_is_named_and_nothing_misleading_is_said() {
-    for (cases, least) in [(known_cases(), 99), (other_cases(), 97)] {
+    for (cases, least) in [(known_cases(), 99), (other_cases(), 97), (unseen_cases(), 97)] {
         for arrival in Arrival::ALL {
             let (tally, misled) = diagnose(&cases, arrival);
             println!("{arrival:?}: {tally:?}");
@@ -161,8 +173,15 @@ fn what_other_programs_send_is_named_and_nothing_misleading_is_said() {
 
 #[test]
 fn a_protocol_is_named_only_where_its_messages_show_it() {
-    let cases = other_cases();
+    let pcep = Case::new("two keep-alives of PCEP", b"\x20\x02\0\x04\x20\x02\0\x04".into(), &[]);
+    let cases: Vec<Case> = other_cases().into_iter().chain(unseen_cases()).chain([pcep]).collect();
     for (what, preset) in [
+        ("two keep-alives of PCEP", None),
+        ("an empty message last, in eight bytes", None),
+        ("MySQL server that refuses a host", Some("mysql")),
+        ("Cassandra server, an empty message first", Some("cassandra")),
+        ("Modbus client that asks for a name", Some("modbus")),
+        ("RPKI router", Some("rpki")),
         ("S7 client", Some("s7")),
         ("S7 answer", Some("s7")),
         ("DICOM", Some("dicom")),
@@ -218,6 +237,16 @@ fn a_packet_capture_is_named_with_a_way_to_a_stream() {
         let words = ["a packet capture", "tshark -r FILE -qz follow,tcp,raw,0"];
         check(&framelet(&["detect"], &capture), 3, &words);
         check(&framelet(&["decode"], &capture), 3, &words);
+    }
+}
+
+/// Numbers are lengths of those that follow by chance, and four digits are a length in git.
+#[test]
+fn columns_of_numbers_and_digits_are_text() {
+    let column: String = (1..=10).map(|number| format!("{number}\n")).collect();
+    let digits = "00000000000000056865\n";
+    for text in [&column, "42 42 42\n", "21.5\n21.6\n21.7\n", digits, "0005686\n"] {
+        check(&framelet(&["detect"], text.as_bytes()), 3, &["this looks like text"]);
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod redis;
 pub(crate) mod resume;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
+pub(crate) mod unseen;
 pub(crate) mod vectors;
 
 use std::collections::VecDeque;

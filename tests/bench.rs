@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::program::{
     FRAMELET, Running, Server, check, docs_show_help_of, frame, framelet, odd_server, read_frame,
@@ -292,19 +292,43 @@ fn empty_frames_between_replies_are_skipped_if_asked_for() {
     }
 }
 
+/// Returns the address of a server that reads nothing, or everything, and sends these bytes over and over, with pauses.
+fn chatter(bytes: &'static [u8], reads: bool) -> String {
+    servers(move |mut stream| {
+        stream.set_nodelay(true).unwrap();
+        if reads {
+            let mut stream = stream.try_clone().unwrap();
+            thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
+        }
+        // Ends by itself, whatever the program does.
+        for _ in 0..500 {
+            if stream.write_all(bytes).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    })
+}
+
 #[test]
-fn heartbeats_are_no_reply_and_do_not_put_off_the_timeout() {
-    let (done, over) = std::sync::mpsc::channel::<()>();
-    let address = odd_server(move |mut stream| {
-        let wait = || {
-            over.recv_timeout(Duration::from_millis(20))
-                .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
-        };
-        while wait() && stream.write_all(&frame(b"")).is_ok() {}
-    });
-    let arguments = ["--echo", "--connections", "1", "--empty", "skip", "--timeout", "300ms"];
-    check(&bench(&address, &arguments), 4, &["no reply came within 300ms"]);
-    drop(done);
+fn what_was_not_asked_for_does_not_put_off_the_timeout() {
+    let brief =
+        ["--connections", "1", "--timeout", "300ms", "--warm-up", "0s", "--count", "100000000"];
+    let check = |address: &str, how: &[&str], words: &str| {
+        let started = Instant::now();
+        check(&bench(address, &[&brief[..], how].concat()), 4, &[words]);
+        assert!(started.elapsed() < Duration::from_secs(9), "until the server gave up");
+    };
+    let skip = ["--echo", "--empty", "skip"];
+    check(&chatter(b"\0\0\0\0", true), &skip, "no reply came within 300ms");
+    check(&chatter(b"\0", true), &skip, "no reply came within 300ms");
+    check(&chatter(b"x", false), &[], "the server took nothing for 300ms");
+    let few = ["--connections", "1", "--timeout", "300ms", "--warm-up", "0s", "--count", "10"];
+    let output = bench(&chatter(b"x", true), &few);
+    self::check(&output, 4, &["not closed by the server within 300ms"]);
+    // Messages that are sent meanwhile do not either.
+    let address = odd_server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
+    check(&address, &["--echo", "--rate", "100"], "no reply came within 300ms");
 }
 
 #[test]

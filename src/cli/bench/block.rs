@@ -33,8 +33,8 @@ pub(super) struct Block {
     heartbeat: Vec<u8>,
 }
 
-/// A position in the endless stream of a repeated block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A position in the endless stream of a repeated block. The order of the fields is that of positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Cursor {
     /// How often the block has been repeated.
     round: u64,

@@ -68,6 +68,8 @@ pub(super) struct Echoing {
     read: Cursor,
     /// How many bytes of a heartbeat were read after that.
     in_heartbeat: usize,
+    /// The furthest that `read` has been: it goes back when what seemed to be a reply is a heartbeat.
+    furthest: Cursor,
     /// The messages without a reply, in order.
     waiting: VecDeque<Waiting>,
     /// How many of them the socket has not begun to take.
@@ -94,6 +96,7 @@ impl Echoing {
             left: share,
             read: begin,
             in_heartbeat: 0,
+            furthest: begin,
             waiting: VecDeque::new(),
             unsent: 0,
             begun: block.begun(begin),
@@ -268,11 +271,16 @@ impl<'a> Echo<'a> {
     }
 
     fn write(&mut self, token: usize, now: Instant) {
-        if let Some(echoing) = &mut self.connections[token] {
+        let Some(echoing) = &mut self.connections[token] else { return };
+        let before = echoing.connection.written;
+        let wrote = echoing.write(self.block, now);
+        // While an earlier reply is awaited, no other message puts off the timeout.
+        let is_next = self.block.frames(before) == self.block.frames(echoing.read);
+        if is_next && echoing.connection.written != before {
             self.tally.moved = now;
-            if let Err(fault) = echoing.write(self.block, now) {
-                self.fail(token, fault);
-            }
+        }
+        if let Err(fault) = wrote {
+            self.fail(token, fault);
         }
     }
 
@@ -291,12 +299,12 @@ impl<'a> Echo<'a> {
             };
             let now = Instant::now();
             last = Some(now);
-            let before = echoing.read;
             let ended = echoing.compare(self.block, &self.buffer[..read])?;
             self.awaited -= ended;
             self.tally.seen += ended;
             // Heartbeats do not put off the timeout.
-            if echoing.read != before {
+            if echoing.read > echoing.furthest {
+                echoing.furthest = echoing.read;
                 self.tally.moved = now;
             }
             for _ in 0..ended {

@@ -142,10 +142,13 @@ impl Traffic for Flood<'_> {
         let mut failed = Vec::new();
         self.ready.retain(|&token| {
             let Some(flooding) = &mut self.connections[token] else { return false };
+            let before = (flooding.connection.written, flooding.half_closed);
             match flooding.write(self.block) {
                 Ok((frames, more)) => {
                     self.tally.seen += frames;
-                    self.tally.moved = now;
+                    if (flooding.connection.written, flooding.half_closed) != before {
+                        self.tally.moved = now;
+                    }
                     flooding.ready = more;
                 }
                 Err(fault) => {
@@ -171,10 +174,13 @@ impl Traffic for Flood<'_> {
             self.ready.push(token);
         }
         if ready.read {
-            self.tally.moved = now;
             match flooding.read(&mut self.buffer, ready.over) {
+                // What the server sends is not asked for, and does not put off the timeout.
                 Ok(false) => {}
-                Ok(true) => self.finish(token),
+                Ok(true) => {
+                    self.tally.moved = now;
+                    self.finish(token);
+                }
                 Err(fault) => self.fail(token, fault),
             }
         }

@@ -10,14 +10,17 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 SYSTEMD=/lib/systemd/systemd
-# What has no place in a container, or would look for hardware.
+# What has no place in a container, would look for hardware, or would change the kernel, which is not its own.
 MASKED='systemd-udevd.service systemd-udev-trigger.service systemd-logind.service systemd-modules-load.service
-    systemd-sysctl.service systemd-tmpfiles-setup-dev.service systemd-remount-fs.service systemd-random-seed.service
-    sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount timers.target'
+    systemd-sysctl.service systemd-tmpfiles-setup.service systemd-tmpfiles-setup-dev.service systemd-remount-fs.service
+    systemd-random-seed.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount
+    sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount
+    dev-hugepages.mount dev-mqueue.mount timers.target'
 
 framelet_binary
 need unshare util-linux
 need nsenter util-linux
+need setpriv util-linux
 need ip iproute2
 need sqlite3 sqlite3
 [ -x "$SYSTEMD" ] || die "$SYSTEMD is needed and was not found (on Debian: apt-get install systemd)"
@@ -30,16 +33,24 @@ work_dir
 # shellcheck disable=SC2016 # the other shell expands them
 BOOT='
     set -e
-    # A directory of its own for cgroups, as a container has.
     root=$1/root
     mount --make-rprivate /
     mount -t tmpfs tmpfs "$1/disk"
     mkdir "$1/disk/upper" "$1/disk/work"
     mount -t overlay -o "lowerdir=/,upperdir=$1/disk/upper,workdir=$1/disk/work" overlay "$root"
     mount -t proc proc "$root/proc"
-    mount --rbind /sys "$root/sys"
-    mount --rbind /dev "$root/dev"
+    mount -t sysfs -o ro sysfs "$root/sys"
     mount -t tmpfs -o mode=755 tmpfs "$root/run"
+    # Not the devices of this machine, where systemd would put its own sockets.
+    mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+    for device in null zero full random urandom tty; do
+        touch "$root/dev/$device"
+        mount --bind "/dev/$device" "$root/dev/$device"
+    done
+    mkdir "$root/dev/pts" "$root/dev/shm"
+    mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+    ln -s pts/ptmx "$root/dev/ptmx"
+    ln -s /proc/self/fd "$root/dev/fd"
     mkdir -p "$root/etc/systemd/system" "$root/etc/framelet"
     # Services that are enabled on this machine are none of the test.
     rm -rf "$root"/etc/systemd/system/*.wants
@@ -58,6 +69,29 @@ BOOT='
         /lib/systemd/systemd --system --unit=basic.target --log-target=journal
 '
 
+# machine: the machine, in control groups of its own, which go when it ends.
+machine() {
+    local groups=() group
+    while read -r group; do
+        group=$group/framelet.$$
+        if mkdir "$group" 2>/dev/null; then
+            groups+=("$group")
+            # Some want settings first, and then stay out of it.
+            printf '%s\n' "$BASHPID" >"$group/cgroup.procs" || true
+        fi
+    done < <(awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts) 2>/dev/null
+    # Ends with this shell, and the machine with it.
+    setpriv --pdeathsig KILL unshare --fork --pid --mount --uts --ipc --net --cgroup --kill-child \
+        bash -c "$BOOT" boot "$WORK" "$FRAMELET" "$ROOT/deploy" "$MASKED" &
+    printf '%s\n' $! >"$WORK/outside"
+    trap 'kill -KILL $! 2>/dev/null' TERM
+    until wait $!; [ $? -le 128 ] || ! kill -0 $! 2>/dev/null; do :; done
+    for group in "${groups[@]}"; do
+        printf '%s\n' "$BASHPID" >"${group%/*}/cgroup.procs"
+        find "$group" -depth -type d -exec rmdir {} +
+    done 2>/dev/null
+}
+
 # inside COMMAND...: runs it in the machine.
 inside() {
     limited nsenter -t "$MACHINE" --pid --mount --uts --ipc --net --root --wd \
@@ -65,12 +99,16 @@ inside() {
 }
 
 is_up() { [ "$(inside systemctl is-system-running 2>/dev/null)" = running ]; }
-has_begun() { MACHINE=$(cat "/proc/$machine/task/$machine/children" 2>/dev/null) && [ -n "$MACHINE" ]; }
+has_begun() {
+    local outside
+    outside=$(cat "$WORK/outside" 2>/dev/null) &&
+        MACHINE=$(cat "/proc/$outside/task/$outside/children" 2>/dev/null) && [ -n "$MACHINE" ]
+}
 
 mkdir "$WORK/root" "$WORK/disk"
-start machine unshare --fork --pid --mount --uts --ipc --net --cgroup --kill-child \
-    bash -c "$BOOT" boot "$WORK" "$FRAMELET" "$ROOT/deploy" "$MASKED"
+start machine machine
 machine=$PID
+LAST_SIGNAL[$machine]=TERM
 lib_poll "its first process" "$machine" has_begun || die "no namespaces: $WHY"
 MACHINE=${MACHINE%% *}
 lib_poll "the end of its start" "$machine" is_up || die "systemd does not run in a namespace here: $WHY"
@@ -116,13 +154,11 @@ is_replaced() { local now && now=$(show MainPID) && [ "$now" != "$second" ] && [
 reaches "a server that hangs is replaced" is_replaced
 check "and the next client is served" sent three
 
-# A client is connected and silent.
-inside timeout 60 framelet send 127.0.0.1:4747 --input lines < <(sleep 60) >/dev/null 2>&1 &
-client=$!
+# A client that is connected and silent, until the server ends.
+inside sh -c 'mkfifo /run/silent && exec framelet send 127.0.0.1:4747 --input lines <>/run/silent' >/dev/null 2>&1 &
 is_connected() { [[ $(show StatusText) == "1 of"* ]]; }
 reaches "the status counts a client that is connected" is_connected
 check "it stops" inside systemctl stop framelet@4747.service
-kill "$client" 2>/dev/null || true
 check "in good time and without an error" test "$(show Result) $(show ExecMainStatus)" = "success 0"
 check "its socket still listens, and starts it again" sent four
 check "nothing was lost" test "$(stored)" = $'one\ntwo\nthree\nfour'

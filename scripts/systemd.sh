@@ -20,7 +20,6 @@ MASKED='systemd-udevd.service systemd-udev-trigger.service systemd-logind.servic
 framelet_binary
 need unshare util-linux
 need nsenter util-linux
-need setpriv util-linux
 need ip iproute2
 need sqlite3 sqlite3
 [ -x "$SYSTEMD" ] || die "$SYSTEMD is needed and was not found (on Debian: apt-get install systemd)"
@@ -71,7 +70,8 @@ BOOT='
 
 # machine: the machine, in control groups of its own, which go when it ends.
 machine() {
-    local groups=() group
+    local groups=() group tries
+    set +e
     while read -r group; do
         group=$group/framelet.$$
         if mkdir "$group" 2>/dev/null; then
@@ -80,16 +80,23 @@ machine() {
             printf '%s\n' "$BASHPID" >"$group/cgroup.procs" || true
         fi
     done < <(awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/self/mounts) 2>/dev/null
-    # Ends with this shell, and the machine with it.
-    setpriv --pdeathsig KILL unshare --fork --pid --mount --uts --ipc --net --cgroup --kill-child \
+    unshare --fork --pid --mount --uts --ipc --net --cgroup --kill-child \
         bash -c "$BOOT" boot "$WORK" "$FRAMELET" "$ROOT/deploy" "$MASKED" &
     printf '%s\n' $! >"$WORK/outside"
-    trap 'kill -KILL $! 2>/dev/null' TERM
-    until wait $!; [ $? -le 128 ] || ! kill -0 $! 2>/dev/null; do :; done
+    # The machine ends with the script, however that ends.
+    trap 'kill -KILL $!' TERM
+    while kill -0 $! && kill -0 $$; do sleep 0.1; done 2>/dev/null
+    kill -KILL $! 2>/dev/null
     for group in "${groups[@]}"; do
         printf '%s\n' "$BASHPID" >"${group%/*}/cgroup.procs"
-        find "$group" -depth -type d -exec rmdir {} +
-    done 2>/dev/null
+        # Its processes may still be ending.
+        for ((tries = 0; tries < 50; tries++)); do
+            find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+            [ -d "$group" ] || break
+            sleep 0.1
+        done
+    done
+    kill -0 $$ 2>/dev/null || rm -rf "$WORK"
 }
 
 # inside COMMAND...: runs it in the machine.

@@ -177,6 +177,7 @@ async fn send(desk: &RefCell<Desk>, client: &mut AckClient, len: usize) -> Resul
     match sending.or(cancelled(desk)).await {
         Some(Ok(sent)) => {
             assert_eq!(sent, number);
+            assert!(!desk.borrow().is_finishing, "no message follows the end");
             desk.borrow_mut().sent.push(payload);
         }
         Some(Err(AckError::Encode(_))) => assert!(len > LONGEST),

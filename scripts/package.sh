@@ -365,7 +365,7 @@ END
             rpm --root "$system" --install --nodeps "$rpm" &&
             rpm --root "$system" --verify --nodeps framelet &&
             try_program "$system/usr/bin/framelet" rpm &&
-            rpm --query --requires --package "$rpm" | grep -q '^libc\.so' &&
+            rpm --root "$system" --query --requires --package "$rpm" | grep -q '^libc\.so' &&
             [ -f "$system/usr/lib/systemd/system/framelet@.socket" ] &&
             rpm --root "$system" --erase framelet &&
             [ ! -e "$system/usr/bin/framelet" ]

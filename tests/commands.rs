@@ -16,7 +16,8 @@ use common::program::{
     read_frame, said, terminal, unframe, wait_until,
 };
 use data_encoding::HEXLOWER;
-use framelet::wire::PRESETS;
+use framelet::Layout;
+use framelet::wire::{Hello, JUDGED, PRESETS, SenderId};
 use rustix::process::Signal;
 
 fn send(server: &Server, arguments: &[&str], input: &[u8]) -> Output {
@@ -1174,14 +1175,62 @@ fn detect_reads_a_capture_that_ends_inside_a_message() {
 }
 
 #[test]
+fn detect_finds_the_first_message_of_a_capture_that_is_cut_or_long() {
+    let (short, long) = (numbers(100), frame(&[0xa5; 1000]).repeat(1500));
+    assert!(long.len() > JUDGED);
+    for preamble in [&b"HELLO\r\n"[..], b"\x89MAG\r\n\x1a\n"] {
+        for (messages, is_cut) in [(&short[..short.len() - 1], true), (&long, false)] {
+            let skip = preamble.len();
+            let output = framelet(&["detect"], &[preamble, messages].concat());
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(0), "{said}");
+            let lines = String::from_utf8(output.stdout).unwrap();
+            let command = format!("framelet decode --layout u32be --skip {skip}");
+            assert_eq!(lines.lines().last(), Some(&*command));
+            assert!(said.contains(&format!("{skip} bytes precede the first message")), "{said}");
+            assert_eq!(said.contains("the last message is cut off"), is_cut, "{said}");
+        }
+    }
+}
+
+#[test]
+fn detect_reads_a_stream_that_begins_with_an_empty_message() {
+    for width in [2, 4] {
+        let stream: Vec<u8> = [String::new()]
+            .into_iter()
+            .chain((0..40).map(|number| format!("msg {number}")))
+            .flat_map(|text| frame(text.as_bytes()).split_off(4 - width))
+            .collect();
+        let (first, _) = detected(&stream, &[]);
+        assert!(
+            first.starts_with(&format!("u{}be certain 41 messages in all", 8 * width)),
+            "{first}"
+        );
+    }
+}
+
+#[test]
 fn detect_finds_the_first_message_after_what_precedes_it() {
     let startup = b"\0\0\0\x11\0\x03\0\0user\0me\0\0".to_vec();
     let query = b"Q\0\0\0\x0dselect 1\0X\0\0\0\x04".to_vec();
     let bittorrent = [b"\x13BitTorrent protocol".to_vec(), vec![0xa5; 48]].concat();
+    let two_queries = query.clone();
+    let hello = Hello { sender: SenderId::from_bytes([7; 16]), first: 1 };
+    let hello = hello.encode(Layout::U32BE).unwrap();
     for (preamble, messages, layout) in [
         (b"HELLO\r\n".to_vec(), numbers(100), "u32be"),
         (startup, query, "postgres"),
         (bittorrent, numbers(100), "u32be"),
+        // After a request for encryption, the first message of PostgreSQL comes again.
+        (
+            b"\0\0\0\x08\x04\xd2\x16\x2f\0\0\0\x11\0\x03\0\0user\0me\0\0".to_vec(),
+            two_queries,
+            "postgres",
+        ),
+        // What asks for acknowledgements.
+        (hello, numbers(100), "u32be"),
+        // Of no known kind.
+        (b"\x89MAG\r\n\x1a\n".to_vec(), numbers(100), "u32be"),
     ] {
         let skip = preamble.len();
         let stream = [preamble, messages].concat();

@@ -330,11 +330,22 @@ fn a_file_with_a_proxy_header_is_written_read_and_recognised() {
         check(&framelet(&["decode"], &bytes), 3, &["take it here (--proxy-protocol)"]);
         let bytes = [&header[..], &frame(b"one"), &frame(b"two")].concat();
         let output = framelet(&["detect"], &bytes);
-        let skip = header.len();
-        check(&output, 0, &[&format!("{skip} bytes precede the first message (--skip)")]);
+        check(&output, 0, &[&format!("the PROXY header names {CLIENT}")]);
         let said = String::from_utf8(output.stdout).unwrap();
-        let command = format!("framelet decode --layout u32be --skip {skip}\n");
-        assert!(said.ends_with(&command), "{said}");
+        assert!(said.ends_with("framelet decode --layout u32be --proxy-protocol\n"), "{said}");
+        // As in decode, what is skipped comes after it.
+        let bytes = [&header[..], b"\xff\xfe\xfd", &frame(b"one"), &frame(b"two")].concat();
+        let output = framelet(&["detect", "--skip", "3"], &bytes);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let command = "framelet decode --layout u32be --proxy-protocol --skip 3\n";
+        assert!(said.ends_with(command), "{said}");
+        let output = framelet(&["decode", "--proxy-protocol", "--skip", "3"], &bytes);
+        assert_eq!(output.stdout, b"one\ntwo\n");
+        let words = ["the PROXY header names", "nothing follows what is skipped"];
+        let output = framelet(&["detect"], &header);
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
     for (bytes, words) in [
         (&b"PROXY TCP4 1.2"[..], "ended inside the PROXY header, after 14 bytes"),
@@ -356,7 +367,11 @@ fn detect_judges_what_follows_the_bytes_to_skip() {
     assert!(said.ends_with("framelet decode --layout u32be --skip 3\n"), "{said}");
     let output = framelet(&["detect", "--skip", "3", "--output", "json"], &bytes);
     assert!(String::from_utf8(output.stdout).unwrap().contains("\"skip\":3"));
-    check(&framelet(&["detect", "--skip", "22"], &bytes), 3, &["the input has 21 bytes (--skip)"]);
+    check(
+        &framelet(&["detect", "--skip", "22"], &bytes),
+        3,
+        &["there are only 21 bytes to skip (--skip)"],
+    );
     check(&framelet(&["detect", "--skip", "21"], &bytes), 3, &["nothing to judge"]);
 }
 

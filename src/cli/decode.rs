@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::{BlockingFile, OutputFormat};
-use framelet::net::read_proxy_header;
+use framelet::net::{ProxyHeader, read_proxy_header};
 use framelet::sink::{MessageSink, OutputSink};
 use framelet::stream::ReadError;
 use framelet::wire::EmptyFrames;
@@ -80,7 +80,9 @@ impl Decode {
                 Err(ReadError::Io { error, .. }) => {
                     return Err(cannot_read(self.file.as_deref(), &error));
                 }
-                Err(error) => return Err(Failure::new(Exit::Protocol, flags::of_file(&error))),
+                Err(error) => {
+                    return Err(Failure::new(Exit::Protocol, flags::of_file(self.layout, &error)));
+                }
             }
         }
     }
@@ -89,10 +91,7 @@ impl Decode {
     fn read_proxy_header(&self, input: &mut AssertAsync<BlockingFile>) -> Result<u64, Failure> {
         match block_on(read_proxy_header(input)) {
             Ok(header) => {
-                log::say(match header.peer {
-                    Some(peer) => format!("the PROXY header names {peer}"),
-                    None => "the PROXY header names nobody".into(),
-                });
+                log::say(said(&header));
                 Ok(header.len as u64)
             }
             Err(error) => match error.kind() {
@@ -102,5 +101,13 @@ impl Decode {
                 _ => Err(cannot_read(self.file.as_deref(), &error)),
             },
         }
+    }
+}
+
+/// Says whom a PROXY header names.
+pub(super) fn said(header: &ProxyHeader) -> String {
+    match &header.peer {
+        Some(peer) => format!("the PROXY header names {peer}"),
+        None => "the PROXY header names nobody".into(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod preamble; // what may precede the first message
 
+use std::cmp::Reverse;
 use std::io::{self, Read, Write};
 
 use argh::{ArgsInfo, FromArgs};
@@ -11,7 +12,8 @@ use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 
-use self::preamble::{preamble, proxy_header};
+use self::preamble::{preambles, proxy_header, unknown};
+use super::decode::said;
 use super::exit_code::Exit;
 use super::failure::Failure;
 use super::input::{cannot_read, open_input};
@@ -35,8 +37,32 @@ pub(crate) struct Detect {
     skip: u64,
 }
 
+/// What of the input precedes the bytes that are judged.
+#[derive(Clone, Copy)]
+struct Options {
+    proxy_protocol: bool,
+    /// So many bytes, after the PROXY header.
+    skip: u64,
+}
+
+impl Options {
+    /// Returns how many bytes precede the first message, after the PROXY header.
+    fn skipped(self, found: &Found) -> u64 {
+        self.skip.saturating_add(found.skip as u64)
+    }
+}
+
+/// More than any PROXY header has, in bytes.
+const HEADER: u64 = 8192;
+
 /// So many bits of evidence leave no doubt.
 const CERTAIN: u32 = 32;
+
+/// How much of a stream with a beginning of an unknown kind is searched for the first message, in bytes.
+const SEARCHED: usize = 16 * 1024;
+
+/// So many leave none although many places were tried.
+const BEYOND_CHANCE: u32 = 2 * CERTAIN;
 
 #[derive(Clone, Copy)]
 enum Output {
@@ -53,33 +79,43 @@ fn output(text: &str) -> Result<Output, String> {
 }
 
 impl Detect {
-    pub(crate) fn run(mut self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let (mut bytes, file) = (Vec::new(), self.file.as_deref());
+        let cannot_read = |error| cannot_read(file, &error);
         let mut input = open_input(file)?;
-        let read = io::copy(&mut Read::by_ref(&mut input).take(self.skip), &mut io::sink());
-        let skipped = read.map_err(|error| cannot_read(file, &error))?;
+        let mut start = Vec::new();
+        Read::by_ref(&mut input).take(HEADER).read_to_end(&mut start).map_err(cannot_read)?;
+        let header = proxy_header(&start);
+        let mut rest = &start[header.as_ref().map_or(0, |header| header.len)..];
+        let mut rest = Read::chain(&mut rest, input);
+        if let Some(header) = &header {
+            log::say(said(header));
+        }
+        let skipped = io::copy(&mut Read::by_ref(&mut rest).take(self.skip), &mut io::sink());
+        let skipped = skipped.map_err(cannot_read)?;
         if skipped < self.skip {
-            let message = format!("the input has {} (--skip)", Count(skipped, "byte"));
+            let message = format!("there are only {} to skip (--skip)", Count(skipped, "byte"));
             return Err(Failure::new(Exit::Protocol, message));
         }
-        let most = JUDGED as u64 + 1;
-        let read = input.take(most).read_to_end(&mut bytes);
-        read.map_err(|error| cannot_read(file, &error))?;
-        let header = proxy_header(&bytes);
-        self.skip = self.skip.saturating_add(header as u64);
-        bytes.drain(..header);
+        rest.take(JUDGED as u64 + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+        let options = Options { proxy_protocol: header.is_some(), skip: self.skip };
         let known = Known::find(&bytes);
         let found = Found::in_stream(&bytes, known);
         let text: String = match self.output {
-            Output::Json => found.candidates.iter().map(|of| self.json(&found, of)).collect(),
-            Output::Lines => self.lines(&found),
+            Output::Json => {
+                found.candidates.iter().map(|of| self.json(&found, of, options)).collect()
+            }
+            Output::Lines => self.lines(&found, options),
         };
         let mut stdout = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         stdout.write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
         if let Some(best) = found.candidates.first() {
-            known.iter().for_each(|known| log::say(known.to_string()));
-            if header + found.skip > 0 {
-                let skipped = Count(self.skipped(&found), "byte");
+            // Where it names no layout, it may say that there is none.
+            if best.preset.is_none() || known.is_some_and(|known| known.layout.is_some()) {
+                known.iter().for_each(|known| log::say(known.to_string()));
+            }
+            if found.skip > 0 {
+                let skipped = Count(options.skipped(&found), "byte");
                 log::say(format!("{skipped} precede the first message (--skip)"));
             }
             if !best.is_exact && bytes.len() <= JUDGED {
@@ -89,10 +125,12 @@ impl Detect {
         }
         let judged = match bytes.len() {
             0 => {
-                return Err(Failure::new(
-                    Exit::Protocol,
-                    "there is nothing to judge: the input is empty",
-                ));
+                let why = match start.is_empty() {
+                    true => "the input is empty",
+                    false => "nothing follows what is skipped",
+                };
+                let message = format!("there is nothing to judge: {why}");
+                return Err(Failure::new(Exit::Protocol, message));
             }
             len if len > JUDGED => format!("the first {}", Count(JUDGED as u64, "byte")),
             len => format!("these {}", Count(len as u64, "byte")),
@@ -107,15 +145,13 @@ impl Detect {
         Err(Failure::new(Exit::Protocol, message))
     }
 
-    /// Returns how many bytes of the input precede the first message.
-    fn skipped(&self, found: &Found) -> u64 {
-        self.skip.saturating_add(found.skip as u64)
-    }
-
-    fn command(&self, found: &Found, candidate: &Candidate) -> String {
+    fn command(&self, found: &Found, candidate: &Candidate, options: Options) -> String {
         let mut command = format!("framelet decode --layout {}", candidate.name());
-        if self.skipped(found) > 0 {
-            command += &format!(" --skip {}", self.skipped(found));
+        if options.proxy_protocol {
+            command += " --proxy-protocol";
+        }
+        if options.skipped(found) > 0 {
+            command += &format!(" --skip {}", options.skipped(found));
         }
         match self.file.as_deref() {
             Some(file) => format!("{command} {}", quoted(file)),
@@ -123,22 +159,23 @@ impl Detect {
         }
     }
 
-    fn json(&self, found: &Found, candidate: &Candidate) -> String {
+    fn json(&self, found: &Found, candidate: &Candidate, options: Options) -> String {
         let json = serde_json::json!({
             "layout": candidate.layout.to_string(),
             "preset": candidate.preset.map(|preset| preset.name),
             "messages": candidate.messages,
             "bytes": candidate.bytes,
             "of": found.judged,
-            "skip": self.skipped(found),
+            "proxy_header": options.proxy_protocol,
+            "skip": options.skipped(found),
             "bits": candidate.bits,
-            "command": self.command(found, candidate),
+            "command": self.command(found, candidate, options),
         });
         format!("{json}\n")
     }
 
     /// Returns a line for each candidate, in columns, and then the command that reads the best one.
-    fn lines(&self, found: &Found) -> String {
+    fn lines(&self, found: &Found, options: Options) -> String {
         let Found { candidates, judged, .. } = found;
         let Some(best) = candidates.first() else { return String::new() };
         let width = candidates.iter().map(|of| of.name().len()).max().unwrap_or(0);
@@ -153,7 +190,7 @@ impl Detect {
             let sure = sure(candidate.bits);
             text += &format!("{name:width$}  {sure:8}  {messages} in {part}\n");
         }
-        text + &format!("\n{}\n", self.command(found, best))
+        text + &format!("\n{}\n", self.command(found, best, options))
     }
 }
 
@@ -182,14 +219,41 @@ impl Found {
             return whole;
         }
         // A capture may end anywhere. The next message of a wrong layout is far longer than what is there.
-        let mut cut = find(0, false, CERTAIN);
-        let most = cut.candidates.iter().map(|of| of.bytes).max();
-        cut.candidates.retain(|of| Some(of.bytes) == most);
-        if !cut.candidates.is_empty() {
+        let find_cut = |skip, least| {
+            let mut cut = find(skip, false, least);
+            let most = cut.candidates.iter().map(|of| of.bytes).max();
+            cut.candidates.retain(|of| Some(of.bytes) == most);
+            cut
+        };
+        let reads = |found: &Found| !found.candidates.is_empty();
+        let cut = find_cut(0, CERTAIN);
+        if reads(&cut) {
             return cut;
         }
-        find(preamble(stream).unwrap_or(0), true, CERTAIN)
+        if let Some(found) = preambles(stream).map(|skip| find_cut(skip, CERTAIN)).find(reads) {
+            return found;
+        }
+        let nothing = Found { candidates: Vec::new(), skip: 0, judged: stream.len().min(JUDGED) };
+        let start = &stream[..stream.len().min(SEARCHED)];
+        if known.is_some() || start.iter().all(|&byte| is_text(byte)) {
+            return nothing;
+        }
+        // With so many places to begin, one is more likely to fit by chance.
+        let bits = |skip: usize| {
+            let candidates = judge(&start[skip..], false);
+            candidates.first().map_or(0, |best| best.bits)
+        };
+        let found = unknown(start).map(|skip| (bits(skip), Reverse(skip))).max();
+        match found {
+            Some((BEYOND_CHANCE.., skip)) => find_cut(skip.0, BEYOND_CHANCE),
+            _ => nothing,
+        }
     }
+}
+
+/// Returns whether text in ASCII may have this byte.
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')
 }
 
 /// Returns whether a layout is the one of the protocol that the first bytes show.

@@ -5,12 +5,14 @@
 
 use std::io;
 
+use framelet::Layout;
 use framelet::client::{AckError, AnswerError};
 use framelet::server::ServeError;
 use framelet::stream::ReadError;
 use framelet::tls::TlsError;
 use framelet::wire::{
-    EncodeError, Fault, MAX_PAYLOAD, Plain, ProtocolError, RefusalCode, Suspect, TooLong,
+    EncodeError, Fault, Hello, MAX_PAYLOAD, Plain, ProtocolError, RefusalCode, SenderId, Suspect,
+    TooLong,
 };
 
 /// Returns the advice to append to a log line with this target.
@@ -34,14 +36,28 @@ pub(crate) fn of_stream(error: &ReadError) -> String {
     format!("{error}{}", hint.unwrap_or_else(|| of_length(error).into()))
 }
 
-/// Returns the error of a file, with advice.
-pub(crate) fn of_file(error: &ReadError) -> String {
-    match error.suspect() {
-        Some(Suspect::Known(known)) if known.is_proxy_header() => {
-            format!("{error} (--proxy-protocol)")
-        }
-        _ => of_stream(error),
+/// Returns the error of a file in this layout, with advice.
+pub(crate) fn of_file(layout: Layout, error: &ReadError) -> String {
+    let is_proxy_header =
+        matches!(error.suspect(), Some(Suspect::Known(known)) if known.is_proxy_header());
+    match error {
+        _ if is_proxy_header => format!("{error} (--proxy-protocol)"),
+        ReadError::Protocol(first) if first.at.message == 1 => match hello(layout, &first.prefix) {
+            Some(len) => {
+                let advice =
+                    format!("a client that asks for acknowledgements begins so (--skip {len})");
+                format!("{error}; {advice}")
+            }
+            None => of_stream(error),
+        },
+        error => of_stream(error),
     }
+}
+
+/// Returns the length of what a client begins with that asks for acknowledgements, if this is the beginning of it.
+fn hello(layout: Layout, prefix: &[u8]) -> Option<usize> {
+    let hello = Hello { sender: SenderId::from_bytes([0; 16]), first: 1 }.encode(layout).ok()?;
+    (prefix.len() > 1 && hello.starts_with(prefix)).then_some(hello.len())
 }
 
 /// Returns the error of what a server sends, with advice.

@@ -23,6 +23,10 @@ const ENOUGH_TO_SHOW: u32 = 7;
 /// Text is full of bytes that are lengths by chance.
 const ENOUGH_IN_TEXT: u32 = 30;
 
+/// After an empty message, which is what zeros before anything look like, the others have to leave no doubt, and most of
+/// them must have content: half of each longer length is an empty message, too.
+const ENOUGH_AFTER_ZEROS: u32 = 64;
+
 /// What a frame shows of a protocol is evidence, too, in bits.
 const BY_SHAPE: u32 = 12;
 
@@ -131,6 +135,7 @@ const USUAL: &[&str] = &[
     "h1:u32be",
     "h1:u32le",
     "h1:u24be",
+    "h1:u24le",
     "h1:u16be",
     "h1:u16le",
     "h2:u32be",
@@ -249,7 +254,7 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = TRIED
         .iter()
         .filter_map(|tried| {
-            let Read { candidate: read, frames, beside_zeros, .. } =
+            let Read { candidate: read, frames, few_empty, beside_zeros, .. } =
                 read_frames(tried.layout, bytes, limit)?;
             let (preset, shown, doubt) = match shape::shape(tried.layout, &frames) {
                 Shape::Preset(preset) => (
@@ -268,7 +273,10 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
             let by_letters = is_text && !tried.layout.has_text_length();
             let enough = if by_letters { ENOUGH_IN_TEXT } else { enough };
             // A length of zero first is what zeros before anything look like.
-            let begins = read.first > 0 || counts_more(tried.layout) || preset.is_some();
+            let begins = read.first > 0
+                || (few_empty && bits >= ENOUGH_AFTER_ZEROS)
+                || counts_more(tried.layout)
+                || preset.is_some();
             (begins && bits >= enough).then_some(Candidate { preset, bits, ..read })
         })
         .collect();
@@ -292,6 +300,8 @@ struct Read<'a> {
     frames: Vec<&'a [u8]>,
     /// Those of the bits that are due to the end of the stream.
     exactness: u32,
+    /// Whether few of the messages are empty.
+    few_empty: bool,
     /// Whether it is one message, with zeros beside it that its length does not count.
     beside_zeros: bool,
 }
@@ -301,7 +311,7 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
     let (mut first, mut bits, mut last, mut zeros) = (None, 0, 0, 0);
     let (mut has_content, mut is_text) = (false, true);
     let headers = Adjoining::of(layout);
-    let (mut cuts, mut filled) = (0, 0);
+    let (mut cuts, mut filled, mut empty) = (0, 0, 0);
     let mut beside_zeros = true;
     while !rest.is_empty() {
         let (prefix, payload) = match layout.decode(rest) {
@@ -322,6 +332,7 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
         };
         let (frame, after) = rest.split_at(extent.len);
         let content = extent.payload(frame);
+        empty += usize::from(content.is_empty());
         let proof = layout.proof(&frame[..prefix], &frame[extent.payload_end..]);
         match shows(layout, content, proof) {
             Shows::Length => {
@@ -362,7 +373,7 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
     let cuts_text = cuts > 0 && (cuts == filled || (headers.header > 1 && 2 * cuts >= filled));
     let candidate =
         Candidate { layout, preset: None, messages, bytes, is_exact, first, bits, cuts_text };
-    Some(Read { candidate, frames, exactness, beside_zeros })
+    Some(Read { candidate, few_empty: 8 * empty <= messages, frames, exactness, beside_zeros })
 }
 
 /// What a frame says about its layout.

@@ -1,6 +1,8 @@
 //! What may precede the first message of a stream.
 
-use framelet::net::read_proxy_header;
+use framelet::Layout;
+use framelet::net::{ProxyHeader, read_proxy_header};
+use framelet::wire::{FirstBytes, Hello};
 use futures_lite::future::block_on;
 
 /// First bytes of protocols, and how many bytes precede their first message.
@@ -10,23 +12,44 @@ const PREAMBLES: [(&[u8], usize); 3] =
 /// The longest line that is looked for, in bytes.
 const LINE: usize = 256;
 
-/// Returns how many bytes may precede the first message, if the stream looks like it has such.
-pub(super) fn preamble(stream: &[u8]) -> Option<usize> {
+/// The longest beginning of an unknown kind that is looked for, in bytes.
+const UNKNOWN: usize = 64;
+
+/// Returns how many bytes may precede the first message, the likeliest first, if the stream looks like it has such.
+pub(super) fn preambles(stream: &[u8]) -> impl Iterator<Item = usize> {
     let fixed = PREAMBLES.iter().find(|(start, _)| stream.starts_with(start)).map(|&(_, len)| len);
-    fixed.or_else(|| postgres(stream)).or_else(|| line(stream)).filter(|&len| len < stream.len())
+    let known = fixed.or_else(|| postgres(stream)).or_else(|| hello(stream));
+    known.or_else(|| line(stream)).filter(|&len| len < stream.len()).into_iter()
 }
 
-/// Returns the length of the header that a load balancer has put before the stream, if there is one.
-pub(super) fn proxy_header(stream: &[u8]) -> usize {
-    block_on(read_proxy_header(&mut &stream[..])).map_or(0, |header| header.len)
+/// Returns how many bytes of an unknown kind may precede the first message: none is likelier than the others.
+pub(super) fn unknown(stream: &[u8]) -> impl Iterator<Item = usize> {
+    1..=UNKNOWN.min(stream.len().saturating_sub(1))
 }
 
-/// The first message of a PostgreSQL client has no type, unlike the others: its length, then the version or a request.
+/// Returns the header that a load balancer has put before the stream, if there is one.
+pub(super) fn proxy_header(stream: &[u8]) -> Option<ProxyHeader> {
+    block_on(read_proxy_header(&mut &stream[..])).ok()
+}
+
+/// The first message of a PostgreSQL client has no type, unlike the others: its length, then the version or a request. After
+/// a request for encryption that was declined, it comes again.
 fn postgres(stream: &[u8]) -> Option<usize> {
     let (length, rest) = stream.split_first_chunk::<4>()?;
     let is_first = [&[0, 3, 0, 0], &[4, 210, 22, 47], &[4, 210, 22, 48]];
     is_first.iter().any(|first| rest.starts_with(*first)).then_some(())?;
-    usize::try_from(u32::from_be_bytes(*length)).ok()
+    let len = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let next =
+        if rest.starts_with(&[4, 210]) { stream.get(len..).and_then(postgres) } else { None };
+    Some(len.saturating_add(next.unwrap_or(0)))
+}
+
+/// What a framelet client sends that asks for acknowledgements.
+fn hello(stream: &[u8]) -> Option<usize> {
+    Layout::binary().find_map(|layout| match Hello::decode(layout, stream) {
+        FirstBytes::Hello { len, .. } => Some(len),
+        _ => None,
+    })
 }
 
 /// A greeting.

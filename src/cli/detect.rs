@@ -37,7 +37,7 @@ pub(crate) struct Detect {
     skip: u64,
 }
 
-/// What of the input precedes the bytes that are judged.
+/// The options of decode that pass over what precedes the bytes that are judged.
 #[derive(Clone, Copy)]
 struct Options {
     proxy_protocol: bool,

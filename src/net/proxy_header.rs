@@ -24,7 +24,8 @@ pub struct ProxyHeader {
 ///
 /// # Errors
 ///
-/// Those of the stream; [`InvalidData`](io::ErrorKind::InvalidData) as soon as the bytes cannot be a header;
+/// Those of the stream; [`InvalidData`](io::ErrorKind::InvalidData) if the bytes are no header, which shows with the first wrong
+/// byte of its start, or else at the end of a line of version 1 or of the first 16 bytes of version 2;
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the stream ends inside it.
 ///
 /// # Cancel safety

@@ -326,7 +326,7 @@ pub fn detect(input: &[u8]) {
         is_one_line(&known.to_string());
     }
     let (ended, open) = (judge(input, true), judge(input, false));
-    let rank = |of: &Candidate| (of.is_exact, of.bits);
+    let rank = |of: &Candidate| (of.is_exact, !of.cuts_text, of.bits);
     assert!(open.is_sorted_by(|a, b| rank(a) >= rank(b)));
     // What reads all of it does so whether or not more follows.
     let exact = open.iter().filter(|of| of.is_exact).map(Candidate::name);

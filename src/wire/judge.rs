@@ -79,7 +79,7 @@ pub struct Candidate {
     /// The evidence: that it fits by chance is about as likely as this many tosses of a coin.
     pub bits: u32,
     /// Whether it cuts the text of every message in two, a header and the payload: then its length is too small.
-    pub(crate) cuts_text: bool,
+    pub cuts_text: bool,
 }
 
 impl Candidate {

@@ -1175,6 +1175,15 @@ fn detect_reads_a_capture_that_ends_inside_a_message() {
 }
 
 #[test]
+fn detect_takes_no_more_requests_for_encryption_than_there_are_kinds() {
+    let request = b"\0\0\0\x08\x04\xd2\x16\x2f";
+    for stream in [request.repeat(100_000), b"\0\0\0\0\x04\xd2\x16\x2f".repeat(2)] {
+        let output = framelet(&["detect"], &stream);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{}", said(&output));
+    }
+}
+
+#[test]
 fn detect_finds_the_first_message_of_a_capture_that_is_cut_or_long() {
     let (short, long) = (numbers(100), frame(&[0xa5; 1000]).repeat(1500));
     assert!(long.len() > JUDGED);

@@ -12,7 +12,7 @@ use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 
-use self::preamble::{preambles, proxy_header, unknown};
+use self::preamble::{is_text, preamble, proxy_header, unknown};
 use super::decode::said;
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -230,12 +230,12 @@ impl Found {
         if reads(&cut) {
             return cut;
         }
-        if let Some(found) = preambles(stream).map(|skip| find_cut(skip, CERTAIN)).find(reads) {
+        if let Some(found) = preamble(stream).map(|skip| find_cut(skip, CERTAIN)).filter(reads) {
             return found;
         }
         let nothing = Found { candidates: Vec::new(), skip: 0, judged: stream.len().min(JUDGED) };
         let start = &stream[..stream.len().min(SEARCHED)];
-        if known.is_some() || start.iter().all(|&byte| is_text(byte)) {
+        if known.is_some() || is_text(start) {
             return nothing;
         }
         // With so many places to begin, one is more likely to fit by chance.
@@ -249,11 +249,6 @@ impl Found {
             _ => nothing,
         }
     }
-}
-
-/// Returns whether text in ASCII may have this byte.
-fn is_text(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')
 }
 
 /// Returns whether a layout is the one of the protocol that the first bytes show.

@@ -250,7 +250,7 @@ pub(crate) fn has_lengths_in_text(text: &[u8], limit: usize) -> bool {
 
 fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     let bytes = &bytes[..bytes.len().min(JUDGED)];
-    let is_text = bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'));
+    let is_text = bytes.iter().copied().all(text::is_printable);
     let mut candidates: Vec<Candidate> = TRIED
         .iter()
         .filter_map(|tried| {

@@ -55,7 +55,7 @@ fn is_of_one_alphabet(text: &[char]) -> bool {
         && text.iter().any(char::is_ascii_whitespace)
 }
 
-fn is_printable(byte: u8) -> bool {
+pub(crate) fn is_printable(byte: u8) -> bool {
     matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')
 }
 

@@ -15,11 +15,11 @@ const LINE: usize = 256;
 /// The longest beginning of an unknown kind that is looked for, in bytes.
 const UNKNOWN: usize = 64;
 
-/// Returns how many bytes may precede the first message, the likeliest first, if the stream looks like it has such.
-pub(super) fn preambles(stream: &[u8]) -> impl Iterator<Item = usize> {
+/// Returns how many bytes may precede the first message, if the stream looks like it has such.
+pub(super) fn preamble(stream: &[u8]) -> Option<usize> {
     let fixed = PREAMBLES.iter().find(|(start, _)| stream.starts_with(start)).map(|&(_, len)| len);
     let known = fixed.or_else(|| postgres(stream)).or_else(|| hello(stream));
-    known.or_else(|| line(stream)).filter(|&len| len < stream.len()).into_iter()
+    known.or_else(|| line(stream)).filter(|&len| len < stream.len())
 }
 
 /// Returns how many bytes of an unknown kind may precede the first message: none is likelier than the others.
@@ -32,16 +32,21 @@ pub(super) fn proxy_header(stream: &[u8]) -> Option<ProxyHeader> {
     block_on(read_proxy_header(&mut &stream[..])).ok()
 }
 
-/// The first message of a PostgreSQL client has no type, unlike the others: its length, then the version or a request. After
-/// a request for encryption that was declined, it comes again.
+/// The first message of a PostgreSQL client has no type, unlike the others: its length, then the version. Requests for
+/// encryption may precede it, one of each kind.
 fn postgres(stream: &[u8]) -> Option<usize> {
-    let (length, rest) = stream.split_first_chunk::<4>()?;
-    let is_first = [&[0, 3, 0, 0], &[4, 210, 22, 47], &[4, 210, 22, 48]];
-    is_first.iter().any(|first| rest.starts_with(*first)).then_some(())?;
-    let len = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let next =
-        if rest.starts_with(&[4, 210]) { stream.get(len..).and_then(postgres) } else { None };
-    Some(len.saturating_add(next.unwrap_or(0)))
+    const REQUESTS: [&[u8]; 2] = [&[0, 0, 0, 8, 4, 210, 22, 47], &[0, 0, 0, 8, 4, 210, 22, 48]];
+    let is_request = |stream: &[u8]| REQUESTS.iter().any(|request| stream.starts_with(request));
+    let mut at = 0;
+    while at < 8 * REQUESTS.len() && is_request(&stream[at..]) {
+        at += 8;
+    }
+    match stream[at..].split_first_chunk::<4>() {
+        Some((length, rest)) if rest.starts_with(&[0, 3, 0, 0]) => {
+            usize::try_from(u32::from_be_bytes(*length)).ok()?.checked_add(at)
+        }
+        _ => (at > 0).then_some(at),
+    }
 }
 
 /// What a framelet client sends that asks for acknowledgements.
@@ -55,6 +60,10 @@ fn hello(stream: &[u8]) -> Option<usize> {
 /// A greeting.
 fn line(stream: &[u8]) -> Option<usize> {
     let end = stream.iter().take(LINE).position(|&byte| byte == b'\n')?;
-    let is_text = stream[..end].iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r'));
-    is_text.then_some(end + 1)
+    is_text(&stream[..end]).then_some(end + 1)
+}
+
+/// Returns whether these bytes may be text in ASCII.
+pub(super) fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
 }

@@ -89,13 +89,17 @@ impl Serve {
         if !matches!(bound, Some(Address::Unix(_))) {
             return Ok(());
         }
-        let option = match (self.allow.is_empty(), self.max_per_address) {
-            _ if !self.proxy_from.is_empty() => "--proxy-from",
+        let option = if !self.proxy_from.is_empty() {
+            "--proxy-from"
+        } else if self.proxy_protocol {
             // The header of a load balancer names an address.
-            _ if self.proxy_protocol => return Ok(()),
-            (false, _) => "--allow",
-            (true, Some(_)) => "--max-per-address",
-            (true, None) => return Ok(()),
+            return Ok(());
+        } else if !self.allow.is_empty() {
+            "--allow"
+        } else if self.max_per_address.is_some() {
+            "--max-per-address"
+        } else {
+            return Ok(());
         };
         let message = format!(
             "{option} has no use with a Unix socket, whose peers have no address: --mode and --owner say who \

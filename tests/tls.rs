@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::pipe::pipe;
+use common::pipe::{Pipe, pipe};
 use common::tls::Certificates;
 use framelet::net::{ByteStream, Peer};
 use framelet::server::{Echo, ServeError, Summary};
@@ -17,6 +17,7 @@ use framelet::tls::{TlsAcceptor, TlsConnector, TlsError};
 use framelet::{Address, Client, Framed, Layout, Server};
 use futures_lite::future::{self, block_on};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_rustls::client::TlsStream;
 use futures_rustls::rustls::version::{TLS12, TLS13};
 use rcgen::DnType;
 use smol::Task;
@@ -282,6 +283,19 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
+/// Returns a server's and a client's end of a stream, and how many bytes the server's has read below TLS.
+async fn counted(files: &Certificates) -> (ByteStream, TlsStream<Pipe>, Arc<AtomicUsize>) {
+    let (near, far) = pipe(1 << 20);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let acceptor = acceptor(files);
+    let far = Counted { stream: far, taken: Arc::clone(&taken) };
+    let accepting = acceptor.accept(ByteStream::new(far));
+    let connector = files.other_client(&[&TLS13]);
+    let connecting = connector.connect("localhost".try_into().unwrap(), near);
+    let (accepted, client) = future::zip(accepting, connecting).await;
+    (accepted.unwrap().0, client.unwrap(), taken)
+}
+
 /// What is read ahead stays in memory for as long as the reader waits, beside `--memory`.
 #[test]
 fn a_reader_of_few_bytes_reads_ahead_one_record_at_most() {
@@ -290,15 +304,7 @@ fn a_reader_of_few_bytes_reads_ahead_one_record_at_most() {
     const LONGEST: usize = CONTENT + 2048 + 5;
     let files = Certificates::new();
     block_on(async {
-        let (near, far) = pipe(1 << 20);
-        let taken = Arc::new(AtomicUsize::new(0));
-        let acceptor = acceptor(&files);
-        let far = Counted { stream: far, taken: Arc::clone(&taken) };
-        let accepting = acceptor.accept(ByteStream::new(far));
-        let connector = files.other_client(&[&TLS13]);
-        let connecting = connector.connect("localhost".try_into().unwrap(), near);
-        let (accepted, client) = future::zip(accepting, connecting).await;
-        let (mut server, mut client) = (accepted.unwrap().0, client.unwrap());
+        let (mut server, mut client, taken) = counted(&files).await;
         let before = taken.load(Ordering::Relaxed);
         client.write_all(&[7; RECORDS * CONTENT]).await.unwrap();
         client.flush().await.unwrap();
@@ -318,15 +324,7 @@ fn a_reader_of_many_bytes_reads_whole_records() {
     const CONTENT: usize = 16 * 1024;
     let files = Certificates::new();
     block_on(async {
-        let (near, far) = pipe(1 << 20);
-        let taken = Arc::new(AtomicUsize::new(0));
-        let acceptor = acceptor(&files);
-        let far = Counted { stream: far, taken: Arc::clone(&taken) };
-        let accepting = acceptor.accept(ByteStream::new(far));
-        let connector = files.other_client(&[&TLS13]);
-        let connecting = connector.connect("localhost".try_into().unwrap(), near);
-        let (accepted, client) = future::zip(accepting, connecting).await;
-        let (mut server, mut client) = (accepted.unwrap().0, client.unwrap());
+        let (mut server, mut client, taken) = counted(&files).await;
         let mut before = taken.load(Ordering::Relaxed);
         // It begins with a short record, so that nothing fits by itself.
         for bytes in [&[7; 1000][..], &[7; 31 * CONTENT]] {

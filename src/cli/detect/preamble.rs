@@ -41,9 +41,9 @@ fn postgres(stream: &[u8]) -> Option<usize> {
     while at < 8 * REQUESTS.len() && is_request(&stream[at..]) {
         at += 8;
     }
-    match stream[at..].split_first_chunk::<4>() {
-        Some((length, rest)) if rest.starts_with(&[0, 3, 0, 0]) => {
-            usize::try_from(u32::from_be_bytes(*length)).ok()?.checked_add(at)
+    match stream[at..] {
+        [a, b, c, d, 0, 3, 0, 0, ..] => {
+            usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?.checked_add(at)
         }
         _ => (at > 0).then_some(at),
     }

@@ -89,12 +89,14 @@ fn a_server_that_is_not_there_is_said_while_it_is_waited_for() {
     let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = reserved.local_addr().unwrap();
     drop(reserved);
-    let mut command = Command::new(FRAMELET);
-    command.args(["send", &address.to_string(), "--ack", "--message", "m"]);
-    let running = Running::start(command, b"");
-    running.wait_until_it_says(&format!(
-        "no connection to {address}: connection refused; retrying for 2"
-    ));
+    for more in [&[][..], &["--proxy-protocol", "v2"]] {
+        let mut command = Command::new(FRAMELET);
+        command.args(["send", &address.to_string(), "--ack", "--message", "m"]).args(more);
+        let running = Running::start(command, b"");
+        running.wait_until_it_says(&format!(
+            "no connection to {address}: connection refused; retrying for 2"
+        ));
+    }
 }
 
 #[test]

@@ -92,11 +92,12 @@ impl AckClient {
     {
         let address = address.try_into().map_err(|error| AckError::Address(error.into()))?;
         let server = address.to_string();
+        let options = AckOptions { server_name: options.server_name.or(Some(server)), ..options };
         let connector = move || {
             let address = address.clone();
             async move { address.connect().await }.boxed()
         };
-        AckClient::start(server, Box::new(connector), options).await
+        AckClient::start(Box::new(connector), options).await
     }
 
     /// Does the same over other streams, such as TLS: `connector` makes a new one for each connection.
@@ -142,14 +143,10 @@ impl AckClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let connector = Box::new(move || connector().boxed());
-        AckClient::start("the server".into(), connector, options).await
+        AckClient::start(connector, options).await
     }
 
-    async fn start<S>(
-        server: String,
-        connector: Connector<S>,
-        options: AckOptions,
-    ) -> Result<AckClient, AckError>
+    async fn start<S>(connector: Connector<S>, options: AckOptions) -> Result<AckClient, AckError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -163,7 +160,7 @@ impl AckClient {
         // Checked first, so that an unsuitable layout is reported before anything else happens.
         hello.encode(layout).map_err(AckError::Layout)?;
         let shared = Arc::<Delivery>::default();
-        let driver = Driver::new(Arc::clone(&shared), server, options, sender);
+        let driver = Driver::new(Arc::clone(&shared), options, sender);
         let driver = tasks::spawn(driver.run(connector));
         let resume_from = shared.wait(|state| state.window.as_ref().map(Window::committed)).await?;
         Ok(AckClient {

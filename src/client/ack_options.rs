@@ -31,7 +31,8 @@ use crate::wire::sender_id::SenderId;
 ///     .window(1000)
 ///     .window_bytes(1024 * 1024)
 ///     .retry(Duration::from_secs(60))
-///     .server_timeout(None);
+///     .server_timeout(None)
+///     .server_name("the archive");
 /// let mut client = AckClient::connect(address, options).await?;
 /// assert_eq!(client.send(b"21.5").await?, 41);
 /// client.finish().await?;
@@ -48,6 +49,7 @@ pub struct AckOptions {
     pub(super) server_timeout: Option<Duration>,
     pub(super) layout: Layout,
     pub(super) max_message: Option<usize>,
+    pub(super) server_name: Option<String>,
 }
 
 impl AckOptions {
@@ -123,6 +125,12 @@ impl AckOptions {
     pub fn max_message(self, limit: usize) -> AckOptions {
         AckOptions { max_message: Some(limit), ..self }
     }
+
+    /// Sets what the log calls the server. Default: its address, or `the server` with
+    /// [`AckClient::connect_with`](crate::AckClient::connect_with).
+    pub fn server_name(self, name: impl Into<String>) -> AckOptions {
+        AckOptions { server_name: Some(name.into()), ..self }
+    }
 }
 
 impl Default for AckOptions {
@@ -137,6 +145,7 @@ impl Default for AckOptions {
             server_timeout: Some(Duration::from_secs(10)),
             layout: Layout::U32BE,
             max_message: None,
+            server_name: None,
         }
     }
 }

@@ -86,15 +86,10 @@ enum Disconnected {
 }
 
 impl Driver {
-    pub(super) fn new(
-        shared: Arc<Delivery>,
-        server: String,
-        options: AckOptions,
-        sender: SenderId,
-    ) -> Driver {
+    pub(super) fn new(shared: Arc<Delivery>, options: AckOptions, sender: SenderId) -> Driver {
         Driver {
             shared,
-            server,
+            server: options.server_name.clone().unwrap_or_else(|| "the server".into()),
             options,
             sender,
             disconnected_for: Duration::ZERO,

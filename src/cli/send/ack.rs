@@ -86,11 +86,8 @@ pub(super) async fn run(
     let mut stopped = pin!(stop_signal()?);
     let timeout = send.timeout.0;
     let connecting = async {
-        let proxy = send.proxy_protocol;
-        if tls.is_none() && proxy.is_none() {
-            return Ok(AckClient::connect(address, options).await);
-        }
-        let address = address.clone();
+        let (proxy, address) = (send.proxy_protocol, address.clone());
+        let options = options.server_name(address.to_string());
         let connector = move || {
             let (address, tls) = (address.clone(), tls.clone());
             async move { connect(&address, proxy, tls.as_ref(), timeout).await }

@@ -343,8 +343,8 @@ impl Receiver {
         if !as_before {
             state.enter(phase, since);
         }
-        let announced = self.reader.announced().filter(|_| phase == Phase::InMessage);
-        match announced.and_then(|len| self.falls_behind(len)) {
+        let payload = self.reader.payload_len().filter(|_| phase == Phase::InMessage);
+        match payload.and_then(|len| self.falls_behind(len)) {
             Some(TooSlow { bytes, time }) => {
                 Poll::Ready(Outcome::Read(Box::new(self.reader.give_way(bytes, time))))
             }

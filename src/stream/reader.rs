@@ -10,32 +10,34 @@
 //! - Frames that lie whole in the read buffer are taken from it together, not copied one by one
 //!   ([`Payloads`]).
 
-mod announced; // what is known of what is next
+mod partial_frame; // a frame that is read in steps
+mod preamble; // what precedes the first frame
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use event_listener::EventListener;
-use futures_lite::{AsyncRead, AsyncReadExt, Stream};
+use futures_lite::{AsyncRead, Stream};
 
-use self::announced::{Announced, Preamble};
+use self::partial_frame::{FrameSource, PartialFrame, Stop, bytes_between};
+use self::preamble::Preamble;
 use crate::stream::arrival::{self, Arrival};
-use crate::stream::counted_reader::{CountedReader, FEW};
+use crate::stream::counted_reader::CountedReader;
 use crate::stream::error::ReadError;
-use crate::stream::framing::Framing;
 use crate::stream::inquiry::{Inquiry, Sample};
 use crate::stream::payloads::{Head, Payloads};
-use crate::stream::pool::{Place, Pool, PooledBytes};
+use crate::stream::pool::{Place, Pool};
 use crate::wire::ack::{FirstBytes, Hello};
 use crate::wire::diagnosis::diagnose;
 use crate::wire::error::{Fault, Position, ProtocolError};
 use crate::wire::evidence::{Evidence, SAMPLE};
-use crate::wire::frame::whole_frame;
-use crate::wire::layout::{Decoded, Header, Layout, LimitError};
+use crate::wire::frame::{
+    Run, frames_before_heartbeat, heartbeats, is_heartbeat, whole_frame, whole_frames,
+};
+use crate::wire::layout::{Header, Layout, LimitError};
 use crate::wire::suspect::Suspect;
 
 /// Reads whole messages from a stream of bytes.
@@ -69,17 +71,10 @@ pub struct FrameReader<R> {
     complete: u64,
     /// The offset at which the current frame starts.
     start: u64,
-    /// The prefix of the current frame, then its trailer, as far as they have been taken from the buffer.
-    framing: Framing,
-    /// The decoded prefix of the current frame, once it is complete and valid.
-    announced: Option<Announced>,
-    /// The current payload; its first bytes are those that have arrived. Boxed to keep idle readers small:
-    /// most wait between two messages and have none.
-    payload: Option<Box<PooledBytes>>,
+    /// What has been taken from the buffer of the current frame.
+    partial: PartialFrame,
     /// The place in the line of readers that wait for room; `None` if it does not wait.
     place: Option<Box<Place>>,
-    /// The place in the queue for payload memory; `None` if it does not wait.
-    waiting: Option<EventListener>,
     /// What precedes the first frame. Boxed, since most streams begin with a frame.
     preamble: Option<Box<Preamble>>,
     /// Whether empty frames are heartbeats and not messages.
@@ -151,7 +146,7 @@ impl<R> FrameReader<R> {
     /// ```
     #[must_use]
     pub fn skip(mut self, bytes: u64) -> FrameReader<R> {
-        self.preamble = (bytes > 0).then(|| Box::new(Preamble { got: 0, want: bytes }));
+        self.preamble = (bytes > 0).then(|| Box::new(Preamble::new(bytes)));
         self
     }
 
@@ -188,11 +183,8 @@ impl<R> FrameReader<R> {
             limit,
             complete: 0,
             start: 0,
-            framing: Framing::default(),
-            announced: None,
-            payload: None,
+            partial: PartialFrame::default(),
             place: None,
-            waiting: None,
             preamble: None,
             skips_empty: false,
             ended: false,
@@ -279,9 +271,7 @@ impl<R> FrameReader<R> {
     pub fn into_parts(self) -> (R, Vec<u8>) {
         let mut read_ahead = Vec::new();
         if self.failed.is_none() {
-            read_ahead.extend_from_slice(self.framing.first(self.prefix_got()));
-            read_ahead.extend_from_slice(self.payload_got());
-            read_ahead.extend_from_slice(self.trailer_got());
+            read_ahead = self.partial.parts(self.got()).concat();
             read_ahead.extend_from_slice(self.source.buffered());
         }
         (self.source.into_inner(), read_ahead)
@@ -299,43 +289,35 @@ impl<R> FrameReader<R> {
 
     /// Returns how many bytes are missing from a message that waits for memory, if known.
     pub(crate) fn missing(&self) -> Option<u64> {
-        let announced = self.announced.filter(|_| self.waits_for_memory())?;
-        Some(announced.frame().saturating_sub(self.received() - self.start))
+        let len = self.partial.len().filter(|_| self.waits_for_memory())?;
+        Some(len.saturating_sub(self.received() - self.start))
     }
 
     /// Notes that the rest of the message has arrived in the kernel, so it need not wait for its share of
     /// the memory. Returns whether that is new.
     pub(crate) fn admit(&mut self) -> bool {
-        self.payload.as_mut().is_some_and(|payload| payload.admit())
+        self.partial.admit()
     }
 
     /// Returns whether a message has arrived in part and its next bytes are not in the buffer.
     pub(crate) fn waits_for_bytes(&self) -> bool {
         let here = self.received() - self.start;
-        self.in_message() && self.announced.is_none_or(|announced| here < announced.frame())
+        self.in_message() && self.partial.len().is_none_or(|len| here < len)
     }
 
     /// Returns whether the last read waits for memory and not for its peer.
     pub(crate) fn waits_for_memory(&self) -> bool {
-        self.place.is_some() || self.waiting.is_some()
+        self.place.is_some() || self.partial.waits_for_memory()
     }
 
     /// Returns whether the current message waits for memory that is held for other peers.
     pub(crate) fn starves(&self) -> bool {
-        let lines = self.layout.longest_lines().filter(|_| self.announced.is_none());
-        let starves = match (&self.payload, lines) {
-            (Some(payload), _) => payload.starves(),
-            (None, Some(lines)) => {
-                self.waiting.is_some() && self.source.pool().is_held_by_peers(lines)
-            }
-            (None, None) => false,
-        };
-        self.waits_for_memory() && starves
+        self.waits_for_memory() && self.partial.starves(self.layout, self.source.pool())
     }
 
     /// Returns the length of the current payload, if known.
-    pub(crate) fn announced(&self) -> Option<u64> {
-        self.announced.map(|announced| announced.payload() as u64)
+    pub(crate) fn payload_len(&self) -> Option<u64> {
+        self.partial.payload_len()
     }
 
     /// Ends the stream because others wait for memory and only `bytes` bytes of the current message arrived
@@ -344,8 +326,8 @@ impl<R> FrameReader<R> {
         if let Some(inquiry) = self.take_inquiry() {
             return self.conclude(inquiry);
         }
-        let want = self.announced.map_or(0, Announced::frame);
-        self.protocol_error(Fault::Slow { got: self.got(), want, bytes, time })
+        let (got, want) = (self.got() as u64, self.partial.len().unwrap_or_default());
+        self.protocol_error(Fault::Slow { got, want, bytes, time })
     }
 
     /// Ends the stream because the current message took too long. Returns the error, which says how much of it
@@ -378,44 +360,19 @@ impl<R> FrameReader<R> {
         if let Some(&Preamble { got, want }) = self.unfinished_preamble() {
             return self.bad_preamble(Fault::TimedOut { got, want: Some(want), timeout });
         }
-        let want = self.announced.map(Announced::frame);
-        self.protocol_error(Fault::TimedOut { got: self.got(), want, timeout })
+        let (got, want) = (self.got() as u64, self.partial.len());
+        self.protocol_error(Fault::TimedOut { got, want, timeout })
     }
 
-    /// Returns how many bytes of the current frame have arrived.
-    fn got(&self) -> u64 {
-        self.source.offset() - self.start
-    }
-
-    /// Returns how many bytes of the current frame have arrived after its first `start`.
-    fn got_after(&self, start: usize) -> usize {
-        // Cannot fail: no frame is longer than memory.
-        usize::try_from(self.got()).map_or(0, |got| got.saturating_sub(start))
-    }
-
-    /// Returns how many bytes of the current prefix have arrived.
-    fn prefix_got(&self) -> usize {
-        self.announced.map_or_else(|| self.got_after(0), Announced::prefix)
-    }
-
-    /// Returns the part of the current payload that has arrived.
-    fn payload_got(&self) -> &[u8] {
-        let (Some(payload), Some(announced)) = (&self.payload, self.announced) else { return &[] };
-        &payload[..self.got_after(announced.prefix()).min(announced.payload())]
-    }
-
-    /// Returns the part of the current trailer that has arrived.
-    fn trailer_got(&self) -> &[u8] {
-        let Some(announced) = self.announced else { return &[] };
-        let (prefix, payload) = (announced.prefix(), announced.payload());
-        &self.framing.first(prefix + self.got_after(prefix + payload))[prefix..]
+    /// Returns how many bytes of the current frame have been taken from the buffer.
+    fn got(&self) -> usize {
+        bytes_between(self.start, self.source.offset())
     }
 
     /// Counts complete messages; the next one starts here.
     fn completed(&mut self, messages: usize) {
         self.complete += messages as u64;
         self.start = self.source.offset();
-        self.announced = None;
     }
 
     /// Returns whether a hello or a non-empty message was read before: then the layout is right.
@@ -442,15 +399,14 @@ impl<R> FrameReader<R> {
     }
 
     fn end_with(&mut self, error: ReadError) -> ReadError {
-        self.payload = None;
-        self.framing = Framing::default();
+        self.partial = PartialFrame::default();
         self.source.drop_buffer();
         self.failed = Some(Box::new(Failed::Finally(error.clone())));
         error
     }
 
     fn io_error(&mut self, error: io::Error) -> ReadError {
-        let got = self.got();
+        let got = self.got() as u64;
         // The bytes of a preamble are in no layout.
         let is_in_frame = got > 0 && self.unfinished_preamble().is_none();
         let suspect = is_in_frame.then(|| self.suspect(&self.sample(), None)).flatten();
@@ -487,7 +443,7 @@ impl<R> FrameReader<R> {
         // A slow stream may still be a valid one.
         let is_wrong = !matches!(fault, Fault::Slow { .. });
         let suspect = is_wrong.then(|| self.suspect(&sample, missing)).flatten();
-        let prefix = self.framing.first(self.prefix_got()).to_vec();
+        let prefix = self.partial.parts(self.got())[0].to_vec();
         let error = ProtocolError { at: self.at(), prefix, fault, suspect };
         self.end_with(ReadError::Protocol(error))
     }
@@ -502,9 +458,9 @@ impl<R> FrameReader<R> {
             return Sample { bytes, is_from_start: true, frame_at, is_cut: false };
         }
         // The part of the failing frame that is in memory, and the rest of the read buffer.
-        let mut bytes = self.framing.first(self.prefix_got()).to_vec();
-        let mut is_cut = false;
-        for part in [self.payload_got(), self.trailer_got(), self.source.buffered()] {
+        let [prefix, payload, trailer] = self.partial.parts(self.got());
+        let (mut bytes, mut is_cut) = (prefix.to_vec(), false);
+        for part in [payload, trailer, self.source.buffered()] {
             bytes.extend_from_slice(&part[..part.len().min(SAMPLE)]);
             is_cut |= part.len() > SAMPLE;
         }
@@ -616,7 +572,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         {
             return Poll::Ready(Ok(Some(Arrival::Heartbeats(heartbeats))));
         }
-        let (mut head, mut whole) = (None, self.whole_frames());
+        let (mut head, mut whole) = (None, self.whole_messages());
         if whole.count == 0 {
             head = match ready!(self.poll_frame(cx))? {
                 Some(Arrival::Messages(frame)) => Some(frame),
@@ -625,7 +581,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 None => return Poll::Ready(Ok(None)),
             };
-            whole = self.whole_frames();
+            whole = self.whole_messages();
         }
         let first = self.complete + 1 - head.iter().len() as u64;
         let (run, from) = match self.skips_empty && self.is_before_heartbeat(whole) {
@@ -743,20 +699,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.under_way() {
             return 0;
         }
-        let (mut frames, mut heartbeats) = (self.source.buffered(), 0);
-        while let Some(extent) = whole_frame(self.layout, self.limit, frames)
-            && extent.is_empty(self.layout, frames)
-        {
-            heartbeats += 1;
-            frames = &frames[extent.len..];
-        }
-        if heartbeats > 0 {
-            self.source.consume(self.source.buffered().len() - frames.len());
+        let heartbeats = heartbeats(self.layout, self.limit, self.source.buffered());
+        if heartbeats.count > 0 {
+            self.source.consume(heartbeats.bytes);
             self.completed(0);
             // They may have to be sent back to a peer that does not read.
             self.source.wait_for_peer();
         }
-        heartbeats
+        heartbeats.count as u64
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.
@@ -786,32 +736,21 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Drops the bytes before the first frame, up to the last of them or the end of the stream.
+    /// Drops the bytes before the first frame.
     fn poll_skip(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        while let Some(preamble) = self.preamble.as_mut().filter(|preamble| !preamble.is_complete())
-        {
-            // Does not wait for memory: none of these bytes is kept.
-            match ready!(self.source.poll_fill_or_few(cx)) {
-                Ok(0) if preamble.got == 0 => {
-                    self.ended = true;
-                    break;
-                }
-                Ok(0) => {
-                    let &mut Preamble { got, want } = &mut **preamble;
-                    let fault = Fault::TruncatedPreamble { got, want };
-                    return Poll::Ready(Err(self.bad_preamble(fault)));
-                }
-                Ok(read) => {
-                    let left = usize::try_from(preamble.want - preamble.got).unwrap_or(usize::MAX);
-                    let skipped = read.min(left);
-                    preamble.got += skipped as u64;
-                    self.source.consume(skipped);
-                    self.start = self.source.offset();
-                }
-                Err(error) => return Poll::Ready(Err(self.io_error(error))),
+        let Some(preamble) = &mut self.preamble else { return Poll::Ready(Ok(())) };
+        let skipped = preamble.poll_skip(cx, &mut self.source);
+        let Preamble { got, want } = **preamble;
+        self.start = self.source.offset();
+        Poll::Ready(match ready!(skipped) {
+            Err(error) => Err(self.io_error(error)),
+            Ok(()) if got == 0 => {
+                self.ended = true;
+                Ok(())
             }
-        }
-        Poll::Ready(Ok(()))
+            Ok(()) if got < want => Err(self.bad_preamble(Fault::TruncatedPreamble { got, want })),
+            Ok(()) => Ok(()),
+        })
     }
 
     /// Returns what is known without a read: whether there is something to process, or the end.
@@ -831,95 +770,29 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.got() > 0
     }
 
-    /// Reads one frame in steps: the prefix, the payload, the trailer.
+    /// Reads one frame in steps.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Arrival<Head>>, ReadError>> {
-        let announced = match self.announced {
-            Some(announced) => announced,
-            None => match ready!(self.poll_prefix(cx))? {
-                Some(announced) => {
-                    // Header lines are never read one byte at a time.
-                    let lines = self.layout.longest_lines().is_some();
-                    self.source.expect(if lines { 0 } else { announced.payload() });
-                    self.framing.shrink();
-                    *self.announced.insert(announced)
-                }
-                None => return Poll::Ready(Ok(None)),
-            },
+        let (start, layout, limit) = (self.start, self.layout, self.limit);
+        let from = FrameSource { source: &mut self.source, start, layout, limit };
+        let head = match ready!(self.partial.poll(cx, from)) {
+            Ok(head) => head,
+            Err(Stop::End) => {
+                self.ended = true;
+                return Poll::Ready(Ok(None));
+            }
+            Err(Stop::Truncated(fault)) => return Poll::Ready(Err(self.protocol_error(fault))),
+            Err(Stop::Wrong(fault)) => return self.poll_fault(cx, fault).map(Err),
+            Err(Stop::Io(error)) => return Poll::Ready(Err(self.io_error(error))),
         };
-        ready!(self.poll_payload(cx, announced))?;
-        ready!(self.poll_trailer(cx, announced))?;
-        let mut payload =
-            self.payload.take().map_or_else(|| self.source.pool().empty(), |boxed| *boxed);
-        payload.hold_for_sink(1);
-        let mut framing = std::mem::take(&mut self.framing);
-        framing.hold_for_sink();
-        let (prefix, trailer) = (announced.prefix(), announced.trailer());
-        let head = Head { framing, prefix, trailer, payload };
-        let is_heartbeat = self.skips_empty && head.is_empty(self.layout);
+        let is_heartbeat = self.skips_empty && head.is_empty(layout);
         self.completed(usize::from(!is_heartbeat));
         Poll::Ready(Ok(Some(match is_heartbeat {
             false => Arrival::Messages(head),
             true => Arrival::Heartbeats(1),
         })))
-    }
-
-    fn poll_prefix(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Announced>, ReadError>> {
-        loop {
-            let got = self.got_after(0);
-            let need = match self.layout.decode(self.framing.first(got)) {
-                Ok(Decoded::Incomplete { need }) => need,
-                Ok(Decoded::Prefix { prefix, payload }) => {
-                    let trailer = self.layout.trailer_len();
-                    let announced = Announced::within(self.limit, prefix, payload, trailer);
-                    if let Some(announced) = announced {
-                        return Poll::Ready(Ok(Some(announced)));
-                    }
-                    let fault = Fault::TooLarge { length: payload, limit: self.limit };
-                    return self.poll_fault(cx, fault).map(Err);
-                }
-                Err(malformed) => {
-                    return self.poll_fault(cx, Fault::Malformed(malformed)).map(Err);
-                }
-            };
-            let more = self.layout.rest_of_prefix(self.framing.first(got), self.source.buffered());
-            let need = need.max(got + more);
-            if need > FEW
-                && let Some(longest) = self.layout.longest_lines()
-            {
-                ready!(self.poll_lines(cx, longest));
-            }
-            // Not `read_exact`: the bytes that have arrived may already be wrong.
-            let rest = &mut self.framing.first_mut(need)[got..];
-            match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
-                Ok(0) if got == 0 => {
-                    self.ended = true;
-                    return Poll::Ready(Ok(None));
-                }
-                Ok(0) => {
-                    let fault = Fault::TruncatedPrefix { got, want: need };
-                    return Poll::Ready(Err(self.protocol_error(fault)));
-                }
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(self.io_error(error))),
-            }
-        }
-    }
-
-    /// Waits for memory for header lines, which may have `longest` bytes.
-    fn poll_lines(&mut self, cx: &mut Context<'_>, longest: usize) -> Poll<()> {
-        if !self.framing.is_counted() {
-            match self.source.pool().poll_charge(cx, &mut self.waiting, longest) {
-                Poll::Ready(charge) => self.framing.count(longest, charge),
-                Poll::Pending => {
-                    self.source.shrink();
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(())
     }
 
     /// Ends the stream with `fault`, after a look at what else arrives: the error stands, but its bytes may say more.
@@ -933,111 +806,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Poll::Ready(self.conclude(inquiry))
     }
 
-    fn poll_payload(
-        &mut self,
-        cx: &mut Context<'_>,
-        announced: Announced,
-    ) -> Poll<Result<(), ReadError>> {
-        let want = announced.payload();
-        loop {
-            let got = self.got_after(announced.prefix());
-            if got >= want {
-                return Poll::Ready(Ok(()));
-            }
-            let payload = self.payload.get_or_insert_with(|| Box::new(self.source.pool().empty()));
-            if got == payload.len() {
-                let coming = self.source.buffered().len();
-                if payload.poll_grow(cx, &mut self.waiting, got, coming, want).is_pending() {
-                    self.source.shrink();
-                    return Poll::Pending;
-                }
-            }
-            let until = payload.len().min(want);
-            let mut read = self.source.read_exact(&mut payload[got..until]);
-            if let Err(error) = ready!(Pin::new(&mut read).poll(cx)) {
-                if !self.source.at_end() {
-                    return Poll::Ready(Err(self.io_error(error)));
-                }
-                let (got, want) = (self.got() - announced.prefix() as u64, want as u64);
-                let fault = Fault::TruncatedPayload { got, want };
-                return Poll::Ready(Err(self.protocol_error(fault)));
-            }
-        }
-    }
-
-    fn poll_trailer(
-        &mut self,
-        cx: &mut Context<'_>,
-        announced: Announced,
-    ) -> Poll<Result<(), ReadError>> {
-        let (start, want) = (announced.prefix() + announced.payload(), announced.trailer());
-        loop {
-            let got = self.got_after(start);
-            if let Err(malformed) = self.layout.check_trailer(self.trailer_got(), start) {
-                return self.poll_fault(cx, Fault::Malformed(malformed)).map(Err);
-            }
-            if got == want {
-                return Poll::Ready(Ok(()));
-            }
-            let around = announced.prefix() + want;
-            let rest = &mut self.framing.first_mut(around)[announced.prefix() + got..];
-            match ready!(Pin::new(&mut self.source).poll_read(cx, rest)) {
-                Ok(0) => {
-                    let fault = Fault::TruncatedTrailer { got, want };
-                    return Poll::Ready(Err(self.protocol_error(fault)));
-                }
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(self.io_error(error))),
-            }
-        }
-    }
-
-    /// Counts the whole frames in the buffer, up to the first incomplete or invalid one.
+    /// Returns the messages that lie whole in the buffer, up to the first incomplete or invalid one, or to a heartbeat.
     #[inline]
-    fn whole_frames(&self) -> Whole {
-        let buffered = self.source.buffered();
-        let mut whole = Whole { count: 0, bytes: 0 };
+    fn whole_messages(&self) -> Run {
         if self.under_way() {
-            return whole;
+            return Run::default();
         }
-        if self.skips_empty {
-            return self.whole_messages();
+        let (layout, limit, buffered) = (self.layout, self.limit, self.source.buffered());
+        match self.skips_empty {
+            false => whole_frames(layout, limit, buffered),
+            true => frames_before_heartbeat(layout, limit, buffered),
         }
-        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..]) {
-            whole.bytes += extent.len;
-            whole.count += 1;
-        }
-        whole
     }
 
-    /// Counts the whole frames in the buffer, up to the first heartbeat as well. It is a loop of its own, so that
-    /// readers to which every frame is a message do not pay for it.
-    #[inline(never)]
-    fn whole_messages(&self) -> Whole {
-        let buffered = self.source.buffered();
-        let mut whole = Whole { count: 0, bytes: 0 };
-        while let Some(extent) = whole_frame(self.layout, self.limit, &buffered[whole.bytes..])
-            && !extent.is_empty(self.layout, &buffered[whole.bytes..])
-        {
-            whole.bytes += extent.len;
-            whole.count += 1;
-        }
-        whole
-    }
-
-    /// Returns whether a heartbeat follows `whole` messages, and perhaps more messages after it.
-    fn is_before_heartbeat(&self, whole: Whole) -> bool {
+    /// Returns whether a heartbeat follows these messages, and perhaps more messages after it.
+    fn is_before_heartbeat(&self, whole: Run) -> bool {
         let rest = &self.source.buffered()[whole.bytes..];
-        whole_frame(self.layout, self.limit, rest)
-            .is_some_and(|extent| extent.is_empty(self.layout, rest))
+        is_heartbeat(self.layout, self.limit, rest)
     }
-}
-
-/// Whole frames at the start of the buffer. No more than two words, which are returned in registers.
-#[derive(Clone, Copy)]
-struct Whole {
-    count: usize,
-    bytes: usize,
 }
 
 impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {

@@ -120,6 +120,61 @@ pub(crate) fn whole_frame(layout: Layout, limit: usize, bytes: &[u8]) -> Option<
     (payload <= limit && len <= bytes.len()).then_some(Extent { prefix: 4, payload_end: len, len })
 }
 
+/// Whole frames at the start of some bytes. No more than two words, which are returned in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) count: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Run {
+    #[inline]
+    fn add(&mut self, frame: Extent) {
+        self.count += 1;
+        self.bytes += frame.len;
+    }
+}
+
+/// Returns the frames at the start of `bytes`, up to the first one that is not whole or not valid.
+#[inline]
+pub(crate) fn whole_frames(layout: Layout, limit: usize, bytes: &[u8]) -> Run {
+    let (mut count, mut rest) = (0, bytes);
+    while let Some(frame) = whole_frame(layout, limit, rest) {
+        count += 1;
+        rest = &rest[frame.len..];
+    }
+    Run { count, bytes: bytes.len() - rest.len() }
+}
+
+/// Returns the same, but up to the first heartbeat as well. It is a loop of its own, so that readers to which every frame
+/// is a message do not pay for it.
+#[inline(never)]
+pub(crate) fn frames_before_heartbeat(layout: Layout, limit: usize, bytes: &[u8]) -> Run {
+    let mut run = Run::default();
+    while let Some(frame) = whole_frame(layout, limit, &bytes[run.bytes..])
+        && !frame.is_empty(layout, &bytes[run.bytes..])
+    {
+        run.add(frame);
+    }
+    run
+}
+
+/// Returns the heartbeats at the start of `bytes`: frames with neither payload nor header.
+pub(crate) fn heartbeats(layout: Layout, limit: usize, bytes: &[u8]) -> Run {
+    let mut run = Run::default();
+    while let Some(frame) = whole_frame(layout, limit, &bytes[run.bytes..])
+        && frame.is_empty(layout, &bytes[run.bytes..])
+    {
+        run.add(frame);
+    }
+    run
+}
+
+/// Returns whether `bytes` begin with a heartbeat.
+pub(crate) fn is_heartbeat(layout: Layout, limit: usize, bytes: &[u8]) -> bool {
+    whole_frame(layout, limit, bytes).is_some_and(|frame| frame.is_empty(layout, bytes))
+}
+
 #[inline(never)]
 fn whole_frame_in(layout: Layout, limit: usize, bytes: &[u8]) -> Option<Extent> {
     let Ok(Decoded::Prefix { prefix, payload }) = layout.decode(bytes) else { return None };

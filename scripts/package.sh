@@ -66,29 +66,46 @@ install_zig() {
     fi
 }
 
-# build_static TARGET OPTION...: builds framelet for TARGET. The library of the target is that of the
-# toolchain, or is built from source, if the toolchain has that.
+# small_flags TARGET: prints what makes the small program smaller, and leaves it safe Rust.
+small_flags() {
+    # A fixed address, which is shorter to write. Calls that are as long as what they call are replaced by it: each function
+    # costs 50 bytes of tables for unwinding.
+    printf '%s' '-C relocation-model=static -C llvm-args=-inline-threshold=20'
+    # There, these tables tell each `push` and `pop` of functions that have no frame pointer.
+    case $1 in x86_64-*) printf ' -C force-frame-pointers=yes' ;; esac
+}
+
+# build_static TARGET OPTION...: builds framelet for TARGET. The library of the target is that of the toolchain. The small
+# program has one that is built from source, for size, if a toolchain has the source; so has any other, if no toolchain has
+# the library.
 build_static() {
-    local target=$1 sysroot flags='-C link-arg=-pie' std=()
+    local target=$1 sysroot flags='-C link-arg=-pie' std=() is_small=
     shift
     case "$*" in *"--profile small"*)
-        # Without what only backtraces need. A fixed address saves relocations; all of it is safe Rust.
-        flags='' std=("-Zbuild-std-features=panic-unwind,optimize_for_size")
+        is_small=yes flags=$(small_flags "$target")
+        # Without what only backtraces need, and without the places of panics in the source.
+        std=("-Zbuild-std-features=panic-unwind,optimize_for_size")
         ;;
     esac
     local build=(cargo-zigbuild zigbuild --quiet --locked --target "$target" --target-dir target/static)
-    if [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+    local from_toolchain=
+    if [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then from_toolchain=yes; fi
+    if [ -n "$from_toolchain" ] && [ -z "$is_small" ]; then
         PATH=$TOOLS/bin:$PATH RUSTFLAGS=$flags "${build[@]}" "$@"
         return
     fi
     for sysroot in "$(rustc --print sysroot)" /usr; do
         if [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; then
             PATH=$TOOLS/bin:$PATH CARGO=$sysroot/bin/cargo RUSTC=$sysroot/bin/rustc RUSTC_BOOTSTRAP=1 \
-                RUSTFLAGS="$flags -C link-self-contained=no" \
+                RUSTFLAGS="$flags ${is_small:+-Z location-detail=none} -C link-self-contained=no" \
                 "${build[@]}" "-Zbuild-std=std,panic_unwind" "${std[@]}" "$@"
             return
         fi
     done
+    if [ -n "$from_toolchain" ]; then
+        PATH=$TOOLS/bin:$PATH RUSTFLAGS=$flags "${build[@]}" "$@"
+        return
+    fi
     printf 'neither rustup target add %s nor rust-src\n' "$target" >&2
     return 1
 }

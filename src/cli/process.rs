@@ -1,11 +1,12 @@
 //! Resources of the process: open files and threads.
 
 use std::env;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::Command;
 
+use nix::unistd::execve;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::exit_code::Exit;
@@ -60,12 +61,17 @@ fn start_again(threads: &str) -> io::Error {
     // replaced or removed since; and by the path it was started with in a container without /proc.
     let typed = env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
     let paths = [env::current_exe().ok(), Some(PathBuf::from("/proc/self/exe")), typed];
+    let c_string = |text: OsString| CString::new(text.into_vec()).unwrap_or_default();
+    let arguments: Vec<CString> = env::args_os().map(c_string).collect();
+    let others = env::vars_os().filter(|(name, _)| name != THREADS);
+    let environment: Vec<CString> = others
+        .chain([(THREADS.into(), threads.into())])
+        .map(|(name, value)| c_string([name, value].join(OsStr::new("="))))
+        .collect();
     let mut failed = io::Error::from(io::ErrorKind::NotFound);
     for path in paths.into_iter().flatten() {
-        let mut command = Command::new(path);
-        let mut arguments = env::args_os();
-        command.arg0(arguments.next().unwrap_or("framelet".into())).args(arguments);
-        failed = command.env(THREADS, threads).exec();
+        let Err(errno) = execve(&c_string(path.into()), &arguments, &environment);
+        failed = errno.into();
     }
     failed
 }

@@ -66,48 +66,48 @@ install_zig() {
     fi
 }
 
-# small_flags TARGET: prints what makes the small program smaller, and leaves it safe Rust.
-small_flags() {
-    # A fixed address, which is shorter to write. Calls that are as long as what they call are replaced by it: each function
-    # costs 50 bytes of tables for unwinding.
-    printf '%s' '-C relocation-model=static -C llvm-args=-inline-threshold=20'
-    # There, these tables tell each `push` and `pop` of functions that have no frame pointer.
-    case $1 in x86_64-*) printf ' -C force-frame-pointers=yes' ;; esac
-}
-
-# build_static TARGET OPTION...: builds framelet for TARGET. The library of the target is that of the toolchain. The small
-# program has one that is built from source, for size, if a toolchain has the source; so has any other, if no toolchain has
-# the library.
-build_static() {
-    local target=$1 sysroot flags='-C link-arg=-pie' std=() is_small=
-    shift
-    case "$*" in *"--profile small"*)
-        is_small=yes flags=$(small_flags "$target")
-        # Without what only backtraces need, and without the places of panics in the source.
-        std=("-Zbuild-std-features=panic-unwind,optimize_for_size")
-        ;;
-    esac
-    local build=(cargo-zigbuild zigbuild --quiet --locked --target "$target" --target-dir target/static)
-    local from_toolchain=
-    if [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then from_toolchain=yes; fi
-    if [ -n "$from_toolchain" ] && [ -z "$is_small" ]; then
-        PATH=$TOOLS/bin:$PATH RUSTFLAGS=$flags "${build[@]}" "$@"
-        return
-    fi
-    for sysroot in "$(rustc --print sysroot)" /usr; do
-        if [ -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; then
-            PATH=$TOOLS/bin:$PATH CARGO=$sysroot/bin/cargo RUSTC=$sysroot/bin/rustc RUSTC_BOOTSTRAP=1 \
-                RUSTFLAGS="$flags ${is_small:+-Z location-detail=none} -C link-self-contained=no" \
-                "${build[@]}" "-Zbuild-std=std,panic_unwind" "${std[@]}" "$@"
+# Prints where a toolchain with the source of the standard library is, if there is one.
+source_of_std() {
+    local root
+    for root in "$(rustc --print sysroot)" /usr; do
+        if [ -f "$root/lib/rustlib/src/rust/library/Cargo.lock" ]; then
+            printf '%s' "$root"
             return
         fi
     done
-    if [ -n "$from_toolchain" ]; then
+}
+
+# build_static TARGET OPTION...: builds framelet for TARGET. The standard library is that of the toolchain, if it has one for
+# TARGET, or is built from source. For the small program it is built from source wherever that is possible.
+build_static() {
+    local target=$1 source built flags='-C link-arg=-pie'
+    local of_source='-C link-self-contained=no' std=("-Zbuild-std=std,panic_unwind")
+    shift
+    source=$(source_of_std)
+    built=$(rustc --print sysroot)/lib/rustlib/$target
+    case "$*" in
+    *"--profile small"*)
+        # A fixed address is shorter to write. More is inlined than is short in itself, since each function costs 40 bytes
+        # of tables for unwinding. All of it is safe Rust, so that neither costs safety.
+        flags='-C relocation-model=static -C llvm-args=-inline-threshold=12'
+        # Without a frame pointer, those tables have a row for each `push` and each `pop`.
+        case $target in x86_64-*) flags+=' -C force-frame-pointers=yes' ;; esac
+        # Without what only backtraces need, and without the lines of panics.
+        std+=("-Zbuild-std-features=panic-unwind,optimize_for_size")
+        of_source+=' -Z location-detail=none'
+        ;;
+    *) if [ -d "$built" ]; then source=''; fi ;;
+    esac
+    local build=(cargo-zigbuild zigbuild --quiet --locked --target "$target" --target-dir target/static)
+    if [ -n "$source" ]; then
+        PATH=$TOOLS/bin:$PATH CARGO=$source/bin/cargo RUSTC=$source/bin/rustc RUSTC_BOOTSTRAP=1 \
+            RUSTFLAGS="$flags $of_source" "${build[@]}" "${std[@]}" "$@"
+    elif [ -d "$built" ]; then
         PATH=$TOOLS/bin:$PATH RUSTFLAGS=$flags "${build[@]}" "$@"
-        return
+    else
+        printf 'neither rustup target add %s nor rust-src\n' "$target" >&2
+        return 1
     fi
-    printf 'neither rustup target add %s nor rust-src\n' "$target" >&2
-    return 1
 }
 
 # try_program PROGRAM NAME: sends a message to a server that it knows by name, and stores some if it can.

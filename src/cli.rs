@@ -12,6 +12,10 @@ mod bench;
 #[path = "cli/no_bench.rs"]
 mod bench;
 mod decode;
+#[cfg(feature = "detect")]
+mod detect;
+#[cfg(not(feature = "detect"))]
+#[path = "cli/no_detect.rs"]
 mod detect;
 mod encode;
 #[cfg(feature = "generate")]
@@ -35,7 +39,7 @@ mod metrics; // figures for Prometheus
 #[cfg(not(feature = "metrics"))]
 #[path = "cli/no_metrics.rs"]
 mod metrics;
-#[cfg(not(all(feature = "bench", feature = "generate")))]
+#[cfg(not(all(feature = "bench", feature = "detect", feature = "generate")))]
 mod missing; // commands that this build lacks
 mod process; // open files, and threads
 #[cfg(not(feature = "progress"))]

@@ -56,8 +56,9 @@
 //! # Features
 //!
 //! `sqlite` (default) and `redis` add the sinks of these names; without the feature, opening the sink
-//! returns an error that says so. `tls` (default) does the same for [`tls`]. `cli`, `bench`, `generate`,
-//! `metrics` and `progress` (default) are for the program; turn them off to build only the library.
+//! returns an error that says so. `tls` (default) does the same for [`tls`]. `detect` (default) adds which layout a
+//! stream is in to the errors of one that does not fit. `cli`, `bench`, `generate`, `metrics` and `progress`
+//! (default) are for the program; turn them off to build only the library.
 
 #![warn(clippy::unwrap_used)]
 

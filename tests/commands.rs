@@ -909,6 +909,7 @@ fn help_begins_with_an_example_and_names_the_exit_codes() {
     let declared = declared.filter(|feature| !["cli", "default"].contains(feature));
     let built = [
         ("bench", cfg!(feature = "bench")),
+        ("detect", cfg!(feature = "detect")),
         ("generate", cfg!(feature = "generate")),
         ("metrics", cfg!(feature = "metrics")),
         ("progress", cfg!(feature = "progress")),

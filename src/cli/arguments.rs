@@ -62,7 +62,8 @@ const COMMANDS: [&str; 9] =
     ["serve", "send", "ping", "encode", "decode", "detect", "layouts", "bench", "generate"];
 
 /// The features that this build has, as Cargo calls them.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 8] = [
+    ("detect", cfg!(feature = "detect")),
     ("generate", cfg!(feature = "generate")),
     ("bench", cfg!(feature = "bench")),
     ("metrics", cfg!(feature = "metrics")),

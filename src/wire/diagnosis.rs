@@ -15,6 +15,9 @@ use crate::wire::text::is_text;
 
 /// Returns what the stream most likely is, or nothing if any answer would be a guess.
 pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
+    if !cfg!(feature = "detect") {
+        return at_a_glance(evidence);
+    }
     if matches!(Hello::decode(evidence.layout, evidence.bytes), FirstBytes::Hello { .. }) {
         return stray(evidence);
     }
@@ -26,6 +29,17 @@ pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
         .or_else(|| best_layout(evidence, 0))
         .or_else(|| missing_a_prefix(evidence))
         .or_else(|| text(evidence))
+        .or_else(|| possible_layout(evidence))
+}
+
+/// What can be said of the start of a stream without judging layouts.
+fn at_a_glance(evidence: &Evidence<'_>) -> Option<Suspect> {
+    if evidence.has_worked {
+        return None;
+    }
+    hello(evidence.layout, evidence.bytes)
+        .or_else(|| Known::find(evidence.bytes).map(Suspect::from))
+        .or_else(|| missing_a_prefix(evidence))
         .or_else(|| possible_layout(evidence))
 }
 
@@ -164,5 +178,5 @@ fn first_of(text: &[u8]) -> &[u8] {
     &text[..text.len().min(24)]
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "detect"))]
 mod tests;

@@ -89,7 +89,7 @@ build_static() {
     *"--profile small"*)
         # A fixed address is shorter to write. More is inlined than is short in itself, since each function costs 40 bytes
         # of tables for unwinding. All of it is safe Rust, so that neither costs safety.
-        flags='-C relocation-model=static -C llvm-args=-inline-threshold=12'
+        flags='-C relocation-model=static -C llvm-args=-inline-threshold=20'
         # Without a frame pointer, those tables have a row for each `push` and each `pop`.
         case $target in x86_64-*) flags+=' -C force-frame-pointers=yes' ;; esac
         # Without what only backtraces need, and without the lines of panics.

@@ -34,13 +34,23 @@ pub(crate) fn diagnose(evidence: &Evidence<'_>) -> Option<Suspect> {
 
 /// What can be said of the start of a stream without judging layouts.
 fn at_a_glance(evidence: &Evidence<'_>) -> Option<Suspect> {
-    if evidence.has_worked {
+    if evidence.message > 1 {
         return None;
     }
-    hello(evidence.layout, evidence.bytes)
-        .or_else(|| Known::find(evidence.bytes).map(Suspect::from))
+    let start = evidence.frame();
+    // It may have lengths in text: in digits, or as in Redis and LSP.
+    let has_lengths = matches!(start.first(), Some(b'0'..=b'9' | b'*' | b'$' | b'C'));
+    hello(evidence.layout, start)
+        .or_else(|| Known::find(start).map(Suspect::from))
         .or_else(|| missing_a_prefix(evidence))
-        .or_else(|| possible_layout(evidence))
+        .or_else(|| {
+            (is_text(start) && !has_lengths)
+                .then(|| Suspect::Text { start: first_of(start).into(), after: 0 })
+        })
+        .or_else(|| {
+            let (layout, length, _) = in_other_order(evidence)?;
+            Some(Suspect::PossibleLayout { layout, length })
+        })
 }
 
 /// A layout that has already worked is only in doubt if more is said for something else.
@@ -136,17 +146,24 @@ fn suggest(layout: Layout, candidate: Candidate) -> Suspect {
 /// A length that is impossible as it stands and small in the other byte order, of a message of which nothing else
 /// has arrived, or so much that it is not all there.
 fn possible_layout(evidence: &Evidence<'_>) -> Option<Suspect> {
-    let (layout, frame) = (evidence.layout.other_order()?, evidence.frame());
-    let Ok(Decoded::Prefix { payload, prefix }) = layout.decode(frame) else { return None };
-    let here = evidence.layout.decode(frame);
-    let over =
-        !matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= evidence.limit as u64);
-    let len = usize::try_from(payload).ok().filter(|&len| (1..=evidence.limit).contains(&len))?;
+    let (layout, length, prefix) = in_other_order(evidence)?;
+    let (len, frame) = (usize::try_from(length).ok()?, evidence.frame());
     let is_begun = match evidence.is_cut {
         true => len <= 1 << 20 && frame.len() < prefix + len,
         false => len <= SAMPLE && frame.len() == prefix,
     };
-    (over && is_begun).then_some(Suspect::PossibleLayout { layout, length: payload })
+    is_begun.then_some(Suspect::PossibleLayout { layout, length })
+}
+
+/// Returns the layout with the other byte order, the length that it reads, and how long its prefix is, if only that length is
+/// possible.
+fn in_other_order(evidence: &Evidence<'_>) -> Option<(Layout, u64, usize)> {
+    let (layout, frame) = (evidence.layout.other_order()?, evidence.frame());
+    let limit = evidence.limit as u64;
+    let Ok(Decoded::Prefix { payload, prefix }) = layout.decode(frame) else { return None };
+    let here = evidence.layout.decode(frame);
+    let over = !matches!(here, Ok(Decoded::Prefix { payload, .. }) if payload <= limit);
+    (over && (1..=limit).contains(&payload)).then_some((layout, payload, prefix))
 }
 
 /// Text, unless it may be one with lengths in digits.

@@ -42,6 +42,27 @@ fn foreign_protocols_are_named() {
 }
 
 #[test]
+fn a_build_that_judges_no_layouts_names_what_a_stream_begins_with() {
+    for (bytes, layout, said) in [
+        (&b"GET / HTTP/1.1\r\n"[..], "u32be", "HTTP request"),
+        (b"hello there\r\n", "u32be", "text without a length prefix"),
+        (b"\x05\0\0\0", "u32be", "as u32le it would be 5, if that makes sense"),
+        (b"\x05\0\0\0hello", "u32be", "as u32le it would be 5, if that makes sense"),
+        // Netstrings, and messages of adb: framed, as text.
+        (b"5:hello,5:world,", "u32be", "nothing"),
+        (b"000Chost:version", "u32be", "nothing"),
+        (b"\xff\xfe\xff\x93\x07\xf1\xb2", "u32be", "nothing"),
+        (b"", "u32be", "nothing"),
+    ] {
+        let suspect = at_a_glance(&evidence(bytes, layout));
+        let shown = suspect.map_or("nothing".into(), |suspect| suspect.to_string());
+        assert!(shown.contains(said), "{bytes:?}: {shown}");
+    }
+    let later = Evidence { message: 2, has_worked: true, ..evidence(b"hello there", "u32be") };
+    assert_eq!(at_a_glance(&later), None);
+}
+
+#[test]
 fn the_other_byte_order_is_seen_from_one_prefix_and_offered_for_a_whole_message() {
     for (stream, layout, other) in
         [(b"\x05\0\0\0hello", "u32be", "u32le"), (b"\0\0\0\x05hello", "u32le", "u32be")]

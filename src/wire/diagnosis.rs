@@ -195,5 +195,6 @@ fn first_of(text: &[u8]) -> &[u8] {
     &text[..text.len().min(24)]
 }
 
-#[cfg(all(test, feature = "detect"))]
+#[cfg(test)]
+#[cfg(feature = "detect")]
 mod tests;

@@ -87,13 +87,10 @@ build_static() {
     built=$(rustc --print sysroot)/lib/rustlib/$target
     case "$*" in
     *"--profile small"*)
-        # A fixed address is shorter to write. More is inlined than is short in itself, since each function costs 40 bytes
-        # of tables for unwinding. All of it is safe Rust, so that neither costs safety.
-        flags='-C relocation-model=static -C llvm-args=-inline-threshold=20'
-        # Without a frame pointer, those tables have a row for each `push` and each `pop`.
-        case $target in x86_64-*) flags+=' -C force-frame-pointers=yes' ;; esac
+        # A fixed address is shorter to write, and a program that aborts when it panics needs no tables for unwinding.
+        flags='-C relocation-model=static -C force-unwind-tables=no'
         # Without what only backtraces need, and without the lines of panics.
-        std+=("-Zbuild-std-features=panic-unwind,optimize_for_size")
+        std=("-Zbuild-std=std,panic_abort" "-Zbuild-std-features=optimize_for_size")
         of_source+=' -Z location-detail=none'
         ;;
     *) if [ -d "$built" ]; then source=''; fi ;;
@@ -180,6 +177,9 @@ for target in "${TARGETS[@]}"; do
     fi
     full=target/static/$target/release/framelet small=target/static/$target/small/framelet
     printf '%s: %s; small: %s\n' "$target" "$(kib "$(size_of "$full")")" "$(kib "$(size_of "$small")")"
+    if [ -n "$(source_of_std)" ]; then
+        check "the small program for $target is at most 900 KiB" is_at_most "$(size_of "$small")" $((900 * 1024))
+    fi
     stage=$WORK/framelet-$VERSION-$target
     mkdir -p "$stage/bin" "$OUT/image/$OCI_ARCH"
     cp "$full" "$stage/bin/"

@@ -41,17 +41,7 @@ pub struct Network {
 /// assert!(error.to_string().ends_with("did you mean 10.0.0.0/8?"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseNetworkError(Fault);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fault {
-    NoNetwork,
-    Prefix {
-        longest: u8,
-    },
-    /// There are bits after the prefix, which this network has not.
-    BitsAfterPrefix(Network),
-}
+pub struct ParseNetworkError(String);
 
 impl Network {
     /// Returns whether `address` is one of its addresses.
@@ -82,13 +72,22 @@ impl FromStr for Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let no_network = |_| ParseNetworkError(Fault::NoNetwork);
-        let address: IpAddr = address.parse().map_err(no_network)?;
+        let address: IpAddr = address.parse().map_err(|_| {
+            ParseNetworkError(
+                "not a network; write an address, or the first one and the number of bits that all have \
+                 in common, as in 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32"
+                    .into(),
+            )
+        })?;
         let longest = if address.is_ipv4() { 32 } else { BITS };
         let prefix = match prefix.map(str::parse::<u8>) {
             None => longest,
             Some(Ok(prefix)) if prefix <= longest => prefix,
-            Some(_) => return Err(ParseNetworkError(Fault::Prefix { longest })),
+            Some(_) => {
+                return Err(ParseNetworkError(format!(
+                    "after the slash goes a number of bits, from 0 to {longest} for this address"
+                )));
+            }
         };
         let kept = bits(address) & mask(prefix);
         if kept != bits(address) {
@@ -100,7 +99,10 @@ impl FromStr for Network {
                 }
                 IpAddr::V6(_) => IpAddr::from(kept.to_be_bytes()),
             };
-            return Err(ParseNetworkError(Fault::BitsAfterPrefix(Network { first, prefix })));
+            let meant = Network { first, prefix };
+            return Err(ParseNetworkError(format!(
+                "the address has bits set after the first {prefix}; did you mean {meant}?"
+            )));
         }
         let first = address.to_canonical();
         // An IPv4 address that is written as an IPv6 address is preceded by 96 bits.
@@ -117,20 +119,7 @@ impl fmt::Display for Network {
 
 impl fmt::Display for ParseNetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Fault::NoNetwork => f.write_str(
-                "not a network; write an address, or the first one and the number of bits that all have \
-                 in common, as in 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32",
-            ),
-            Fault::Prefix { longest } => {
-                write!(f, "after the slash goes a number of bits, from 0 to {longest} for this address")
-            }
-            Fault::BitsAfterPrefix(meant) => write!(
-                f,
-                "the address has bits set after the first {}; did you mean {meant}?",
-                meant.prefix
-            ),
-        }
+        f.write_str(&self.0)
     }
 }
 

@@ -93,7 +93,7 @@ impl AckSession {
             };
             Ok((active, known, checksum.map_err(|_| Outcome::SinkGone)?))
         };
-        let heartbeat = Answer::Heartbeat.frame(self.shared.layout);
+        let heartbeat = Answer::Heartbeat.frame(self.shared.options.layout);
         let sent = AtomicUsize::new(0);
         let found = finding_out.or(self.send_heartbeats(&heartbeat, &sent)).await;
         // No answer may begin inside a heartbeat.
@@ -104,7 +104,7 @@ impl AckSession {
                 let rest = &heartbeat[sent..];
                 stream.write_all(rest).await.map_err(Outcome::Write)
             };
-            let limit = self.shared.message_timeout;
+            let limit = self.shared.options.message_timeout;
             let not_taken = async {
                 limit.map_or_else(Timer::never, Timer::after).await;
                 Err(Outcome::NotTaken(limit.unwrap_or_default()))
@@ -119,7 +119,7 @@ impl AckSession {
         if hello.first > before.saturating_add(1) {
             return Err(Outcome::Missing { committed: before, oldest: hello.first });
         }
-        acks.attach(self.stream.clone(), self.shared.layout, checksum);
+        acks.attach(self.stream.clone(), self.shared.options.layout, checksum);
         let telling = spawn(tell(Arc::clone(connection)));
         self.welcomed = Some(Welcomed { telling, _active: active });
         let origin = Origin::new(connection.number, connection.peer().clone());
@@ -166,7 +166,7 @@ impl AckSession {
         if let Some(acks) = self.connection.acks() {
             acks.complete();
         }
-        let limit = self.shared.message_timeout;
+        let limit = self.shared.options.message_timeout;
         let not_taken = async {
             limit.map_or_else(Timer::never, Timer::after).await;
             Err(Outcome::NotTaken(limit.unwrap_or_default()))
@@ -232,7 +232,7 @@ impl AckSession {
         let committed = self.committed_earlier().saturating_add(self.connection.committed());
         let refusal = Answer::Refusal(Refusal { committed, code, text });
         let mut last = self.connection.acks().map_or_else(Vec::new, AckState::take_unsent);
-        last.extend(refusal.frame(self.shared.layout));
+        last.extend(refusal.frame(self.shared.options.layout));
         let stream = &mut self.stream;
         let refusing = async {
             // If this fails, the client is already gone.

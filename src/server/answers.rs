@@ -120,7 +120,7 @@ impl Receiver {
                             return Poll::Ready(Ok(Arc::new(payloads)));
                         }
                         Ok(Arrival::Heartbeats(heartbeats)) => {
-                            if self.shared.empty == EmptyFrames::Echo {
+                            if self.shared.options.empty == EmptyFrames::Echo {
                                 pipeline.send_back(heartbeats);
                             }
                             if self.is_read_until_the_end() {
@@ -175,6 +175,6 @@ impl Receiver {
             },
             _ => false,
         };
-        takes_replies && matches!(self.shared.answering, Answering::Each(_))
+        takes_replies && matches!(self.shared.options.answering, Answering::Each(_))
     }
 }

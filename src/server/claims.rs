@@ -93,18 +93,18 @@ struct Parsed {
 fn parse(shared: &Shared, sent: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
     let mut rest = sent;
-    if shared.proxy_protocol {
+    if shared.options.proxy_protocol {
         let Ok(ProxyStart::Header { len, .. }) = decode(rest) else { return parsed };
         rest = &rest[len..];
     }
-    let skip = usize::try_from(shared.skip).expect("it is short");
+    let skip = usize::try_from(shared.options.skip).expect("it is short");
     let Some(after) = rest.get(skip..) else {
         // A peer that leaves at once has sent nothing else.
         parsed.is_whole = rest.is_empty();
         return parsed;
     };
     rest = after;
-    match Hello::decode(shared.layout, rest) {
+    match Hello::decode(shared.options.layout, rest) {
         _ if !shared.may_have_acks => {}
         FirstBytes::Hello { hello, len, .. } => {
             parsed.hello = Some(hello);
@@ -113,10 +113,10 @@ fn parse(shared: &Shared, sent: &[u8]) -> Parsed {
         FirstBytes::Unsupported { .. } => return Parsed { is_refused: true, ..parsed },
         _ => {}
     }
-    let skips = shared.empty != EmptyFrames::Message && parsed.hello.is_none();
-    while let Some(extent) = whole_frame(shared.layout, shared.max_message, rest) {
-        if !(skips && extent.is_empty(shared.layout, rest)) {
-            let header = extent.header(shared.layout, rest).to_vec();
+    let skips = shared.options.empty != EmptyFrames::Message && parsed.hello.is_none();
+    while let Some(extent) = whole_frame(shared.options.layout, shared.max_message, rest) {
+        if !(skips && extent.is_empty(shared.options.layout, rest)) {
+            let header = extent.header(shared.options.layout, rest).to_vec();
             parsed.messages.push((header, extent.payload(rest).into()));
         }
         rest = &rest[extent.len..];
@@ -176,7 +176,7 @@ impl World {
             pipeline: 2,
             ..Options::default()
         };
-        let shared = Arc::new(Shared::new(&options).ok()?);
+        let shared = Arc::new(Shared::new(options).ok()?);
         let (sender, commands) = channel::bounded(2);
         let queue = Arc::new(CommandSender::new(sender, Arc::default(), thread::current()));
         Some(World {
@@ -268,7 +268,7 @@ impl World {
 
     fn send_message(&mut self, len: usize) {
         self.next = self.next.wrapping_add(1);
-        let layout = self.shared.layout;
+        let layout = self.shared.options.layout;
         let header = vec![self.next; layout.header_len().unwrap_or(0)];
         let mut frame = Vec::new();
         append_frame_with_header(&mut frame, layout, 256, &header, &vec![self.next; len])
@@ -282,7 +282,7 @@ impl World {
         let first = [after, after, 1, 0, 5, after.saturating_add(1), MOST_MESSAGES, u64::MAX];
         let hello = Hello { sender, first: first[usize::from((choice >> 1) & 7)] };
         let encode = if choice & 1 == 0 { Hello::encode } else { Hello::encode_resuming };
-        if let Ok(hello) = encode(&hello, self.shared.layout) {
+        if let Ok(hello) = encode(&hello, self.shared.options.layout) {
             self.send(&hello);
         }
     }
@@ -420,7 +420,7 @@ impl World {
         let parsed = parse(shared, &pipe.sent);
         let Some(hello) = parsed.hello else { return };
         while let Some(extent) =
-            whole_frame(shared.layout, LONGEST_ANSWER, &pipe.written[link.checked..])
+            whole_frame(shared.options.layout, LONGEST_ANSWER, &pipe.written[link.checked..])
         {
             let answer = extent.payload(&pipe.written[link.checked..]);
             link.checked += extent.len;
@@ -504,14 +504,17 @@ impl World {
     /// Checks what was written to a peer that does not ask for acknowledgements: nothing, if the server does not answer.
     fn check_replies(&self, pipe: &Pipe, parsed: &Parsed, is_closed: bool) {
         let shared = &self.shared;
-        let preamble = &shared.preamble[..pipe.written.len().min(shared.preamble.len())];
+        let preamble =
+            &shared.options.preamble[..pipe.written.len().min(shared.options.preamble.len())];
         if !is_closed && !pipe.written.starts_with(preamble) {
             return;
         }
         let mut rest = pipe.written.strip_prefix(preamble).expect("the preamble comes first");
         let mut replies = Vec::new();
-        while let Some(extent) = whole_frame(shared.layout, LONGEST, rest) {
-            if shared.empty != EmptyFrames::Echo || !extent.is_empty(shared.layout, rest) {
+        while let Some(extent) = whole_frame(shared.options.layout, LONGEST, rest) {
+            if shared.options.empty != EmptyFrames::Echo
+                || !extent.is_empty(shared.options.layout, rest)
+            {
                 replies.push(extent.payload(rest).to_vec());
             }
             rest = &rest[extent.len..];

@@ -3,7 +3,6 @@
 //! Questions and orders to the sink travel in the same queue. An order is handled after all messages that
 //! were queued before it, a question after those of the sender that it is about.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::{self, Thread};
@@ -48,12 +47,6 @@ pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<(), SinkGone>> + Se
 /// The sink has failed and takes nothing more.
 #[derive(Debug)]
 pub(crate) struct SinkGone;
-
-impl fmt::Display for SinkGone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the sink takes no more messages")
-    }
-}
 
 impl CommitQueue {
     pub(super) fn new(commands: &Arc<CommandSender>) -> CommitQueue {

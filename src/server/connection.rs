@@ -38,10 +38,10 @@ impl Connection {
         stream: ByteStream,
         queue: Option<CommitQueue>,
     ) -> Connection {
-        let (layout, pool) = (shared.layout, shared.pool.clone());
+        let (layout, pool) = (shared.options.layout, shared.pool.clone());
         let reader = FrameReader::in_pool(stream, layout, shared.max_message, pool)
-            .skip(shared.skip)
-            .skip_empty(shared.empty != EmptyFrames::Message);
+            .skip(shared.options.skip)
+            .skip_empty(shared.options.empty != EmptyFrames::Message);
         let (origin, read_until, reads, is_in_frame, pace) = (None, None, 0, false, None);
         let receiver = Receiver {
             shared,
@@ -117,12 +117,12 @@ impl Connection {
 
     async fn serve(&mut self) -> Outcome {
         let shared = &self.receiver.shared;
-        if (shared.upgrade.is_some() || shared.proxy_protocol)
+        if (shared.options.upgrade.is_some() || shared.options.proxy_protocol)
             && let Err(outcome) = Box::pin(self.receiver.set_up()).await
         {
             return outcome;
         }
-        if !self.receiver.shared.preamble.is_empty()
+        if !self.receiver.shared.options.preamble.is_empty()
             && let Err(outcome) = Box::pin(self.receiver.send_preamble()).await
         {
             return outcome;
@@ -160,7 +160,7 @@ impl Connection {
         let hello = match opening {
             FirstBytes::Hello { hello, resuming, .. } => Some((hello, resuming)),
             FirstBytes::Unsupported { .. } => None,
-            _ if receiver.shared.require_acks => return Err(Outcome::NotAsked),
+            _ if receiver.shared.options.require_acks => return Err(Outcome::NotAsked),
             _ => return Ok(()),
         };
         // The client counts each frame as a message.

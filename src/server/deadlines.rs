@@ -85,8 +85,8 @@ fn note_shortage(shared: &Shared, now: u64) -> bool {
 /// Returns whether a connection has been in the same phase for too long.
 fn is_over(shared: &Shared, snapshot: Snapshot, now: u64) -> bool {
     let timeout = match snapshot.phase() {
-        Phase::Setup | Phase::InMessage | Phase::Writing => shared.message_timeout,
-        Phase::Idle => shared.idle_timeout,
+        Phase::Setup | Phase::InMessage | Phase::Writing => shared.options.message_timeout,
+        Phase::Idle => shared.options.idle_timeout,
         Phase::Busy | Phase::Starving | Phase::Closing => None,
     };
     timeout.is_some_and(|timeout| shared.has_lasted(snapshot, timeout, now))

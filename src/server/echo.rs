@@ -31,7 +31,7 @@ struct Echoing {
 
 impl Receiver {
     pub(super) async fn receive_or_echo(&mut self) -> Outcome {
-        let echoes = matches!(self.shared.answering, Answering::Echo);
+        let echoes = matches!(self.shared.options.answering, Answering::Echo);
         loop {
             let last = self.is_read_until_the_end();
             // In a statement of its own: what was read must not take space in the future while it is passed on.
@@ -53,7 +53,7 @@ impl Receiver {
                         return outcome;
                     }
                 }
-            } else if self.shared.empty == EmptyFrames::Echo {
+            } else if self.shared.options.empty == EmptyFrames::Echo {
                 // Boxed, since few connections have any.
                 if let Err(outcome) = Box::pin(self.send_back(heartbeats)).await {
                     return outcome;
@@ -73,7 +73,7 @@ impl Receiver {
         let mut left = usize::try_from(heartbeats).unwrap_or(usize::MAX);
         let mut frame = Vec::new();
         // Cannot fail: the layout has such frames, since some have arrived.
-        let _ = append_frame(&mut frame, self.shared.layout, 0, &[]);
+        let _ = append_frame(&mut frame, self.shared.options.layout, 0, &[]);
         let frames = frame.repeat(left.min(HEARTBEATS));
         while left > 0 {
             let now = left.min(HEARTBEATS);
@@ -87,7 +87,7 @@ impl Receiver {
 
     /// Sends what precedes all messages.
     pub(super) async fn send_preamble(&mut self) -> Result<(), Outcome> {
-        let (preamble, mut sent) = (Arc::clone(&self.shared.preamble), 0);
+        let (preamble, mut sent) = (Arc::clone(&self.shared.options.preamble), 0);
         poll_fn(|cx| self.poll_write_all(cx, &preamble, preamble.len(), &mut sent)).await
     }
 
@@ -126,7 +126,7 @@ impl Receiver {
                     return Poll::Pending;
                 }
                 Poll::Pending if connection.snapshot().is_expired() => {
-                    let timeout = self.shared.message_timeout.unwrap_or_default();
+                    let timeout = self.shared.options.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -185,7 +185,7 @@ impl Receiver {
                     return Poll::Pending;
                 }
                 Poll::Pending if state.is_expired() => {
-                    let timeout = self.shared.message_timeout.unwrap_or_default();
+                    let timeout = self.shared.options.message_timeout.unwrap_or_default();
                     return Poll::Ready(Err(Outcome::NotTaken(timeout)));
                 }
                 Poll::Pending => return Poll::Pending,

@@ -76,11 +76,11 @@ impl Pipeline {
         Pipeline {
             handler,
             connection,
-            most: shared.pipeline,
+            most: shared.options.pipeline,
             waiting: VecDeque::new(),
             working: VecDeque::new(),
-            replies: FrameQueue::with_limit(shared.layout, shared.max_message),
-            reads_ahead: shared.empty == EmptyFrames::Echo,
+            replies: FrameQueue::with_limit(shared.options.layout, shared.max_message),
+            reads_ahead: shared.options.empty == EmptyFrames::Echo,
             heartbeats: 0,
             large: true,
             charge: shared.pool.charge_nothing(),
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn heartbeats_that_are_not_taken_take_the_memory_of_short_replies_and_stop_the_reading() {
-        let shared = Shared::new(&Options::default()).unwrap();
+        let shared = Shared::new(Options::default()).unwrap();
         let connection = Arc::new(OpenConnection::new(1, Peer::Unix));
         let handler: EachHandler = Arc::new(|_| Box::pin(std::future::pending()));
         let mut pipeline = Pipeline::new(&shared, connection, handler);

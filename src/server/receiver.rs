@@ -90,8 +90,9 @@ impl Receiver {
 
     /// Reads whom a load balancer speaks for, and upgrades the accepted stream to the one that carries messages.
     pub(super) async fn set_up(&mut self) -> Result<(), Outcome> {
-        let (upgrade, connection) = (self.shared.upgrade.clone(), Arc::clone(&self.connection));
-        let expects_header = self.shared.proxy_protocol;
+        let (upgrade, connection) =
+            (self.shared.options.upgrade.clone(), Arc::clone(&self.connection));
+        let expects_header = self.shared.options.proxy_protocol;
         let stream = self.reader.get_mut();
         let mut accepted = stream.clone();
         let first_read = accepted.track_first_read();
@@ -134,7 +135,7 @@ impl Receiver {
             }
             Poll::Ready(upgraded) => Poll::Ready(upgraded),
             Poll::Pending if state.snapshot().is_expired() => {
-                let timeout = shared.message_timeout.unwrap_or_default();
+                let timeout = shared.options.message_timeout.unwrap_or_default();
                 let silent = first_read.get().is_none();
                 let late = SetupLate { stage: stage(), timeout, silent };
                 Poll::Ready(Err(Outcome::SetupLate(Box::new(late))))
@@ -174,7 +175,7 @@ impl Receiver {
 
     /// Receives messages and passes them on, until there are no more.
     pub(super) async fn receive(&mut self) -> Outcome {
-        match &self.shared.answering {
+        match &self.shared.options.answering {
             Answering::Nothing | Answering::Echo => self.receive_or_echo().await,
             // Boxed, so that idle connections of other servers do not reserve space for it.
             Answering::Each(handler) => {
@@ -373,7 +374,7 @@ impl Receiver {
         match &mut self.pace {
             None => self.pace = Some(Box::new(Pace::start(now, arrived()))),
             Some(pace) if ticks >= STARVED => {
-                let timeout = self.shared.message_timeout.unwrap_or(MESSAGE_TIMEOUT);
+                let timeout = self.shared.options.message_timeout.unwrap_or(MESSAGE_TIMEOUT);
                 return pace.judge(now, arrived(), len, timeout);
             }
             Some(_) => {}
@@ -388,11 +389,11 @@ impl Receiver {
     }
 
     pub(super) fn expire(&mut self, phase: Phase) -> Outcome {
-        let timeout = self.shared.message_timeout.unwrap_or_default();
+        let timeout = self.shared.options.message_timeout.unwrap_or_default();
         match phase {
             Phase::InMessage => Outcome::Read(Box::new(self.reader.expire(timeout))),
             Phase::Writing => Outcome::NotTaken(timeout),
-            _ => Outcome::Idle(self.shared.idle_timeout.unwrap_or_default()),
+            _ => Outcome::Idle(self.shared.options.idle_timeout.unwrap_or_default()),
         }
     }
 

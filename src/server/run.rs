@@ -13,10 +13,12 @@ use super::connection_state::Signal;
 use super::deadlines::DeadlineSweeper;
 use super::error::ServeError;
 use super::figures::Figures;
+use super::incoming::Incoming;
 use super::reopen::Reopen;
 use super::server::Server;
 use super::shared::Shared;
 use super::writer_thread::WriterThread;
+use crate::sink::message_sink::MessageSink;
 use crate::wire::count::Count;
 
 /// The last part of the grace period, one in this many, belongs to the sink: connections are cut off
@@ -72,73 +74,76 @@ impl Server {
     ///
     /// If the future is dropped, the server stops accepting and cuts off its connections.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary, ServeError> {
-        let shared = Arc::new(Shared::new(&self.options)?);
+        let Server { incoming, sink, options } = self;
+        let shared = Arc::new(Shared::new(options)?);
         let _cut_off = CutOffOnDrop(Arc::clone(&shared));
-        let result = self.serve(&shared, shutdown).await;
+        let result = serve(incoming, sink, &shared, shutdown).await;
         shared.log.finish();
         result
     }
+}
 
-    async fn serve(
-        self,
-        shared: &Arc<Shared>,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<Summary, ServeError> {
-        let Server { incoming, sink, options } = self;
-        let mut writer = sink.map(WriterThread::start).transpose().map_err(ServeError::Start)?;
-        let queue = writer.as_ref().map(WriterThread::queue);
-        let _watching = {
-            let (shared, counts) = (Arc::clone(shared), writer.as_ref().map(WriterThread::counts));
-            options.monitor.watch(move || {
-                let sink = counts.as_ref().map(|counts| counts.figures());
-                Figures { sink, ..shared.figures() }
-            })
-        };
-        let _sweeper = DeadlineSweeper::start(shared).map_err(ServeError::Start)?;
-        let mut incoming = incoming.accept().map_err(ServeError::Start)?;
+/// Serves until the shutdown, and through it.
+async fn serve(
+    incoming: Incoming,
+    sink: Option<Box<dyn MessageSink>>,
+    shared: &Arc<Shared>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Summary, ServeError> {
+    let options = &shared.options;
+    let mut writer = sink.map(WriterThread::start).transpose().map_err(ServeError::Start)?;
+    let queue = writer.as_ref().map(WriterThread::queue);
+    let _watching = {
+        let (shared, counts) = (Arc::clone(shared), writer.as_ref().map(WriterThread::counts));
+        options.monitor.watch(move || {
+            let sink = counts.as_ref().map(|counts| counts.figures());
+            Figures { sink, ..shared.figures() }
+        })
+    };
+    let _sweeper = DeadlineSweeper::start(shared).map_err(ServeError::Start)?;
+    let mut incoming = incoming.accept().map_err(ServeError::Start)?;
 
-        let told_to_stop = async {
-            shutdown.await;
-            Ok(())
-        };
-        let served = async {
-            accept(shared, &mut incoming, queue.as_ref()).await;
-            shared.all_ended(None).await;
-            Ok(())
-        };
-        let stopped = told_to_stop
-            .or(async { Err(sink_failure(writer.as_ref()).await) })
-            .or(pass_on(&options.reopen, writer.as_ref()))
-            .or(served)
-            .await;
-        let deadline = Instant::now().checked_add(options.grace);
-        if stopped.is_ok() {
-            accept_the_last(shared, &mut incoming, queue.as_ref()).await;
-        }
-        drop((incoming, queue));
-
-        let drained = match stopped {
-            Ok(()) => {
-                let drain = async { Ok(drain(shared, options.grace).await) };
-                drain.or(async { Err(sink_failure(writer.as_ref()).await) }).await
-            }
-            Err(error) => Err(error),
-        };
-        let cut = match drained {
-            Ok(cut) => cut,
-            Err(error) => {
-                shared.signal_all(Signal::SinkFailed);
-                shared.all_ended(Some(CUTTING_OFF)).await;
-                let uncommitted = writer.as_ref().map_or(0, WriterThread::uncommitted);
-                return Err(ServeError::Sink { error, uncommitted });
-            }
-        };
-        if let Some(writer) = &mut writer {
-            finish(writer, deadline).await?;
-        }
-        let (connections, messages) = shared.totals();
-        Ok(Summary { messages, connections, cut })
+    let told_to_stop = async {
+        shutdown.await;
+        Ok(())
+    };
+    let served = async {
+        accept(shared, &mut incoming, queue.as_ref()).await;
+        shared.all_ended(None).await;
+        Ok(())
+    };
+    let stopped = told_to_stop
+        .or(async { Err(sink_failure(writer.as_ref()).await) })
+        .or(pass_on(&options.reopen, writer.as_ref()))
+        .or(served)
+        .await;
+    let deadline = Instant::now().checked_add(options.grace);
+    if stopped.is_ok() {
+        accept_the_last(shared, &mut incoming, queue.as_ref()).await;
     }
+    drop((incoming, queue));
+
+    let drained = match stopped {
+        Ok(()) => {
+            let drain = async { Ok(drain(shared, options.grace).await) };
+            drain.or(async { Err(sink_failure(writer.as_ref()).await) }).await
+        }
+        Err(error) => Err(error),
+    };
+    let cut = match drained {
+        Ok(cut) => cut,
+        Err(error) => {
+            shared.signal_all(Signal::SinkFailed);
+            shared.all_ended(Some(CUTTING_OFF)).await;
+            let uncommitted = writer.as_ref().map_or(0, WriterThread::uncommitted);
+            return Err(ServeError::Sink { error, uncommitted });
+        }
+    };
+    if let Some(writer) = &mut writer {
+        finish(writer, deadline).await?;
+    }
+    let (connections, messages) = shared.totals();
+    Ok(Summary { messages, connections, cut })
 }
 
 /// Waits until the sink has committed everything, at most until `deadline`.

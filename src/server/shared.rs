@@ -15,17 +15,13 @@ use super::connection_state::{Phase, Signal, Snapshot};
 use super::error::ServeError;
 use super::eviction::Evictions;
 use super::figures::{Figures, Stage};
-use super::handler::Answering;
 use super::open_connection::OpenConnection;
 use super::options::{Options, max_connections};
 use super::rate_limited_log::RateLimitedLog;
-use super::upgrade::Upgrade;
 use crate::net::byte_stream::{ByteStream, Peer};
 use crate::stream::payloads::Payloads;
 use crate::stream::pool::Pool;
 use crate::wire::ack::Hello;
-use crate::wire::empty_frames::EmptyFrames;
-use crate::wire::layout::Layout;
 
 /// The shortest and longest time between two sweeps.
 const MIN_TICK: Duration = Duration::from_millis(10);
@@ -34,27 +30,11 @@ const MAX_TICK: Duration = Duration::from_millis(250);
 /// The state that all connections of a server share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) layout: Layout,
+    pub(crate) options: Options,
+    /// The longest message, in bytes.
     pub(crate) max_message: usize,
-    pub(crate) message_timeout: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-    /// How long a connection must be idle before it may have to give way to another one.
-    evict_idle: Option<Duration>,
-    pub(crate) require_acks: bool,
     /// Whether a client may ask for acknowledgements.
     pub(crate) may_have_acks: bool,
-    /// Whether a load balancer says first who the peer is.
-    pub(crate) proxy_protocol: bool,
-    /// What is sent before anything else.
-    pub(crate) preamble: Arc<[u8]>,
-    /// How many bytes the peer sends before its first frame.
-    pub(crate) skip: u64,
-    /// What an empty frame is.
-    pub(crate) empty: EmptyFrames,
-    pub(crate) answering: Answering,
-    /// How many requests of a connection are answered at the same time.
-    pub(crate) pipeline: usize,
-    pub(crate) upgrade: Option<Upgrade>,
     pub(crate) pool: Pool,
     pub(crate) senders: Arc<ActiveSenders>,
     /// Lines that peers can trigger.
@@ -82,23 +62,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: &Options) -> Result<Shared, ServeError> {
+    pub(crate) fn new(options: Options) -> Result<Shared, ServeError> {
         let (max_message, memory) = options.check()?;
         Ok(Shared {
-            layout: options.layout,
             max_message,
-            message_timeout: options.message_timeout,
-            idle_timeout: options.idle_timeout,
-            evict_idle: options.evict_idle,
-            require_acks: options.require_acks,
             may_have_acks: Hello::fits(options.layout) && !options.has_preamble(),
-            proxy_protocol: options.proxy_protocol,
-            preamble: Arc::clone(&options.preamble),
-            skip: options.skip,
-            empty: options.empty,
-            answering: options.answering.clone(),
-            pipeline: options.pipeline,
-            upgrade: options.upgrade.clone(),
             pool: Pool::new(memory, max_message),
             senders: Arc::default(),
             log: RateLimitedLog::default(),
@@ -124,6 +92,7 @@ impl Shared {
             messages: AtomicU64::new(0),
             payload_bytes: AtomicU64::new(0),
             started: Instant::now(),
+            options,
         })
     }
 
@@ -153,7 +122,7 @@ impl Shared {
 
     /// Returns whether messages are answered with replies.
     pub(crate) fn answers(&self) -> bool {
-        self.answering.answers()
+        self.options.answering.answers()
     }
 
     /// Returns whether the server is shutting down, so that connections should end at the next good moment.
@@ -203,7 +172,7 @@ impl Shared {
 
     /// Checks what is known of a peer when it connects: if a load balancer names the peer, only that it is one.
     fn check(&self, peer: &Peer) -> Result<(), NotAdmitted> {
-        match self.proxy_protocol {
+        match self.options.proxy_protocol {
             true => self.addresses.check_balancer(peer),
             false => self.addresses.check(peer),
         }
@@ -224,7 +193,7 @@ impl Shared {
     }
 
     fn source(&self, connection: &OpenConnection) -> Source {
-        connection.source(self.proxy_protocol)
+        connection.source(self.options.proxy_protocol)
     }
 
     /// Returns whether a peer could be admitted if an idle connection gave way.
@@ -234,10 +203,10 @@ impl Shared {
 
     /// Tells an idle connection to give way to this peer, if there is one that should.
     pub(crate) fn evict_for(&self, peer: &Peer) -> Option<Arc<OpenConnection>> {
-        let evict_idle = self.evict_idle?;
+        let evict_idle = self.options.evict_idle?;
         let now = self.now();
         // Whom a load balancer names, and how many connections that one has, is not known yet.
-        let already = match self.proxy_protocol {
+        let already = match self.options.proxy_protocol {
             true => 0,
             false => self.addresses.count(Source::of(peer)),
         };

@@ -6,7 +6,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::error::TlsError;
-use crate::wire::escape::Escaped;
+use crate::wire::escape::{Escaped, SpacedHex};
 use crate::wire::signature::Known;
 
 /// How many of the first bytes of a peer that does not speak TLS are kept: enough to recognise most protocols.
@@ -78,14 +78,13 @@ fn looks_like_tls(first: &[u8]) -> bool {
 
 fn not_tls(peer: &str, first: &[u8]) -> Option<TlsError> {
     let shown = first.get(..first.len().min(SHOWN)).filter(|shown| !shown.is_empty())?;
-    let hex: Vec<String> = shown.iter().map(|byte| format!("{byte:02x}")).collect();
     let looks = match Known::find(first) {
         Some(Known { name, .. }) => format!("; this looks like {name}"),
         None => String::new(),
     };
     Some(TlsError::NotTls(format!(
         "the {peer} does not speak TLS, which this side expects: its first bytes are {} \"{}\"{looks}",
-        hex.join(" "),
+        SpacedHex(shown),
         Escaped(shown)
     )))
 }

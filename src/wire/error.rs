@@ -159,29 +159,21 @@ impl fmt::Display for Position {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ended = |inside: &str, got: u64, want: u64| {
+            write!(f, "the stream ended inside {inside}: got {got} of {}", Count(want, "byte"))
+        };
         match self {
             Fault::TooLarge { length, limit } => {
                 write!(f, "length {length} is over the limit of {limit}")
             }
             Fault::Malformed(malformed) => malformed.fmt(f),
-            Fault::TruncatedPrefix { got, want } => {
-                let want = Count(*want as u64, "byte");
-                write!(f, "the stream ended inside the prefix: got {got} of {want}")
-            }
-            Fault::TruncatedPayload { got, want } => {
-                let want = Count(*want, "byte");
-                write!(f, "the stream ended inside the payload: got {got} of {want}")
-            }
+            Fault::TruncatedPrefix { got, want } => ended("the prefix", *got as u64, *want as u64),
+            Fault::TruncatedPayload { got, want } => ended("the payload", *got, *want),
             Fault::TruncatedTrailer { got, want } => {
-                let want = Count(*want as u64, "byte");
-                write!(f, "the stream ended inside the trailer: got {got} of {want}")
+                ended("the trailer", *got as u64, *want as u64)
             }
             Fault::TruncatedPreamble { got, want } => {
-                let want = Count(*want, "byte");
-                write!(
-                    f,
-                    "the stream ended inside the preamble, before the first message: got {got} of {want}"
-                )
+                ended("the preamble, before the first message", *got, *want)
             }
             Fault::TimedOut { got, want: Some(want), timeout } => write!(
                 f,

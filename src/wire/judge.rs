@@ -98,9 +98,6 @@ struct Tried {
 
 /// Layouts that many protocols have, beside the plain ones and the presets.
 const USUAL: &[&str] = &[
-    "lsp",
-    "dec/3a:data:x2c",
-    "dec/20",
     "dec/20:data:x0a",
     "dec/0a",
     "dec/0a:data:x0a",
@@ -111,8 +108,6 @@ const USUAL: &[&str] = &[
     "dec/3b",
     "dec/7c",
     "dec/09",
-    "x24:dec/0d0a:data:x0d0a",
-    "dec4",
     "dec5",
     "dec6",
     "dec8",
@@ -121,39 +116,24 @@ const USUAL: &[&str] = &[
     "dec6+self",
     "dec8+self",
     "dec10+self",
-    "hex4+self",
-    "hex4",
     "hex8",
     "hex8+self",
-    "x0300:u16be+all",
     "x1234:u16be",
-    "x30:ber",
-    "x5a425844:h1:u32le:h4",
     "x02:u16be:data:x03",
-    "h1:u32be+self",
     "h1:u32le+self",
-    "h1:u32be",
     "h1:u32le",
     "h1:u24be",
     "h1:u24le",
     "h1:u16be",
     "h1:u16le",
-    "h2:u32be",
     "h2:u32le",
     "h2:u16be",
     "h2:u16le",
     "h4:u16be",
     "h4:u16le",
     "h4:u16be:h2",
-    "h4:u32be",
     "h4:u32le",
-    "h5:u32be",
-    "h8:u32be",
     "h8:u16le+all",
-    "h16:u32le:h4",
-    "u24le:h1",
-    "u24be:h6",
-    "h2:u16be+all",
     "u32be:h1",
     "u32be:h4",
     "u32le:h1",
@@ -240,11 +220,11 @@ pub(crate) fn candidates(bytes: &[u8], limit: usize) -> Vec<Candidate> {
 pub(crate) fn has_lengths_in_text(text: &[u8], limit: usize) -> bool {
     TRIED
         .iter()
-        .filter_map(|tried| Some((tried.layout, read(tried.layout, text, limit)?)))
-        .filter(|(_, read)| read.first > 0)
-        .any(|(layout, read)| match layout.has_text_length() {
+        .filter_map(|tried| Some(read_frames(tried.layout, text, limit)?.candidate))
+        .filter(|read| read.first > 0)
+        .any(|read| match read.layout.has_text_length() {
             true => read.bits >= ENOUGH,
-            false => read.is_exact && layout.is_varint(),
+            false => read.is_exact && read.layout.is_varint(),
         })
 }
 
@@ -284,11 +264,6 @@ fn candidates_with(bytes: &[u8], limit: usize, enough: u32) -> Vec<Candidate> {
     candidates
 }
 
-/// Reads `bytes` as far as whole frames go. Returns nothing if they are not valid in `layout`, or prove nothing.
-pub(crate) fn read(layout: Layout, bytes: &[u8], limit: usize) -> Option<Candidate> {
-    read_frames(layout, bytes, limit).map(|read| read.candidate)
-}
-
 /// Returns how much is said for a layout by `bytes`, which are whole frames of it because more did not fit.
 pub(crate) fn confirmed(layout: Layout, bytes: &[u8], limit: usize) -> u32 {
     read_frames(layout, bytes, limit).map_or(0, |read| read.candidate.bits - read.exactness)
@@ -306,6 +281,7 @@ struct Read<'a> {
     beside_zeros: bool,
 }
 
+/// Reads `bytes` as far as whole frames go. Returns nothing if they are not valid in `layout`, or prove nothing.
 fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
     let (mut rest, mut frames) = (bytes, Vec::new());
     let (mut first, mut bits, mut last, mut zeros) = (None, 0, 0, 0);
@@ -334,21 +310,17 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
         let content = extent.payload(frame);
         empty += usize::from(content.is_empty());
         let proof = layout.proof(&frame[..prefix], &frame[extent.payload_end..]);
-        match shows(layout, content, proof) {
-            Shows::Length => {
-                let ends = (rest.len() - prefix + 1).ilog2();
-                bits += proof.saturating_sub(ends);
-                last = ends.min(proof);
-                has_content |= !content.is_empty();
-            }
+        if shows_length(layout, content, proof) {
+            let ends = (rest.len() - prefix + 1).ilog2();
+            bits += proof.saturating_sub(ends);
+            last = ends.min(proof);
+            has_content |= !content.is_empty();
+        } else if content.is_empty() {
             // A message of which nothing is there ends where the one before it does.
-            Shows::Nothing if content.is_empty() => {
-                zeros += if is_zero(frame) { FOR_ZEROS } else { 0 }
-            }
-            Shows::Nothing => {
-                zeros += if is_zero(content) { FOR_ZEROS } else { 0 };
-                last = 0;
-            }
+            zeros += if is_zero(frame) { FOR_ZEROS } else { 0 };
+        } else {
+            zeros += if is_zero(content) { FOR_ZEROS } else { 0 };
+            last = 0;
         }
         beside_zeros &= headers.before && frame[prefix - 1] == 0
             || layout.trailer_len() > 0 && is_zero(&frame[extent.payload_end..]);
@@ -376,18 +348,11 @@ fn read_frames(layout: Layout, bytes: &[u8], limit: usize) -> Option<Read<'_>> {
     Some(Read { candidate, few_empty: 8 * empty <= messages, frames, exactness, beside_zeros })
 }
 
-/// What a frame says about its layout.
-enum Shows {
-    /// Its length would be another one if the layout were wrong.
-    Length,
-    /// It can be anything.
-    Nothing,
-}
-
-/// Returns what a frame with this payload shows, of which so many bits are decided by the layout.
-fn shows(layout: Layout, payload: &[u8], proof: u32) -> Shows {
+/// Returns whether the length of a frame with this payload would be another one if the layout were wrong. So many bits
+/// of the frame are decided by the layout.
+fn shows_length(layout: Layout, payload: &[u8], proof: u32) -> bool {
     let is_narrow = proof <= 8;
-    let shows = match payload {
+    match payload {
         [] => counts_more(layout) && !is_narrow,
         // Every number below 512 looks like a byte with its length before it.
         [_] if is_narrow => false,
@@ -396,8 +361,7 @@ fn shows(layout: Layout, payload: &[u8], proof: u32) -> Shows {
             !payload.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace())
         }
         _ => !is_zero(payload),
-    };
-    if shows { Shows::Length } else { Shows::Nothing }
+    }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

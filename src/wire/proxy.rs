@@ -223,37 +223,26 @@ fn decode_binary(bytes: &[u8]) -> Result<ProxyStart, ProxyError> {
     if rest > LONGEST_REST {
         return Err(ProxyError::TooLong { length: len });
     }
-    let (addresses, want) = match (command & 1, family >> 4, family & 0xf) {
-        (0, ..) => (Kind::None, 0),
-        (_, 4.., _) => return Err(ProxyError::Unknown { what: "address family", value: family }),
-        (_, _, 3..) => return Err(ProxyError::Unknown { what: "transport", value: family }),
-        (_, 1, 1) => (Kind::V4, 12),
-        (_, 2, 1) => (Kind::V6, 36),
-        (_, 3, 1) => (Kind::Unix, 216),
-        // Datagrams are not what framelet is for, and unspecified is nobody.
-        _ => (Kind::None, 0),
-    };
+    let (source, want): (fn(&[u8]) -> ProxySource, usize) =
+        match (command & 1, family >> 4, family & 0xf) {
+            (0, ..) => (|_| ProxySource::Sender, 0),
+            (_, 4.., _) => {
+                return Err(ProxyError::Unknown { what: "address family", value: family });
+            }
+            (_, _, 3..) => return Err(ProxyError::Unknown { what: "transport", value: family }),
+            (_, 1, 1) => (address::<4>, 12),
+            (_, 2, 1) => (address::<16>, 36),
+            (_, 3, 1) => (|_| ProxySource::Unix, 216),
+            // Datagrams are not what framelet is for, and unspecified is nobody.
+            _ => (|_| ProxySource::Sender, 0),
+        };
     if rest < want {
         return Err(ProxyError::TooShort { length: rest, want });
     }
     let Some(block) = bytes.get(V2_START..len) else {
         return Ok(ProxyStart::Incomplete { need: len });
     };
-    let source = match addresses {
-        Kind::None => ProxySource::Sender,
-        Kind::Unix => ProxySource::Unix,
-        Kind::V4 => address::<4>(block),
-        Kind::V6 => address::<16>(block),
-    };
-    Ok(ProxyStart::Header { len, source })
-}
-
-/// The addresses of a header of version 2.
-enum Kind {
-    None,
-    V4,
-    V6,
-    Unix,
+    Ok(ProxyStart::Header { len, source: source(block) })
 }
 
 /// Returns the source of a block of two addresses and two ports.

@@ -5,9 +5,6 @@
 
 use crate::wire::layout::{Layout, PRESETS, Preset};
 
-/// What the frames of a stream say about a protocol.
-type Shows = fn(&[&[u8]]) -> bool;
-
 /// What the whole frames at the start of a stream show.
 pub(crate) enum Shape {
     /// This protocol.
@@ -18,150 +15,74 @@ pub(crate) enum Shape {
     Doubtful,
 }
 
-/// The protocols that can be told by their frames, whose whole bytes are given. The specifications are those of
-/// [`PRESETS`].
-const SHAPES: &[(&str, Shows)] = &[
-    ("9p", |frames| {
-        matches!(frames[0], [_, _, _, _, 100 | 101, 0xff, 0xff, _, _, _, _, _, 0, b'9', b'P', ..])
-    }),
-    ("adb", |frames| frames.iter().all(|frame| frame[4..].starts_with(b"host"))),
-    ("ads", |frames| {
-        // The command, and the flags of a request or a response.
-        frames.iter().all(|frame| matches!(frame.get(22..26), Some([1..=9, 0, 4 | 5, 0])))
-    }),
-    ("amqp", |frames| frames.iter().all(|frame| matches!(frame[0], 1..=3 | 8))),
-    ("amqp1", |frames| {
-        // The data offset, the type, and then a described type.
-        frames.iter().all(|frame| matches!(frame, [_, _, _, _, 2, 0 | 1, _, _, 0, 0x53, ..]))
-    }),
-    ("bgp", |frames| frames.iter().all(|frame| matches!(frame.get(18), Some(1..=5)))),
-    ("bitcoin", |frames| frames.iter().all(|frame| is_bitcoin(frame))),
-    ("bmp", |frames| frames.iter().all(|frame| matches!(frame.get(5), Some(0..=6)))),
-    ("cassandra", |frames| {
-        let is_one =
-            |frame: &&[u8]| matches!(frame, [3..=5 | 0x83..=0x85, 0..=0x1f, _, _, 0..=0x10, ..]);
-        frames.iter().all(is_one)
-    }),
-    ("diameter", |frames| {
+/// The name of a protocol and what is true of a frame of it.
+type Told = (&'static str, fn(&[u8]) -> bool);
+
+/// The name of a protocol and what is true of all frames of it.
+type ToldByAll = (&'static str, fn(&[&[u8]]) -> bool);
+
+/// The protocols that each frame shows, given whole. The specifications are those of [`PRESETS`].
+const BY_EACH: &[Told] = &[
+    ("adb", |frame| frame[4..].starts_with(b"host")),
+    // The command, and the flags of a request or a response.
+    ("ads", |frame| matches!(frame.get(22..26), Some([1..=9, 0, 4 | 5, 0]))),
+    ("amqp", |frame| matches!(frame[0], 1..=3 | 8)),
+    // The data offset, the type, and then a described type.
+    ("amqp1", |frame| matches!(frame, [_, _, _, _, 2, 0 | 1, _, _, 0, 0x53, ..])),
+    ("bgp", |frame| matches!(frame.get(18), Some(1..=5))),
+    ("bitcoin", is_bitcoin),
+    ("bmp", |frame| matches!(frame.get(5), Some(0..=6))),
+    ("cassandra", |frame| matches!(frame, [3..=5 | 0x83..=0x85, 0..=0x1f, _, _, 0..=0x10, ..])),
+    ("diameter", |frame| {
         // Flags, of which four are reserved, and a command of the base protocol.
-        frames.iter().all(|frame| {
-            matches!(frame, [_, _, _, _, flags, 0, 1, _, ..] if flags & 0x0f == 0)
-                && frame.len() >= 20
-        })
+        matches!(frame, [_, _, _, _, flags, 0, 1, _, ..] if flags & 0x0f == 0) && frame.len() >= 20
     }),
-    (
-        "dicom",
-        |frames| matches!(frames[0], [1 | 2, 0, _, _, _, _, 0, 1, 0, 0, ..] if frames[0].len() > 70),
-    ),
-    ("dns", |frames| {
+    ("dns", |frame| {
         // A query or a response with one question, and room for it.
-        frames.iter().all(|frame| {
-            matches!(frame, [_, _, _, _, flags, _, 0, 1, 0, _, 0, _, 0, _, ..] if flags & 0x78 == 0)
-                && frame.len() >= 19
-        })
+        matches!(frame, [_, _, _, _, flags, _, 0, 1, 0, _, 0, _, 0, _, ..] if flags & 0x78 == 0)
+            && frame.len() >= 19
     }),
-    ("docker", |frames| {
-        // The standard input is 0, but is not sent.
-        frames.iter().all(|frame| matches!(frame, [1 | 2, 0, 0, 0, ..]))
+    // The standard input is 0, but is not sent.
+    ("docker", |frame| matches!(frame, [1 | 2, 0, 0, 0, ..])),
+    ("doip", |frame| matches!(frame[0], 1..=4 | 0xff) && frame[1] == !frame[0]),
+    (
+        "drda",
+        |frame| matches!(frame, [_, _, 0xd0, format, ..] if (1..=5).contains(&(format & 0x0f))),
+    ),
+    ("enip", |frame| matches!(frame[..2], [4 | 0x63..=0x66 | 0x6f | 0x70, 0])),
+    ("gearman", |frame| matches!(frame, [0, b'R', b'E', b'Q' | b'S', 0, 0, 0, 1..=42, ..])),
+    ("iec104", is_iec104),
+    // The first set is one of templates, or has the number of a template.
+    ("ipfix", |frame| matches!(frame.get(16..18), Some([0, 2 | 3] | [1..=0xff, _]))),
+    ("iso8583", |frame| is_iso8583(&frame[2..])),
+    ("iso8583-ascii", |frame| is_iso8583(&frame[4..])),
+    ("kafka", is_kafka),
+    ("kerberos", |frame| matches!(frame[4..], [0x6a..=0x6e | 0x7e, ..]) && is_ber(&frame[4..])),
+    ("ldap", is_ldap),
+    ("memcached", |frame| {
+        let [0x80 | 0x81, 0..=0x40, key @ .., _, _] = &frame[..6] else { return false };
+        let body = frame.len() - 24;
+        usize::from(key[0]) << 8 | usize::from(key[1]) <= body && frame[5] == 0
     }),
-    ("doip", |frames| {
-        frames.iter().all(|frame| matches!(frame[0], 1..=4 | 0xff) && frame[1] == !frame[0])
+    ("modbus", is_modbus),
+    ("mongodb", |frame| {
+        matches!(frame.get(12..16), Some([1 | 0xd4..=0xd7 | 0xdb..=0xdd, _, 0, 0]))
+            && matches!(frame[13], 0 | 7)
     }),
-    ("drda", |frames| {
-        frames.iter().all(
-            |frame| matches!(frame, [_, _, 0xd0, format, ..] if (1..=5).contains(&(format & 0x0f))),
-        )
-    }),
-    ("enip", |frames| {
-        let is_one = |frame: &&[u8]| matches!(frame[..2], [4 | 0x63..=0x66 | 0x6f | 0x70, 0]);
-        frames.iter().all(is_one)
-    }),
-    ("gearman", |frames| {
-        frames
-            .iter()
-            .all(|frame| matches!(frame, [0, b'R', b'E', b'Q' | b'S', 0, 0, 0, 1..=42, ..]))
-    }),
-    ("git", is_git),
-    ("http2", |frames| {
-        // Settings first, on stream 0.
-        matches!(frames[0], [_, _, length, 4, 0 | 1, 0, 0, 0, 0, ..] if length % 6 == 0)
-            && frames.iter().all(|frame| frame[3] <= 16)
-    }),
-    ("iec104", |frames| frames.iter().all(|frame| is_iec104(frame))),
-    ("ipfix", |frames| {
-        // The first set is one of templates, or has the number of a template.
-        frames.iter().all(|frame| matches!(frame.get(16..18), Some([0, 2 | 3] | [1..=0xff, _])))
-    }),
-    ("iso8583", |frames| frames.iter().all(|frame| is_iso8583(&frame[2..]))),
-    ("iso8583-ascii", |frames| frames.iter().all(|frame| is_iso8583(&frame[4..]))),
-    ("kafka", |frames| frames.iter().all(|frame| is_kafka(frame))),
-    ("kerberos", |frames| {
-        let is_one =
-            |frame: &&[u8]| matches!(frame[4..], [0x6a..=0x6e | 0x7e, ..]) && is_ber(&frame[4..]);
-        frames.iter().all(is_one)
-    }),
-    ("ldap", |frames| frames.iter().all(|frame| is_ldap(frame))),
-    ("libp2p", |frames| frames[0].ends_with(b"/multistream/1.0.0\n")),
-    ("memcached", |frames| {
-        frames.iter().all(|frame| {
-            let [0x80 | 0x81, 0..=0x40, key @ .., _, _] = &frame[..6] else { return false };
-            let body = frame.len() - 24;
-            usize::from(key[0]) << 8 | usize::from(key[1]) <= body && frame[5] == 0
-        })
-    }),
-    ("minecraft", |frames| is_minecraft(frames[0])),
-    ("modbus", |frames| frames.iter().all(|frame| is_modbus(frame))),
-    ("mongodb", |frames| {
-        let is_one = |frame: &&[u8]| {
-            matches!(frame.get(12..16), Some([1 | 0xd4..=0xd7 | 0xdb..=0xdd, _, 0, 0]))
-                && matches!(frame[13], 0 | 7)
-        };
-        frames.iter().all(is_one)
-    }),
-    ("mqtt", |frames| {
-        // A connection begins only once.
-        frames.iter().all(|frame| is_mqtt(frame))
-            && !frames[1..].iter().any(|frame| matches!(frame[0], 0x10 | 0x20))
-    }),
-    ("mysql", is_mysql),
     ("netstring", |_| true),
-    ("opcua", |frames| {
+    ("opcua", |frame| {
         let kinds = [b"HEL", b"ACK", b"ERR", b"RHE", b"OPN", b"MSG", b"CLO"];
-        frames.iter().all(|frame| {
-            kinds.iter().any(|kind| frame.starts_with(*kind))
-                && matches!(frame[3], b'F' | b'C' | b'A')
-        })
+        kinds.iter().any(|kind| frame.starts_with(*kind)) && matches!(frame[3], b'F' | b'C' | b'A')
     }),
-    ("openflow", |frames| {
-        // A hello, whose elements start with the bitmap of versions.
-        matches!(
-            frames[0],
-            [1..=6, 0, 0, 8, _, _, _, _] | [1..=6, 0, _, _, _, _, _, _, 0, 1, 0, 8, ..]
-        )
-    }),
-    ("pcep", |frames| {
-        // An object OPEN in a message Open.
-        matches!(frames[0], [0x20, 1, _, _, 1, 0x10..=0x13, _, _, 0x20, ..])
-    }),
-    ("postgres", |frames| frames.iter().all(|frame| is_postgres(frame))),
-    ("radius", |frames| frames.iter().all(|frame| is_radius(frame))),
-    ("rcon", |frames| {
-        let is_one = |frame: &&[u8]| {
-            matches!(frame.get(8..12), Some([0 | 2 | 3, 0, 0, 0])) && frame.ends_with(b"\0\0")
-        };
-        frames.iter().all(is_one)
-    }),
-    ("rdp", |frames| {
-        // A connection request with a cookie, or with a request to negotiate.
-        let [_, _, _, _, _, 0xe0, .., 0, 8, 0, _, 0, 0, 0] = frames[0] else {
-            return matches!(frames[0], [_, _, _, _, _, 0xe0, .., b'\r', b'\n']);
-        };
-        true
+    ("postgres", is_postgres),
+    ("radius", is_radius),
+    ("rcon", |frame| {
+        matches!(frame.get(8..12), Some([0 | 2 | 3, 0, 0, 0])) && frame.ends_with(b"\0\0")
     }),
     ("resp", |_| true),
-    ("rpki", |frames| {
+    ("rpki", |frame| {
         // The version, and the type, most of which have one length.
-        frames.iter().all(|frame| match (frame, frame.len()) {
+        match (frame, frame.len()) {
             ([0..=2, 0 | 1, ..], len) => len == 12,
             ([0..=2, 2 | 3 | 8, ..], len) => len == 8,
             ([0..=2, 4, ..], len) => len == 20,
@@ -169,46 +90,80 @@ const SHAPES: &[(&str, Shows)] = &[
             ([0..=2, 7, ..], len) => matches!(len, 12 | 24),
             ([0..=2, 9..=11, ..], len) => len >= 16,
             _ => false,
-        })
+        }
     }),
-    ("rsocket", |frames| {
-        // A frame SETUP of version 1.0, on stream 0.
-        matches!(frames[0], [_, _, _, 0, 0, 0, 0, 4..=7, _, 0, 1, 0, 0, ..])
-    }),
-    ("s7", |frames| {
+    ("s7", |frame| {
         // A connection request between two TSAPs, or data with the id of S7.
-        let is_request = |frame: &[u8]| {
-            frame[5] == 0xe0
-                && [[0xc1, 2], [0xc2, 2]]
-                    .iter()
-                    .all(|tsap| frame.windows(2).any(|two| two == *tsap))
-        };
-        let is_data = |frame: &[u8]| matches!(frame, [_, _, _, _, 2, 0xf0, 0x80, 0x32, ..]);
-        frames.iter().all(|frame| frame.len() > 7 && (is_request(frame) || is_data(frame)))
+        let has = |tsap: [u8; 2]| frame.windows(2).any(|two| two == tsap);
+        let is_request = || frame[5] == 0xe0 && has([0xc1, 2]) && has([0xc2, 2]);
+        frame.len() > 7 && (matches!(frame, [_, _, _, _, 2, 0xf0, 0x80, 0x32, ..]) || is_request())
     }),
-    ("smb", |frames| {
-        frames.iter().all(|frame| matches!(frame, [_, _, _, _, 0xfc..=0xff, b'S', b'M', b'B', ..]))
-    }),
-    ("smpp", |frames| {
+    ("smb", |frame| matches!(frame, [_, _, _, _, 0xfc..=0xff, b'S', b'M', b'B', ..])),
+    ("smpp", |frame| {
         // A command, a status, and a sequence number.
-        frames.iter().all(|frame| {
-            matches!(frame, [_, _, _, _, 0 | 0x80, 0, 0 | 1, 0..=0x21, 0, 0, _, _, _, _, _, _, ..])
-        })
+        matches!(frame, [_, _, _, _, 0 | 0x80, 0, 0 | 1, 0..=0x21, 0, 0, _, _, _, _, _, _, ..])
     }),
-    ("someip", |frames| {
+    ("someip", |frame| {
         // The version of the protocol, and the type of the message.
-        frames
-            .iter()
-            .all(|frame| matches!(frame.get(12..16), Some([1, _, 0..=2 | 0x80 | 0x81, 0..=0x20])))
+        matches!(frame.get(12..16), Some([1, _, 0..=2 | 0x80 | 0x81, 0..=0x20]))
     }),
-    ("soup", |frames| frames[0].len() == 49 && frames[0][2] == b'L'),
-    ("syslog", |frames| {
-        frames.iter().all(|frame| {
-            let text =
-                frame.iter().position(|&byte| byte == b' ').map_or(&[][..], |at| &frame[at + 1..]);
-            matches!(text, [b'<', b'0'..=b'9', ..])
-        })
+    ("syslog", |frame| {
+        let text = frame.iter().position(|&byte| byte == b' ').map(|at| &frame[at + 1..]);
+        matches!(text, Some([b'<', b'0'..=b'9', ..]))
     }),
+    ("thrift", |frame| matches!(frame[4..], [0x80, 1, 0, 1..=4, ..])),
+    ("tls", |frame| matches!(frame, [0x14..=0x17, 3, 0..=4, ..])),
+    ("tns", |frame| matches!(frame, [_, _, 0, 0, 1..=19, _, 0, 0, ..])),
+    ("tpkt", |frame| {
+        // The length of the header, and its type: a request, a confirmation, the end, or data.
+        matches!(frame, [_, _, _, _, length, 0xe0 | 0xd0 | 0x80 | 0xf0, ..]
+            if usize::from(*length) + 5 <= frame.len())
+    }),
+    ("uwsgi", is_uwsgi),
+    ("zabbix", |_| true),
+];
+
+/// Those that the first frame shows.
+const BY_FIRST: &[Told] = &[
+    ("9p", |frame| {
+        matches!(frame, [_, _, _, _, 100 | 101, 0xff, 0xff, _, _, _, _, _, 0, b'9', b'P', ..])
+    }),
+    ("dicom", |frame| matches!(frame, [1 | 2, 0, _, _, _, _, 0, 1, 0, 0, ..]) && frame.len() > 70),
+    ("libp2p", |frame| frame.ends_with(b"/multistream/1.0.0\n")),
+    ("minecraft", is_minecraft),
+    ("openflow", |frame| {
+        // A hello, whose elements start with the bitmap of versions.
+        matches!(frame, [1..=6, 0, 0, 8, _, _, _, _] | [1..=6, 0, _, _, _, _, _, _, 0, 1, 0, 8, ..])
+    }),
+    // An object OPEN in a message Open.
+    ("pcep", |frame| matches!(frame, [0x20, 1, _, _, 1, 0x10..=0x13, _, _, 0x20, ..])),
+    ("rdp", |frame| {
+        // A connection request with a cookie, or with a request to negotiate.
+        matches!(
+            frame,
+            [_, _, _, _, _, 0xe0, .., 0, 8, 0, _, 0, 0, 0]
+                | [_, _, _, _, _, 0xe0, .., b'\r', b'\n']
+        )
+    }),
+    // A frame SETUP of version 1.0, on stream 0.
+    ("rsocket", |frame| matches!(frame, [_, _, _, 0, 0, 0, 0, 4..=7, _, 0, 1, 0, 0, ..])),
+    ("soup", |frame| frame.len() == 49 && frame[2] == b'L'),
+];
+
+/// Those that the frames show together.
+const BY_ALL: &[ToldByAll] = &[
+    ("git", is_git),
+    ("http2", |frames| {
+        // Settings first, on stream 0.
+        matches!(frames[0], [_, _, length, 4, 0 | 1, 0, 0, 0, 0, ..] if length % 6 == 0)
+            && frames.iter().all(|frame| frame[3] <= 16)
+    }),
+    ("mqtt", |frames| {
+        // A connection begins only once.
+        frames.iter().all(|frame| is_mqtt(frame))
+            && !frames[1..].iter().any(|frame| matches!(frame[0], 0x10 | 0x20))
+    }),
+    ("mysql", is_mysql),
     ("tds", |frames| {
         // The type, the status, and the window, which is not used.
         let is_one = |frame: &&[u8]| {
@@ -219,19 +174,6 @@ const SHAPES: &[(&str, Shows)] = &[
         };
         frames.iter().all(is_one) && matches!(frames[0][0], 4 | 16..=18)
     }),
-    ("thrift", |frames| frames.iter().all(|frame| matches!(frame[4..], [0x80, 1, 0, 1..=4, ..]))),
-    ("tls", |frames| frames.iter().all(|frame| matches!(frame, [0x14..=0x17, 3, 0..=4, ..]))),
-    ("tns", |frames| frames.iter().all(|frame| matches!(frame, [_, _, 0, 0, 1..=19, _, 0, 0, ..]))),
-    ("tpkt", |frames| {
-        // The length of the header, and its type: a request, a confirmation, the end, or data.
-        let is_one = |frame: &&[u8]| {
-            matches!(frame, [_, _, _, _, length, 0xe0 | 0xd0 | 0x80 | 0xf0, ..]
-                if usize::from(*length) + 5 <= frame.len())
-        };
-        frames.iter().all(is_one)
-    }),
-    ("uwsgi", |frames| frames.iter().all(|frame| is_uwsgi(frame))),
-    ("zabbix", |_| true),
 ];
 
 /// Layouts that no other protocol is known to have, and that fix too little to be likely without it.
@@ -255,9 +197,13 @@ const ONLY_OF_A_PROTOCOL: [&str; 14] = [
 /// Returns what these frames, whole and in this layout, show. There is at least one.
 pub(crate) fn shape(layout: Layout, frames: &[&[u8]]) -> Shape {
     let notation = layout.to_string();
-    let shows = |preset: &&Preset| {
-        let shows = SHAPES.iter().find(|(name, _)| *name == preset.name);
-        shows.is_some_and(|(_, shows)| shows(frames))
+    let shows = |Preset { name, .. }: &&Preset| {
+        let is_each = |(of, is): &(&str, fn(&[u8]) -> bool)| {
+            of == name && frames.iter().all(|frame| is(frame))
+        };
+        BY_EACH.iter().any(is_each)
+            || BY_FIRST.iter().any(|(of, is)| of == name && is(frames[0]))
+            || BY_ALL.iter().any(|(of, are)| of == name && are(frames))
     };
     match PRESETS.iter().filter(|preset| preset.notation == notation).find(shows) {
         Some(preset) => Shape::Preset(preset),

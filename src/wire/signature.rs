@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::wire::packed;
 use crate::wire::shape::is_bitcoin;
-use crate::wire::structure::{self, TlsRecord};
+use crate::wire::structure;
 use crate::wire::text::{has_byte_order_mark, is_utf16};
 
 /// Another protocol, or a kind of data, that its first bytes show.
@@ -330,10 +330,11 @@ const STRUCTURES: &[(IsOne, Known)] = &[
 
 /// Recognises what has no fixed first bytes, but a structure.
 fn by_structure(start: &[u8]) -> Option<Known> {
-    let tls = structure::tls_record(start).map(|record| match record {
-        TlsRecord::Handshake => TLS_HANDSHAKE,
-        TlsRecord::Alert => TLS_ALERT,
-        TlsRecord::Data => TLS_DATA,
+    let tls = structure::tls_record(start).map(|kind| match kind {
+        0x16 => TLS_HANDSHAKE,
+        0x15 => TLS_ALERT,
+        // Or a change of the cipher.
+        _ => TLS_DATA,
     });
     let other = || STRUCTURES.iter().find(|(is, _)| is(start)).map(|(_, known)| *known);
     tls.or_else(other)

@@ -11,16 +11,8 @@ pub(super) fn is_pcapng(start: &[u8]) -> bool {
     )
 }
 
-/// What a record of TLS holds.
-pub(super) enum TlsRecord {
-    Handshake,
-    Alert,
-    /// Or a change of the cipher.
-    Data,
-}
-
-/// A record: its type, the version 3.0 to 3.4, and a length that a record can have.
-pub(super) fn tls_record(start: &[u8]) -> Option<TlsRecord> {
+/// A record of TLS: its type, which is returned, the version 3.0 to 3.4, and a length that a record can have.
+pub(super) fn tls_record(start: &[u8]) -> Option<u8> {
     let &[kind @ 0x14..=0x17, 3, version @ 0..=4, high, ref rest @ ..] = start else { return None };
     let length = rest.first().map(|&low| usize::from(high) << 8 | usize::from(low));
     let possible = match (length, kind) {
@@ -35,11 +27,7 @@ pub(super) fn tls_record(start: &[u8]) -> Option<TlsRecord> {
         }
         (Some(length), _) => (1..=18432).contains(&length),
     };
-    possible.then_some(match kind {
-        0x16 => TlsRecord::Handshake,
-        0x15 => TlsRecord::Alert,
-        _ => TlsRecord::Data,
-    })
+    possible.then_some(kind)
 }
 
 /// The hello of SSL 2, with which old clients offer newer versions, too.

@@ -61,7 +61,7 @@ fn connection(server: &Arc<Shared>, queue: Option<CommitQueue>) -> (Connection, 
     (Connection::new(Arc::clone(server), open, socket.0, queue), socket.1)
 }
 
-fn server(options: &Options) -> Arc<Shared> {
+fn server(options: Options) -> Arc<Shared> {
     Arc::new(Shared::new(options).unwrap())
 }
 
@@ -96,7 +96,6 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 /// P6, P7.
 #[test]
 fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
-    let options = Options { idle_timeout: Some(Duration::from_secs(1)), ..Options::default() };
     let message = frame(b"message");
     let (start, rest) = message.split_at(5);
     let (whole, next) = (&message[..], [rest, start].concat());
@@ -109,7 +108,8 @@ fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
         (start, rest, Phase::Idle),
         (start, &next, Phase::InMessage),
     ] {
-        let server = server(&options);
+        let server =
+            server(Options { idle_timeout: Some(Duration::from_secs(1)), ..Options::default() });
         let (mut connection, mut client) = connection(&server, None);
         let origin = Arc::clone(&connection.receiver.connection);
         let state = &origin.state;
@@ -141,7 +141,7 @@ fn a_verdict_on_an_earlier_state_of_a_connection_has_no_effect() {
 /// A byte in time is no message in time, and how long a hello takes counts, too.
 #[test]
 fn the_clock_of_a_message_starts_with_its_first_byte() {
-    let server = server(&Options { layout: "u32le".parse().unwrap(), ..Options::default() });
+    let server = server(Options { layout: "u32le".parse().unwrap(), ..Options::default() });
     let (mut connection, mut client) = connection(&server, None);
     let origin = Arc::clone(&connection.receiver.connection);
     let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
@@ -161,7 +161,7 @@ fn the_clock_of_a_message_starts_with_its_first_byte() {
 /// Many times, since the reactor may be quick.
 #[test]
 fn what_the_kernel_has_received_keeps_a_connection_even_if_the_reactor_has_not_reported_it() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     for round in 0..100 {
         let (mut connection, mut client) = connection(&server, None);
         let socket = connection.receiver.reader.get_ref().clone();
@@ -181,7 +181,7 @@ fn what_the_kernel_has_received_keeps_a_connection_even_if_the_reactor_has_not_r
 
 #[test]
 fn a_connection_gives_way_only_if_nothing_of_its_peer_is_left_to_do() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let (commands, _taken) = smol::channel::bounded(2);
     let commands = CommandSender::new(commands, Arc::default(), thread::current());
     let queue = CommitQueue::new(&Arc::new(commands));
@@ -227,7 +227,7 @@ async fn greet(run: &mut (impl Future<Output = Outcome> + Unpin), client: &mut T
 
 #[test]
 fn a_client_that_cannot_be_told_what_is_committed_does_not_keep_its_connection() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let writer = WriterThread::start(Box::new(Anything)).unwrap();
     let (mut connection, mut client) = connection(&server, Some(writer.queue()));
     let mut socket = connection.receiver.reader.get_ref().clone();
@@ -264,7 +264,7 @@ fn stub_connection(server: &Arc<Shared>, queue: Option<CommitQueue>) -> (Connect
 #[test]
 fn taking_replies_does_not_restart_the_clock_of_a_half_sent_message() {
     let answering = (|request: Request| async { request }).into_answering();
-    let server = server(&Options { answering, ..Options::default() });
+    let server = server(Options { answering, ..Options::default() });
     let (mut connection, stub) = stub_connection(&server, None);
     let origin = Arc::clone(&connection.receiver.connection);
     let now = || (origin.state.phase(), origin.state.snapshot().since());
@@ -317,7 +317,7 @@ fn requests_are_answered_while_later_ones_wait_for_the_sink() {
         }
     };
     let server =
-        server(&Options { answering: handler.into_answering(), pipeline: 8, ..Options::default() });
+        server(Options { answering: handler.into_answering(), pipeline: 8, ..Options::default() });
     let (commands, taken) = smol::channel::bounded(2);
     let commands = CommandSender::new(commands, Arc::default(), thread::current());
     let queue = CommitQueue::new(&Arc::new(commands));
@@ -352,7 +352,7 @@ fn replies_before_a_failure_reach_the_peer_and_half_a_frame_follows() {
                 _ => Ok(vec![b'x'; LEN]),
             }
         };
-        let server = server(&Options { answering: handler.into_answering(), ..Options::default() });
+        let server = server(Options { answering: handler.into_answering(), ..Options::default() });
         let (stream, mut client) = block_on(async {
             let listener = "127.0.0.1:0".parse::<Address>().unwrap().listen().await.unwrap();
             let client = TcpStream::connect(listener.address().unwrap().to_string()).unwrap();
@@ -393,7 +393,7 @@ fn received_at_shutdown(upgrade_lags: u32, stream_lags: u32) -> u64 {
         stream.read_exact(&mut [0; 2]).await?;
         Ok(Lagging(stream, stream_lags))
     });
-    let server = server(&Options { upgrade: Some(upgrade), ..Options::default() });
+    let server = server(Options { upgrade: Some(upgrade), ..Options::default() });
     let (mut connection, mut client) = connection(&server, None);
     let socket = connection.receiver.reader.get_ref().clone();
     let bytes = [b"ok", &frame(b"message")[..]].concat();
@@ -415,7 +415,7 @@ fn what_has_arrived_below_another_stream_at_shutdown_is_read() {
 #[test]
 fn a_sender_that_never_pauses_is_read_until_the_last_call() {
     for answering in [Answering::Nothing, Answering::Echo] {
-        let server = server(&Options { answering, ..Options::default() });
+        let server = server(Options { answering, ..Options::default() });
         let open = Arc::new(OpenConnection::new(1, Peer::Unix));
         let stream = ByteStream::new(Endless(frame(&[b'm'; 1000]), 0));
         let mut connection = Connection::new(Arc::clone(&server), open, stream, None);
@@ -442,7 +442,7 @@ fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
         Ok(stream)
     };
     let upgrade = Some(Upgrade::new(upgrade));
-    let shared = server(&Options { upgrade, ..Options::default() });
+    let shared = server(Options { upgrade, ..Options::default() });
     for (sent, resets, is_probe) in
         [(&b""[..], false, true), (b"", true, true), (b"x", false, false), (b"x", true, false)]
     {
@@ -474,7 +474,7 @@ fn a_peer_that_leaves_before_its_first_byte_is_a_probe_and_no_failed_setup() {
 
 #[test]
 fn the_mark_of_an_end_never_becomes_part_of_an_acknowledgement() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let writer = WriterThread::start(Box::new(Anything)).unwrap();
     let hello = Hello { sender: SenderId::from_bytes([1; 16]), first: 6 };
     let welcome = Answer::Acknowledgement(5).frame(Layout::U32BE);

@@ -1,6 +1,5 @@
 //! When a file is synced to the disk.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// When a file's messages are synced to the disk.
@@ -22,34 +21,14 @@ pub enum FileSync {
     Never,
 }
 
-/// Neither `always` nor `never`.
-///
-/// # Examples
-///
-/// ```
-/// use framelet::sink::{FileSync, ParseFileSyncError};
-///
-/// assert_eq!("sometimes".parse::<FileSync>(), Err(ParseFileSyncError));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParseFileSyncError;
-
 impl FromStr for FileSync {
-    type Err = ParseFileSyncError;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<FileSync, &'static str> {
         match text {
             "always" => Ok(FileSync::Always),
             "never" => Ok(FileSync::Never),
-            _ => Err(ParseFileSyncError),
+            _ => Err("write always or never"),
         }
     }
 }
-
-impl fmt::Display for ParseFileSyncError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("write always or never")
-    }
-}
-
-impl std::error::Error for ParseFileSyncError {}

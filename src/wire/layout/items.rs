@@ -75,7 +75,7 @@ impl Region {
 
     /// Checks the fixed bytes among those of `bytes`, which may be incomplete; the first one is byte `at`
     /// of the frame.
-    fn check(&self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
+    pub(super) fn check(&self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
         let mut from = 0;
         for item in &self.items {
             match item {
@@ -96,7 +96,7 @@ impl Region {
     }
 
     /// Appends the items to `out`. The header's bytes are taken from `header`; if it ends, zeros follow.
-    fn append(&self, header: &mut &[u8], out: &mut Vec<u8>) {
+    pub(super) fn append(&self, header: &mut &[u8], out: &mut Vec<u8>) {
         for item in &self.items {
             match item {
                 Item::Fixed(bytes) => out.extend_from_slice(bytes),
@@ -183,11 +183,6 @@ impl Items {
         header
     }
 
-    /// Appends what follows the payload.
-    pub(super) fn append_trailer(&self, mut header: &[u8], out: &mut Vec<u8>) {
-        self.trailer.append(&mut header, out);
-    }
-
     pub(super) fn decode(&self, frame: &[u8]) -> Result<Decoded, Malformed> {
         let (before, between) = (self.before.len, self.between.len);
         self.before.check(frame, 0)?;
@@ -222,11 +217,6 @@ impl Items {
                 Err(Malformed::SmallerThanCounted { length: number, least })
             }
         }
-    }
-
-    /// Checks the fixed bytes of the trailer `bytes`, which may be incomplete, at byte `at` of the frame.
-    pub(super) fn check_trailer(&self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
-        self.trailer.check(bytes, at)
     }
 }
 

@@ -295,9 +295,9 @@ impl Layout {
 
     /// Appends what follows a payload, with what [`append_prefix`](Layout::append_prefix) left of the header.
     #[inline]
-    pub(crate) fn append_trailer(self, header: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn append_trailer(self, mut header: &[u8], out: &mut Vec<u8>) {
         if let Kind::Items(items) = self.0 {
-            items.append_trailer(header, out);
+            items.trailer.append(&mut header, out);
         }
     }
 
@@ -340,7 +340,7 @@ impl Layout {
     #[inline]
     pub(crate) fn check_trailer(self, bytes: &[u8], at: usize) -> Result<(), Malformed> {
         match self.0 {
-            Kind::Items(items) => items.check_trailer(bytes, at),
+            Kind::Items(items) => items.trailer.check(bytes, at),
             _ => Ok(()),
         }
     }
@@ -389,12 +389,7 @@ impl Layout {
     /// Returns whether the number in the length is not zero for an empty payload.
     pub(crate) fn counts_more(self) -> bool {
         match self.0 {
-            Kind::Items(items) => {
-                matches!(
-                    items.counts,
-                    LengthCounts::Itself | LengthCounts::All | LengthCounts::More(_)
-                )
-            }
+            Kind::Items(items) => items.surplus() > 0,
             _ => self.counts_itself(),
         }
     }
@@ -406,11 +401,7 @@ impl Layout {
 
     /// Returns whether messages may have a [header](Header).
     pub(crate) fn has_header(self) -> bool {
-        match self.0 {
-            Kind::U32be | Kind::Plain { .. } => false,
-            Kind::Items(items) => items.header_len() > 0 || items.has_markers(),
-            Kind::Lsp => true,
-        }
+        self.header_len() != Some(0)
     }
 
     /// Returns the number of bytes in the [header](Header) of each message, 0 if there is none; `None` if that differs

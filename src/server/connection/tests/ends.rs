@@ -6,7 +6,7 @@ use super::*;
 fn the_mark_of_an_end_never_becomes_part_of_a_reply() {
     let handler = |request: Request| async move { request };
     for answering in [Answering::Echo, handler.into_answering()] {
-        let server = server(&Options { answering, ..Options::default() });
+        let server = server(Options { answering, ..Options::default() });
         let replies = [frame(b"one"), frame(b"two")].concat();
         for taken in 0..replies.len() {
             let (mut connection, stub) = stub_connection(&server, None);
@@ -42,7 +42,7 @@ impl MessageSink for Slow {
 
 #[test]
 fn a_welcome_never_begins_inside_a_heartbeat() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let (go_on, wait) = mpsc::channel();
     let writer = WriterThread::start(Box::new(Slow(wait))).unwrap();
     let (mut connection, stub) = stub_connection(&server, Some(writer.queue()));
@@ -70,7 +70,7 @@ fn a_welcome_never_begins_inside_a_heartbeat() {
 #[test]
 fn requests_that_wait_for_the_sink_are_handed_on_although_replies_are_not_taken() {
     let answering = (|request: Request| async move { request }).into_answering();
-    let server = server(&Options { answering, ..Options::default() });
+    let server = server(Options { answering, ..Options::default() });
     let (commands, taken) = smol::channel::bounded(1);
     let commands = CommandSender::new(commands, Arc::default(), thread::current());
     let queue = CommitQueue::new(&Arc::new(commands));

@@ -31,7 +31,7 @@ fn a_peer_that_sends_heartbeats_is_not_idle() {
     for answering in all_answering() {
         for empty in [EmptyFrames::Skip, EmptyFrames::Echo] {
             let answering = answering.clone();
-            let server = server(&Options { answering, empty, ..Options::default() });
+            let server = server(Options { answering, empty, ..Options::default() });
             let (mut connection, stub) = stub_connection(&server, None);
             let origin = Arc::clone(&connection.receiver.connection);
             let mut run = Box::pin(connection.run());
@@ -67,7 +67,7 @@ fn heartbeats_are_sent_back_between_replies_and_are_no_messages() {
             (EmptyFrames::Echo, if answers { &sent } else { &[0; 16] }),
         ] {
             let answering = answering.clone();
-            let server = server(&Options { answering, empty, ..Options::default() });
+            let server = server(Options { answering, empty, ..Options::default() });
             let (mut connection, stub) = stub_connection(&server, None);
             stub.allow(MIB);
             stub.feed(&sent);
@@ -87,7 +87,7 @@ fn a_slow_handler_does_not_keep_heartbeats_waiting() {
         empty: EmptyFrames::Echo,
         ..Options::default()
     };
-    let (mut connection, stub) = stub_connection(&server(&options), None);
+    let (mut connection, stub) = stub_connection(&server(options), None);
     let mut run = Box::pin(connection.run());
     stub.allow(MIB);
     stub.feed(&[frame(b"request"), frame(b"")].concat());
@@ -103,7 +103,7 @@ fn a_slow_handler_does_not_keep_heartbeats_waiting() {
 fn heartbeats_that_are_not_taken_stop_the_reading_and_take_little_memory() {
     let heartbeats = MIB / 4;
     for answering in all_answering() {
-        let server = server(&Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
+        let server = server(Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
         let (mut connection, stub) = stub_connection(&server, None);
         let mut run = Box::pin(connection.run());
         stub.allow(10);
@@ -125,7 +125,7 @@ fn heartbeats_that_are_not_taken_stop_the_reading_and_take_little_memory() {
 #[test]
 fn what_follows_heartbeats_is_counted_while_they_are_not_taken() {
     for answering in all_answering() {
-        let server = server(&Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
+        let server = server(Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
         let (mut connection, stub) = stub_connection(&server, None);
         let mut run = Box::pin(connection.run());
         stub.feed(&[frame(b""), frame(&[7; 1000])[..900].to_vec()].concat());
@@ -138,7 +138,7 @@ fn what_follows_heartbeats_is_counted_while_they_are_not_taken() {
 #[test]
 fn a_peer_that_takes_no_heartbeats_runs_into_the_time_limit_of_replies() {
     for answering in all_answering() {
-        let server = server(&Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
+        let server = server(Options { answering, empty: EmptyFrames::Echo, ..Options::default() });
         let (mut connection, stub) = stub_connection(&server, None);
         let origin = Arc::clone(&connection.receiver.connection);
         let mut run = Box::pin(connection.run());
@@ -161,7 +161,7 @@ fn a_shutdown_is_not_put_off_by_heartbeats() {
     for answering in all_answering() {
         for empty in [EmptyFrames::Skip, EmptyFrames::Echo] {
             let answering = answering.clone();
-            let server = server(&Options { answering, empty, ..Options::default() });
+            let server = server(Options { answering, empty, ..Options::default() });
             let (mut connection, stub) = stub_connection(&server, None);
             let mut run = Box::pin(connection.run());
             assert!(poll_some(&mut run).is_none());
@@ -186,7 +186,7 @@ fn a_shutdown_is_not_put_off_by_heartbeats() {
 #[test]
 fn to_a_client_with_acknowledgements_each_frame_is_a_message() {
     let options = Options { empty: EmptyFrames::Skip, ..Options::default() };
-    let server = server(&options);
+    let server = server(options);
     let writer = WriterThread::start(Box::new(Anything)).unwrap();
     let (mut connection, mut client) = connection(&server, Some(writer.queue()));
     block_on(async {

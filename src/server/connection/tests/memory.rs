@@ -65,7 +65,7 @@ fn wait_for_memory(len: usize, messages: u64) {
 fn while_others_wait(message: &[u8], ticks: u64, more: usize) -> Option<String> {
     // Of 1 MiB, 600 ms are more than the slack of 1/64.
     let timeout = Some(Duration::from_secs(30));
-    let server = server(&Options { message_timeout: timeout, ..Options::default() });
+    let server = server(Options { message_timeout: timeout, ..Options::default() });
     let (mut connection, mut client) = connection(&server, None);
     let origin = Arc::clone(&connection.receiver.connection);
     let (state, socket) = (&origin.state, connection.receiver.reader.get_ref().clone());
@@ -109,7 +109,7 @@ fn a_message_that_stalls_gives_way_once_others_have_waited_for_its_memory() {
 /// P25. The time before its first byte is not a message's own.
 #[test]
 fn a_message_is_judged_for_its_own_time_only() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let (mut connection, mut client) = connection(&server, None);
     let origin = Arc::clone(&connection.receiver.connection);
     let socket = connection.receiver.reader.get_ref().clone();
@@ -132,7 +132,7 @@ fn a_message_is_judged_for_its_own_time_only() {
 fn a_message_that_waits_for_memory_does_not_have_to_give_way() {
     let len = 1 << 20;
     let (max_message, memory) = (Some(len), Some(2 * len));
-    let server = server(&Options { max_message, memory, ..Options::default() });
+    let server = server(Options { max_message, memory, ..Options::default() });
     let _full = server.pool.hold_for_peer(len);
     let [(mut first, mut stalls), (mut second, mut waits)] =
         [(); 2].map(|()| connection(&server, None));
@@ -156,7 +156,7 @@ fn a_message_that_waits_for_memory_does_not_have_to_give_way() {
 /// The reactor may have to say twice that something has come. That must not cost a place in the line.
 #[test]
 fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     let (mut connection, mut client) = connection(&server, None);
     let socket = connection.receiver.reader.get_ref().clone();
     let mut arrives = |payload: &[u8]| {
@@ -181,7 +181,7 @@ fn a_reader_that_gets_memory_reads_what_has_come_without_asking_whether_it_has()
 /// The kernel does not report the middle of a large message before there is much of it, or all.
 #[test]
 fn what_the_log_says_of_a_message_includes_what_the_kernel_has_not_reported() {
-    let server = server(&Options::default());
+    let server = server(Options::default());
     for gives_way in [true, false] {
         server.set_shortage(None);
         let (mut connection, mut client) = connection(&server, None);

@@ -26,7 +26,7 @@ mod redis;
 
 pub use self::redis::RedisSink;
 pub use file::FileSink;
-pub use file::file_sync::FileSync;
+pub use file::file_sync::{FileSync, ParseFileSyncError};
 pub use keep::{Keep, Pruned};
 pub use message_sink::{MessageSink, SinkError};
 pub use output::OutputSink;

@@ -1,5 +1,6 @@
 //! When a file is synced to the disk.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// When a file's messages are synced to the disk.
@@ -21,14 +22,34 @@ pub enum FileSync {
     Never,
 }
 
-impl FromStr for FileSync {
-    type Err = &'static str;
+/// Neither `always` nor `never`.
+///
+/// # Examples
+///
+/// ```
+/// use framelet::sink::{FileSync, ParseFileSyncError};
+///
+/// assert_eq!("sometimes".parse::<FileSync>(), Err(ParseFileSyncError));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseFileSyncError;
 
-    fn from_str(text: &str) -> Result<FileSync, &'static str> {
+impl FromStr for FileSync {
+    type Err = ParseFileSyncError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "always" => Ok(FileSync::Always),
             "never" => Ok(FileSync::Never),
-            _ => Err("write always or never"),
+            _ => Err(ParseFileSyncError),
         }
     }
 }
+
+impl fmt::Display for ParseFileSyncError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("write always or never")
+    }
+}
+
+impl std::error::Error for ParseFileSyncError {}

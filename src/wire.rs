@@ -3,6 +3,7 @@
 pub(crate) mod ack; // the hello
 pub(crate) mod answer; // its answers
 pub(crate) mod count; // "1 message", "2 messages"
+pub(crate) mod detect; // where the first message begins, and in which layouts
 pub(crate) mod diagnosis; // what an impossible prefix most likely is
 pub(crate) mod empty_frames; // what an empty frame is
 pub(crate) mod error;
@@ -26,6 +27,7 @@ pub(crate) mod text; // what text looks like
 pub use ack::{FirstBytes, Hello, UnsupportedLayout};
 pub use answer::{Answer, InvalidAnswer, Refusal, RefusalCode};
 pub use count::Count;
+pub use detect::{CERTAIN, Detected, detect};
 pub use empty_frames::EmptyFrames;
 pub use error::{Fault, Position, ProtocolError};
 pub use escape::{Escaped, WithoutPassword};

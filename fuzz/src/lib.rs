@@ -20,7 +20,7 @@ use framelet::format::{Composer, InputFormat, OutputFormat};
 use framelet::sink::{MessageSink, OutputSink, SinkTarget};
 use framelet::stream::{Payloads, ReadError};
 use framelet::wire::{
-    Answer, Candidate, FirstBytes, Hello, Known, Position, ProtocolError, SenderId,
+    self, Answer, CERTAIN, Candidate, FirstBytes, Hello, Known, Position, ProtocolError, SenderId,
     append_frame_with_header, judge,
 };
 use framelet::{Address, Batch, FrameReader, FrameWriter, Layout};
@@ -317,21 +317,35 @@ pub fn acks(input: &[u8]) {
     }
 }
 
-/// A layout that is said to read bytes does: as many messages, to the same end. The best one comes first.
+/// A layout that is said to read bytes does: as many messages, to the same end. The best one comes first. Bytes before the first
+/// message are skipped only if nothing is certain without that, and after them nothing else is.
 pub fn detect(input: &[u8]) {
     if input.len() > LONGEST {
         return;
     }
-    if let Some(known) = Known::find(input) {
-        is_one_line(&known.to_string());
-    }
+    let detected = wire::detect(input);
+    assert_eq!(detected.known, Known::find(input));
+    detected.known.iter().for_each(|known| is_one_line(&known.to_string()));
     let (ended, open) = (judge(input, true), judge(input, false));
     let rank = |of: &Candidate| (of.is_exact, !of.cuts_text, of.bits);
     assert!(open.is_sorted_by(|a, b| rank(a) >= rank(b)));
     // What reads all of it does so whether or not more follows.
     let exact = open.iter().filter(|of| of.is_exact).map(Candidate::name);
     assert!(exact.eq(ended.iter().map(Candidate::name)));
-    for candidate in open {
+    reads(input, &open);
+    assert!(detected.candidates.is_sorted_by(|a, b| rank(a) >= rank(b) && a.bytes == b.bytes));
+    if detected.skip > 0 {
+        let rest = &input[detected.skip..];
+        let is_certain = |of: &Candidate| of.bits >= CERTAIN;
+        assert!(!open.iter().any(is_certain) && detected.candidates.iter().any(is_certain));
+        assert_eq!(wire::detect(rest).skip, 0);
+        reads(rest, &detected.candidates);
+    }
+}
+
+/// Checks that layouts read bytes as they are said to.
+fn reads(input: &[u8], candidates: &[Candidate]) {
+    for candidate in candidates {
         assert_eq!(candidate.is_exact, candidate.bytes == input.len());
         assert_eq!(candidate.name().parse::<Layout>().as_ref(), Ok(&candidate.layout));
         let bytes = &input[..candidate.bytes];
@@ -392,8 +406,14 @@ pub fn formats(input: &[u8]) {
         return;
     }
     let messages: Vec<Vec<u8>> = match format {
-        // A carriage return at the end of a line belongs to the line end.
-        InputFormat::Text => messages.into_iter().filter(|each| !each.contains(&b'\r')).collect(),
+        // A carriage return at the end of a line belongs to the line end, and a byte order mark at the start to no message.
+        InputFormat::Text => {
+            let kept = messages.into_iter().filter(|each| !each.contains(&b'\r'));
+            kept.skip_while(|each| begins_with_mark(each)).collect()
+        }
+        InputFormat::Lines | InputFormat::Nul => {
+            messages.into_iter().skip_while(|each| begins_with_mark(each)).collect()
+        }
         _ => messages,
     };
     // These keep any bytes, the format itself those that it can express.
@@ -403,6 +423,11 @@ pub fn formats(input: &[u8]) {
         let read = name.parse().expect("formats to write can be read");
         assert_eq!(compose(&written[..], read, limit), (messages.clone(), None), "{name}");
     }
+}
+
+fn begins_with_mark(message: &[u8]) -> bool {
+    let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"];
+    marks.iter().any(|mark| message.starts_with(mark))
 }
 
 /// A sink that writes to a socket, and the other end of that.

@@ -1,18 +1,15 @@
 //! `framelet detect`: which layout a stream is in.
 
-mod preamble; // what may precede the first message
-
-use std::cmp::Reverse;
 use std::io::{self, Read, Write};
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::BlockingFile;
+use framelet::net::read_proxy_header;
 use framelet::stream::ReadError;
-use framelet::wire::{Candidate, Cause, Count, JUDGED, Known, Suspect, judge};
+use framelet::wire::{CERTAIN, Candidate, Cause, Count, Detected, JUDGED, Suspect, detect};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 
-use self::preamble::{is_text, preamble, proxy_header, unknown};
 use super::decode::said;
 use super::exit_code::Exit;
 use super::failure::Failure;
@@ -47,22 +44,13 @@ struct Options {
 
 impl Options {
     /// Returns how many bytes precede the first message, after the PROXY header.
-    fn skipped(self, found: &Found) -> u64 {
+    fn skipped(self, found: &Detected) -> u64 {
         self.skip.saturating_add(found.skip as u64)
     }
 }
 
 /// More than any PROXY header has, in bytes.
 const HEADER: u64 = 8192;
-
-/// So many bits of evidence leave no doubt.
-const CERTAIN: u32 = 32;
-
-/// How much of a stream with a beginning of an unknown kind is searched for the first message, in bytes.
-const SEARCHED: usize = 16 * 1024;
-
-/// So many leave none although many places were tried.
-const BEYOND_CHANCE: u32 = 2 * CERTAIN;
 
 #[derive(Clone, Copy)]
 enum Output {
@@ -85,7 +73,7 @@ impl Detect {
         let mut input = open_input(file)?;
         let mut start = Vec::new();
         Read::by_ref(&mut input).take(HEADER).read_to_end(&mut start).map_err(cannot_read)?;
-        let header = proxy_header(&start);
+        let header = block_on(read_proxy_header(&mut &start[..])).ok();
         let mut rest = &start[header.as_ref().map_or(0, |header| header.len)..];
         let mut rest = Read::chain(&mut rest, input);
         if let Some(header) = &header {
@@ -99,20 +87,20 @@ impl Detect {
         }
         rest.take(JUDGED as u64 + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
         let options = Options { proxy_protocol: header.is_some(), skip: self.skip };
-        let known = Known::find(&bytes);
-        let found = Found::in_stream(&bytes, known);
+        let found = detect(&bytes);
+        let judged = (bytes.len() - found.skip).min(JUDGED);
         let text: String = match self.output {
             Output::Json => {
-                found.candidates.iter().map(|of| self.json(&found, of, options)).collect()
+                found.candidates.iter().map(|of| self.json(&found, of, judged, options)).collect()
             }
-            Output::Lines => self.lines(&found, options),
+            Output::Lines => self.lines(&found, judged, options),
         };
         let mut stdout = BlockingFile::stdout().map_err(|error| Failure::output(&error))?;
         stdout.write_all(text.as_bytes()).map_err(|error| Failure::output(&error))?;
         if let Some(best) = found.candidates.first() {
             // Where it names no layout, it may say that there is none.
-            if best.preset.is_none() || known.is_some_and(|known| known.layout.is_some()) {
-                known.iter().for_each(|known| log::say(known.to_string()));
+            if best.preset.is_none() || found.known.is_some_and(|known| known.layout.is_some()) {
+                found.known.iter().for_each(|known| log::say(known.to_string()));
             }
             if found.skip > 0 {
                 let skipped = Count(options.skipped(&found), "byte");
@@ -135,7 +123,7 @@ impl Detect {
             len if len > JUDGED => format!("the first {}", Count(JUDGED as u64, "byte")),
             len => format!("these {}", Count(len as u64, "byte")),
         };
-        let message = match (known, suspicion(&bytes)) {
+        let message = match (found.known, suspicion(&bytes)) {
             (Some(known), _) => known.to_string(),
             (None, Some(suspicion)) => {
                 format!("no layout is known that reads {judged}; {suspicion}")
@@ -145,7 +133,7 @@ impl Detect {
         Err(Failure::new(Exit::Protocol, message))
     }
 
-    fn command(&self, found: &Found, candidate: &Candidate, options: Options) -> String {
+    fn command(&self, found: &Detected, candidate: &Candidate, options: Options) -> String {
         let mut command = format!("framelet decode --layout {}", candidate.name());
         if options.proxy_protocol {
             command += " --proxy-protocol";
@@ -159,13 +147,19 @@ impl Detect {
         }
     }
 
-    fn json(&self, found: &Found, candidate: &Candidate, options: Options) -> String {
+    fn json(
+        &self,
+        found: &Detected,
+        candidate: &Candidate,
+        judged: usize,
+        options: Options,
+    ) -> String {
         let json = serde_json::json!({
             "layout": candidate.layout.to_string(),
             "preset": candidate.preset.map(|preset| preset.name),
             "messages": candidate.messages,
             "bytes": candidate.bytes,
-            "of": found.judged,
+            "of": judged,
             "proxy_header": options.proxy_protocol,
             "skip": options.skipped(found),
             "bits": candidate.bits,
@@ -175,16 +169,16 @@ impl Detect {
     }
 
     /// Returns a line for each candidate, in columns, and then the command that reads the best one.
-    fn lines(&self, found: &Found, options: Options) -> String {
-        let Found { candidates, judged, .. } = found;
+    fn lines(&self, found: &Detected, judged: usize, options: Options) -> String {
+        let candidates = &found.candidates;
         let Some(best) = candidates.first() else { return String::new() };
         let width = candidates.iter().map(|of| of.name().len()).max().unwrap_or(0);
         let mut text = String::new();
         for candidate in candidates {
             let messages = Count(candidate.messages as u64, "message").to_string();
-            let part = match candidate.bytes == *judged {
-                true => format!("all {}", Count(*judged as u64, "byte")),
-                false => format!("{} of {}", candidate.bytes, Count(*judged as u64, "byte")),
+            let part = match candidate.bytes == judged {
+                true => format!("all {}", Count(judged as u64, "byte")),
+                false => format!("{} of {}", candidate.bytes, Count(judged as u64, "byte")),
             };
             let name = candidate.name();
             let sure = sure(candidate.bits);
@@ -192,69 +186,6 @@ impl Detect {
         }
         text + &format!("\n{}\n", self.command(found, best, options))
     }
-}
-
-/// The layouts that read a stream, and how much of it was judged.
-struct Found {
-    candidates: Vec<Candidate>,
-    /// How many of the bytes that were read precede the first message.
-    skip: usize,
-    judged: usize,
-}
-
-impl Found {
-    fn in_stream(stream: &[u8], known: Option<Known>) -> Found {
-        let find = |skip: usize, ended, least| {
-            let mut candidates = judge(&stream[skip..], ended);
-            candidates.retain(|of| of.bits >= least || known.is_some_and(|known| is_in(of, known)));
-            let judged = (stream.len() - skip).min(JUDGED);
-            Found { candidates, skip, judged }
-        };
-        if known.is_some_and(|known| known.is_packet_capture()) {
-            return Found { candidates: Vec::new(), skip: 0, judged: 0 };
-        }
-        // What is known by its first bytes may still be read in a layout, but not by chance.
-        let whole = find(0, true, if known.is_some() { CERTAIN } else { 0 });
-        if !whole.candidates.is_empty() {
-            return whole;
-        }
-        // A capture may end anywhere. The next message of a wrong layout is far longer than what is there.
-        let find_cut = |skip, least| {
-            let mut cut = find(skip, false, least);
-            let most = cut.candidates.iter().map(|of| of.bytes).max();
-            cut.candidates.retain(|of| Some(of.bytes) == most);
-            cut
-        };
-        let reads = |found: &Found| !found.candidates.is_empty();
-        let cut = find_cut(0, CERTAIN);
-        if reads(&cut) {
-            return cut;
-        }
-        if let Some(found) = preamble(stream).map(|skip| find_cut(skip, CERTAIN)).filter(reads) {
-            return found;
-        }
-        let nothing = Found { candidates: Vec::new(), skip: 0, judged: stream.len().min(JUDGED) };
-        let start = &stream[..stream.len().min(SEARCHED)];
-        if known.is_some() || is_text(start) {
-            return nothing;
-        }
-        // With so many places to begin, one is more likely to fit by chance.
-        let bits = |skip: usize| {
-            let candidates = judge(&start[skip..], false);
-            candidates.first().map_or(0, |best| best.bits)
-        };
-        let found = unknown(start).map(|skip| (bits(skip), Reverse(skip))).max();
-        match found {
-            Some((BEYOND_CHANCE.., skip)) => find_cut(skip.0, BEYOND_CHANCE),
-            _ => nothing,
-        }
-    }
-}
-
-/// Returns whether a layout is the one of the protocol that the first bytes show.
-fn is_in(candidate: &Candidate, known: Known) -> bool {
-    let layout = known.layout.and_then(|name| name.parse::<Layout>().ok());
-    layout == Some(candidate.layout)
 }
 
 /// Says what is wrong with bytes that no layout reads: they are text, or bytes too many follow a message.

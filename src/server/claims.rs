@@ -29,6 +29,7 @@ use crate::net::byte_stream::{ByteStream, Peer};
 use crate::runtime::pipe::{End, Pipe};
 use crate::runtime::script::Script;
 use crate::runtime::steps::{Begun, Stepped, Steps};
+use crate::stream::pool::Charge;
 use crate::wire::ack::{FirstBytes, Hello, MOST_MESSAGES};
 use crate::wire::answer::{Answer, LONGEST_ANSWER};
 use crate::wire::empty_frames::EmptyFrames;
@@ -137,6 +138,8 @@ struct World {
     store: Store,
     links: Vec<Link>,
     current: usize,
+    /// What others hold of the memory, if it is all of it.
+    crowd: Option<Charge>,
     steps: Begun,
     /// The content of the next payload.
     next: u8,
@@ -190,6 +193,7 @@ impl World {
             store: Store { knows: bit(7), ..Store::default() },
             links: Vec::new(),
             current: 0,
+            crowd: None,
             steps: Steps::begin(),
             next: 0,
             is_disturbed: false,
@@ -308,7 +312,8 @@ impl World {
     }
 
     fn disturb(&mut self, what: usize) {
-        self.is_disturbed = true;
+        // To wait for memory loses nothing.
+        self.is_disturbed |= !matches!(what, 12 | 13);
         let (shared, open) = (&self.shared, &self.links[self.current].open);
         let state = &open.state;
         match what {
@@ -332,6 +337,15 @@ impl World {
             8 => self.store.refuses = self.store.knows,
             9..11 => shared.set_shortage(Some(what as u64)),
             11 => shared.set_shortage(None),
+            12 | 13 if self.crowd.is_some() => self.crowd = None,
+            12 | 13 => {
+                let mut all = shared.pool.charge_nothing();
+                all.set(shared.pool.limit());
+                if what == 13 {
+                    all.hold_for_sink();
+                }
+                self.crowd = Some(all);
+            }
             _ => state.wake(),
         }
     }
@@ -449,6 +463,9 @@ impl World {
             // The last byte of a stream that waits is its end.
             pipe.wake();
         }
+        // Everything has arrived, so what waits now waits for memory, and nothing but that wakes it.
+        self.round();
+        self.crowd = None;
         let ends = (0..ENOUGH).any(|_| !self.round());
         assert!(ends, "the connections never rest");
         for (link, index) in self.links.iter().zip(0..) {

@@ -1138,6 +1138,13 @@ fn detect_shows_the_layouts_that_read_a_stream_and_the_command_that_does() {
     assert!(lines.starts_with("u32le "), "{lines}");
     assert!(lines.contains("certain   2 messages in all 18 bytes\n"), "{lines}");
     assert!(lines.ends_with(&format!("\nframelet decode --layout u32le {path}\n")), "{lines}");
+    // The command can be run as it is printed.
+    std::fs::rename(path, directory.path().join("-frames")).unwrap();
+    let mut command = Command::new(FRAMELET);
+    let output =
+        command.args(["detect", "--", "-frames"]).current_dir(&directory).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(lines.ends_with("\nframelet decode --layout u32le './-frames'\n"), "{lines}");
     let output = framelet(&["detect", "--output", "json"], b"\0\x05hello\0\x05world");
     check(&output, 0, &[]);
     let first = output.stdout.split(|&byte| byte == b'\n').next().unwrap();

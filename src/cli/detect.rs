@@ -1,6 +1,7 @@
 //! `framelet detect`: which layout a stream is in.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use argh::{ArgsInfo, FromArgs};
 use framelet::format::BlockingFile;
@@ -12,7 +13,7 @@ use futures_lite::future::block_on;
 
 use super::decode::said;
 use super::exit_code::Exit;
-use super::failure::Failure;
+use super::failure::{Failure, quoted};
 use super::input::{cannot_read, open_input};
 use super::log;
 use super::values::count;
@@ -142,7 +143,7 @@ impl Detect {
             command += &format!(" --skip {}", options.skipped(found));
         }
         match self.file.as_deref() {
-            Some(file) => format!("{command} {}", quoted(file)),
+            Some(file) => format!("{command} {}", quoted(Path::new(file))),
             None => command,
         }
     }
@@ -218,14 +219,5 @@ fn sure(bits: u32) -> &'static str {
         CERTAIN.. => "certain",
         16.. => "likely",
         _ => "possible",
-    }
-}
-
-/// Quotes a file's name for a shell, if it has to be.
-fn quoted(file: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@".contains(c);
-    match !file.is_empty() && file.chars().all(is_plain) && !file.starts_with('-') {
-        true => file.into(),
-        false => format!("'{}'", file.replace('\'', r"'\''")),
     }
 }

@@ -58,7 +58,7 @@ TARGET=${1-}
 SECONDS_TO_RUN=${2:-60}
 case $SECONDS_TO_RUN in *[!0-9]*) die "usage: fuzz.sh TARGET [SECONDS]" ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../fuzz"
-[ -f "fuzz_targets/$TARGET.rs" ] || die "usage: fuzz.sh TARGET [SECONDS]; the targets are in fuzz/fuzz_targets/"
+[ -f "fuzz_targets/$TARGET.rs" ] || die "usage: fuzz.sh TARGET [SECONDS], or fuzz.sh --coverage; the targets are in fuzz/fuzz_targets/"
 shift "$(($# < 2 ? $# : 2))"
 
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -94,7 +94,7 @@ fn a_server_that_is_not_there_is_said_while_it_is_waited_for() {
         command.args(["send", &address.to_string(), "--ack", "--message", "m"]).args(more);
         let running = Running::start(command, b"");
         running.wait_until_it_says(&format!(
-            "no connection to {address}: connection refused; retrying for 2"
+            "no connection to {address}: connection refused; retrying for another 2"
         ));
     }
 }

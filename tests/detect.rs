@@ -13,7 +13,9 @@ use common::unseen::unseen;
 use common::vectors::folder;
 use common::{Pieces, Step, Tail};
 use framelet::stream::ReadError;
-use framelet::wire::{DEFAULT_MAX_MESSAGE, PRESETS, Suspect, append_frame, judge};
+use framelet::wire::{
+    DEFAULT_MAX_MESSAGE, MAX_PAYLOAD, PRESETS, Suspect, append_frame, detect, judge,
+};
 use framelet::{FrameReader, Layout};
 use futures_lite::future::block_on;
 use serde_json::Value;
@@ -288,5 +290,33 @@ fn messages_in_any_layout_are_recognised() {
                 assert!(reads_all(candidate.name().parse().unwrap(), &stream));
             }
         }
+    }
+}
+
+/// Many wrong layouts fall into step with the messages after a few of them, and then read the rest.
+#[test]
+fn a_weak_reading_from_the_first_byte_gives_way_to_a_certain_one_from_a_later_one() {
+    for (layout, greeting, messages) in
+        ["u16be", "u16le", "u32be", "u32le"].iter().flat_map(|&layout| {
+            let greetings =
+                [&b"HELLO v1\n"[..], b"220 welcome to foo\r\n", b"MAGIC\0\x01", b"\x89FOO\r\n"];
+            greetings
+                .into_iter()
+                .flat_map(move |greeting| [25, 200].map(|messages| (layout, greeting, messages)))
+        })
+    {
+        let mut stream = greeting.to_vec();
+        for i in 0..messages {
+            let payload = format!(r#"{{"id":{},"v":{}}}"#, i * 7919 % 99_991, i * 37 % 1000);
+            append_frame(&mut stream, layout.parse().unwrap(), MAX_PAYLOAD, payload.as_bytes())
+                .unwrap();
+        }
+        let found = detect(&stream);
+        let best = found.candidates.first().map(|best| best.name());
+        assert_eq!(
+            (found.skip, best.as_deref()),
+            (greeting.len(), Some(layout)),
+            "{greeting:?}, {messages}"
+        );
     }
 }

@@ -147,7 +147,7 @@ impl Driver {
                     let left = Duration::from_secs(left.as_secs().max(1));
                     let left = humantime::format_duration(left);
                     warn!(
-                        "no connection to {}: {}; retrying for {left}",
+                        "no connection to {}: {}; retrying for another {left}",
                         self.server,
                         Plain(error)
                     );

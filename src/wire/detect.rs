@@ -65,9 +65,8 @@ pub struct Detected {
 pub fn detect(stream: &[u8]) -> Detected {
     let known = Known::find(stream);
     let detected = |skip, candidates| Detected { known, skip, candidates };
-    let nothing = || detected(0, Vec::new());
     if known.is_some_and(|known| known.is_packet_capture()) {
-        return nothing();
+        return detected(0, Vec::new());
     }
     let find = |skip: usize, ended, least| {
         let mut candidates = judge(&stream[skip..], ended);
@@ -76,9 +75,11 @@ pub fn detect(stream: &[u8]) -> Detected {
     };
     // What is known by its first bytes may still be read in a layout, but not by chance.
     let whole = find(0, true, if known.is_some() { CERTAIN } else { 0 });
-    if !whole.is_empty() {
+    let of_whole = most_bits(&whole);
+    if of_whole >= CERTAIN || known.is_some() && !whole.is_empty() {
         return detected(0, whole);
     }
+    // A weak reading may be one by chance. Many wrong layouts fall into step with the messages after a few of them.
     // A capture may end anywhere. The next message of a wrong layout is far longer than what is there.
     let find_cut = |skip, least| {
         let mut cut = find(skip, false, least);
@@ -94,21 +95,25 @@ pub fn detect(stream: &[u8]) -> Detected {
     }
     let start = &stream[..stream.len().min(SEARCHED)];
     if known.is_some() || start.iter().copied().all(is_printable) {
-        return nothing();
+        return detected(0, whole);
     }
     // With so many places to begin, one is more likely to fit by chance.
-    let bits =
-        |skip: usize| judge(&start[skip..], false).first().map_or(0, |candidate| candidate.bits);
+    let bits = |skip: usize| most_bits(&judge(&start[skip..], false));
     let places = 1..=UNKNOWN.min(start.len().saturating_sub(1));
     let Some((BEYOND_CHANCE.., Reverse(skip))) =
         places.map(|skip| (bits(skip), Reverse(skip))).max()
     else {
-        return nothing();
+        return detected(0, whole);
     };
     match find_cut(skip, BEYOND_CHANCE) {
-        cut if cut.is_empty() => nothing(),
+        cut if cut.is_empty() => detected(0, whole),
         cut => detected(skip, cut),
     }
+}
+
+/// Returns the evidence for the candidate with the most of it.
+fn most_bits(candidates: &[Candidate]) -> u32 {
+    candidates.iter().map(|of| of.bits).max().unwrap_or_default()
 }
 
 /// Returns whether a layout is the one of the protocol that the first bytes show.

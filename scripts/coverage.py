@@ -8,10 +8,13 @@ import json
 import pathlib
 import sys
 
+# Paths are shown from here.
+SOURCE = pathlib.Path(__file__).resolve().parents[1] / "src"
+
 
 def lines(report):
     files = json.loads(report)["data"][0]["files"]
-    return {each["filename"].split("/src/", 1)[1]: each["summary"]["lines"] for each in files}
+    return {str(pathlib.Path(each["filename"]).relative_to(SOURCE)): each["summary"]["lines"] for each in files}
 
 
 folder = pathlib.Path(sys.argv[1])

@@ -56,7 +56,7 @@ fi
 
 TARGET=${1-}
 SECONDS_TO_RUN=${2:-60}
-case $SECONDS_TO_RUN in *[!0-9]*) die "usage: fuzz.sh TARGET [SECONDS]" ;; esac
+case $SECONDS_TO_RUN in *[!0-9]*) die "usage: fuzz.sh TARGET [SECONDS], or fuzz.sh --coverage" ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/../fuzz"
 [ -f "fuzz_targets/$TARGET.rs" ] || die "usage: fuzz.sh TARGET [SECONDS], or fuzz.sh --coverage; the targets are in fuzz/fuzz_targets/"
 shift "$(($# < 2 ? $# : 2))"

@@ -320,3 +320,22 @@ fn a_weak_reading_from_the_first_byte_gives_way_to_a_certain_one_from_a_later_on
         );
     }
 }
+
+/// The messages of a protocol inside another one: what is captured is the outer message.
+#[test]
+fn one_message_is_not_opened_because_there_are_others_inside() {
+    for inner in ["u8", "u16be", "u32be", "u32le"] {
+        let mut payload = Vec::new();
+        for text in
+            ["first of them", "second", "the third", "fourth and last but", "fifth"].repeat(6)
+        {
+            append_frame(&mut payload, inner.parse().unwrap(), MAX_PAYLOAD, text.as_bytes())
+                .unwrap();
+        }
+        let mut stream = Vec::new();
+        append_frame(&mut stream, Layout::U32BE, MAX_PAYLOAD, &payload).unwrap();
+        let found = detect(&stream);
+        let best = found.candidates.first().map(|best| (best.name(), best.messages));
+        assert_eq!((found.skip, best), (0, Some(("u32be".into(), 1))), "{inner}");
+    }
+}

@@ -338,6 +338,8 @@ pub fn detect(input: &[u8]) {
         let rest = &input[detected.skip..];
         let is_certain = |of: &Candidate| of.bits >= CERTAIN;
         assert!(!open.iter().any(is_certain) && detected.candidates.iter().any(is_certain));
+        // Nor is a message opened because there are others inside.
+        assert!(detected.known.is_some() || ended.iter().all(|of| of.messages > 1));
         assert_eq!(wire::detect(rest).skip, 0);
         reads(rest, &detected.candidates);
     }

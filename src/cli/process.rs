@@ -61,6 +61,7 @@ fn start_again(threads: &str) -> io::Error {
     // replaced or removed since; and by the path it was started with in a container without /proc.
     let typed = env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
     let paths = [env::current_exe().ok(), Some(PathBuf::from("/proc/self/exe")), typed];
+    // Cannot fail: what the system passed on has no NUL byte.
     let c_string = |text: OsString| CString::new(text.into_vec()).unwrap_or_default();
     let arguments: Vec<CString> = env::args_os().map(c_string).collect();
     let others = env::vars_os().filter(|(name, _)| name != THREADS);

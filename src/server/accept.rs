@@ -159,6 +159,7 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
         Connection::new(Arc::clone(&shared), Arc::clone(&connection), stream, queue.cloned());
     // Moved into the task only once: each future that it passed through would reserve space for it.
     smol::spawn(async move {
+        // In a program that aborts when it panics, as the small one does, nothing is caught here or elsewhere.
         let outcome = AssertUnwindSafe(serving.run()).catch_unwind().await;
         let messages = serving.received();
         end(&shared, &connection, messages, outcome.ok().as_ref());

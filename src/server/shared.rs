@@ -31,7 +31,7 @@ const MAX_TICK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
-    /// The longest message, in bytes.
+    /// The longest message, in bytes: that of the options, or what follows from the layout.
     pub(crate) max_message: usize,
     /// Whether a client may ask for acknowledgements.
     pub(crate) may_have_acks: bool,

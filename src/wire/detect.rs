@@ -44,7 +44,8 @@ pub struct Detected {
     pub known: Option<Known>,
     /// How many bytes precede the first message.
     pub skip: usize,
-    /// The layouts that read it from there, best first; none if nothing is certain enough.
+    /// The layouts that read it from there, best first: how certain each is, its [`bits`](Candidate::bits) say. None if no
+    /// layout reads it, or only by chance.
     pub candidates: Vec<Candidate>,
 }
 
@@ -75,11 +76,12 @@ pub fn detect(stream: &[u8]) -> Detected {
     };
     // What is known by its first bytes may still be read in a layout, but not by chance.
     let whole = find(0, true, if known.is_some() { CERTAIN } else { 0 });
-    let of_whole = most_bits(&whole);
-    if of_whole >= CERTAIN || known.is_some() && !whole.is_empty() {
+    // A weak reading of many messages may be one by chance: wrong layouts fall into step with the messages after a few of
+    // them. One message that is all there is may have others inside, which are not what is to be read.
+    let is_one = whole.iter().any(|of| of.messages == 1);
+    if most_bits(&whole) >= CERTAIN || is_one || known.is_some() && !whole.is_empty() {
         return detected(0, whole);
     }
-    // A weak reading may be one by chance. Many wrong layouts fall into step with the messages after a few of them.
     // A capture may end anywhere. The next message of a wrong layout is far longer than what is there.
     let find_cut = |skip, least| {
         let mut cut = find(skip, false, least);

@@ -196,5 +196,4 @@ fn first_of(text: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-#[cfg(feature = "detect")]
 mod tests;

@@ -146,7 +146,7 @@ pub(crate) fn whole_frames(layout: Layout, limit: usize, bytes: &[u8]) -> Run {
     Run { count, bytes: bytes.len() - rest.len() }
 }
 
-/// Returns the same, but up to the first heartbeat as well. It is a loop of its own, so that readers to which every frame
+/// Returns the same, but stops before the first heartbeat. It is a loop of its own, so that readers to which every frame
 /// is a message do not pay for it.
 #[inline(never)]
 pub(crate) fn frames_before_heartbeat(layout: Layout, limit: usize, bytes: &[u8]) -> Run {

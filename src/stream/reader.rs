@@ -699,14 +699,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.under_way() {
             return 0;
         }
-        let heartbeats = heartbeats(self.layout, self.limit, self.source.buffered());
-        if heartbeats.count > 0 {
-            self.source.consume(heartbeats.bytes);
+        let run = heartbeats(self.layout, self.limit, self.source.buffered());
+        if run.count > 0 {
+            self.source.consume(run.bytes);
             self.completed(0);
             // They may have to be sent back to a peer that does not read.
             self.source.wait_for_peer();
         }
-        heartbeats.count as u64
+        run.count as u64
     }
 
     /// Waits until there is something to process: a stored error, a started frame, or bytes in the buffer.

@@ -158,14 +158,11 @@ impl PartialFrame {
             }
             // Not `read_exact`: the bytes that have arrived may already be wrong.
             let rest = &mut self.framing.first_mut(need)[got..];
-            match ready!(Pin::new(&mut *from.source).poll_read(cx, rest)) {
-                Ok(0) if got == 0 => return Poll::Ready(Err(Stop::End)),
-                Ok(0) => {
-                    let fault = Fault::TruncatedPrefix { got, want: need };
-                    return Poll::Ready(Err(Stop::Truncated(fault)));
-                }
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Stop::Io(error))),
+            let read = ready!(Pin::new(&mut *from.source).poll_read(cx, rest)).map_err(Stop::Io)?;
+            if read == 0 {
+                let truncated = Fault::TruncatedPrefix { got, want: need };
+                let stop = if got == 0 { Stop::End } else { Stop::Truncated(truncated) };
+                return Poll::Ready(Err(stop));
             }
         }
     }
@@ -241,13 +238,10 @@ impl PartialFrame {
                 return Poll::Ready(Ok(()));
             }
             let rest = &mut self.framing.first_mut(prefix + want)[prefix + got..];
-            match ready!(Pin::new(&mut *from.source).poll_read(cx, rest)) {
-                Ok(0) => {
-                    let fault = Fault::TruncatedTrailer { got, want };
-                    return Poll::Ready(Err(Stop::Truncated(fault)));
-                }
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Stop::Io(error))),
+            let read = ready!(Pin::new(&mut *from.source).poll_read(cx, rest)).map_err(Stop::Io)?;
+            if read == 0 {
+                let truncated = Fault::TruncatedTrailer { got, want };
+                return Poll::Ready(Err(Stop::Truncated(truncated)));
             }
         }
     }

@@ -110,7 +110,8 @@ def circumstances(results):
     machine = results["machine"]
     return (
         f"{results['date'][:10]}: {machine['cpu']}, {machine['kernel']}, "
-        f"{machine['cores']} cores for servers and generator, loopback"
+        f"{machine['cores']} cores for servers and generator, "
+        f"loopback with {machine['congestion_control']}"
     )
 
 

@@ -43,7 +43,8 @@ if command -v ip >/dev/null; then
     for how in "unshare --net" "unshare --user --map-root-user --net"; do
         # shellcheck disable=SC2086 # a command and its options
         if $how true 2>/dev/null; then
-            alone=($how bash -c 'ip link set lo up
+            read -ra alone <<<"$how"
+            alone+=(bash -c 'ip link set lo up
                 echo cubic 2>/dev/null >/proc/sys/net/ipv4/tcp_congestion_control
                 exec "$@"' _)
             break

@@ -4,6 +4,7 @@
 //! certificate returns an error that says so.
 
 mod acceptor; // the server's side
+mod cipher_suites; // which come first
 mod config; // what rustls needs to know
 mod connector; // the client's side
 mod error;

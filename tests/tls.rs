@@ -15,7 +15,7 @@ use framelet::net::{ByteStream, Peer};
 use framelet::server::{Echo, ServeError, Summary};
 use framelet::tls::{TlsAcceptor, TlsConnector, TlsError};
 use framelet::{Address, Client, Framed, Layout, Server};
-use futures_lite::future::{self, block_on};
+use futures_lite::future::{self, block_on, poll_once};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_rustls::client::TlsStream;
 use futures_rustls::rustls::version::{TLS12, TLS13};
@@ -101,6 +101,38 @@ fn a_client_and_a_server_of_framelet_understand_each_other() {
         client.finish().await.unwrap();
         server.stop().await;
     });
+}
+
+/// The server takes the first suite of the client that it has as well.
+#[test]
+fn a_client_prefers_the_cipher_suite_that_its_processor_computes_fastest() {
+    let files = Certificates::new();
+    let tls = TlsConnector::with_ca(files.path("ca.pem")).unwrap();
+    let mut session = tls.session(&"localhost:4747".parse().unwrap()).unwrap();
+    let mut hello: Vec<u8> = Vec::new();
+    let done = poll_once(future::poll_fn(|_| {
+        session.poll_handshake(
+            &mut hello,
+            |_, _| Poll::Pending,
+            |hello, bytes| {
+                hello.extend_from_slice(bytes);
+                Poll::Ready(Ok(bytes.len()))
+            },
+        )
+    }));
+    assert!(block_on(done).is_none(), "the server has said nothing");
+    // Of the record, of the message, the version and 32 random bytes; then the id of a session, and the suites.
+    let session_id = &hello[5 + 4 + 2 + 32..];
+    let suites = &session_id[1 + usize::from(session_id[0])..];
+    let first = u16::from_be_bytes([suites[2], suites[3]]);
+    #[cfg(target_arch = "x86_64")]
+    let has_aes = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    // TLS_AES_128_GCM_SHA256 or TLS_CHACHA20_POLY1305_SHA256.
+    assert_eq!(first, if has_aes { 0x1301 } else { 0x1303 });
 }
 
 /// P19. With tickets, the first of these clients to close its socket with a ticket unread would reset it.

@@ -154,13 +154,13 @@ fn admit(shared: &Arc<Shared>, stream: ByteStream, peer: Peer, queue: Option<&Co
     };
     let line = format_args!("connection {} from {peer}: open", connection.number);
     shared.log.about(&connection).debug("opened", line);
-    let shared = Arc::clone(shared);
-    let mut serving =
-        Connection::new(Arc::clone(&shared), Arc::clone(&connection), stream, queue.cloned());
+    let mut serving = Connection::new(Arc::clone(shared), connection, stream, queue.cloned());
     // Moved into the task only once: each future that it passed through would reserve space for it.
     smol::spawn(async move {
         // In a program that aborts when it panics, as the small one does, nothing is caught here or elsewhere.
         let outcome = AssertUnwindSafe(serving.run()).catch_unwind().await;
+        let (shared, connection) =
+            (Arc::clone(serving.shared()), Arc::clone(serving.open_connection()));
         let messages = serving.received();
         end(&shared, &connection, messages, outcome.ok().as_ref());
         // A handler or a stream may panic while it is dropped; the connection must not stay counted.

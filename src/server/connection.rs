@@ -5,9 +5,10 @@
 //! cases the connection is reset.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+
+use futures_lite::FutureExt;
 
 use super::ack_session::AckSession;
 use super::ack_state::AckState;
@@ -57,6 +58,16 @@ impl Connection {
         Connection { receiver, session: None }
     }
 
+    /// Returns what all connections share.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.receiver.shared
+    }
+
+    /// Returns what the server knows of this connection.
+    pub(crate) fn open_connection(&self) -> &Arc<OpenConnection> {
+        &self.receiver.connection
+    }
+
     /// Returns how many messages were received.
     pub(crate) fn received(&self) -> u64 {
         self.receiver.received()
@@ -65,22 +76,25 @@ impl Connection {
     /// Serves the connection to its end, and returns how it ended.
     pub(crate) async fn run(&mut self) -> Outcome {
         let connection = Arc::clone(&self.receiver.connection);
-        let outcome = {
-            let mut serving = pin!(self.serve());
-            poll_fn(|cx| {
-                // A signal wakes the task, so the waker is registered before the signal is checked.
-                connection.state.register(cx.waker());
-                match connection.state.signal() {
-                    Signal::Abort => Poll::Ready(Outcome::Aborted),
-                    Signal::SinkFailed => Poll::Ready(Outcome::SinkGone),
-                    // Either the sink refuses, and gives the reason below, or a newer connection has
-                    // replaced this one.
-                    Signal::Refused => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
-                    Signal::None => serving.as_mut().poll(cx),
-                }
-            })
-            .await
-        };
+        let signalled = poll_fn(move |cx| {
+            // A signal wakes the task, so the waker is registered before the signal is checked.
+            connection.state.register(cx.waker());
+            match connection.state.signal() {
+                Signal::Abort => Poll::Ready(Outcome::Aborted),
+                Signal::SinkFailed => Poll::Ready(Outcome::SinkGone),
+                // Either the sink refuses, and gives the reason below, or a newer connection has replaced
+                // this one.
+                Signal::Refused => Poll::Ready(Outcome::Refused(RefusalCode::Fenced)),
+                Signal::None => Poll::Pending,
+            }
+        });
+        let outcome = signalled.or(self.serve()).await;
+        // Boxed, so that an idle connection reserves no space for its end.
+        Box::pin(self.end(outcome)).await
+    }
+
+    /// Closes or resets the connection, as befits its outcome, and returns that.
+    async fn end(&mut self, outcome: Outcome) -> Outcome {
         let outcome = match (outcome, self.receiver.refusal()) {
             (Outcome::Refused(RefusalCode::Fenced), Some(code)) => Outcome::Refused(code),
             (outcome, _) => outcome,
@@ -108,7 +122,8 @@ impl Connection {
             // The stream ends inside a frame as it is, and the mark could be the last byte of that frame.
             _ if self.receiver.is_in_frame => {}
             _ => {
-                let unsent = connection.acks().map_or_else(Vec::new, AckState::take_unsent);
+                let unsent =
+                    self.receiver.connection.acks().map_or_else(Vec::new, AckState::take_unsent);
                 self.receiver.reader.get_ref().mark_aborted(&unsent);
             }
         }
@@ -116,20 +131,8 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> Outcome {
-        let shared = &self.receiver.shared;
-        if (shared.options.upgrade.is_some() || shared.options.proxy_protocol)
-            && let Err(outcome) = Box::pin(self.receiver.set_up()).await
-        {
-            return outcome;
-        }
-        if !self.receiver.shared.options.preamble.is_empty()
-            && let Err(outcome) = Box::pin(self.receiver.send_preamble()).await
-        {
-            return outcome;
-        }
-        // The reader has a large buffer only for a payload, and reads no more than that.
-        self.receiver.reader.get_mut().gather_large_reads();
-        if let Err(outcome) = self.open().await {
+        // What comes before and after the messages is boxed, so that an idle connection reserves no space for it.
+        if let Err(outcome) = Box::pin(self.begin()).await {
             return outcome;
         }
         let outcome = match &mut self.session {
@@ -140,12 +143,33 @@ impl Connection {
                 Err(failed) => return failed,
             },
         };
-        if matches!(outcome, Outcome::SinkGone) {
-            return outcome;
+        match outcome {
+            Outcome::SinkGone => outcome,
+            _ => Box::pin(self.finish(outcome)).await,
         }
+    }
+
+    /// Does everything that precedes the first message.
+    async fn begin(&mut self) -> Result<(), Outcome> {
+        let options = Arc::clone(&self.receiver.shared);
+        let options = &options.options;
+        // A connection whose first message is awaited reserves no space for these either.
+        if options.upgrade.is_some() || options.proxy_protocol {
+            Box::pin(self.receiver.set_up()).await?;
+        }
+        if !options.preamble.is_empty() {
+            Box::pin(self.receiver.send_preamble()).await?;
+        }
+        // The reader has a large buffer only for a payload, and reads no more than that.
+        self.receiver.reader.get_mut().gather_large_reads();
+        self.open().await
+    }
+
+    /// Waits until everything that was received is committed, and told to the client if it has asked for that.
+    async fn finish(&mut self, outcome: Outcome) -> Outcome {
         self.receiver.settle().await;
         match &mut self.session {
-            Some(session) => Box::pin(session.finish(outcome)).await,
+            Some(session) => session.finish(outcome).await,
             None => outcome,
         }
     }

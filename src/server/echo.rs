@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use futures_lite::AsyncWrite;
 
+use super::commit_queue::{Sending, SinkGone};
 use super::connection_state::Phase;
 use super::handler::Answering;
 use super::outcome::Outcome;
@@ -21,9 +22,10 @@ use crate::wire::frame::append_frame;
 /// How many heartbeats are sent back at once. Chosen by judgement: a kilobyte or two.
 const HEARTBEATS: usize = 256;
 
-/// Progress of echoing one batch.
-#[derive(Default)]
+/// One batch that is echoed.
 struct Echoing {
+    payloads: Arc<Payloads>,
+    /// How many bytes of its frames are sent.
     sent: usize,
     /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
     keeps: Option<HeldForPeer>,
@@ -41,15 +43,16 @@ impl Receiver {
                 Err(outcome) => return outcome,
             };
             if let Some(payloads) = messages {
-                if let Some(sending) = self.begin_to_hand_on(&payloads)
-                    && sending.await.is_err()
-                {
+                let sent = {
+                    let mut sending = self.begin_to_hand_on(&payloads);
+                    poll_fn(|cx| poll_sent(cx, &mut sending)).await
+                };
+                if sent.is_err() {
                     return Outcome::SinkGone;
                 }
                 if echoes {
-                    let mut echo = Echoing::default();
-                    let echoed = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo));
-                    if let Err(outcome) = echoed.await {
+                    let mut echo = Echoing { payloads, sent: 0, keeps: None };
+                    if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &mut echo)).await {
                         return outcome;
                     }
                 }
@@ -135,12 +138,8 @@ impl Receiver {
     }
 
     /// Echoes messages directly from the buffer in which they were received.
-    fn poll_echo(
-        &mut self,
-        cx: &mut Context<'_>,
-        payloads: &Payloads,
-        echo: &mut Echoing,
-    ) -> Poll<Result<(), Outcome>> {
+    fn poll_echo(&mut self, cx: &mut Context<'_>, echo: &mut Echoing) -> Poll<Result<(), Outcome>> {
+        let payloads = &echo.payloads;
         let stream = self.reader.get_mut();
         let connection = &self.connection.state;
         let mut state = connection.snapshot();
@@ -191,6 +190,14 @@ impl Receiver {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+/// Waits until a batch has room in the queue, if it has to wait.
+fn poll_sent(cx: &mut Context<'_>, sending: &mut Option<Sending>) -> Poll<Result<(), SinkGone>> {
+    match sending {
+        Some(sending) => sending.as_mut().poll(cx),
+        None => Poll::Ready(Ok(())),
     }
 }
 

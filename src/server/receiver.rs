@@ -55,8 +55,8 @@ pub(super) struct Receiver {
     /// The origin of the messages, created with the first one.
     pub(super) origin: Option<Arc<Origin>>,
     /// During shutdown, the offset up to which the stream is read: everything that had arrived when it
-    /// began.
-    pub(super) read_until: Option<u64>,
+    /// began. Boxed, since it is rare.
+    pub(super) read_until: Option<Box<u64>>,
     /// How many reads there were since other tasks last had their turn.
     pub(super) reads: u32,
     /// Whether the stream has taken a part of what precedes the first frame, or of a frame, and not yet the rest.
@@ -264,7 +264,7 @@ impl Receiver {
             let unread = self.reader.get_ref().unread();
             // A sender that never pauses would never get to the end of a stream that cannot say.
             let unread = unread.or(self.shared.is_last_call().then_some(0));
-            self.read_until = unread.map(|unread| self.reader.received() + unread);
+            self.read_until = unread.map(|unread| Box::new(self.reader.received() + unread));
         }
         let read = read(&mut self.reader, cx);
         if read.is_ready() {
@@ -279,7 +279,7 @@ impl Receiver {
                 if draining && !self.shared.may_have_unread(self.reader.get_ref()) {
                     // If the stream cannot say how much had arrived, read what could be read without
                     // waiting.
-                    self.read_until.get_or_insert(self.reader.received());
+                    self.read_until.get_or_insert_with(|| Box::new(self.reader.received()));
                 }
                 Reading::Waits(self.reading_phase())
             }
@@ -385,7 +385,7 @@ impl Receiver {
     /// Returns whether the server is shutting down and every message that had begun to arrive has been
     /// read.
     pub(super) fn is_read_until_the_end(&self) -> bool {
-        self.read_until.is_some_and(|until| self.reader.at().offset >= until)
+        self.read_until.as_ref().is_some_and(|until| self.reader.at().offset >= **until)
     }
 
     pub(super) fn expire(&mut self, phase: Phase) -> Outcome {

@@ -108,10 +108,10 @@ def table(results):
 
 def circumstances(results):
     machine = results["machine"]
+    control = machine["congestion_control"]
     return (
         f"{results['date'][:10]}: {machine['cpu']}, {machine['kernel']}, "
-        f"{machine['cores']} cores for servers and generator, "
-        f"loopback with {machine['congestion_control']}"
+        f"{machine['cores']} cores for servers and generator, loopback{f' with {control}' if control else ''}"
     )
 
 

@@ -10,7 +10,7 @@
 #                  and every figure (default: bench in cargo's target directory).
 #                  `--out benches/results` is what docs/performance.md shows
 #
-# Needs bash, cargo, cc, openssl, python3 and taskset; measures Twisted if python3 has it.
+# Needs bash, cargo, cc, openssl, python3 and taskset; uses ip and unshare, and measures Twisted, if they are there.
 # benches/README.md says what is measured and how to read the results. All servers
 # listen on the loopback interface and end with the script.
 
@@ -35,24 +35,23 @@ printf 'building (the first time, this may take some minutes)\n' >&2
 (cd "$peers/tokio" && cargo build --quiet --release --locked) || die "cargo build of the peer failed"
 cc -O2 -o "$built/peer-epoll" "$peers/epoll.c" || die "cc failed"
 
-# A loopback interface of its own, if that may be had: nobody else uses it, and it has the congestion control that
-# Linux has by default. BBR paces on it too, with timers, and with messages of 1 KiB the kernel may then need three
-# times the CPU time, for any server.
+# Measures on a loopback interface of its own, if the system allows it: nobody else uses that, and it has cubic, the
+# congestion control that Linux has by default. BBR paces with timers, on loopback too, and messages of 1 KiB may then
+# take any server three times the CPU time.
 alone=()
-if command -v ip >/dev/null; then
-    for how in "unshare --net" "unshare --user --map-root-user --net"; do
-        # shellcheck disable=SC2086 # a command and its options
-        if $how true 2>/dev/null; then
-            read -ra alone <<<"$how"
-            alone+=(bash -c 'ip link set lo up
-                echo cubic 2>/dev/null >/proc/sys/net/ipv4/tcp_congestion_control
-                exec "$@"' _)
-            break
-        fi
-    done
-fi
+for how in "unshare --net" "unshare --user --map-root-user --net"; do
+    read -ra inside <<<"$how"
+    if "${inside[@]}" ip link set lo up 2>/dev/null; then
+        alone=("${inside[@]}" bash -c 'ip link set lo up
+            { echo cubic >/proc/sys/net/ipv4/tcp_congestion_control; } 2>/dev/null ||
+                echo "the congestion control stays as it is" >&2
+            exec "$@"' _)
+        break
+    fi
+done
+[ ${#alone[@]} -gt 0 ] || printf 'measuring on the loopback interface of the system, which others use as well\n' >&2
 
 # Each server chooses its own number of threads.
 unset SMOL_THREADS TOKIO_WORKER_THREADS
 # -B: write no Python cache next to the sources.
-exec "${alone[@]}" python3 -B "$ROOT/benches/compare.py" --built "$built" "$@"
+exec ${alone[@]+"${alone[@]}"} python3 -B "$ROOT/benches/compare.py" --built "$built" "$@"

@@ -125,11 +125,11 @@ fn a_client_prefers_the_cipher_suite_that_its_processor_computes_fastest() {
     let session_id = &hello[5 + 4 + 2 + 32..];
     let suites = &session_id[1 + usize::from(session_id[0])..];
     let first = u16::from_be_bytes([suites[2], suites[3]]);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     let has_aes = std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
     let has_aes = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
     let has_aes = false;
     // TLS_AES_128_GCM_SHA256 or TLS_CHACHA20_POLY1305_SHA256.
     assert_eq!(first, if has_aes { 0x1301 } else { 0x1303 });

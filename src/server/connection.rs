@@ -151,13 +151,12 @@ impl Connection {
 
     /// Does everything that precedes the first message.
     async fn begin(&mut self) -> Result<(), Outcome> {
-        let options = Arc::clone(&self.receiver.shared);
-        let options = &options.options;
-        // A connection whose first message is awaited reserves no space for these either.
+        let options = &self.receiver.shared.options;
+        // Boxed as well: a connection that waits for its first byte in `open` has neither of these any more.
         if options.upgrade.is_some() || options.proxy_protocol {
             Box::pin(self.receiver.set_up()).await?;
         }
-        if !options.preamble.is_empty() {
+        if !self.receiver.shared.options.preamble.is_empty() {
             Box::pin(self.receiver.send_preamble()).await?;
         }
         // The reader has a large buffer only for a payload, and reads no more than that.

@@ -24,11 +24,11 @@ const HEARTBEATS: usize = 256;
 
 /// One batch that is echoed.
 struct Echoing {
+    /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
+    keeps: Option<HeldForPeer>,
     payloads: Arc<Payloads>,
     /// How many bytes of its frames are sent.
     sent: usize,
-    /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
-    keeps: Option<HeldForPeer>,
 }
 
 impl Receiver {

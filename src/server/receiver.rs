@@ -55,7 +55,7 @@ pub(super) struct Receiver {
     /// The origin of the messages, created with the first one.
     pub(super) origin: Option<Arc<Origin>>,
     /// During shutdown, the offset up to which the stream is read: everything that had arrived when it
-    /// began. Boxed, since it is rare.
+    /// began. Boxed, since it is needed only then.
     pub(super) read_until: Option<Box<u64>>,
     /// How many reads there were since other tasks last had their turn.
     pub(super) reads: u32,

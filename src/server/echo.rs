@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use futures_lite::AsyncWrite;
 
-use super::commit_queue::{Sending, SinkGone};
 use super::connection_state::Phase;
 use super::handler::Answering;
 use super::outcome::Outcome;
@@ -22,13 +21,12 @@ use crate::wire::frame::append_frame;
 /// How many heartbeats are sent back at once. Chosen by judgement: a kilobyte or two.
 const HEARTBEATS: usize = 256;
 
-/// One batch that is echoed.
+/// Progress of echoing one batch.
+#[derive(Default)]
 struct Echoing {
+    sent: usize,
     /// Once the peer has stopped taking replies: counts the batch as memory held for that peer.
     keeps: Option<HeldForPeer>,
-    payloads: Arc<Payloads>,
-    /// How many bytes of its frames are sent.
-    sent: usize,
 }
 
 impl Receiver {
@@ -43,16 +41,15 @@ impl Receiver {
                 Err(outcome) => return outcome,
             };
             if let Some(payloads) = messages {
-                let sent = {
-                    let mut sending = self.begin_to_hand_on(&payloads);
-                    poll_fn(|cx| poll_sent(cx, &mut sending)).await
-                };
-                if sent.is_err() {
+                if let Some(sending) = self.begin_to_hand_on(&payloads)
+                    && sending.await.is_err()
+                {
                     return Outcome::SinkGone;
                 }
                 if echoes {
-                    let mut echo = Echoing { payloads, sent: 0, keeps: None };
-                    if let Err(outcome) = poll_fn(|cx| self.poll_echo(cx, &mut echo)).await {
+                    let mut echo = Echoing::default();
+                    let echoed = poll_fn(|cx| self.poll_echo(cx, &payloads, &mut echo));
+                    if let Err(outcome) = echoed.await {
                         return outcome;
                     }
                 }
@@ -138,8 +135,12 @@ impl Receiver {
     }
 
     /// Echoes messages directly from the buffer in which they were received.
-    fn poll_echo(&mut self, cx: &mut Context<'_>, echo: &mut Echoing) -> Poll<Result<(), Outcome>> {
-        let payloads = &echo.payloads;
+    fn poll_echo(
+        &mut self,
+        cx: &mut Context<'_>,
+        payloads: &Payloads,
+        echo: &mut Echoing,
+    ) -> Poll<Result<(), Outcome>> {
         let stream = self.reader.get_mut();
         let connection = &self.connection.state;
         let mut state = connection.snapshot();
@@ -190,14 +191,6 @@ impl Receiver {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-}
-
-/// Waits until a batch has room in the queue, if it has to wait.
-fn poll_sent(cx: &mut Context<'_>, sending: &mut Option<Sending>) -> Poll<Result<(), SinkGone>> {
-    match sending {
-        Some(sending) => sending.as_mut().poll(cx),
-        None => Poll::Ready(Ok(())),
     }
 }
 

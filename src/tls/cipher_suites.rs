@@ -4,14 +4,16 @@
 //! known weakness either. A processor without instructions for AES, as in many routers, computes ChaCha20 several times
 //! faster than both. A server takes the first suite of the client's that it has, so this order matters in clients.
 
+use std::sync::Arc;
+
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::{CipherSuite, SupportedCipherSuite};
 
 /// Returns ring with all of its cipher suites, the fastest first.
-pub(super) fn provider() -> CryptoProvider {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     in_order(&mut provider.cipher_suites, has_aes());
-    provider
+    Arc::new(provider)
 }
 
 /// Those of TLS 1.3 stay first.

@@ -5,17 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, KeyLogFile, RootCertStore, ServerConfig};
 
-use super::cipher_suites;
+use super::cipher_suites::provider;
 use super::files::{self, Identity};
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(cipher_suites::provider())
-}
 
 /// Reads a certificate and its key, and checks that they belong together.
 pub(super) fn identity(files: &Identity) -> io::Result<Arc<SingleCertAndKey>> {
